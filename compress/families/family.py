@@ -1,0 +1,130 @@
+"""The register of families and the way from a checkpoint folder to a `Transformer`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from compress.model.files import assemble, check_finite
+from compress.model.structure import Structure
+from compress.model.transformer import Transformer
+from compress.spec import unknown
+from targets.errors import InputError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder as read from disk: its config, its tensors by their own names, and how its inputs are prepared."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    preprocessing: dict[str, Any]
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor in fp32. Raises InputError that names it if it is missing."""
+        if name not in self.tensors:
+            raise InputError(f"{self.folder}: the weights lack {name!r}; is it a checkpoint of another architecture?")
+        return self.tensors[name].float()
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """A value of the config. Raises InputError if it is missing and has no default."""
+        value = self.config.get(name, default)
+        if value is None:
+            raise InputError(f"{self.folder}/config.json lacks {name!r}")
+        return value
+
+
+#: Maps a checkpoint to the structure and the weights (names of the canonical transformer).
+Reader = Callable[[Checkpoint], tuple[Structure, dict[str, Tensor]]]
+_READERS: dict[str, Reader] = {}
+
+
+def reads(*model_types: str) -> Callable[[Reader], Reader]:
+    """Register a reader for these values of `model_type` in config.json."""
+
+    def register(reader: Reader) -> Reader:
+        for model_type in model_types:
+            if model_type in _READERS:
+                raise TypeError(f"two families read {model_type!r}")
+            _READERS[model_type] = reader
+        return reader
+
+    return register
+
+
+def known_types() -> list[str]:
+    """The values of `model_type` that can be read."""
+    return sorted(_READERS)
+
+
+def read_checkpoint(folder: Path, preprocessing: dict[str, Any]) -> Transformer:
+    """Read a Hugging Face folder (config.json and safetensors) into a `Transformer` in evaluation mode, fp32.
+
+    Raises InputError if the folder, its config or its weights are missing, damaged, not finite or of an
+    architecture that no family reads.
+    """
+    config = read_config(folder)
+    reader = _READERS.get(str(config.get("model_type")))
+    if reader is None:
+        raise InputError(f"{folder}: {unknown('model_type', config.get('model_type'), _READERS)}")
+    tensors = _read_weights(folder)
+    check_finite(tensors, folder)
+    structure, state = reader(Checkpoint(folder, config, tensors, preprocessing))
+    return assemble(structure, state, folder)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint folder. Raises InputError if there is none or it is not a JSON object."""
+    if not folder.is_dir():
+        raise InputError(f"no such model folder: {folder}")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no model folder: it has no config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} does not hold a JSON object")
+    return config
+
+
+def labels_of(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Class names in the order of the logits; numbered ones where the config names none."""
+    names = config.get("id2label") or {}
+    return tuple(str(names.get(str(index), names.get(index, f"LABEL_{index}"))) for index in range(count))
+
+
+def stacked(prefix: str, projections: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[str, Tensor]:
+    """State entries of projections by name: weight (out, in) and, where given, bias (out) of the only loop."""
+    state = {}
+    for name, (weight, bias) in projections.items():
+        state[f"{prefix}.{name}.weight"] = weight
+        if bias is not None:
+            state[f"{prefix}.{name}.bias.0"] = bias
+    return state
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of model.safetensors or of the shards that model.safetensors.index.json lists."""
+    index = folder / "model.safetensors.index.json"
+    files = [folder / "model.safetensors"]
+    if index.is_file():
+        files = sorted({folder / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file} is missing; edgepress reads safetensors only (save_pretrained writes them)")
+        try:
+            with safe_open(file, framework="pt") as stream:
+                tensors |= {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(f"{file} is damaged or truncated ({error}); fetch it again") from error
+    return tensors

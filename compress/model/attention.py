@@ -1,0 +1,106 @@
+"""Softmax attention in two halves: `Scores` says who looks at whom, `Values` says what is carried over.
+
+B batch, N queries, M keys, H heads, G key/value heads (H is a multiple of G), K query/key size, V value size.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import PlainValidator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.model.mixer import Context
+from compress.spec import AS_ITS_VARIANT, Part
+
+
+class ScoresSpec(Part):
+    kind: str
+    num_heads: int
+
+    def build(self, hidden_size: int, loops: int) -> Scores:
+        raise NotImplementedError
+
+
+AnyScores = Annotated[ScoresSpec, PlainValidator(ScoresSpec.parse), AS_ITS_VARIANT]
+
+
+class Scores(nn.Module):
+    def forward(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor]:
+        """Queries (B,H,N,K), already scaled, and keys (B,G,M,K): the logits are their plain dot products."""
+        raise NotImplementedError
+
+    def readers(self) -> list[nn.Module] | None:
+        """See `Mixer.readers`."""
+        raise NotImplementedError
+
+
+class ValuesSpec(Part):
+    kind: str
+
+    def build(self, hidden_size: int, num_heads: int, loops: int) -> Values:
+        raise NotImplementedError
+
+
+AnyValues = Annotated[ValuesSpec, PlainValidator(ValuesSpec.parse), AS_ITS_VARIANT]
+
+
+class Values(nn.Module):
+    def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
+        """The mixed tokens (B,N,D). `mask` is True where a query may look; None means everywhere."""
+        raise NotImplementedError
+
+    def readers(self) -> list[nn.Module] | None:
+        """See `Mixer.readers`."""
+        raise NotImplementedError
+
+
+def split_heads(x_BNHK: Tensor, num_heads: int) -> Tensor:
+    """(B, N, H*K) -> (B, H, N, K)."""
+    batch, tokens, width = x_BNHK.shape
+    return x_BNHK.reshape(batch, tokens, num_heads, width // num_heads).transpose(1, 2)
+
+
+def join_heads(x_BHNK: Tensor) -> Tensor:
+    """(B, H, N, K) -> (B, N, H*K)."""
+    batch, heads, tokens, size = x_BHNK.shape
+    return x_BHNK.transpose(1, 2).reshape(batch, tokens, heads * size)
+
+
+def probabilities(q_BHNK: Tensor, k_BGMK: Tensor, mask_BHNM: Tensor | None) -> Tensor:
+    """Attention rows softmax(q k^T) (B,H,N,M)."""
+    logits_BHNM = q_BHNK @ _per_query_head(k_BGMK, q_BHNK.shape[1]).transpose(-1, -2)
+    if mask_BHNM is not None:
+        logits_BHNM = logits_BHNM.masked_fill(~mask_BHNM, torch.finfo(logits_BHNM.dtype).min)
+    return logits_BHNM.softmax(dim=-1)
+
+
+def attend(q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None) -> Tensor:
+    """softmax(q k^T) v for every head (B,H,N,V)."""
+    heads = q_BHNK.shape[1]
+    if torch.compiler.is_exporting():
+        # Plain products: the exporter's own decomposition scales queries and keys once more.
+        return probabilities(q_BHNK, k_BGMK, mask_BHNM) @ _per_query_head(v_BGMV, heads)
+    k_BHMK, v_BHMV = _per_query_head(k_BGMK, heads), _per_query_head(v_BGMV, heads)
+    return F.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, attn_mask=mask_BHNM, scale=1.0)
+
+
+def attention_mask(context: Context, tokens: int, causal: bool, device: torch.device) -> Tensor | None:
+    """True where a query (row) may look at a key (column): (1 or B, 1, N, N), or None for everywhere."""
+    mask = None
+    if context.mask_BN is not None:
+        mask = context.mask_BN[:, None, None, :].bool()
+    if causal:
+        past_NN = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()[None, None]
+        mask = past_NN if mask is None else mask & past_NN
+    return mask
+
+
+def _per_query_head(x_BGMK: Tensor, num_heads: int) -> Tensor:
+    """Repeat each key/value head for the query heads that share it."""
+    groups = x_BGMK.shape[1]
+    if groups == num_heads:
+        return x_BGMK
+    return x_BGMK.repeat_interleave(num_heads // groups, dim=1)

@@ -1,0 +1,70 @@
+"""Embeddings: from what a user feeds in to tokens (B,N,D).
+
+B batch, N tokens, D hidden size, C channels, Y and X image height and width.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import PlainValidator
+from torch import Tensor, nn
+
+from compress.model.mixer import Context
+from compress.model.norms import NormSpec
+from compress.spec import AS_ITS_VARIANT, Part
+
+
+class EmbedSpec(Part):
+    kind: str
+
+    def build(self, hidden_size: int) -> Embed:
+        raise NotImplementedError
+
+
+AnyEmbed = Annotated[EmbedSpec, PlainValidator(EmbedSpec.parse), AS_ITS_VARIANT]
+
+
+class Embed(nn.Module):
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
+        raise NotImplementedError
+
+
+class PatchEmbedSpec(EmbedSpec):
+    """Non-overlapping patches through one linear map, `prefix_tokens` learned tokens (cls, distillation) in front,
+    a learned position per token. `norm`: a norm right after the embedding (CLIP style)."""
+
+    kind: Literal["patch"] = "patch"
+    channels: int
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    prefix_tokens: int = 1
+    patch_bias: bool = True
+    norm: NormSpec | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, the prefix included."""
+        rows, columns = (i // p for i, p in zip(self.image_size, self.patch_size, strict=True))
+        return self.prefix_tokens + rows * columns
+
+    def build(self, hidden_size: int) -> PatchEmbed:
+        return PatchEmbed(self, hidden_size)
+
+
+class PatchEmbed(Embed):
+    def __init__(self, spec: PatchEmbedSpec, hidden_size: int) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(
+            spec.channels, hidden_size, spec.patch_size, stride=spec.patch_size, bias=spec.patch_bias
+        )
+        self.prefix = nn.Parameter(torch.zeros(1, spec.prefix_tokens, hidden_size))
+        self.position = nn.Parameter(torch.zeros(1, spec.tokens, hidden_size))
+        self.norm = spec.norm.build(hidden_size, loops=1) if spec.norm else None
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
+        patches_BPD = self.patch(inputs["pixel_values"]).flatten(2).transpose(1, 2)
+        prefix_BSD = self.prefix.expand(patches_BPD.shape[0], -1, -1)
+        x_BND = torch.cat([prefix_BSD, patches_BPD], dim=1) + self.position
+        return (x_BND if self.norm is None else self.norm(x_BND)), Context()

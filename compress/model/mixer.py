@@ -1,0 +1,38 @@
+"""What a mixer is: a map of a whole sequence, x (B,N,D) -> (B,N,D)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import PlainValidator
+from torch import Tensor, nn
+
+from compress.spec import AS_ITS_VARIANT, Part
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a sequence carries besides its tokens. `mask_BN`: True at real tokens; None means all are real."""
+
+    mask_BN: Tensor | None = None
+
+
+class MixerSpec(Part):
+    kind: str
+
+    def build(self, hidden_size: int, loops: int) -> Mixer:
+        raise NotImplementedError
+
+
+AnyMixer = Annotated[MixerSpec, PlainValidator(MixerSpec.parse), AS_ITS_VARIANT]
+
+
+class Mixer(nn.Module):
+    def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        raise NotImplementedError
+
+    def readers(self) -> list[nn.Module] | None:
+        """The projections that read the block's normed input, where a norm's gains can be folded; None when
+        something else (a raw key or value) reads it too, so that folding is not possible."""
+        raise NotImplementedError

@@ -1,0 +1,43 @@
+"""Softmax attention, put together from a way to score and a way to carry values. B batch, N tokens, D hidden."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from compress.model import scores as _scores  # noqa: F401  (registers the kinds)
+from compress.model import values as _values  # noqa: F401
+from compress.model.attention import AnyScores, AnyValues, attention_mask
+from compress.model.mixer import Context, Mixer, MixerSpec
+
+
+class SoftmaxAttentionSpec(MixerSpec):
+    """y_i = values(softmax_j(logit_ij), x)."""
+
+    kind: Literal["softmax-attention"] = "softmax-attention"
+    scores: AnyScores
+    values: AnyValues
+    causal: bool = False
+
+    def build(self, hidden_size: int, loops: int) -> SoftmaxAttention:
+        return SoftmaxAttention(self, hidden_size, loops)
+
+
+class SoftmaxAttention(Mixer):
+    def __init__(self, spec: SoftmaxAttentionSpec, hidden_size: int, loops: int) -> None:
+        super().__init__()
+        self.causal = spec.causal
+        self.scores = spec.scores.build(hidden_size, loops)
+        self.values = spec.values.build(hidden_size, spec.scores.num_heads, loops)
+
+    def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
+        mask = attention_mask(context, x_BND.shape[1], self.causal, x_BND.device)
+        return self.values(q_BHNK, k_BGNK, x_BND, mask, loop)
+
+    def readers(self) -> list[nn.Module] | None:
+        halves = self.scores.readers(), self.values.readers()
+        if halves[0] is None or halves[1] is None:
+            return None
+        return halves[0] + halves[1]

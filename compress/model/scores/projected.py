@@ -1,0 +1,60 @@
+"""Queries and keys from projections of their own: the original transformer's logits.
+
+B batch, N tokens, D hidden size, H heads, G key heads, K query/key size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from compress.model.attention import Scores, ScoresSpec, split_heads
+from compress.model.mixer import Context
+from compress.model.projection import Projection
+from compress.model.rope import RopeSpec, rotate
+
+
+class ProjectedScoresSpec(ScoresSpec):
+    """logit_ij = scale * (x_i Wq_h + bq_h) . (x_j Wk_g + bk_g)."""
+
+    kind: Literal["projected"] = "projected"
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    query_bias: bool = True
+    key_bias: bool = True
+    rope: RopeSpec | None = None
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ProjectedScoresSpec:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
+        return self
+
+    def build(self, hidden_size: int, loops: int) -> ProjectedScores:
+        return ProjectedScores(self, hidden_size, loops)
+
+
+class ProjectedScores(Scores):
+    def __init__(self, spec: ProjectedScoresSpec, hidden_size: int, loops: int) -> None:
+        super().__init__()
+        self.spec = spec
+        query_width, key_width = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+        self.query = Projection(hidden_size, query_width, bias=spec.query_bias, loops=loops)
+        self.key = Projection(hidden_size, key_width, bias=spec.key_bias, loops=loops)
+
+    def forward(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor]:
+        q_BHNK = split_heads(self.query(x_BND, loop), self.spec.num_heads)
+        k_BGNK = split_heads(self.key(x_BND, loop), self.spec.num_kv_heads)
+        if self.spec.rope is not None:
+            positions_BN = torch.arange(x_BND.shape[1], device=x_BND.device)[None]
+            q_BHNK = rotate(q_BHNK, positions_BN, self.spec.rope)
+            k_BGNK = rotate(k_BGNK, positions_BN, self.spec.rope)
+        return q_BHNK * self.spec.scale, k_BGNK
+
+    def readers(self) -> list[nn.Module]:
+        return [self.query, self.key]

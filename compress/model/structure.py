@@ -1,0 +1,47 @@
+"""The structure of a model: everything but its weights, as one JSON document."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from compress.model.block import BlockSpec
+from compress.model.embed import AnyEmbed
+from compress.model.head import AnyHead
+from compress.model.norms import NormSpec
+from compress.spec import Spec
+
+Task = Literal["image-classification"]
+
+
+class Step(Spec):
+    """One entry of the schedule: which block runs, in its which loop, and the index of the original's layer whose
+    output it should come close to (what healing compares it with)."""
+
+    block: int
+    loop: int = 0
+    origin: int
+
+
+class Structure(Spec):
+    """embed -> blocks in the order of the schedule -> final norm -> head."""
+
+    schema_version: Literal[1] = 1
+    task: Task
+    hidden_size: int
+    embed: AnyEmbed
+    blocks: tuple[BlockSpec, ...]
+    schedule: tuple[Step, ...]
+    final_norm: NormSpec | None
+    head: AnyHead
+    labels: tuple[str, ...]
+    preprocessing: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _schedule_runs_every_loop_once(self) -> Structure:
+        wanted = {(index, loop) for index, block in enumerate(self.blocks) for loop in range(block.loops)}
+        given = [(step.block, step.loop) for step in self.schedule]
+        if len(given) != len(set(given)) or set(given) != wanted:
+            raise ValueError(f"the schedule {given} does not run each loop of each block once")
+        return self

@@ -1,0 +1,61 @@
+"""The canonical transformer: every family is read into it and every rewrite maps it to another one.
+
+B batch, N tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from compress.model.block import Block, Site
+from compress.model.structure import Structure
+
+#: Called with the index of the step in the schedule, the site in its block, and the tensor seen there.
+StepObserver = Callable[[int, Site, Tensor], None]
+
+
+class Transformer(nn.Module):
+    """embed -> blocks in the order of the schedule -> final norm -> head."""
+
+    def __init__(self, structure: Structure) -> None:
+        super().__init__()
+        self.structure = structure
+        self.embed = structure.embed.build(structure.hidden_size)
+        self.blocks = nn.ModuleList(spec.build(structure.hidden_size) for spec in structure.blocks)
+        norm = structure.final_norm
+        self.final_norm = norm.build(structure.hidden_size, loops=1) if norm else None
+        self.head = structure.head.build(structure.hidden_size)
+
+    def forward(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> Tensor:
+        """The task's output; for classifiers the logits (B, classes). `observe` sees the tensors on the way."""
+        x_BND, context = self.embed(inputs)
+        for index, step in enumerate(self.structure.schedule):
+            block = self.block(step.block)
+            if observe is None:
+                x_BND = block(x_BND, step.loop, context)
+            else:
+                x_BND = block(x_BND, step.loop, context, _at_step(observe, index))
+        if self.final_norm is not None:
+            x_BND = self.final_norm(x_BND)
+        return self.head(x_BND, context)
+
+    def block(self, index: int) -> Block:
+        """The unique block with this index."""
+        block = self.blocks[index]
+        assert isinstance(block, Block)
+        return block
+
+    def copy(self) -> Transformer:
+        """A model of its own with the same structure and weights."""
+        return copy.deepcopy(self)
+
+    def num_parameters(self) -> int:
+        """Trained numbers, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _at_step(observe: StepObserver, index: int) -> Callable[[Site, Tensor], None]:
+    return lambda site, x_BND: observe(index, site, x_BND)

@@ -1,0 +1,39 @@
+"""Value and output projections: the original transformer's. H heads, G value heads, V value size per head."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from compress.model.attention import Values, ValuesSpec, attend, join_heads, split_heads
+from compress.model.projection import Projection
+
+
+class ProjectedValuesSpec(ValuesSpec):
+    """y = sum_h A_h (x Wv_g + bv_g) Wo_h + bo."""
+
+    kind: Literal["projected"] = "projected"
+    num_kv_heads: int
+    head_dim: int
+    value_bias: bool = True
+    output_bias: bool = True
+
+    def build(self, hidden_size: int, num_heads: int, loops: int) -> ProjectedValues:
+        return ProjectedValues(self, hidden_size, num_heads, loops)
+
+
+class ProjectedValues(Values):
+    def __init__(self, spec: ProjectedValuesSpec, hidden_size: int, num_heads: int, loops: int) -> None:
+        super().__init__()
+        self.num_kv_heads = spec.num_kv_heads
+        width = spec.num_kv_heads * spec.head_dim
+        self.value = Projection(hidden_size, width, bias=spec.value_bias, loops=loops)
+        self.output = Projection(num_heads * spec.head_dim, hidden_size, bias=spec.output_bias, loops=loops)
+
+    def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
+        v_BGMV = split_heads(self.value(x_BMD, loop), self.num_kv_heads)
+        return self.output(join_heads(attend(q_BHNK, k_BGMK, v_BGMV, mask_BHNM)), loop)
+
+    def readers(self) -> list[nn.Module]:
+        return [self.value]

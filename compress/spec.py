@@ -1,0 +1,74 @@
+"""Specs: small frozen pydantic models, parsed strictly, that say how something is built.
+
+A `Part` is a spec with variants told apart by `kind` (softmax attention or linear attention, MLP or affine map ...).
+A variant registers itself by being defined, so adding one means adding one file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+
+class Spec(BaseModel):
+    """A frozen record; unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed."""
+        return type(self).model_validate({**dict(self), **changes})
+
+
+class Part(Spec):
+    """Base of a group of variants. A group is a direct subclass; a variant is a subclass of a group.
+
+    A field typed `Annotated[Group, PlainValidator(Group.parse), AS_ITS_VARIANT]` accepts any variant of the group
+    and reads `{"kind": ..., ...}` into the right one.
+    """
+
+    variants: ClassVar[dict[str, type[Part]]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if Part in cls.__bases__:
+            cls.variants = {}
+            return
+        kind = cls.model_fields["kind"].default
+        if kind in cls.variants:
+            raise TypeError(f"two parts are called {kind!r}: {cls.variants[kind].__name__} and {cls.__name__}")
+        cls.variants[kind] = cls
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Read a variant of this group from a spec or from a dict with `kind`."""
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, dict) or "kind" not in value:
+            raise ValueError(f"expected a table with a `kind`, one of: {', '.join(sorted(cls.variants))}")
+        variant = cls.variants.get(value["kind"])
+        if variant is None:
+            raise ValueError(unknown("kind", value["kind"], cls.variants))
+        return variant.model_validate(value)  # type: ignore[return-value]
+
+
+AS_ITS_VARIANT = PlainSerializer(lambda part: part.model_dump(mode="json"))
+
+
+def unknown(what: str, given: object, allowed: Any) -> str:
+    """One clear line for a name that is not among the allowed ones, with the nearest of them."""
+    names = sorted(str(name) for name in allowed)
+    near = difflib.get_close_matches(str(given), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {given!r}{hint} (known: {', '.join(names)})"
+
+
+def import_all(package: str, path: list[str]) -> None:
+    """Import every module of a package, so that each registers what it defines."""
+    for module in sorted(info.name for info in pkgutil.iter_modules(path)):
+        importlib.import_module(f"{package}.{module}")
