@@ -1,0 +1,143 @@
+"""What a target is: the device, its software table and the shapes and precisions that suit it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "fp16", "int8"]
+RuntimeName = Literal["tensorrt", "onnxruntime"]
+Span = tuple[int, int, int]  # (min, opt, max)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The device itself. `memory_gb` is nominal: of the CPU ("system"), of the GPU ("gpu") or shared ("unified").
+
+    `device_models` are texts looked for in /proc/device-tree/model. `verified` is false where the fact is from memory.
+    """
+
+    arch: Literal["x86_64", "aarch64"]
+    memory_gb: int
+    memory_kind: Literal["system", "unified", "gpu"]
+    source: str
+    verified: bool
+    compute_capability: str | None = None
+    device_models: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.memory_gb < 1:
+            raise ValueError(f"memory_gb is {self.memory_gb}, allowed: 1 or more")
+        if self.compute_capability is not None and not re.fullmatch(r"\d+\.\d", self.compute_capability):
+            raise ValueError(f"compute_capability is {self.compute_capability!r}, allowed: like '8.7'")
+
+
+@dataclass(frozen=True)
+class Software:
+    """One row of the compatibility table: versions that go together and the highest ONNX opset that they read."""
+
+    max_opset: int
+    source: str
+    verified: bool
+    jetpack: str | None = None
+    l4t: tuple[str, ...] = ()
+    cuda: str | None = None
+    tensorrt: str | None = None
+    tensorrt_rtx: str | None = None
+    onnxruntime: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.tensorrt or self.tensorrt_rtx or self.onnxruntime):
+            raise ValueError("names no runtime, allowed: at least one of tensorrt, tensorrt_rtx, onnxruntime")
+
+    def describe(self) -> str:
+        """'JetPack 6.2, TensorRT 10.3, CUDA 12.6'."""
+        parts = {
+            "JetPack": self.jetpack,
+            "TensorRT": self.tensorrt,
+            "TensorRT for RTX": self.tensorrt_rtx,
+            "ONNX Runtime": self.onnxruntime,
+            "CUDA": self.cuda,
+        }
+        return ", ".join(f"{name} {version}" for name, version in parts.items() if version)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Shapes that an engine is built for, each (min, opt, max): batch, sequence length, chunk of a recurrent model."""
+
+    batch: Span
+    length: Span
+    chunk: Span
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "length", "chunk"):
+            low, best, high = getattr(self, name)
+            if not 1 <= low <= best <= high:
+                raise ValueError(f"{name} is [{low}, {best}, {high}], allowed: 1 <= min <= opt <= max")
+
+
+@dataclass(frozen=True)
+class PowerMode:
+    """One mode of nvpmodel: `nvpmodel -m id`."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Power:
+    """The power modes of a Jetson."""
+
+    modes: tuple[PowerMode, ...]
+    source: str
+    verified: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device profile: one TOML file. `runtimes` and `software` are in order of preference, newest software last."""
+
+    name: str
+    title: str
+    hardware: Hardware
+    runtimes: tuple[RuntimeName, ...]
+    precisions: tuple[Precision, ...]
+    default_precision: Precision
+    threads: int
+    profile: Profile
+    software: tuple[Software, ...]
+    aliases: tuple[str, ...] = ()
+    power: Power | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("runtimes", "precisions", "software"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty, allowed: at least one")
+        if self.default_precision not in self.precisions:
+            raise ValueError(f"default_precision is {self.default_precision!r}, allowed: {', '.join(self.precisions)}")
+        if "tensorrt" in self.runtimes and self.hardware.compute_capability is None:
+            raise ValueError("runtimes has tensorrt, so hardware.compute_capability is needed")
+        if self.threads < 1:
+            raise ValueError(f"threads is {self.threads}, allowed: 1 or more")
+
+    @property
+    def max_opset(self) -> int:
+        """The highest ONNX opset that every row of the software table reads: export at or below it."""
+        return min(row.max_opset for row in self.software)
+
+    def manifest_section(self, precision: Precision | None = None) -> dict[str, object]:
+        """The `target` section of a bundle's manifest: what the device side needs to build and run."""
+        return {
+            "name": self.name,
+            "precision": precision or self.default_precision,
+            "compute_capability": self.hardware.compute_capability,
+            "threads": self.threads,
+            "memory_gb": self.hardware.memory_gb,
+            "profile": {
+                "batch": list(self.profile.batch),
+                "length": list(self.profile.length),
+                "chunk": list(self.profile.chunk),
+            },
+        }
