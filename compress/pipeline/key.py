@@ -1,0 +1,59 @@
+"""The key of a stage's result: a digest of everything that the result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.digest import digest_code, digest_of, library_versions
+from compress.pipeline.stage import Stage
+
+_FORMAT = 1  # of a cache entry; a new number leaves all old entries behind
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where a result is kept: the stage's kind and the digest of `ingredients`."""
+
+    kind: str
+    digest: str
+    ingredients: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, kind: str, ingredients: Mapping[str, Any]) -> Key:
+        """The key that these ingredients make."""
+        return cls(kind, digest_of(ingredients), ingredients)
+
+
+class Keymaker:
+    """Makes the keys of one run.
+
+    It reads code and library versions once, at the start: code that is edited while a long stage runs
+    is not the code that this process has loaded.
+    """
+
+    def __init__(self, stages: Iterable[Stage], seed: int) -> None:
+        stages = tuple(stages)
+        modules = sorted({name for stage in stages for name in stage.modules})
+        libraries = {name for stage in stages for name in stage.libraries}
+        self._seed = seed
+        self._code = {name: digest_code([name]) for name in modules}
+        self._versions = library_versions(libraries)
+
+    def key(self, stage: Stage, inputs: Mapping[str, Artifact]) -> Key:
+        """The key of `stage` on these input artifacts (parameter -> artifact)."""
+        ingredients = {
+            "format": _FORMAT,
+            "kind": stage.kind,
+            "produces": stage.produces.__name__,
+            "run": f"{stage.function.__module__}:{stage.function.__qualname__}",
+            "options": stage.options,
+            "sources": stage.sources,
+            "code": {name: self._code[name] for name in stage.modules},
+            "libraries": {name: self._versions[name] for name in stage.libraries},
+            "seed": self._seed,
+            "inputs": {parameter: artifact.digest for parameter, artifact in inputs.items()},
+        }
+        return Key.of(stage.kind, ingredients)

@@ -1,0 +1,93 @@
+"""A stage of the graph, and what it is handed when it runs."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress.pipeline.artifact import Artifact
+from compress.pipeline.events import Event, Level, Logged, Sink, StageProgress
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: reads artifacts, writes files that become an artifact of type `produces`.
+
+    Whatever changes the result must be in `options`, `sources`, `code` or `libraries`, or arrive as an input: these,
+    with the seed, are the key under which the result is kept. The module that defines `run` is always part of `code`.
+    """
+
+    name: str
+    """Unique in the graph: letters, digits, `.`, `_` and `-`, such as "rewrite-2-affine-mlp"."""
+    does: str
+    """One line: what the stage does."""
+    why: str
+    """One line: why it is there."""
+    inputs: Mapping[str, str]
+    """Parameter of `run` -> name of the stage that makes it."""
+    consumes: Mapping[str, type[Artifact]]
+    """Parameter of `run` -> type that it must have; the same keys as `inputs`."""
+    produces: type[Artifact]
+    run: Callable[..., None]
+    """`run(context, **artifacts)` writes files into `context.folder`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-able values that `run` reads from `context.options`."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """What is read from outside the graph: name -> hex digest of its content (see `tree.digest_tree`)."""
+    code: tuple[str, ...] = ()
+    """Dotted modules or packages whose source is the stage's code version."""
+    libraries: tuple[str, ...] = ()
+    """Distributions whose versions the result depends on."""
+
+    @property
+    def kind(self) -> str:
+        """The name without position numbers ("rewrite-affine-mlp"), so that a moved stage keeps its cache entry."""
+        return re.sub(r"-\d+(?=-|$)", "", self.name)
+
+    @property
+    def function(self) -> Any:
+        """The function (or class of the callable object) behind `run`."""
+        run: Any = self.run
+        while isinstance(run, functools.partial):
+            run = run.func
+        return run if hasattr(run, "__qualname__") else type(run)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """`code`, and the module that defines `run`."""
+        return tuple(sorted({*self.code, self.function.__module__}))
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a running stage is handed besides its artifacts."""
+
+    folder: Path
+    """Empty at the start; what is written here becomes the artifact."""
+    work: Path
+    """For checkpoints: survives a failure or a kill, is found again under the same key, goes when the stage is done."""
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    stage: str = ""
+    emit: Sink = _ignore
+
+    def progress(self, done: float, total: float, note: str = "", **numbers: float) -> None:
+        """Say how far the stage is, in any unit, with a short note and numbers worth watching such as the loss."""
+        values = {name: float(number) for name, number in numbers.items()}
+        self.emit(StageProgress(self.stage, float(done), float(total), note, values))
+
+    def log(self, message: str) -> None:
+        """Tell the user something worth knowing."""
+        self.emit(Logged(self.stage, Level.INFO, message))
+
+    def warn(self, message: str) -> None:
+        """Tell the user something worth acting on."""
+        self.emit(Logged(self.stage, Level.WARNING, message))

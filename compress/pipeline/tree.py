@@ -1,0 +1,106 @@
+"""Content digest of a user's file or folder, with a memo so that a second look at 100k images only stats them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.files import sha256_of, write_atomic
+from targets.errors import EnvironmentLacks, InputError
+
+Fingerprint = list[int]  # size, mtime_ns, ctime_ns, inode, device: unchanged means that the content is unchanged
+Entries = dict[str, tuple[Fingerprint, str]]  # path -> (fingerprint, SHA-256)
+
+_SETTLE_NS = 1_000_000_000  # clocks of file systems tick coarsely: a file this fresh may change with no new time
+
+
+def digest_tree(path: Path, memo: Path | None = None) -> str:
+    """Hex digest of a file's content, or of a folder's relative paths and contents (links are followed).
+
+    `memo` names a file that remembers each file's digest beside its size, times and inode; it is kept up to date.
+    It only saves time: a missing, damaged or unwritable memo changes nothing else.
+    Raises InputError for a path that is missing, unreadable, or holds something that is neither file nor folder.
+    """
+    root = path.resolve()
+    known = _read_memo(memo) if memo is not None else {}
+    try:
+        found = dict(_scan(root))
+        entries = _digest_files(root, found, known.get(str(root), {}))
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or path}: {error.strerror}; check the path") from error
+    if memo is not None and entries != known.get(str(root)):
+        # The digest is right without a memo, so a place that cannot be written costs time only.
+        with suppress(InputError, EnvironmentLacks):
+            _write_memo(memo, {**known, str(root): _settled(entries)})
+    if root.is_file():
+        return entries[""][1]
+    lines = (os.fsencode(name) + b"\0" + entries[name][1].encode() + b"\0" for name in sorted(entries))
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _scan(root: Path) -> Iterator[tuple[str, Fingerprint]]:
+    """Each file's path relative to `root` ("" for root itself) with its fingerprint."""
+    info = root.stat()
+    if stat.S_ISDIR(info.st_mode):
+        yield from _scan_folder(str(root), "", ((info.st_dev, info.st_ino),))
+    else:
+        yield "", _fingerprint(str(root), info)
+
+
+def _scan_folder(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, Fingerprint]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            info = entry.stat()
+            if not stat.S_ISDIR(info.st_mode):
+                yield prefix + entry.name, _fingerprint(entry.path, info)
+                continue
+            identity = (info.st_dev, info.st_ino)
+            if identity in above:
+                raise InputError(f"the link {entry.path} leads back to a folder that holds it; remove it")
+            yield from _scan_folder(entry.path, f"{prefix}{entry.name}/", (*above, identity))
+
+
+def _fingerprint(path: str, info: os.stat_result) -> Fingerprint:
+    if not stat.S_ISREG(info.st_mode):
+        raise InputError(f"{path} is neither a file nor a folder; remove it or name another place")
+    return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev]
+
+
+def _digest_files(root: Path, found: Mapping[str, Fingerprint], known: Entries) -> Entries:
+    entries: Entries = {}
+    for name, fingerprint in found.items():
+        old = known.get(name)
+        if old is not None and old[0] == fingerprint:
+            entries[name] = old
+        else:
+            entries[name] = (fingerprint, sha256_of(root / name if name else root))
+    return entries
+
+
+def _settled(entries: Entries) -> Entries:
+    """The entries whose next change is sure to show in their times."""
+    latest = time.time_ns() - _SETTLE_NS
+    return {name: entry for name, entry in entries.items() if entry[0][2] < latest}
+
+
+def _read_memo(memo: Path) -> dict[str, Entries]:
+    """Root -> entries; empty when there is no memo or its own digest, on the first line, does not fit."""
+    try:
+        seal, _, body = memo.read_bytes().partition(b"\n")
+    except OSError:
+        return {}
+    if hashlib.sha256(body).hexdigest().encode() != seal:
+        return {}
+    roots = json.loads(body)
+    return {root: {name: (entry[0], entry[1]) for name, entry in roots[root].items()} for root in roots}
+
+
+def _write_memo(memo: Path, roots: Mapping[str, Entries]) -> None:
+    body = json.dumps(roots, separators=(",", ":")).encode()
+    write_atomic(memo, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
