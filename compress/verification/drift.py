@@ -1,0 +1,227 @@
+"""How far a candidate drifted from its reference: every metric with its interval, and where the changes are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
+from compress.verification.gate import Gate, Slices, sides_fault
+from compress.verification.metrics import METRICS, correct, log_softmax, metrics_for, sample_kl
+from compress.verification.outcome import GateResult, Model, Status
+from compress.verification.predictions import Predictions, Samples
+from compress.verification.statistics import mcnemar_exact
+
+MOST_CHANGED = 20
+CONFUSION_CHANGES = 20
+
+
+class MetricDrift(Model):
+    """One metric: the `drop` (positive: worse) where each side has a value, else the pair's `value`."""
+
+    name: str
+    title: str
+    unit: str
+    higher_is_better: bool
+    reference: float | None
+    candidate: float | None
+    drop: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class GroupDrift(Model):
+    """Top-1 accuracy, in percent, within one class or slice. The numbers are None where there are no samples."""
+
+    name: str
+    samples: int
+    reference: float | None
+    candidate: float | None
+    drop: float | None
+    low: float | None
+    high: float | None
+
+
+class ConfusionChange(Model):
+    """How many samples of class `label` each side calls `predicted`."""
+
+    label: str
+    predicted: str
+    reference: int
+    candidate: int
+
+
+class ChangedExample(Model):
+    """A sample on which the candidate's answer moved far: KL in nats, and each side's class with its probability."""
+
+    index: int
+    label: str
+    reference: str
+    reference_probability: float
+    candidate: str
+    candidate_probability: float
+    kl: float
+
+
+class Drift(Model):
+    """The whole comparison. All but the gate's result is empty when the sides cannot be compared."""
+
+    samples: int
+    kind: str
+    gate: GateResult
+    identical: bool = False
+    losses: int | None = None
+    wins: int | None = None
+    p_mcnemar: float | None = None
+    metrics: tuple[MetricDrift, ...] = ()
+    classes: tuple[GroupDrift, ...] = ()
+    slices: tuple[GroupDrift, ...] = ()
+    confusion: tuple[ConfusionChange, ...] = ()
+    changed: tuple[ChangedExample, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.gate)
+
+    @property
+    def status(self) -> Status:
+        """The gate's status."""
+        return self.gate.status
+
+    def metric(self, name: str) -> MetricDrift | None:
+        """The drift of one metric, if it was computed."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def to_json(self) -> str:
+        """JSON text; `from_json` gives an equal Drift back."""
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Drift:
+        """Read `to_json`'s text. Raises pydantic's ValidationError for anything else."""
+        return cls.model_validate_json(text)
+
+
+def compare(reference: Samples, candidate: Samples, gate: Gate, slices: Slices | None = None) -> Drift:
+    """Compare two sides on the same samples and judge them by `gate`. Deterministic.
+
+    `slices` maps a slice's name to a bool mask of shape [S]. Sides that cannot be compared give a Drift whose gate has
+    status `error`, not an exception.
+    """
+    result = gate.judge(reference, candidate, slices)
+    whole = Drift(samples=len(candidate), kind=candidate.kind, gate=result)
+    if sides_fault(reference, candidate) is not None:
+        return whole
+    sampling = gate.sampling()
+    same = all(np.array_equal(value, candidate.arrays()[name]) for name, value in reference.arrays().items())
+    update: dict[str, object] = {
+        "identical": same,
+        "metrics": tuple(_metric_drift(reference, candidate, sampling)),
+    }
+    if isinstance(reference, Predictions) and isinstance(candidate, Predictions):
+        was, now = correct(reference), correct(candidate)
+        losses, wins = int((was & ~now).sum()), int((now & ~was).sum())
+        names = candidate.class_names()
+        classes = [(name, candidate.labels == k) for k, name in enumerate(names)]
+        update |= {
+            "losses": losses,
+            "wins": wins,
+            "p_mcnemar": mcnemar_exact(losses, wins),
+            "classes": tuple(_group(n, m, reference, candidate, sampling) for n, m in classes),
+            "slices": tuple(_group(n, m, reference, candidate, sampling) for n, m in (slices or {}).items()),
+            "confusion": tuple(_confusion_changes(reference, candidate, names)),
+            "changed": tuple(_most_changed(reference, candidate, names)),
+        }
+    return whole.model_copy(update=update)
+
+
+def _metric_drift(reference: Samples, candidate: Samples, sampling: Sampling) -> list[MetricDrift]:
+    drifts = []
+    for metric in metrics_for(candidate):
+        if metric.compares:
+            estimate = estimate_value(metric, metric.rows(reference, candidate), sampling)
+        else:
+            estimate = estimate_drop(metric, metric.rows(reference), metric.rows(candidate), sampling)
+        if not estimate.finite():
+            continue
+        drifts.append(
+            MetricDrift(
+                name=metric.name,
+                title=metric.title,
+                unit=metric.unit,
+                higher_is_better=metric.higher_is_better,
+                reference=estimate.reference,
+                candidate=estimate.candidate,
+                drop=None if metric.compares else estimate.value,
+                value=estimate.value if metric.compares else None,
+                **_ends(estimate),
+            )
+        )
+    return drifts
+
+
+def _group(
+    name: str, mask: np.ndarray, reference: Predictions, candidate: Predictions, sampling: Sampling
+) -> GroupDrift:
+    samples = int(mask.sum())
+    if samples == 0:
+        return GroupDrift(name=name, samples=0, reference=None, candidate=None, drop=None, low=None, high=None)
+    rows = METRICS["top1"].rows
+    estimate = estimate_drop(METRICS["top1"], rows(reference.take(mask)), rows(candidate.take(mask)), sampling)
+    return GroupDrift(
+        name=name,
+        samples=samples,
+        reference=estimate.reference,
+        candidate=estimate.candidate,
+        drop=estimate.value,
+        **_ends(estimate),
+    )
+
+
+def _ends(estimate: Estimate) -> dict[str, float | None]:
+    low, high = estimate.interval or (None, None)
+    return {"low": low, "high": high}
+
+
+def _confusion(p: Predictions) -> np.ndarray:
+    """Counts [label, predicted]."""
+    classes = p.logits.shape[1]
+    return np.bincount(p.labels * classes + p.logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
+
+
+def _confusion_changes(reference: Predictions, candidate: Predictions, names: list[str]) -> list[ConfusionChange]:
+    """The confusions (off the diagonal) whose counts changed most; ties in label order."""
+    was, now = _confusion(reference), _confusion(candidate)
+    size = np.abs(now - was)
+    np.fill_diagonal(size, 0)
+    order = np.argsort(-size, axis=None, kind="stable")[:CONFUSION_CHANGES]
+    places = [(int(place) // len(names), int(place) % len(names)) for place in order]
+    return [
+        ConfusionChange(
+            label=names[label],
+            predicted=names[predicted],
+            reference=int(was[label, predicted]),
+            candidate=int(now[label, predicted]),
+        )
+        for label, predicted in places
+        if size[label, predicted] > 0
+    ]
+
+
+def _most_changed(reference: Predictions, candidate: Predictions, names: list[str]) -> list[ChangedExample]:
+    """The samples with the largest KL; none where nothing moved."""
+    kl = sample_kl(reference, candidate)
+    order = np.argsort(-kl, kind="stable")[:MOST_CHANGED]
+    order = order[kl[order] > 0]
+    was, now = np.exp(log_softmax(reference.logits[order])), np.exp(log_softmax(candidate.logits[order]))
+    return [
+        ChangedExample(
+            index=int(index),
+            label=names[candidate.labels[index]],
+            kl=float(kl[index]),
+            reference=names[before.argmax()],
+            reference_probability=float(before.max()),
+            candidate=names[after.argmax()],
+            candidate_probability=float(after.max()),
+        )
+        for index, before, after in zip(order, was, now, strict=True)
+    ]

@@ -1,0 +1,272 @@
+"""Gates: bounds on metrics that a candidate must meet with confidence. Whatever cannot be judged does not pass.
+
+A check passes when the worse end of the two-sided interval meets its bound, so a gate at 95 % passes a candidate that
+is really over the bound in at most 2.5 % of samples. All checks must pass, each at that level, so the gate as a whole
+keeps it without a correction for their number (intersection-union test).
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
+from compress.verification.metrics import F64, METRICS, TASK_METRIC, Metric
+from compress.verification.outcome import BOUNDS, Bound, CheckResult, GateResult, Model, Status, combined_status
+from compress.verification.power import power_sentence
+from compress.verification.predictions import Predictions, Samples
+from compress.verification.statistics import mcnemar_exact, noninferiority_p
+from targets.errors import InputError
+
+Slices = Mapping[str, NDArray[np.bool_]]
+_SLACK = 1e-9  # rounding of a percentage must not decide
+
+
+class Check(Model):
+    """One bound on one metric: over all samples, or in every class or every slice."""
+
+    metric: str = Field(description="Name of a metric, such as top1")
+    per: Literal["overall", "class", "slice"] = "overall"
+    max_drop: float | None = Field(None, description="Largest drop, in the metric's unit (points for rates)")
+    max_relative_drop: float | None = Field(None, description="Largest drop, in percent of the reference's value")
+    min_value: float | None = Field(None, description="Least value of the candidate")
+    max_value: float | None = Field(None, description="Largest value of the candidate")
+    min_samples: int | None = Field(None, ge=1, description="Overrides the gate's min_samples")
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in METRICS:
+            near = difflib.get_close_matches(name, METRICS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"no metric is called {name!r}{hint} There are {', '.join(METRICS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Check:
+        given = [name for name in BOUNDS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(BOUNDS)}; given: {', '.join(given) or 'none'}")
+        if METRICS[self.metric].compares and given[0] in ("max_drop", "max_relative_drop"):
+            raise ValueError(f"{self.metric} compares the two sides and has no drop: give min_value or max_value")
+        return self
+
+    @property
+    def bound(self) -> Bound:
+        """Which of the bounds is given."""
+        return next(name for name in BOUNDS if getattr(self, name) is not None)
+
+    @property
+    def limit(self) -> float:
+        """The bound's number."""
+        return float(getattr(self, self.bound))
+
+
+class Gate(Model):
+    """What `gate.toml` holds."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    min_samples: int = Field(50, ge=1, description="Least samples in every scope that is judged")
+    resamples: int = Field(2000, ge=200, le=100_000, description="Bootstrap resamples, where any are drawn")
+    seed: int = Field(0, ge=0)
+    check: tuple[Check, ...] = Field(min_length=1)
+
+    def sampling(self) -> Sampling:
+        """How intervals are drawn."""
+        return Sampling(self.confidence, self.resamples, self.seed)
+
+    def judge(self, reference: Samples, candidate: Samples, slices: Slices | None = None) -> GateResult:
+        """Judge the candidate against the reference. Defects of the samples give status `error`, never an exception.
+
+        `slices` maps a slice's name to a mask of shape [S].
+        """
+        fault = sides_fault(reference, candidate)
+        results: list[CheckResult] = []
+        for check in self.check:
+            if fault is not None:
+                results.append(_no_result(check, check.per, len(candidate), fault))
+            elif not isinstance(candidate, METRICS[check.metric].kind):
+                lacks = f"needs {METRICS[check.metric].kind.kind}, the sides hold {candidate.kind}"
+                results.append(_no_result(check, check.per, len(candidate), lacks))
+            else:
+                results += self._judge_scopes(check, reference, candidate, slices or {})
+        return GateResult(
+            status=combined_status([result.status for result in results]),
+            samples=len(candidate),
+            confidence=self.confidence,
+            seed=self.seed,
+            checks=tuple(results),
+        )
+
+    def _judge_scopes(self, check: Check, reference: Samples, candidate: Samples, slices: Slices) -> list[CheckResult]:
+        scopes = _scopes(check, candidate, slices)
+        if not scopes:
+            return [_no_result(check, check.per, len(candidate), f"the data have no {check.per} to judge by")]
+        metric = METRICS[check.metric]
+        sides = _rows(metric, check.bound, reference, candidate)
+        return [self._judge_scope(check, metric, scope, mask, sides) for scope, mask in scopes]
+
+    def _judge_scope(
+        self, check: Check, metric: Metric, scope: str, mask: NDArray[np.bool_], sides: list[F64]
+    ) -> CheckResult:
+        if mask.shape != (len(sides[0]),) or mask.dtype != np.bool_:
+            return _no_result(check, scope, 0, f"its mask must be {len(sides[0])} booleans")
+        samples, least = int(mask.sum()), check.min_samples or self.min_samples
+        if samples < least:
+            return _no_result(check, scope, samples, f"{samples} samples are too few to judge: min_samples is {least}")
+        picked = [side[mask] for side in sides]
+        estimate = (
+            estimate_drop(metric, picked[0], picked[1], self.sampling())
+            if len(picked) == 2
+            else estimate_value(metric, picked[0], self.sampling())
+        )
+        if not estimate.finite():
+            return _no_result(check, scope, samples, "the metric overflows to infinity or NaN")
+        return self._decide(check, metric, scope, estimate)
+
+    def _decide(self, check: Check, metric: Metric, scope: str, estimate: Estimate) -> CheckResult:
+        limit = check.limit
+        allowed = limit * abs(estimate.reference or 0) / 100 if check.bound == "max_relative_drop" else limit
+        low, high = estimate.interval or (estimate.value, estimate.value)
+        least = check.bound == "min_value"
+        worst = low if least else high
+        meets = worst >= allowed - _SLACK if least else worst <= allowed + _SLACK
+        point_meets = estimate.value >= allowed if least else estimate.value <= allowed
+        message = _message(check, metric, scope, estimate, worst, allowed, self.confidence)
+        discordance = ((estimate.losses or 0) + (estimate.wins or 0)) / estimate.samples
+        paired = estimate.losses is not None and estimate.wins is not None
+        if not meets and point_meets and paired:
+            hint = power_sentence(estimate.samples, discordance, allowed / 100, self.confidence)
+            message = f"{message}. {hint}" if hint else message
+        margin = allowed / 100
+        return CheckResult(
+            status=Status.PASS if meets else Status.FAIL,
+            metric=check.metric,
+            scope=scope,
+            bound=check.bound,
+            limit=limit,
+            unit=metric.unit,
+            samples=estimate.samples,
+            message=message,
+            reference=estimate.reference,
+            candidate=estimate.candidate,
+            value=estimate.value,
+            low=low,
+            high=high,
+            worst=worst,
+            losses=estimate.losses,
+            wins=estimate.wins,
+            p_noninferior=_score_p(estimate, margin) if paired else None,
+            p_mcnemar=mcnemar_exact(estimate.losses or 0, estimate.wins or 0) if paired else None,
+        )
+
+
+def default_gate(task: str, max_drop: float, confidence: float = 0.95, seed: int = 0) -> Gate:
+    """The gate of a recipe's short form: a bound on the drop of the task's own metric. Raises InputError."""
+    if task not in TASK_METRIC:
+        raise InputError(f"no task is called {task!r}; there are {', '.join(TASK_METRIC)}")
+    check = {"metric": TASK_METRIC[task], "max_drop": max_drop}
+    return parse({"confidence": confidence, "seed": seed, "check": [check]})
+
+
+def load(path: Path) -> Gate:
+    """Read a gate.toml. Raises InputError that names the file, the key and what is allowed."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the gate {path}: {error}; give a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    return parse(table, str(path))
+
+
+def parse(table: dict[str, Any], where: str = "gate") -> Gate:
+    """A gate from the table of a TOML file. Raises InputError with one line for the first cause."""
+    try:
+        return Gate.model_validate(table)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first_cause(error)}") from error
+
+
+def sides_fault(reference: Samples, candidate: Samples) -> str | None:
+    """Why the two sides cannot be compared at all, or None."""
+    for side, samples in (("reference", reference), ("candidate", candidate)):
+        if fault := samples.fault():
+            return f"{side}: {fault}"
+    return reference.mismatch(candidate)
+
+
+def _rows(metric: Metric, bound: Bound, reference: Any, candidate: Any) -> list[F64]:
+    if metric.compares:
+        return [metric.rows(reference, candidate)]
+    if bound in ("min_value", "max_value"):
+        return [metric.rows(candidate)]
+    return [metric.rows(reference), metric.rows(candidate)]
+
+
+def _scopes(check: Check, samples: Samples, slices: Slices) -> list[tuple[str, NDArray[np.bool_]]]:
+    if check.per == "overall":
+        return [("overall", np.ones(len(samples), dtype=np.bool_))]
+    if check.per == "slice":
+        return [(f"slice {name}", mask) for name, mask in slices.items()]
+    if not isinstance(samples, Predictions):
+        return []
+    return [(f"class {name}", samples.labels == k) for k, name in enumerate(samples.class_names())]
+
+
+def _no_result(check: Check, scope: str, samples: int, reason: str) -> CheckResult:
+    return CheckResult(
+        status=Status.ERROR,
+        metric=check.metric,
+        scope=scope,
+        bound=check.bound,
+        limit=check.limit,
+        unit=METRICS[check.metric].unit,
+        samples=samples,
+        message=f"{check.metric} ({scope}): {reason}",
+    )
+
+
+def _score_p(estimate: Estimate, margin: float) -> float | None:
+    if not -1 < margin < 1:
+        return None
+    return noninferiority_p(estimate.losses or 0, estimate.wins or 0, estimate.samples, margin)
+
+
+def _message(
+    check: Check, metric: Metric, scope: str, estimate: Estimate, worst: float, allowed: float, confidence: float
+) -> str:
+    where = "" if scope == "overall" else f" in {scope}"
+    at_worst = f", at worst {worst:.4g} ({100 * confidence:g} % confidence)" if estimate.interval else ""
+    word = "least" if check.bound == "min_value" else "most"
+    if estimate.reference is None:
+        unit = f" {metric.unit}" if metric.unit else ""
+        return f"{metric.title}{where}: {estimate.value:.4g}{unit}{at_worst}; allowed at {word} {allowed:.4g}"
+    sides = f"{estimate.reference:.4g} -> {estimate.candidate:.4g}"
+    unit = " points" if metric.unit == "%" else f" {metric.unit}" if metric.unit else ""
+    return f"{metric.title}{where}: {sides}, drop {estimate.value:.4g}{unit}{at_worst}; allowed at {word} {allowed:.4g}"
+
+
+def _first_cause(error: ValidationError) -> str:
+    cause = error.errors(include_url=False)[0]
+    place = [f"[{part + 1}]" if isinstance(part, int) else part for part in cause["loc"]]
+    key = ".".join(place).replace(".[", "[")
+    message = cause["msg"].removeprefix("Value error, ")
+    if cause["type"] == "extra_forbidden":
+        fields = Check.model_fields if "check" in cause["loc"] else Gate.model_fields
+        near = difflib.get_close_matches(str(cause["loc"][-1]), fields, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; allowed are {', '.join(fields)}"
+        return f"unknown key {key}{hint}"
+    if cause["type"] == "missing":
+        return f"{key} is missing"
+    given = (
+        "" if cause["type"] == "value_error" or isinstance(cause["input"], dict) else f" (given: {cause['input']!r})"
+    )
+    return f"{key}: {message}{given}"

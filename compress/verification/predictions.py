@@ -1,0 +1,182 @@
+"""What a model answered on a data set, one frozen type per kind of task, saved as npz without pickle.
+
+S samples, C classes.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.files import write_atomic
+from targets.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Base of the kinds: arrays that share their first axis. `shared` names what both sides have alike."""
+
+    kind: ClassVar[str] = ""
+    shared: ClassVar[tuple[str, ...]] = ()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays with one row per sample, by field name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays().values())))
+
+    def take(self, index: NDArray[Any]) -> Self:
+        """The samples at `index` (integers or a mask of shape [S]), in that order."""
+        others = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{**others, **{name: value[index] for name, value in self.arrays().items()}})
+
+    def fault(self) -> str | None:
+        """Why no number can be computed from these samples (empty, NaN, infinite), or None."""
+        if len(self) == 0:
+            return "there are no samples"
+        for name, value in self.arrays().items():
+            broken = ~np.isfinite(value)
+            if broken.any():
+                rows = np.flatnonzero(broken.reshape(len(self), -1).any(axis=1))
+                where = f"{len(rows)} of {len(self)} samples, first in sample {rows[0]}"
+                return f"{name} are not finite (NaN or infinite) in {where}"
+        return None
+
+    def mismatch(self, other: Samples) -> str | None:
+        """Why `self` and `other` cannot be compared sample by sample, or None."""
+        if self.kind != other.kind:
+            return f"the reference holds {self.kind} and the candidate {other.kind}"
+        theirs = other.arrays()
+        for name, value in self.arrays().items():
+            if value.shape != theirs[name].shape:
+                shapes = f"{list(value.shape)} in the reference and {list(theirs[name].shape)} in the candidate"
+                return f"{name} have shape {shapes}"
+            if name in self.shared and not np.array_equal(value, theirs[name]):
+                differing = int((value != theirs[name]).sum())
+                return f"{name} differ in {differing} of {len(self)} samples: the sides did not see the same data"
+        ours, others = getattr(self, "names", None), getattr(other, "names", None)
+        if ours is not None and others is not None and list(ours) != list(others):
+            place = next(k for k, pair in enumerate(zip(ours, others, strict=False)) if pair[0] != pair[1])
+            return f"class {place} is {ours[place]!r} in the reference and {others[place]!r} in the candidate"
+        return None
+
+    def save(self, path: Path) -> None:
+        """Write an npz file. Same samples, same bytes."""
+        stream = io.BytesIO()
+        names: list[str] | None = getattr(self, "names", None)
+        extra = {} if names is None else {"names": np.array(names, dtype=np.str_)}
+        np.savez_compressed(stream, allow_pickle=False, kind=np.array(self.kind), **self.arrays(), **extra)
+        write_atomic(path, stream.getvalue())
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions(Samples):
+    """A classifier's answers: `logits` float32 [S, C], true `labels` int64 [S], the C class `names` if known.
+
+    Raises InputError if the shapes do not fit together or a label is not a class.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    names: list[str] | None = None
+
+    kind: ClassVar[str] = "class logits"
+    shared: ClassVar[tuple[str, ...]] = ("labels",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "logits", _array(self.logits, np.float32, 2, "logits"))
+        object.__setattr__(self, "labels", _array(self.labels, np.int64, 1, "labels"))
+        samples, classes = self.logits.shape
+        if len(self.labels) != samples:
+            raise InputError(f"{samples} rows of logits but {len(self.labels)} labels: give one per sample")
+        if samples and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < classes:
+            reach = f"from {self.labels.min()} to {self.labels.max()}"
+            raise InputError(f"labels reach {reach}, but there are {classes} classes")
+        if self.names is not None and len(self.names) != classes:
+            raise InputError(f"{len(self.names)} class names for {classes} classes: give one name per class")
+
+    def class_names(self) -> list[str]:
+        """Names of the C classes; their numbers where no names are known."""
+        return list(self.names) if self.names is not None else [str(k) for k in range(self.logits.shape[1])]
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceLosses(Samples):
+    """A language model's losses: per sequence the summed loss `nll` (nats), its `tokens` and `bytes`.
+
+    A sample is a whole sequence, so that resampling respects the dependence between its tokens.
+    """
+
+    nll: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    bytes: NDArray[np.int64]
+
+    kind: ClassVar[str] = "sequence losses"
+    shared: ClassVar[tuple[str, ...]] = ("tokens", "bytes")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nll", _array(self.nll, np.float64, 1, "nll"))
+        for name in self.shared:
+            value = _array(getattr(self, name), np.int64, 1, name)
+            object.__setattr__(self, name, value)
+            if value.shape != self.nll.shape or (value < 1).any():
+                raise InputError(f"{name} must hold one count of at least 1 per sequence")
+
+
+@dataclass(frozen=True, eq=False)
+class PairScores(Samples):
+    """An embedding model's similarity `scores` of S pairs, beside the people's `gold` scores."""
+
+    scores: NDArray[np.float64]
+    gold: NDArray[np.float64]
+
+    kind: ClassVar[str] = "pair scores"
+    shared: ClassVar[tuple[str, ...]] = ("gold",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", _array(self.scores, np.float64, 1, "scores"))
+        object.__setattr__(self, "gold", _array(self.gold, np.float64, 1, "gold"))
+        if self.scores.shape != self.gold.shape:
+            raise InputError(f"{len(self.scores)} scores but {len(self.gold)} gold scores: give one per pair")
+
+
+KINDS: tuple[type[Samples], ...] = (Predictions, SequenceLosses, PairScores)
+
+
+def load(path: Path) -> Samples:
+    """Read an npz file written by `save`, or any with the arrays of one of the kinds. Raises InputError."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        need = "give an npz file with logits and labels"
+        raise InputError(f"cannot read predictions from {path}: {error}; {need}") from error
+    arrays.pop("kind", None)
+    if "names" in arrays:
+        arrays["names"] = [str(name) for name in arrays["names"]]
+    for kind in KINDS:
+        wanted = {field.name for field in fields(kind)}
+        if wanted - {"names"} <= set(arrays) <= wanted:
+            return kind(**arrays)
+    each = [[field.name for field in fields(kind) if field.name != "names"] for kind in KINDS]
+    needs = " or ".join("+".join(names) for names in each)
+    raise InputError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs {needs}")
+
+
+def _array(value: Any, dtype: type[np.generic], ndim: int, name: str) -> NDArray[Any]:
+    array = np.asarray(value)
+    if array.ndim != ndim:
+        raise InputError(f"{name} must have {ndim} dimension(s), got shape {list(array.shape)}")
+    if not (np.issubdtype(array.dtype, np.number) or array.size == 0):
+        raise InputError(f"{name} must be numbers, got {array.dtype}")
+    if np.issubdtype(dtype, np.integer) and not np.issubdtype(array.dtype, np.integer) and array.size:
+        raise InputError(f"{name} must be whole numbers, got {array.dtype}")
+    return np.ascontiguousarray(array, dtype=dtype)
