@@ -1,0 +1,216 @@
+"""Images in, model input out: the same code prepares images for training and on the device.
+
+Shape suffixes: B batch, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from runtime import png
+from runtime.resample import Filter, resize
+from targets.errors import EnvironmentLacks, InputError
+from targets.strict import read
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SUFFIXES = (".png", ".npy", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Resize:
+    """`exact`: to size [height, width]; `shortest_edge`: that edge to size, the other in proportion; `none`."""
+
+    mode: Literal["exact", "shortest_edge", "none"]
+    size: int | tuple[int, int] | None = None
+    resample: Filter = "bilinear"
+
+    def __post_init__(self) -> None:
+        fits = {"exact": isinstance(self.size, tuple), "shortest_edge": isinstance(self.size, int), "none": True}
+        if not fits[self.mode]:
+            allowed = "[height, width]" if self.mode == "exact" else "one whole number"
+            raise ValueError(f"size is {self.size}, allowed with mode {self.mode!r}: {allowed}")
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """The size (height, width) that an image of that size is brought to."""
+        if self.mode == "none":
+            return height, width
+        if isinstance(self.size, tuple):
+            return self.size
+        assert self.size is not None
+        if width <= height:
+            return int(self.size * height / width), self.size
+        return self.size, int(self.size * width / height)
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """How an image becomes a model's input, in this order: channels, resize, centre crop, rescale, normalise."""
+
+    kind: Literal["image"]
+    channels: Literal[1, 3]
+    size: tuple[int, int]
+    resize: Resize
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    center_crop: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"mean and std have {len(self.mean)} and {len(self.std)} values, allowed: {self.channels}")
+        if 0.0 in self.std:
+            raise ValueError("std has a zero, allowed: other numbers")
+        if min(self.size) < 1:
+            raise ValueError(f"size is {self.size}, allowed: [height, width] of 1 or more")
+
+
+def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessing") -> ImagePreprocessing:
+    """Read a manifest's `preprocessing` section. Raises InputError; an unknown key is refused, not skipped."""
+    return read(ImagePreprocessing, section, where)
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Read one image, uint8 [H, W, C] with C = 1 (grey) or 3 (RGB); alpha is dropped.
+
+    PNG and .npy (uint8 [H, W] or [H, W, 1|3|4]) need numpy alone; JPEG and others need Pillow.
+    Raises InputError if the file is missing, damaged or of a wrong kind, EnvironmentLacks where Pillow is needed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(len(png.SIGNATURE))
+            if path.suffix.lower() == ".npy":
+                return _read_npy(path)
+            if head != png.SIGNATURE:
+                return _read_with_pillow(path)
+            data = head + stream.read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        return png.decode(data, str(path))
+    except png.Unsupported:
+        if importlib.util.find_spec("PIL") is None:
+            raise
+        return _read_with_pillow(path)
+
+
+def prepare(images: np.ndarray | Sequence[np.ndarray], preprocessing: Mapping[str, object]) -> np.ndarray:
+    """uint8 images to a model's input, float32 [B, C, H, W].
+
+    `images` is one array [B, H, W, C] or a sequence of [H, W, C] or [H, W] of any sizes; `preprocessing` is the
+    manifest's section. Raises InputError if an image or the section does not fit.
+    """
+    import numpy as np
+
+    spec = parse_preprocessing(preprocessing)
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        pixels_BHWC = _shape(images, spec)
+    elif len(images) == 0:
+        pixels_BHWC = np.zeros((0, *spec.size, spec.channels), np.uint8)
+    else:
+        pixels_BHWC = np.concatenate([_shape(_as_hwc(image)[None], spec) for image in images])
+    table_VC = (np.arange(256.0)[:, None] * spec.rescale - np.array(spec.mean)) / np.array(spec.std)
+    table_CV = table_VC.T.astype(np.float32)
+    out = np.empty((len(pixels_BHWC), spec.channels, *spec.size), np.float32)
+    for channel in range(spec.channels):  # 256 possible values per channel: look the arithmetic up
+        table_CV[channel].take(pixels_BHWC[..., channel], out=out[:, channel])
+    return out
+
+
+def center_crop(images_BHWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle (height, width) of each image; an image smaller than that is framed in zeros."""
+    import numpy as np
+
+    height, width = images_BHWC.shape[1:3]
+    crop_height, crop_width = size
+    add_height, add_width = max(0, crop_height - height), max(0, crop_width - width)
+    if add_height or add_width:
+        top, left = (add_height + 1) // 2, (add_width + 1) // 2
+        edges = ((0, 0), (top, add_height - top), (left, add_width - left), (0, 0))
+        images_BHWC = np.pad(images_BHWC, edges)
+        height, width = height + add_height, width + add_width
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return images_BHWC[:, top : top + crop_height, left : left + crop_width]
+
+
+def with_channels(images_BHWC: np.ndarray, channels: int) -> np.ndarray:
+    """Grey (1) or RGB (3) images as wanted; alpha is dropped. Luma is ITU-R 601-2 in Pillow's arithmetic."""
+    import numpy as np
+
+    have = images_BHWC.shape[-1]
+    if have not in (1, 3, 4):
+        raise InputError(f"image with {have} channels; allowed: 1 (grey), 3 (RGB), 4 (RGB and alpha)")
+    if have == 4:
+        images_BHWC = images_BHWC[..., :3]
+    if channels == min(have, 3):
+        return images_BHWC
+    if channels == 3:
+        return np.repeat(images_BHWC, 3, axis=-1)
+    luma = images_BHWC.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    return ((luma + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
+def _shape(images_BHWC: np.ndarray, spec: ImagePreprocessing) -> np.ndarray:
+    """Channels, resize and crop: uint8 [B, *size, channels]."""
+    if images_BHWC.dtype != "uint8":
+        raise InputError(f"image of type {images_BHWC.dtype}; allowed: uint8")
+    images_BHWC = with_channels(images_BHWC, spec.channels)
+    images_BHWC = resize(images_BHWC, spec.resize.target(*images_BHWC.shape[1:3]), spec.resize.resample)
+    if spec.center_crop is not None:
+        images_BHWC = center_crop(images_BHWC, spec.center_crop)
+    if images_BHWC.shape[1:3] != spec.size:
+        height, width = images_BHWC.shape[1:3]
+        wanted = f"{spec.size[0]} x {spec.size[1]}"
+        raise InputError(
+            f"image is {height} x {width} after preprocessing, the model wants {wanted}; resize or crop it"
+        )
+    return images_BHWC
+
+
+def _as_hwc(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 2:
+        return image[:, :, None]
+    if image.ndim == 3 and image.size:
+        return image
+    raise InputError(f"image of shape {list(image.shape)}; allowed: [height, width] or [height, width, channels]")
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a lying header cannot take memory
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a readable .npy array: {error}") from error
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != np.uint8 or not fits or not array.size:
+        shape = list(array.shape)
+        raise InputError(f"{path}: {array.dtype} {shape}; allowed: uint8 [height, width] or [height, width, 1|3|4]")
+    image = np.array(_as_hwc(array))
+    return image[:, :, :3] if image.shape[2] == 4 else image
+
+
+def _read_with_pillow(path: Path) -> np.ndarray:
+    import numpy as np
+
+    if importlib.util.find_spec("PIL") is None:
+        raise EnvironmentLacks(f"{path}: not a PNG or .npy file; pip install pillow to read other images")
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > png.MAX_PIXELS:
+                raise InputError(f"{path}: more than the {png.MAX_PIXELS} pixels allowed; scale it down")
+            upright = ImageOps.exif_transpose(picture)
+            grey = upright.mode in ("1", "L", "LA", "I;16")
+            return np.array(upright.convert("L" if grey else "RGB")).reshape(upright.height, upright.width, -1)
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: not a readable image: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
