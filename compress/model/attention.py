@@ -69,31 +69,33 @@ def join_heads(x_BHNK: Tensor) -> Tensor:
     return x_BHNK.transpose(1, 2).reshape(batch, tokens, heads * size)
 
 
-def probabilities(q_BHNK: Tensor, k_BGMK: Tensor, mask_BHNM: Tensor | None) -> Tensor:
-    """Attention rows softmax(q k^T) (B,H,N,M)."""
+def probabilities(q_BHNK: Tensor, k_BGMK: Tensor, mask_BHNM: Tensor | None, scale: float = 1.0) -> Tensor:
+    """Attention rows softmax(scale q k^T) (B,H,N,M)."""
     logits_BHNM = q_BHNK @ _per_query_head(k_BGMK, q_BHNK.shape[1]).transpose(-1, -2)
+    if scale != 1.0:
+        logits_BHNM = logits_BHNM * scale  # after the product: runtimes fold it into the product itself
     if mask_BHNM is not None:
         logits_BHNM = logits_BHNM.masked_fill(~mask_BHNM, torch.finfo(logits_BHNM.dtype).min)
     return logits_BHNM.softmax(dim=-1)
 
 
-def attend(q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None) -> Tensor:
-    """softmax(q k^T) v for every head (B,H,N,V)."""
+def attend(q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, scale: float = 1.0) -> Tensor:
+    """softmax(scale q k^T) v for every head (B,H,N,V)."""
     heads = q_BHNK.shape[1]
     if torch.compiler.is_exporting():
-        # Plain products: the exporter's own decomposition scales queries and keys once more.
-        return probabilities(q_BHNK, k_BGMK, mask_BHNM) @ _per_query_head(v_BGMV, heads)
+        # Plain products: the exporter's own decomposition scales queries and keys separately and adds reshapes.
+        return probabilities(q_BHNK, k_BGMK, mask_BHNM, scale) @ _per_query_head(v_BGMV, heads)
     k_BHMK, v_BHMV = _per_query_head(k_BGMK, heads), _per_query_head(v_BGMV, heads)
-    return F.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, attn_mask=mask_BHNM, scale=1.0)
+    return F.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, attn_mask=mask_BHNM, scale=scale)
 
 
 def attention_mask(context: Context, tokens: int, causal: bool, device: torch.device) -> Tensor | None:
-    """True where a query (row) may look at a key (column): (1 or B, 1, N, N), or None for everywhere."""
+    """True where a query (row) may look at a key (column): (1 or B, 1, 1 or rows, N), or None for everywhere."""
     mask = None
     if context.mask_BN is not None:
         mask = context.mask_BN[:, None, None, :].bool()
     if causal:
-        past_NN = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()[None, None]
+        past_NN = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()[None, None, : context.rows]
         mask = past_NN if mask is None else mask & past_NN
     return mask
 

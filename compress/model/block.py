@@ -6,6 +6,7 @@ B batch, N tokens, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ def _ignore(site: Site, x_BND: Tensor) -> None:
 class BlockSpec(Spec):
     """residual `pre`: x + mixer(norm(x)), then x + ffn(norm(x)); `post`: norm(x + mixer(x)), norm(x + ffn(x));
     `parallel`: x + mixer(norm(x)) + ffn(norm(x)). `loops`: how often the schedule runs the block; what differs
-    per loop (gains, biases) is indexed by the loop. A missing mixer or ffn leaves its norm and residual out."""
+    per loop (gains, biases) is indexed by the loop. A missing mixer or ffn leaves its norm and residual out.
+    `keep_tokens`: only the first so many tokens leave the block; the others were read for the last time."""
 
     mixer: AnyMixer | None
     mixer_norm: NormSpec | None
@@ -36,6 +38,7 @@ class BlockSpec(Spec):
     ffn_norm: NormSpec | None
     residual: Literal["pre", "post", "parallel"] = "pre"
     loops: int = 1
+    keep_tokens: int | None = None
 
     def build(self, hidden_size: int) -> Block:
         return Block(self, hidden_size)
@@ -50,6 +53,7 @@ class Block(nn.Module):
     def __init__(self, spec: BlockSpec, hidden_size: int) -> None:
         super().__init__()
         self.residual = spec.residual
+        self.keep_tokens = spec.keep_tokens
         self.mixer = spec.mixer.build(hidden_size, spec.loops) if spec.mixer else None
         self.mixer_norm = spec.mixer_norm.build(hidden_size, spec.loops) if spec.mixer_norm else None
         self.ffn = spec.ffn.build(hidden_size, spec.loops) if spec.ffn else None
@@ -57,14 +61,16 @@ class Block(nn.Module):
 
     def forward(self, x_BND: Tensor, loop: int, context: Context, observe: Observer = _ignore) -> Tensor:
         """The block's output (B,N,D); `observe` is shown the input and output of both halves on the way."""
+        context = replace(context, rows=self.keep_tokens)
+        kept_BND = x_BND[:, : self.keep_tokens]
         if self.residual == "post":
-            x_BND = _norm(self.mixer_norm, x_BND + self._mix(x_BND, loop, context, observe), loop)
+            x_BND = _norm(self.mixer_norm, kept_BND + self._mix(x_BND, loop, context, observe), loop)
             x_BND = _norm(self.ffn_norm, x_BND + self._feed(x_BND, loop, observe), loop)
         elif self.residual == "parallel":
             mixed_BND = self._mix(_norm(self.mixer_norm, x_BND, loop), loop, context, observe)
-            x_BND = x_BND + mixed_BND + self._feed(_norm(self.ffn_norm, x_BND, loop), loop, observe)
+            x_BND = kept_BND + mixed_BND + self._feed(_norm(self.ffn_norm, kept_BND, loop), loop, observe)
         else:
-            x_BND = x_BND + self._mix(_norm(self.mixer_norm, x_BND, loop), loop, context, observe)
+            x_BND = kept_BND + self._mix(_norm(self.mixer_norm, x_BND, loop), loop, context, observe)
             x_BND = x_BND + self._feed(_norm(self.ffn_norm, x_BND, loop), loop, observe)
         observe("out", x_BND)
         return x_BND

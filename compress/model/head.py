@@ -29,7 +29,12 @@ class Head(nn.Module):
     #: The projection that reads the final norm directly, where its gains can be folded; None if there is none.
     output: Projection
 
+    def select(self, x_BND: Tensor) -> Tensor:
+        """The tokens that the head will read, so that the final norm works on no others."""
+        return x_BND
+
     def forward(self, x_BND: Tensor, context: Context) -> Tensor:
+        """`x`: the selected tokens, after the final norm."""
         raise NotImplementedError
 
 
@@ -42,6 +47,13 @@ class ClassifierSpec(HeadSpec):
     pools: tuple[Pool, ...] = ("cls",)
     bias: bool = True
 
+    @property
+    def tokens(self) -> int | None:
+        """How many leading tokens the pools read; None if they read all."""
+        if any(pool.endswith("mean") for pool in self.pools):
+            return None
+        return 2 if "distillation" in self.pools else 1
+
     def build(self, hidden_size: int) -> Classifier:
         return Classifier(self, hidden_size)
 
@@ -50,7 +62,11 @@ class Classifier(Head):
     def __init__(self, spec: ClassifierSpec, hidden_size: int) -> None:
         super().__init__()
         self.pools = spec.pools
+        self.tokens = spec.tokens
         self.output = Projection(len(spec.pools) * hidden_size, spec.num_labels, bias=spec.bias)
+
+    def select(self, x_BND: Tensor) -> Tensor:
+        return x_BND[:, : self.tokens]
 
     def forward(self, x_BND: Tensor, context: Context) -> Tensor:
         return self.output(torch.cat([_pool(x_BND, pool) for pool in self.pools], dim=-1))

@@ -13,9 +13,11 @@ from compress.spec import AS_ITS_VARIANT, Part
 
 @dataclass(frozen=True)
 class Context:
-    """What a sequence carries besides its tokens. `mask_BN`: True at real tokens; None means all are real."""
+    """What a sequence carries besides its tokens. `mask_BN`: True at real tokens; None means all are real.
+    `rows`: only the first so many tokens are asked for as output; None means all."""
 
     mask_BN: Tensor | None = None
+    rows: int | None = None
 
 
 class MixerSpec(Part):

@@ -38,6 +38,7 @@ class Transformer(nn.Module):
                 x_BND = block(x_BND, step.loop, context)
             else:
                 x_BND = block(x_BND, step.loop, context, _at_step(observe, index))
+        x_BND = self.head.select(x_BND)
         if self.final_norm is not None:
             x_BND = self.final_norm(x_BND)
         return self.head(x_BND, context)

@@ -34,7 +34,7 @@ class SoftmaxAttention(Mixer):
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
         q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
         mask = attention_mask(context, x_BND.shape[1], self.causal, x_BND.device)
-        return self.values(q_BHNK, k_BGNK, x_BND, mask, loop)
+        return self.values(q_BHNK[:, :, : context.rows], k_BGNK, x_BND, mask, loop)
 
     def readers(self) -> list[nn.Module] | None:
         halves = self.scores.readers(), self.values.readers()

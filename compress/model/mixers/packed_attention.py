@@ -1,0 +1,57 @@
+"""Softmax attention with query, key and value maps in one matrix: the form that runs fastest.
+
+B batch, N tokens, D hidden size, H heads, G key/value heads, K query/key size, V value size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from compress.model.attention import attend, attention_mask, join_heads, split_heads
+from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.projection import Projection
+
+
+class PackedAttentionSpec(MixerSpec):
+    """(q, k, v) = x W + b in one product; then y = sum_h softmax(scale q_h k_g^T) v_g Wo_h + bo."""
+
+    kind: Literal["packed-attention"] = "packed-attention"
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    value_dim: int
+    scale: float
+    causal: bool = False
+
+    def build(self, hidden_size: int, loops: int) -> PackedAttention:
+        return PackedAttention(self, hidden_size, loops)
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Columns of queries, keys and values in the packed matrix."""
+        return (
+            self.num_heads * self.head_dim,
+            self.num_kv_heads * self.head_dim,
+            self.num_kv_heads * self.value_dim,
+        )
+
+
+class PackedAttention(Mixer):
+    def __init__(self, spec: PackedAttentionSpec, hidden_size: int, loops: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.packed = Projection(hidden_size, sum(spec.widths), loops=loops)
+        self.output = Projection(spec.num_heads * spec.value_dim, hidden_size, loops=loops)
+
+    def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        spec = self.spec
+        q, k, v = self.packed(x_BND, loop).split(spec.widths, dim=-1)
+        mask = attention_mask(context, x_BND.shape[1], spec.causal, x_BND.device)
+        q_BHNK = split_heads(q[:, : context.rows], spec.num_heads)
+        k_BGNK, v_BGNV = split_heads(k, spec.num_kv_heads), split_heads(v, spec.num_kv_heads)
+        return self.output(join_heads(attend(q_BHNK, k_BGNK, v_BGNV, mask, spec.scale)), loop)
+
+    def readers(self) -> list[nn.Module]:
+        return [self.packed]

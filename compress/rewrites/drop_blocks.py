@@ -1,0 +1,60 @@
+"""drop-blocks: whole blocks go. The baseline that every other rewrite must beat. B batch, N tokens, D hidden size."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from compress.model.structure import Step
+from compress.model.transformer import Transformer
+from compress.rewrites.calibration import Calibration, step_of, taps
+from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import rebuilt, single_loop
+from targets.errors import InputError
+
+NAME = "drop-blocks"
+
+
+class DropBlocks(Options):
+    layers: Layers
+
+
+@rewrite(NAME, DropBlocks)
+def drop_blocks(model: Transformer, options: DropBlocks, calibration: Calibration) -> Transformer:
+    """Remove whole blocks from the schedule.
+
+    "auto:K" takes the blocks that change their input least: block influence 1 - E cos(x_in, x_out) over calibration
+    tokens (ShortGPT, Men et al. 2024). Not exact. Refused for looped blocks.
+    """
+    dropped = resolve(options.layers, model, lambda blocks: _influence(model, calibration, blocks))
+    count = len(model.structure.blocks)
+    if len(dropped) == count:
+        raise InputError(f"{NAME}: layers would remove all {count} blocks; keep one at least")
+    for block in dropped:
+        single_loop(model.structure.blocks[block], NAME)
+    kept = [block for block in range(count) if block not in dropped]
+    number = {block: index for index, block in enumerate(kept)}
+    structure = model.structure.replace(
+        blocks=tuple(model.structure.blocks[block] for block in kept),
+        schedule=tuple(
+            Step(block=number[step.block], loop=step.loop, origin=step.origin)
+            for step in model.structure.schedule
+            if step.block in number
+        ),
+    )
+    calibration.note(f"{NAME}: removes blocks {dropped}")
+    return rebuilt(model, structure, dict(enumerate(kept)))
+
+
+def _influence(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, float]:
+    steps = {block: step_of(model, block) for block in blocks}
+    wanted = {(step, "out") for step in range(len(model.structure.schedule))}
+    totals, count = dict.fromkeys(blocks, 0.0), 0
+    for inputs in calibration.batches():
+        seen = taps(model, inputs, wanted)  # type: ignore[arg-type]
+        count += 1
+        for block, step in steps.items():
+            before_BND = seen[step - 1, "out"] if step else model.embed(inputs)[0]
+            totals[block] += float(F.cosine_similarity(before_BND, seen[step, "out"], dim=-1).mean(dtype=torch.float64))
+    return {block: 1 - total / count for block, total in totals.items()}

@@ -1,0 +1,77 @@
+"""drop-projection: no value and no output projection. D hidden size, H heads, R rank."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import NonNegativeInt
+
+from compress.model.attention import ValuesSpec
+from compress.model.transformer import Transformer
+from compress.model.values.diagonal_low_rank import DiagonalLowRank, DiagonalLowRankSpec
+from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
+from compress.rewrites.calibration import Calibration, input_moments, roots
+from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import attention, attention_spec, single_loop, value_output_HDD, with_blocks
+from compress.rewrites.value_fit import fit_gates
+
+NAME = "drop-projection"
+
+
+class DropProjection(Options):
+    """`rank`: 0 leaves one gate per head and nothing else; above 0 each head keeps a diagonal and a map of that
+    rank, the milder form with the same cache."""
+
+    rank: NonNegativeInt = 0
+    layers: Layers = "all"
+
+
+@rewrite(NAME, DropProjection)
+def drop_projection(model: Transformer, options: DropProjection, calibration: Calibration) -> Transformer:
+    """Drop value and output projections: y = sum_h a_h A_h x + b.
+
+    The gates a_h and b are the least-squares fit of the original's attention output on {A_h x}. With `rank` R the
+    gates are diagonals and a map P_h R_h is added: the truncated SVD of C^1/2 (Wv_h Wo_h - diag(a_h)). The most
+    damaging rewrite: keep the first layers, and heal. "auto:K" takes the layers whose output the gates explain best.
+    Source: Bermeitinger et al. 2024 (arXiv 2410.13732), variant c, with the gated mean of heads.
+    """
+    for spec in model.structure.blocks:
+        attention_spec(spec, NAME)
+        single_loop(spec, NAME)
+    diagonal = options.rank > 0
+    blocks = resolve(
+        options.layers,
+        model,
+        lambda blocks: {block: fit_gates(model, calibration, block, diagonal)[2] for block in blocks},
+    )
+    for block in blocks:  # one after the other, on inputs that the earlier ones changed
+        model = _dropped(model, options.rank, calibration, block)
+    return model
+
+
+def _dropped(model: Transformer, rank: int, calibration: Calibration, block: int) -> Transformer:
+    gates, offset_D, unexplained = fit_gates(model, calibration, block, diagonal=rank > 0)
+    calibration.note(f"{NAME}: layer {block}: the gates alone leave {unexplained:.1%} of its output unexplained")
+    kept: ValuesSpec = DiagonalLowRankSpec(rank=rank) if rank else GatedMeanSpec(projection=False)
+    result = with_blocks(
+        model, lambda spec: spec.replace(mixer=attention_spec(spec, NAME).replace(values=kept)), [block]
+    )
+    values = attention(result.block(block)).values
+    if isinstance(values, GatedMean):
+        values.gates[0].copy_(gates.float())
+        values.offset[0].copy_(offset_D.float())
+        return result
+    assert isinstance(values, DiagonalLowRank)
+    moments = input_moments(model, calibration, [block], "mixer.in")[block]
+    half_DD, inverse_DD = roots(moments.second_II)
+    residual_HDD = value_output_HDD(attention(model.block(block))) - torch.diag_embed(gates)
+    u, s, vh = torch.linalg.svd(half_DD @ residual_HDD, full_matrices=False)
+    root_HR = s[:, :rank].sqrt()
+    value_HDR = inverse_DD @ (u[:, :, :rank] * root_HR[:, None])
+    output_HRD = vh[:, :rank] * root_HR[..., None]
+    # The offset of the fit stands for the mean of the residual; what the low-rank map now gives of it is taken off.
+    carried_D = torch.einsum("d,hdr,hre->e", moments.mean_x_I, value_HDR, output_HRD)
+    values.gates[0].copy_(gates.float())
+    values.value.set(value_HDR.transpose(1, 2).flatten(0, 1).float())
+    values.output.set(output_HRD.flatten(0, 1).T.float(), (offset_D - carried_D).float())
+    return result

@@ -1,0 +1,54 @@
+"""drop-value: attention averages the tokens themselves. D hidden size, H heads."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from compress.model.transformer import Transformer
+from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
+from compress.rewrites.calibration import AffineFit, Calibration
+from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import attention, attention_spec, single_loop, with_blocks
+from compress.rewrites.value_fit import fit_projection, importance
+
+NAME = "drop-value"
+
+
+class DropValue(Options):
+    layers: Layers = "all"
+
+
+@rewrite(NAME, DropValue)
+def drop_value(model: Transformer, options: DropValue, calibration: Calibration) -> Transformer:
+    """Drop the value projection: y = (sum_h a_h A_h) x W + b.
+
+    The gates start at the heads' shares of C^1/2 Wv_h Wo_h (nuclear norm), W (D x D) and b are the least-squares fit
+    of the original's attention output. With one head this is the exact merged value-output matrix. "auto:K" takes
+    the layers whose output is best explained. Source: Bermeitinger et al. 2024 (arXiv 2410.13732), variant c.
+    """
+    for spec in model.structure.blocks:
+        attention_spec(spec, NAME)
+        single_loop(spec, NAME)
+    blocks = resolve(
+        options.layers, model, lambda blocks: {block: _fit(model, calibration, block)[1].fvu for block in blocks}
+    )
+    for block in blocks:  # one after the other, on inputs that the earlier ones changed
+        weights_H, fit = _fit(model, calibration, block)
+        model = with_blocks(
+            model,
+            lambda spec: spec.replace(mixer=attention_spec(spec, NAME).replace(values=GatedMeanSpec(projection=True))),
+            [block],
+        )
+        values = attention(model.block(block)).values
+        assert isinstance(values, GatedMean) and values.output is not None
+        for gates in values.gates:
+            gates.copy_(weights_H.float())
+        values.output.set(fit.weight_IO.T.float(), fit.bias_O.float())
+        calibration.note(f"{NAME}: layer {block} leaves {fit.fvu:.1%} of its output unexplained")
+    return model
+
+
+def _fit(model: Transformer, calibration: Calibration, block: int) -> tuple[Tensor, AffineFit]:
+    weights_H = importance(model, calibration, block)
+    return weights_H, fit_projection(model, calibration, block, weights_H)

@@ -1,0 +1,94 @@
+"""fold-norm: gains and offsets of the norms move into the maps that read them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from compress.model.block import BlockSpec
+from compress.model.head import ClassifierSpec
+from compress.model.norms import Norm, NormSpec
+from compress.model.projection import Projection
+from compress.model.scores.projected import ProjectedScoresSpec
+from compress.model.transformer import Transformer
+from compress.model.values.projected import ProjectedValuesSpec
+from compress.rewrites.calibration import Calibration
+from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import attention_spec, rebuilt, single_loop
+from targets.errors import InputError
+
+NAME = "fold-norm"
+
+
+class FoldNorm(Options):
+    """No options: every norm of the model is folded."""
+
+
+@rewrite(NAME, FoldNorm, exact=True)
+def fold_norm(model: Transformer, options: FoldNorm, calibration: Calibration) -> Transformer:
+    """Move the gains and offsets of every norm into the linear maps that read it.
+
+    LN(x) W + b = n(x) (diag(g) W) + (b + beta W), n(x) the norm without gains. Exact. Refused for post-norm blocks,
+    whose norms also feed the residual, for blocks that are looped with gains of their own, and where something reads
+    the normed tokens raw. Source: methods of the Transformer circuits literature; see e.g. SliceGPT (2401.15024) 3.1.
+    """
+    blocks = tuple(_without_gains(spec) for spec in model.structure.blocks)
+    norm = model.structure.final_norm
+    head = model.structure.head
+    if norm is not None and isinstance(head, ClassifierSpec):
+        head = head.replace(bias=True)
+    structure = model.structure.replace(blocks=blocks, final_norm=_plain(norm), head=head)
+    result = rebuilt(model, structure)
+    for index in range(len(blocks)):
+        old, new = model.block(index), result.block(index)
+        for norm_module, half_old, half_new in (
+            (old.mixer_norm, old.mixer, new.mixer),
+            (old.ffn_norm, old.ffn, new.ffn),
+        ):
+            if norm_module is None or half_old is None or half_new is None:
+                continue
+            readers, targets = half_old.readers(), half_new.readers()
+            if readers is None or targets is None:
+                raise InputError(f"{NAME} is refused: layer {index} uses its normed tokens raw; fold before merging")
+            for reader, target in zip(readers, targets, strict=True):
+                _fold(norm_module, reader, target, pools=1)
+    if model.final_norm is not None:
+        pools = len(head.pools) if isinstance(head, ClassifierSpec) else 1
+        _fold(model.final_norm, model.head.output, result.head.output, pools)
+    return result
+
+
+def _without_gains(spec: BlockSpec) -> BlockSpec:
+    if spec.residual == "post":
+        raise InputError(f"{NAME} is refused for post-norm blocks: their norms feed the residual stream as well")
+    single_loop(spec, NAME)
+    mixer = spec.mixer
+    if mixer is not None:
+        softmax = attention_spec(spec, NAME)
+        scores, values = softmax.scores, softmax.values
+        if isinstance(scores, ProjectedScoresSpec):
+            scores = scores.replace(query_bias=True, key_bias=scores.key_bias or scores.rope is not None)
+        if isinstance(values, ProjectedValuesSpec):
+            values = values.replace(value_bias=True)
+        mixer = softmax.replace(scores=scores, values=values)
+    ffn = spec.ffn
+    if ffn is not None and "bias" in type(ffn).model_fields:
+        ffn = ffn.replace(bias=True)
+    return spec.replace(mixer=mixer, ffn=ffn, mixer_norm=_plain(spec.mixer_norm), ffn_norm=_plain(spec.ffn_norm))
+
+
+def _plain(norm: NormSpec | None) -> NormSpec | None:
+    return None if norm is None else norm.replace(affine=False)
+
+
+def _fold(norm: Norm, reader: nn.Module, target: nn.Module, pools: int) -> None:
+    """`pools`: how many normed tokens the reader concatenates."""
+    assert isinstance(reader, Projection) and isinstance(target, Projection)
+    weight_OI = reader.weight.double()
+    offset_O = torch.zeros_like(weight_OI[:, 0])
+    if len(norm.bias):
+        offset_O = weight_OI @ norm.bias[0].double().repeat(pools)
+    gain_I: Tensor | float = norm.weight[0].double().repeat(pools) if len(norm.weight) else 1.0
+    # Without a bias of its own, the target drops an offset that its readers do not need (keys under softmax).
+    bias_O = (reader.bias_or_zero().double() + offset_O).float() if len(target.bias) else None
+    target.set((weight_OI * gain_I).float(), bias_O)

@@ -1,0 +1,140 @@
+"""low-rank-heads: heads of fewer dimensions. D hidden size, H heads, R rank."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from compress.model.block import BlockSpec
+from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
+from compress.model.transformer import Transformer
+from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
+from compress.rewrites.calibration import Calibration, Moments, input_moments, roots
+from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import (
+    attention,
+    attention_spec,
+    logit_forms,
+    refuse_positions,
+    single_loop,
+    value_output_HDD,
+    with_blocks,
+)
+from targets.errors import InputError
+
+NAME = "low-rank-heads"
+
+
+class LowRankHeads(Options):
+    """`rank`: size of queries and keys per head; `value_rank`: size of values per head, untouched if not given."""
+
+    rank: PositiveInt
+    value_rank: PositiveInt | None = None
+    layers: Layers = "all"
+
+
+@rewrite(NAME, LowRankHeads)
+def low_rank_heads(model: Transformer, options: LowRankHeads, calibration: Calibration) -> Transformer:
+    """Truncate each head's query-key form, and optionally its value-output map, to a lower rank.
+
+    Minimises the mean squared error of the logits over independent pairs of tokens, up to constants of a row, which
+    softmax removes: with the query's input extended by a one (that carries the bias), second moment S, and the key's
+    covariance C, the rank-R truncated SVD of S^1/2 [M_h; c_h] C^1/2 (Eckart-Young). Values likewise: the truncated
+    SVD of E[x x^T]^1/2 Wv_h Wo_h. Not exact. Refused under rotary positions, for looped blocks and for ranks
+    that are not below the present sizes. "auto:K" takes the layers that lose the least logit variance.
+    """
+    moments = input_moments(model, calibration, list(range(len(model.structure.blocks))), "mixer.in")
+    for spec in model.structure.blocks:
+        _check(spec, options)
+    blocks = resolve(
+        options.layers,
+        model,
+        lambda blocks: {block: _lost(model, block, moments[block], options.rank) for block in blocks},
+    )
+    result = with_blocks(model, lambda spec: _truncated(spec, options), blocks)
+    for block in blocks:
+        _set_scores(model, result, block, moments[block], options.rank)
+        if options.value_rank is not None:
+            _set_values(model, result, block, moments[block], options.value_rank)
+        calibration.note(
+            f"{NAME}: layer {block} loses {_lost(model, block, moments[block], options.rank):.2%} of logit variance"
+        )
+    return result
+
+
+def _check(spec: BlockSpec, options: LowRankHeads) -> None:
+    mixer = attention_spec(spec, NAME)
+    refuse_positions(mixer, NAME)
+    single_loop(spec, NAME)
+    scores, values = mixer.scores, mixer.values
+    if not isinstance(scores, ProjectedScoresSpec) or options.rank > scores.head_dim:
+        raise InputError(f"{NAME} is refused: rank {options.rank} is above a head's size, or a layer has no heads left")
+    if options.value_rank is None:
+        return
+    if not isinstance(values, ProjectedValuesSpec) or options.value_rank > values.head_dim:
+        raise InputError(f"{NAME} is refused: value_rank {options.value_rank} is above a head's value size")
+
+
+def _truncated(spec: BlockSpec, options: LowRankHeads) -> BlockSpec:
+    mixer = attention_spec(spec, NAME)
+    heads = mixer.scores.num_heads
+    scores = ProjectedScoresSpec(
+        num_heads=heads, num_kv_heads=heads, head_dim=options.rank, scale=1.0, query_bias=True, key_bias=False
+    )
+    values = mixer.values
+    if options.value_rank is not None:
+        values = values.replace(head_dim=options.value_rank, num_kv_heads=heads, value_bias=False, output_bias=True)
+    return spec.replace(mixer=mixer.replace(scores=scores, values=values))
+
+
+def _whitened(model: Transformer, block: int, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
+    """S^1/2 [M; c] C^1/2 (H,D+1,D) with S^-1/2 (D+1,D+1) and C^-1/2 (D,D)."""
+    forms_HDD, offsets_HD = logit_forms(attention(model.block(block)))
+    mean_D = moments.mean_x_I
+    extended = torch.cat(
+        [
+            torch.cat([moments.second_II, mean_D[:, None]], dim=1),
+            torch.cat([mean_D, mean_D.new_ones(1)])[None],
+        ]
+    )
+    query_half, query_inverse = roots(extended)
+    key_half, key_inverse = roots(moments.covariance_II)
+    joined_HED = torch.cat([forms_HDD, offsets_HD[:, None]], dim=1)
+    return query_half @ joined_HED @ key_half, query_inverse, key_inverse
+
+
+def _lost(model: Transformer, block: int, moments: Moments, rank: int) -> float:
+    """Fraction of the logits' variance beyond the rank, over all heads."""
+    energy_HR = torch.linalg.svdvals(_whitened(model, block, moments)[0]).square()
+    return float(energy_HR[:, rank:].sum() / energy_HR.sum())
+
+
+def _set_scores(model: Transformer, result: Transformer, block: int, moments: Moments, rank: int) -> None:
+    whitened_HED, query_inverse, key_inverse = _whitened(model, block, moments)
+    u, s, vh = torch.linalg.svd(whitened_HED, full_matrices=False)
+    root_HR = s[:, :rank].sqrt()
+    query_HER = query_inverse @ (u[:, :, :rank] * root_HR[:, None])
+    key_HDR = key_inverse @ (vh[:, :rank].transpose(1, 2) * root_HR[:, None])
+    scores = attention(result.block(block)).scores
+    assert isinstance(scores, ProjectedScores)
+    rows = query_HER[:, :-1].transpose(1, 2).flatten(0, 1)
+    scores.query.set(rows.float(), query_HER[:, -1].flatten().float())
+    scores.key.set(key_HDR.transpose(1, 2).flatten(0, 1).float())
+
+
+def _set_values(model: Transformer, result: Transformer, block: int, moments: Moments, rank: int) -> None:
+    old, new = attention(model.block(block)).values, attention(result.block(block)).values
+    assert isinstance(old, ProjectedValues) and isinstance(new, ProjectedValues)
+    half, inverse = roots(moments.second_II)
+    u, s, vh = torch.linalg.svd(half @ value_output_HDD(attention(model.block(block))), full_matrices=False)
+    root_HR = s[:, :rank].sqrt()
+    value_HDR = inverse @ (u[:, :, :rank] * root_HR[:, None])
+    output_HRD = vh[:, :rank] * root_HR[..., None]
+    weight_DV = old.output.weight.double()
+    per_head = weight_DV.shape[1] // (old.value.weight.shape[0] // old.num_kv_heads)
+    bias_GV = old.value.bias_or_zero().double().reshape(old.num_kv_heads, -1)
+    folded_D = weight_DV @ bias_GV.repeat_interleave(per_head // old.num_kv_heads, dim=0).flatten()
+    new.value.set(value_HDR.transpose(1, 2).flatten(0, 1).float())
+    new.output.set(output_HRD.flatten(0, 1).T.float(), (old.output.bias_or_zero().double() + folded_D).float())

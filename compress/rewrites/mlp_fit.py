@@ -1,0 +1,49 @@
+"""What the rewrites of feed-forwards share: fit each chosen one on the student's own inputs, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from compress.model.ffn import Ffn, FfnSpec
+from compress.model.transformer import Transformer
+from compress.rewrites.calibration import AffineFit, Calibration, Moments, target_moments
+from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.surgery import single_loop, with_blocks
+from targets.errors import InputError
+
+
+def replace_ffns(
+    name: str,
+    model: Transformer,
+    layers: Layers,
+    calibration: Calibration,
+    spec: FfnSpec,
+    fit: Callable[[Moments], AffineFit],
+    fill: Callable[[Ffn, AffineFit], None],
+    rank: Callable[[Moments], float] | None = None,
+) -> Transformer:
+    """Put `spec` in place of the chosen feed-forwards. `fit` makes a map from the moments of (what the feed-forward
+    sees, what it should give), `fill` writes it into the new module; "auto:K" ranks by `rank` of the moments, or else
+    by the fit's unexplained variance.
+
+    Raises InputError if a chosen layer has no feed-forward or is looped.
+    """
+
+    def moments_of(blocks: list[int]) -> dict[int, Moments]:
+        return target_moments(model, calibration, blocks, "ffn", lambda block, x_BND: x_BND)
+
+    score = rank or (lambda moments: fit(moments).fvu)
+    present = [block for block, spec_of in enumerate(model.structure.blocks) if spec_of.ffn is not None]
+    blocks = resolve(layers, model, lambda _: {block: score(moments) for block, moments in moments_of(present).items()})
+    for block in blocks:
+        single_loop(model.structure.blocks[block], name)
+        if block not in present:
+            raise InputError(f"{name} is refused: layer {block} has no feed-forward")
+    for block in blocks:  # sequentially: each sees the errors of the earlier ones and corrects them
+        found = fit(moments_of([block])[block])
+        model = with_blocks(model, lambda old: old.replace(ffn=spec), [block])
+        ffn = model.block(block).ffn
+        assert ffn is not None
+        fill(ffn, found)
+        calibration.note(f"{name}: layer {block} leaves {found.fvu:.1%} of its feed-forward unexplained")
+    return model

@@ -1,0 +1,61 @@
+"""pack-qkv: query, key and value maps side by side in one matrix."""
+
+from __future__ import annotations
+
+import torch
+
+from compress.model.block import BlockSpec
+from compress.model.mixers.packed_attention import PackedAttention, PackedAttentionSpec
+from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
+from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
+from compress.model.transformer import Transformer
+from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
+from compress.rewrites.calibration import Calibration
+from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import attention, with_blocks
+
+NAME = "pack-qkv"
+
+
+class PackQkv(Options):
+    """No options: every layer of plain attention is packed."""
+
+
+@rewrite(NAME, PackQkv, exact=True)
+def pack_qkv(model: Transformer, options: PackQkv, calibration: Calibration) -> Transformer:
+    """Put query, key and value projections into one matrix, so that one product (and one int8 scale) serves them.
+
+    Exact. Layers with other scores or values, or with rotary positions, stay as they are. Export applies it last.
+    """
+    blocks = [index for index, spec in enumerate(model.structure.blocks) if _packed(spec) is not None]
+    result = with_blocks(model, lambda spec: spec.replace(mixer=_packed(spec)), blocks)
+    for index in blocks:
+        old, new = attention(model.block(index)), result.block(index).mixer
+        assert isinstance(old.scores, ProjectedScores) and isinstance(old.values, ProjectedValues)
+        assert isinstance(new, PackedAttention)
+        parts = old.scores.query, old.scores.key, old.values.value
+        new.packed.weight.copy_(torch.cat([part.weight for part in parts]))
+        new.output.weight.copy_(old.values.output.weight)
+        for loop in range(model.structure.blocks[index].loops):
+            new.packed.bias[loop].copy_(torch.cat([part.bias_or_zero(loop) for part in parts]))
+            new.output.bias[loop].copy_(old.values.output.bias_or_zero(loop))
+    return result
+
+
+def _packed(spec: BlockSpec) -> PackedAttentionSpec | None:
+    mixer = spec.mixer
+    if not isinstance(mixer, SoftmaxAttentionSpec):
+        return None
+    scores, values = mixer.scores, mixer.values
+    if not isinstance(scores, ProjectedScoresSpec) or not isinstance(values, ProjectedValuesSpec):
+        return None
+    if scores.rope is not None or values.num_kv_heads != scores.num_kv_heads:
+        return None
+    return PackedAttentionSpec(
+        num_heads=scores.num_heads,
+        num_kv_heads=scores.num_kv_heads,
+        head_dim=scores.head_dim,
+        value_dim=values.head_dim,
+        scale=scores.scale,
+        causal=mixer.causal,
+    )

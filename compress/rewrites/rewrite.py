@@ -1,0 +1,107 @@
+"""What a rewrite is: named options and a pure function from a model to a new model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+
+from compress.model.transformer import Transformer
+from compress.rewrites.calibration import Calibration
+from compress.spec import Spec, unknown
+from targets.errors import InputError
+
+#: An exact rewrite may move a logit by this much (fp32), relative to the largest logit where that is above 1.
+EXACTNESS = 1e-5
+
+
+class Options(Spec):
+    """Base of the options of a rewrite."""
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+Apply = Callable[[Transformer, Any, Calibration], Transformer]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """`exact`: the rewritten model computes the same function, and this is asserted when it runs."""
+
+    name: str
+    options: type[Options]
+    apply: Apply
+    exact: bool
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (self.apply.__doc__ or "").strip().splitlines()[0]
+
+
+REWRITES: dict[str, Rewrite] = {}
+
+
+def rewrite(
+    name: str, options: type[OptionsT], *, exact: bool = False
+) -> Callable[[Callable[[Transformer, OptionsT, Calibration], Transformer]], Apply]:
+    """Register a function as the rewrite that recipes call `name`."""
+
+    def register(apply: Callable[[Transformer, OptionsT, Calibration], Transformer]) -> Apply:
+        if name in REWRITES:
+            raise TypeError(f"two rewrites are called {name!r}")
+        REWRITES[name] = Rewrite(name, options, apply, exact)
+        return apply
+
+    return register
+
+
+def parse_options(table: Mapping[str, Any]) -> tuple[Rewrite, Options]:
+    """Read a recipe's `[[rewrite]]` table. Raises InputError with the key, what was given and what is allowed."""
+    name = table.get("use")
+    if name not in REWRITES:
+        raise InputError(unknown("rewrite", name, REWRITES))
+    method = REWRITES[name]
+    given = {key: value for key, value in table.items() if key != "use"}
+    for key in given.keys() - method.options.model_fields.keys():
+        raise InputError(f"rewrite {name!r}: {unknown('key', key, method.options.model_fields)}")
+    try:
+        return method, method.options.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or name
+        raise InputError(f"rewrite {name!r}: {where}: {first['msg']} (given: {first['input']!r})") from error
+
+
+def run_rewrite(method: Rewrite, options: Options, model: Transformer, calibration: Calibration) -> Transformer:
+    """Apply a rewrite and check what every rewrite owes: finite weights, and the same logits if it is exact.
+
+    Raises InputError if the rewrite is refused for this model, or an exact one turns out not to be exact.
+    """
+    with torch.no_grad():
+        result = method.apply(model, options, calibration).eval()
+        for name, tensor in result.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"rewrite {method.name!r} left {name} without finite values; try fewer layers")
+        if method.exact:
+            _assert_exact(method, model, result, calibration)
+    return result
+
+
+def logit_change(model: Transformer, other: Transformer, calibration: Calibration) -> tuple[float, float]:
+    """Largest absolute difference of the logits on the first calibration batch, and the largest logit."""
+    inputs = next(calibration.batches())
+    with torch.no_grad():
+        logits, others = model(inputs), other(inputs)
+    return float((logits - others).abs().max()), float(logits.abs().max())
+
+
+def _assert_exact(method: Rewrite, model: Transformer, result: Transformer, calibration: Calibration) -> None:
+    change, largest = logit_change(model, result, calibration)
+    if not change <= EXACTNESS * max(1.0, largest):
+        raise InputError(
+            f"rewrite {method.name!r} should be exact but moved a logit by {change:.2e} (largest logit {largest:.3g})"
+        )
+    calibration.note(f"{method.name}: exact, logits moved by {change:.1e} at most")

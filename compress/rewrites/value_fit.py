@@ -1,0 +1,86 @@
+"""Fits that the rewrites of values share: attention's output as a function of what its heads see.
+
+B batch, N tokens, D hidden size, H heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compress.model.attention import attention_mask, probabilities
+from compress.model.mixer import Context
+from compress.model.transformer import Transformer
+from compress.rewrites.calibration import (
+    AffineFit,
+    Calibration,
+    input_moments,
+    original_step,
+    roots,
+    step_of,
+    taps,
+    target_moments,
+)
+from compress.rewrites.surgery import attention, value_output_HDD
+
+
+def head_views(model: Transformer, block: int, x_BND: Tensor) -> Tensor:
+    """z_h = A_h x (B,H,N,D): the tokens as each head's attention averages them."""
+    mixer = attention(model.block(block))
+    q_BHNK, k_BGNK = mixer.scores(x_BND, 0, Context())
+    mask = attention_mask(Context(), x_BND.shape[1], mixer.causal, x_BND.device)
+    return probabilities(q_BHNK, k_BGNK, mask) @ x_BND[:, None]
+
+
+def importance(model: Transformer, calibration: Calibration, block: int) -> Tensor:
+    """Weights of the heads (H,), summing to 1: the nuclear norms of C^1/2 Wv_h Wo_h."""
+    half_DD, _ = roots(input_moments(model, calibration, [block], "mixer.in")[block].second_II)
+    norms_H = torch.linalg.svdvals(half_DD @ value_output_HDD(attention(model.block(block)))).sum(dim=1)
+    return norms_H / norms_H.sum()
+
+
+def fit_projection(model: Transformer, calibration: Calibration, block: int, weights_H: Tensor) -> AffineFit:
+    """Least squares of the original's attention output on z = sum_h w_h A_h x."""
+
+    def mean_of_heads(block: int, x_BND: Tensor) -> Tensor:
+        return torch.einsum("h,bhnd->bnd", weights_H.to(x_BND), head_views(model, block, x_BND))
+
+    return target_moments(model, calibration, [block], "mixer", mean_of_heads)[block].fit()
+
+
+def fit_gates(model: Transformer, calibration: Calibration, block: int, diagonal: bool) -> tuple[Tensor, Tensor, float]:
+    """Gates of the heads that bring sum_h a_h * A_h x + b closest to the original's attention output.
+
+    Returns a (H,) or, with `diagonal`, (H,D), the offset b (D,), and the fraction of variance left unexplained.
+    """
+    step = step_of(model, block)
+    origin = original_step(calibration, model, step)
+    count = 0
+    sums: tuple[Tensor, ...] | None = None
+    for inputs in calibration.batches():
+        x_BND = taps(model, inputs, {(step, "mixer.in")})[step, "mixer.in"]
+        y_TD = taps(calibration.original, inputs, {(origin, "mixer.out")})[origin, "mixer.out"].flatten(0, 1).double()
+        z_HTD = head_views(model, block, x_BND).transpose(0, 1).flatten(1, 2).double()
+        parts = (
+            z_HTD.sum(1),
+            y_TD.sum(0),
+            torch.einsum("htd,gtd->dhg", z_HTD, z_HTD),
+            torch.einsum("htd,td->dh", z_HTD, y_TD),
+            y_TD.square().sum(0),
+        )
+        count += y_TD.shape[0]
+        sums = parts if sums is None else tuple(total + part for total, part in zip(sums, parts, strict=True))
+    assert sums is not None, "no calibration inputs"
+    mean_HD, mean_D = sums[0] / count, sums[1] / count
+    gram_DHH = sums[2] / count - torch.einsum("hd,gd->dhg", mean_HD, mean_HD)
+    cross_DH = sums[3] / count - mean_HD.T * mean_D[:, None]
+    variance = float((sums[4] / count - mean_D.square()).sum())
+    if not diagonal:
+        gram_DHH, cross_DH = gram_DHH.sum(0, keepdim=True), cross_DH.sum(0, keepdim=True)
+    ridge = 1e-6 * gram_DHH.diagonal(dim1=1, dim2=2).mean(dim=1)
+    eye_HH = torch.eye(gram_DHH.shape[1], dtype=torch.float64, device=gram_DHH.device)
+    gates_DH = torch.linalg.solve(gram_DHH + ridge[:, None, None] * eye_HH, cross_DH)
+    explained = 2 * (gates_DH * cross_DH).sum() - torch.einsum("dh,dhg,dg->", gates_DH, gram_DHH, gates_DH)
+    gates = gates_DH.T if diagonal else gates_DH[0]
+    offset_D = mean_D - (gates.reshape(len(eye_HH), -1) * mean_HD).sum(0)
+    return gates, offset_D, 1 - float(explained) / max(variance, 1e-30)
