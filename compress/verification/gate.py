@@ -244,14 +244,19 @@ def _message(
     check: Check, metric: Metric, scope: str, estimate: Estimate, worst: float, allowed: float, confidence: float
 ) -> str:
     where = "" if scope == "overall" else f" in {scope}"
-    at_worst = f", at worst {worst:.4g} ({100 * confidence:g} % confidence)" if estimate.interval else ""
-    word = "least" if check.bound == "min_value" else "most"
+
+    def text(value: float | None) -> str:
+        fine = abs(worst - allowed) < 0.01
+        return f"{value:.{4 if fine else 2}f}" if metric.rate and value is not None else f"{value:.4g}"
+
+    at_worst = f", at worst {text(worst)} ({100 * confidence:g} % confidence)" if estimate.interval else ""
+    limit = f"allowed at {'least' if check.bound == 'min_value' else 'most'} {allowed:.4g}"
+    unit = f" {metric.unit}" if metric.unit else ""
     if estimate.reference is None:
-        unit = f" {metric.unit}" if metric.unit else ""
-        return f"{metric.title}{where}: {estimate.value:.4g}{unit}{at_worst}; allowed at {word} {allowed:.4g}"
-    sides = f"{estimate.reference:.4g} -> {estimate.candidate:.4g}"
-    unit = " points" if metric.unit == "%" else f" {metric.unit}" if metric.unit else ""
-    return f"{metric.title}{where}: {sides}, drop {estimate.value:.4g}{unit}{at_worst}; allowed at {word} {allowed:.4g}"
+        return f"{metric.title}{where}: {text(estimate.value)}{unit}{at_worst}; {limit}"
+    sides = f"{text(estimate.reference)} -> {text(estimate.candidate)}"
+    unit = " points" if metric.unit == "%" else unit
+    return f"{metric.title}{where}: {sides}, drop {text(estimate.value)}{unit}{at_worst}; {limit}"
 
 
 def _first_cause(error: ValidationError) -> str:

@@ -1,0 +1,310 @@
+"""One ReportData rendered as JSON, Markdown, JUnit XML, SARIF and a self-contained HTML page. Deterministic."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from compress.verification import charts
+from compress.verification.drift import Drift, GroupDrift, MetricDrift
+from compress.verification.metrics import TASK_METRIC
+from compress.verification.outcome import Status
+from compress.verification.report_data import ReportData
+from runtime.files import write_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TEMPLATES = Path(__file__).parent / "templates"
+PICTURE_PIXELS = 96
+_ILLEGAL_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Case(NamedTuple):
+    """One check, whatever gate it belongs to."""
+
+    name: str
+    status: Status
+    message: str
+    rule: str
+    scope: str = "overall"
+
+    @property
+    def passed_overall(self) -> bool:
+        """Did it pass, over all samples?"""
+        return self.status is Status.PASS and self.scope == "overall"
+
+
+def cases(data: ReportData) -> list[Case]:
+    """Every check of the report. A report whose drift was not measured has a case that says so."""
+    found = [Case(check.name, check.status, check.message, check.name) for check in data.checks]
+    if data.drift is None:
+        return [*found, Case("drift", Status.NOT_RUN, "the accuracy was not compared", "drift")]
+    for check in data.drift.gate.checks:
+        name = f"{check.metric} {check.scope} {check.bound} {check.limit:g}"
+        found.append(Case(name, check.status, check.message, check.metric, check.scope))
+    return found
+
+
+# ---- machine formats ----
+
+
+def to_junit(data: ReportData) -> str:
+    """JUnit XML, one test case per check. A check that was not run is an error: skipped tests look green."""
+    every = cases(data)
+    failures = sum(case.status is Status.FAIL for case in every)
+    errors = sum(case.status in (Status.ERROR, Status.NOT_RUN) for case in every)
+    counts = {"tests": str(len(every)), "failures": str(failures), "errors": str(errors), "skipped": "0"}
+    root = ElementTree.Element("testsuites", {"name": "edgepress", **counts})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(f"{data.model} on {data.target}"), **counts})
+    for case in every:
+        element = ElementTree.SubElement(suite, "testcase", {"classname": "edgepress.verify", "name": _xml(case.name)})
+        if case.status is Status.PASS:
+            ElementTree.SubElement(element, "system-out").text = _xml(case.message)
+            continue
+        tag = "failure" if case.status is Status.FAIL else "error"
+        ElementTree.SubElement(element, tag, {"type": case.status.value, "message": _xml(case.message)})
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def to_sarif(data: ReportData, location: str = "gate.toml") -> str:
+    """SARIF 2.1.0: one result per check that did not pass, placed at `location` (a relative path in the repository)."""
+    every = cases(data)
+    failed = [case for case in every if case.status is not Status.PASS]
+    rules = sorted({case.rule for case in every})
+    results = [
+        {
+            "ruleId": case.rule,
+            "ruleIndex": rules.index(case.rule),
+            "level": "error",
+            "kind": "fail",
+            "message": {"text": case.message},
+            "locations": [{"physicalLocation": {"artifactLocation": {"uri": location}, "region": {"startLine": 1}}}],
+            "partialFingerprints": {"check/v1": f"{data.model}/{data.target}/{case.name}"},
+            "properties": {"status": case.status.value, "check": case.name},
+        }
+        for case in failed
+    ]
+    log = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "edgepress",
+                        "version": data.edgepress,
+                        "rules": [{"id": rule, "shortDescription": {"text": f"Gate on {rule}"}} for rule in rules],
+                    }
+                },
+                "invocations": [{"executionSuccessful": all(case.status is not Status.ERROR for case in every)}],
+                "results": results,
+            }
+        ],
+    }
+    return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
+
+
+# ---- formats for people ----
+
+
+def to_markdown(data: ReportData) -> str:
+    """Markdown for a pull request or a CI summary: verdict first."""
+    return _render("report.md", data, markdown=True)
+
+
+def to_html(data: ReportData) -> str:
+    """One HTML page that needs nothing else: styles, charts and pictures are inside; its policy forbids requests."""
+    return _render("report.html", data, markdown=False)
+
+
+def write_report(data: ReportData, directory: Path) -> list[Path]:
+    """Write report.json, report.md, report.html, junit.xml and report.sarif into `directory`; their paths."""
+    texts = {
+        "report.json": data.to_json(),
+        "report.md": to_markdown(data),
+        "report.html": to_html(data),
+        "junit.xml": to_junit(data),
+        "report.sarif": to_sarif(data),
+    }
+    for name, text in texts.items():
+        write_atomic(directory / name, text.encode())
+    return [directory / name for name in texts]
+
+
+def picture(image_HWC: NDArray[np.uint8]) -> str:
+    """A small PNG, base64, for `ReportData.pictures`, from an image [H, W, 3] or [H, W] or [H, W, 1]."""
+    from PIL import Image
+
+    image = Image.fromarray(image_HWC[..., 0] if image_HWC.ndim == 3 and image_HWC.shape[2] == 1 else image_HWC)
+    image.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _render(template: str, data: ReportData, markdown: bool) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=not markdown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"size": size_text, "number": number_text, "cell": _markdown_cell}
+    return environment.get_template(template).render(data=data, cases=cases(data), view=View(data), Status=Status)
+
+
+class View:
+    """What the templates need beside the data: derived rows and the geometry of the charts."""
+
+    def __init__(self, data: ReportData) -> None:
+        self.data = data
+        self.metric = self._main_metric()
+        self.unit = self.metric.unit if self.metric is not None else ""
+        self.drop_unit = "points" if self.unit == "%" else self.unit
+        self.reference = next((v for v in data.variants if v.role == "reference"), None)
+        self.candidate = next((v for v in data.variants if v.role == "candidate"), None)
+
+    def _main_metric(self) -> MetricDrift | None:
+        drift = self.data.drift
+        if drift is None or not drift.metrics:
+            return None
+        return drift.metric(TASK_METRIC.get(self.data.task, "")) or drift.metrics[0]
+
+    def gain(self, attribute: str) -> str | None:
+        """How many times smaller the candidate's attribute is, such as `3.7x`; None where either is unknown."""
+        before, after = (getattr(v, attribute, None) for v in (self.reference, self.candidate))
+        return f"{before / after:.2g}×" if before and after else None
+
+    @staticmethod
+    def lower_first(text: str) -> str:
+        """The text as it reads within a sentence."""
+        return text[:1].lower() + text[1:]
+
+    def first_cases(self) -> list[Case]:
+        """What is read first: every check that did not pass, then those over all samples."""
+        every = cases(self.data)
+        return [c for c in every if c.status is not Status.PASS] + [c for c in every if c.passed_overall]
+
+    def more_cases(self) -> list[Case]:
+        """The passed checks of single classes and slices."""
+        return [c for c in cases(self.data) if c.status is Status.PASS and not c.passed_overall]
+
+    def gate_chart(self) -> charts.Intervals | None:
+        """The checks on drops in the unit of the main metric, each against its limit."""
+        drops = [check for check in self._checks() if check.bound == "max_drop" and check.low is not None]
+        if self.metric is None or not drops:
+            return None
+        drops = [check for check in drops if check.unit == self.unit][:40]
+        rows = [
+            (f"{check.metric} · {check.scope}", check.low, check.value, check.high, "good" if check else "bad")
+            for check in drops
+        ]
+        return charts.intervals(rows, [check.limit for check in drops])
+
+    def _checks(self) -> tuple[Any, ...]:
+        return () if self.data.drift is None else self.data.drift.gate.checks
+
+    def groups(self, kind: str, most: int = 30) -> charts.Intervals | None:
+        """The classes or slices, worst drop first."""
+        drift = self.data.drift
+        if drift is None:
+            return None
+        measured: list[GroupDrift] = [group for group in getattr(drift, kind) if group.drop is not None]
+        worst = sorted(measured, key=lambda group: (-(group.drop or 0.0), group.name))[:most]
+        rows = [(g.name, g.low, g.drop, g.high, _tone(g.low, g.high)) for g in worst]
+        return charts.intervals(rows)  # type: ignore[arg-type]
+
+    def stage_chart(self) -> charts.Intervals | None:
+        """The drop after each stage that measured one."""
+        rows = [
+            (s.name, s.drop if s.low is None else s.low, s.drop, s.drop if s.high is None else s.high, "plain")
+            for s in self.data.stages
+            if s.drop is not None
+        ]
+        return charts.intervals(rows)
+
+    def block_bars(self) -> list[charts.Bar]:
+        """Relative error by block, in order."""
+        rows = []
+        for block in self.data.blocks:
+            details = [f"cosine {block.cosine:.4f}"] if block.cosine is not None else []
+            details += [f"attention KL {block.attention_kl:.3g}"] if block.attention_kl is not None else []
+            rows.append((block.name, block.relative_error, " · ".join(details)))
+        return charts.bars(rows)
+
+    def pareto(self) -> list[charts.Scatter]:
+        """Metric against size, and against latency, where at least two variants know both."""
+        title = self.metric.title if self.metric else "Metric"
+        y_label = f"{title} ({self.unit})" if self.unit else title
+        better = self.metric.higher_is_better if self.metric else True
+        plots = []
+        for attribute, label, scale in (("bytes", "Size (MB)", 1e6), ("latency_ms", "Latency (ms)", 1.0)):
+            points = [
+                (v.name, getattr(v, attribute) / scale, v.metric, v.role)
+                for v in self.data.variants
+                if getattr(v, attribute) is not None and v.metric is not None
+            ]
+            plots.append(charts.scatter(points, label, y_label, better))
+        return [plot for plot in plots if plot is not None]
+
+    def curves(self) -> list[charts.Lines]:
+        """The line charts."""
+        return [
+            charts.lines(c.title, c.x_label, c.y_label, [(s.name, s.x, s.y) for s in c.series])
+            for c in self.data.curves
+        ]
+
+    def confusion(self) -> Iterator[tuple[Any, int, float]]:
+        """(change, difference, width of its bar in percent)."""
+        drift: Drift | None = self.data.drift
+        changes = () if drift is None else drift.confusion[:12]
+        largest = max((abs(c.candidate - c.reference) for c in changes), default=1)
+        for change in changes:
+            difference = change.candidate - change.reference
+            yield change, difference, 100 * abs(difference) / largest
+
+
+def size_text(count: int | None) -> str:
+    """Bytes as people read them, in powers of 1000."""
+    if count is None:
+        return "–"
+    if count < 1000:
+        return f"{count} B"
+    for unit, scale in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
+        if count < 999.5 * scale or unit == "GB":
+            break
+    return f"{count / scale:.3g} {unit}"
+
+
+def number_text(value: float | None, digits: int = 2) -> str:
+    """A number with fixed digits and thousands marks; a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _tone(low: float | None, high: float | None) -> str:
+    if low is not None and low > 0:
+        return "bad"
+    return "good" if high is not None and high < 0 else "plain"
+
+
+def _xml(text: str) -> str:
+    return _ILLEGAL_XML.sub("\ufffd", text)
+
+
+def _markdown_cell(text: object) -> str:
+    """Text that cannot leave its table cell or start markup."""
+    flat = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]<#|~@])", r"\\\1", flat)

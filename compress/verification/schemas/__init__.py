@@ -1,0 +1,1 @@
+"""JSON schemas of what people write (gate.toml) and what programs read (report.json)."""
