@@ -14,8 +14,9 @@ from pathlib import Path
 from runtime.files import sha256_of, write_atomic
 from targets.errors import EnvironmentLacks, InputError
 
-Fingerprint = list[int]  # size, mtime_ns, ctime_ns, inode, device: unchanged means that the content is unchanged
-Entries = dict[str, tuple[Fingerprint, str]]  # path -> (fingerprint, SHA-256)
+# Path -> "<size> <mtime_ns> <ctime_ns> <inode> <device> <SHA-256>". While the five numbers stay, so does the content.
+# One string for each file, as 100k of anything richer take longer to load than to compare.
+Entries = dict[str, str]
 
 _SETTLE_NS = 1_000_000_000  # clocks of file systems tick coarsely: a file this fresh may change with no new time
 
@@ -39,12 +40,16 @@ def digest_tree(path: Path, memo: Path | None = None) -> str:
         with suppress(InputError, EnvironmentLacks):
             _write_memo(memo, {**known, str(root): _settled(entries)})
     if root.is_file():
-        return entries[""][1]
-    lines = (os.fsencode(name) + b"\0" + entries[name][1].encode() + b"\0" for name in sorted(entries))
-    return hashlib.sha256(b"".join(lines)).hexdigest()
+        return _digest_in(entries[""])
+    lines = [f"{name}\0{_digest_in(entries[name])}\0" for name in sorted(entries)]
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
-def _scan(root: Path) -> Iterator[tuple[str, Fingerprint]]:
+def _digest_in(entry: str) -> str:
+    return entry[-64:]
+
+
+def _scan(root: Path) -> Iterator[tuple[str, str]]:
     """Each file's path relative to `root` ("" for root itself) with its fingerprint."""
     info = root.stat()
     if stat.S_ISDIR(info.st_mode):
@@ -53,7 +58,7 @@ def _scan(root: Path) -> Iterator[tuple[str, Fingerprint]]:
         yield "", _fingerprint(str(root), info)
 
 
-def _scan_folder(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, Fingerprint]]:
+def _scan_folder(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             info = entry.stat()
@@ -66,27 +71,25 @@ def _scan_folder(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -
             yield from _scan_folder(entry.path, f"{prefix}{entry.name}/", (*above, identity))
 
 
-def _fingerprint(path: str, info: os.stat_result) -> Fingerprint:
+def _fingerprint(path: str, info: os.stat_result) -> str:
     if not stat.S_ISREG(info.st_mode):
         raise InputError(f"{path} is neither a file nor a folder; remove it or name another place")
-    return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev]
+    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {info.st_ino} {info.st_dev}"
 
 
-def _digest_files(root: Path, found: Mapping[str, Fingerprint], known: Entries) -> Entries:
+def _digest_files(root: Path, found: Mapping[str, str], known: Entries) -> Entries:
     entries: Entries = {}
     for name, fingerprint in found.items():
-        old = known.get(name)
-        if old is not None and old[0] == fingerprint:
-            entries[name] = old
-        else:
-            entries[name] = (fingerprint, sha256_of(root / name if name else root))
+        old = known.get(name, "")
+        fresh = old[:-65] != fingerprint
+        entries[name] = f"{fingerprint} {sha256_of(root / name if name else root)}" if fresh else old
     return entries
 
 
 def _settled(entries: Entries) -> Entries:
     """The entries whose next change is sure to show in their times."""
     latest = time.time_ns() - _SETTLE_NS
-    return {name: entry for name, entry in entries.items() if entry[0][2] < latest}
+    return {name: entry for name, entry in entries.items() if int(entry.split()[2]) < latest}
 
 
 def _read_memo(memo: Path) -> dict[str, Entries]:
@@ -97,8 +100,8 @@ def _read_memo(memo: Path) -> dict[str, Entries]:
         return {}
     if hashlib.sha256(body).hexdigest().encode() != seal:
         return {}
-    roots = json.loads(body)
-    return {root: {name: (entry[0], entry[1]) for name, entry in roots[root].items()} for root in roots}
+    roots: dict[str, Entries] = json.loads(body)
+    return roots
 
 
 def _write_memo(memo: Path, roots: Mapping[str, Entries]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -234,10 +235,8 @@ def evaluate(stages: dict[str, Stage], name: str) -> str:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stages=graphs())
-def test_random_graphs_run_in_order_and_equal_plain_recursion(
-    stages: list[Stage], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    cache, events = Cache(tmp_path_factory.mktemp("cache")), list[Event]()
+def test_random_graphs_run_in_order_and_equal_plain_recursion(stages: list[Stage], memory: Path) -> None:
+    cache, events = Cache(Path(tempfile.mkdtemp(dir=memory))), list[Event]()
     made = Runner(Graph(stages), cache, [events.append]).run()
     by_name = {stage.name: stage for stage in stages}
     assert {name: artifact.read() for name, artifact in made.items()} == {  # type: ignore[attr-defined]

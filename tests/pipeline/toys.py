@@ -16,8 +16,9 @@ from compress.pipeline import Artifact, Graph, Stage, StageContext
 
 _TOP = Path(__file__).parents[1 + (__package__ or "").count(".")]
 _CODE = os.pathsep.join([str(_TOP), str(Path(__file__).parents[2])])
-TOY_RUN = ["env", f"PYTHONPATH={_CODE}", sys.executable, "-m", f"{__package__}.toy_run"]
-"""The command of toy_run.py, whose stages have the same module names, and so keys, as here."""
+_COMMAND = ["env", f"PYTHONPATH={_CODE}", sys.executable, "-m"]  # stages get the same module names, so keys, as here
+TOY_RUN = [*_COMMAND, f"{__package__}.toy_run"]
+TOY_KILL = [*_COMMAND, f"{__package__}.toy_kill"]
 
 
 class Text(Artifact):
@@ -104,6 +105,12 @@ def walk_graph(steps: int, pause: float) -> Graph:
         "tail": {"text": "join"},
     }
     return Graph([stage(name, walk, inputs, options=options) for name, inputs in links.items()])
+
+
+def short_walk() -> Graph:
+    """Two stages that keep checkpoints, without pauses."""
+    options = {"steps": 2, "pause": 0}
+    return Graph([stage("a", walk, options=options), stage("b", walk, {"x": "a"}, options=options)])
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
