@@ -1,0 +1,179 @@
+"""A list of labelled images that decodes itself when asked.
+
+Legend: S samples, B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.data.sources import Source
+from runtime.image import prepare
+from targets.errors import InputError
+
+HELD_BYTES = 512 << 20  # decoded images are kept in memory up to this size, per source
+_AHEAD = 256  # images decoded before the first of them is taken
+
+
+class Decoder:
+    """Decodes a source's images in threads and keeps the first that fit `HELD_BYTES`. Shared by subsets."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._held: dict[int, np.ndarray] = {}
+        self._held_bytes = 0
+
+    def decode(self, indices: Sequence[int]) -> Iterator[np.ndarray | str]:
+        """Each image as uint8 [H, W, C], or why it cannot be read."""
+        for start in range(0, len(indices), _AHEAD):
+            ahead = indices[start : start + _AHEAD]
+            missing = [index for index in dict.fromkeys(ahead) if index not in self._held]
+            fresh = dict(zip(missing, _threads().map(self._decode_one, missing), strict=True))
+            yield from (fresh[index] if index in fresh else self._held[index] for index in ahead)
+            for index, image in fresh.items():
+                self._hold(index, image)
+
+    def _decode_one(self, index: int) -> np.ndarray | str:
+        try:
+            return self.source.image(index)
+        except (InputError, OSError) as error:
+            return str(error)
+
+    def _hold(self, index: int, image: np.ndarray | str) -> None:
+        if not isinstance(image, str) and self._held_bytes + image.nbytes <= HELD_BYTES:
+            self._held[index] = image
+            self._held_bytes += image.nbytes
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+
+
+class ImageDataset:
+    """`labels` int64 [S], `names` [S], `class_names`, and the images. Made by `compress.data.load`; never changes."""
+
+    def __init__(
+        self, decoder: Decoder, indices: np.ndarray, class_names: Sequence[str], class_map: np.ndarray | None = None
+    ) -> None:
+        """`indices` into the source; `class_map` [source classes] gives each source label its number here."""
+        self._decoder = decoder
+        self._indices = indices
+        self._class_map = class_map
+        source = decoder.source
+        self.location: Path = source.location
+        self.class_names: tuple[str, ...] = tuple(class_names)
+        self.names: tuple[str, ...] = tuple(source.names[i] for i in indices)
+        own = source.labels[indices]
+        self.labels: np.ndarray = own if class_map is None else class_map[own]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def raw(self, indices: Iterable[int] | None = None) -> list[np.ndarray]:
+        """The images (all by default) as uint8 [H, W, C], as stored: sizes and channels may differ.
+
+        Raises InputError that names and counts the images of this data set that cannot be read.
+        """
+        chosen = self._indices if indices is None else self._indices[_as_indices(indices, len(self))]
+        images = list(self._decoder.decode(chosen.tolist()))
+        readable = [image for image in images if not isinstance(image, str)]
+        if len(readable) < len(images):
+            raise InputError(self._describe(self.unreadable()))
+        return readable
+
+    def batches(
+        self, preprocessing: Mapping[str, Any], *, batch_size: int, indices: Iterable[int] | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(pixel_values float32 [B, C, H, W], labels int64 [B]) over `indices` (all by default), in their order.
+
+        The last batch may be smaller. Raises InputError as `raw` does.
+        """
+        chosen = np.arange(len(self)) if indices is None else _as_indices(indices, len(self))
+        for start in range(0, len(chosen), batch_size):
+            part = chosen[start : start + batch_size]
+            images = self.raw(part)
+            same = len({image.shape for image in images}) == 1
+            yield prepare(np.stack(images) if same else images, preprocessing), self.labels[part]
+
+    def subset(self, indices: Iterable[int]) -> ImageDataset:
+        """The data set of these images, in this order."""
+        chosen = self._indices[_as_indices(indices, len(self))]
+        return ImageDataset(self._decoder, chosen, self.class_names, self._class_map)
+
+    def unreadable(self) -> dict[int, str]:
+        """Index -> reason, of each image that cannot be read. Decodes every image."""
+        reasons = self._decoder.decode(self._indices.tolist())
+        return {index: reason for index, reason in enumerate(reasons) if isinstance(reason, str)}
+
+    def for_labels(self, labels: Sequence[str]) -> ImageDataset:
+        """This data set with a model's classes: matched by name (case, `_` and `-` aside), by order if no name matches.
+
+        Raises InputError when the numbers of classes differ, when only some names match (by order would then be
+        wrong), or when labels without names exceed the model's.
+        """
+        mine, theirs = len(self.class_names), len(labels)
+        if not self._decoder.source.named and mine > theirs:
+            raise InputError(f"{self.location}: labels reach {mine - 1} but the model has {theirs} classes (from 0)")
+        if self._decoder.source.named and mine != theirs:
+            raise InputError(f"{self.location} has {mine} classes but the model has {theirs}; they must be the same")
+        number = {_plain(name): index for index, name in enumerate(labels)}
+        strangers = [name for name in self.class_names if _plain(name) not in number]
+        by_order = not self._decoder.source.named or len(strangers) == mine or len(number) < theirs
+        if strangers and not by_order:
+            raise InputError(
+                f"{self.location}: the model has no class named {_list(strangers)}; "
+                f"name the classes as the model does: {_list(labels)}"
+            )
+        class_map = None if by_order else np.array([number[_plain(name)] for name in self.class_names])
+        return ImageDataset(self._decoder, self._indices, labels, class_map)
+
+    def digest(self, memo: Path | None = None) -> str:
+        """Hex digest of the content: the files, which images of them in which order, labels and class names.
+
+        `memo`: a file that remembers the files' own digests, so that a second call only looks at their times.
+        """
+        from compress.pipeline.digest import digest_of
+        from compress.pipeline.tree import digest_tree
+
+        arrays = (self._indices, self.labels)
+        return digest_of(
+            {
+                "files": digest_tree(self.location, memo),
+                "arrays": [hashlib.sha256(array.astype("<i8").tobytes()).hexdigest() for array in arrays],
+                "class_names": self.class_names,
+            }
+        )
+
+    def _describe(self, unreadable: Mapping[int, str]) -> str:
+        names = _list([self.names[index] for index in unreadable])
+        first = next(iter(unreadable.values()), "")
+        return (
+            f"{self.location}: {len(unreadable)} of {len(self)} images cannot be read: {names} (first: {first}); "
+            "mend or remove them, or skip them with skip_corrupt"
+        )
+
+
+def _as_indices(indices: Iterable[int], size: int) -> np.ndarray:
+    """int64 [n]. Raises IndexError outside 0..size-1."""
+    chosen = np.fromiter(indices, np.int64)
+    if len(chosen) and (chosen.min() < 0 or chosen.max() >= size):
+        raise IndexError(f"indices {chosen.min()}..{chosen.max()} of a data set of {size} images")
+    return chosen
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ").strip()
+
+
+def _list(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

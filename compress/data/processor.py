@@ -1,0 +1,133 @@
+"""A Hugging Face image processor's settings, read into the bundle's `preprocessing` section.
+
+Covers the processors that resize, crop, rescale and normalise, in this order: ViT, DeiT, BiT (which DINOv2 uses),
+CLIP. What one of them says and the section cannot hold is an error, never left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.image import parse_preprocessing
+from targets.errors import InputError
+
+_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_HALVES = {"image_mean": 0.5, "image_std": 0.5}
+_CLIP = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+# What a file leaves out is the processor class's default, as in transformers 5.
+_SHORTEST = {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224, **_CLIP}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "ViT": {"resample": 2, "size": 224, **_HALVES},
+    "DeiT": {"resample": 3, "size": 256, "do_center_crop": True, "crop_size": 224, **_HALVES},
+    "Bit": _SHORTEST,
+    "CLIP": _SHORTEST,
+}
+_COMMON = {
+    "do_resize": True,
+    "do_center_crop": False,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+}
+_REFUSED = ("crop_pct", "do_pad", "do_flip_channel_order", "do_reduce_labels", "rescale_offset", "size_divisor")
+
+
+def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """The `preprocessing` section for a model folder's `preprocessor_config.json` and `config.json`.
+
+    Without the former: resized to the config's `image_size` and scaled to [-1, 1], ViT's habit; `note` is told so.
+    Raises InputError for a setting that the section cannot hold.
+    """
+    config = _read(folder / "config.json") if (folder / "config.json").exists() else {}
+    path = folder / "preprocessor_config.json"
+    if path.exists():
+        return _section(path, _with_defaults(path, _read(path)), config)
+    size = config.get("image_size")
+    if size is None:
+        raise InputError(
+            f"{folder} has neither preprocessor_config.json nor an image_size in config.json; add the former"
+        )
+    note(f"{folder} has no preprocessor_config.json: images are resized to {size} and scaled to [-1, 1], as for ViT")
+    return _section(folder / "config.json", {**_COMMON, **_DEFAULTS["ViT"], "size": size}, config)
+
+
+def _with_defaults(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "ViTImageProcessor")
+    for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
+        kind = kind.removesuffix(ending)
+    if kind not in _DEFAULTS:
+        raise InputError(f"{path}: the processor is {kind!r}; allowed: {', '.join(_DEFAULTS)}")
+    if kind in ("Bit", "CLIP") and isinstance(given.get("size"), int):
+        given = {**given, "size": {"shortest_edge": given["size"]}}
+    return {**_COMMON, **_DEFAULTS[kind], **{key: value for key, value in given.items() if value is not None}}
+
+
+def _section(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    for key in _REFUSED:
+        if settings.get(key):
+            raise InputError(f"{path}: {key} is {settings[key]!r}, which is not supported; allowed: none")
+    crop = _height_width(path, "crop_size", settings["crop_size"]) if settings["do_center_crop"] else None
+    resize = _resize(path, settings) if settings["do_resize"] else {"mode": "none"}
+    if crop is None and resize["mode"] == "shortest_edge":
+        raise InputError(f"{path}: size has a shortest_edge but nothing is cropped; images of one size are needed")
+    size = crop or resize.get("size") or _height_width(path, "image_size", config.get("image_size"))
+    mean = settings["image_mean"]
+    channels = config.get("num_channels", config.get("channels", len(mean) if isinstance(mean, list) else 3))
+    plain = not settings["do_normalize"]
+    section = {
+        "kind": "image",
+        "channels": channels,
+        "size": size,
+        "resize": resize,
+        "center_crop": crop,
+        "rescale": settings["rescale_factor"] if settings["do_rescale"] else 1.0,
+        "mean": [0.0] * channels if plain else _per_channel(path, "image_mean", mean, channels),
+        "std": [1.0] * channels if plain else _per_channel(path, "image_std", settings["image_std"], channels),
+    }
+    parse_preprocessing(section, str(path))
+    return section
+
+
+def _resize(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if settings["resample"] not in _RESAMPLE:
+        allowed = ", ".join(f"{number} ({name})" for number, name in _RESAMPLE.items())
+        raise InputError(f"{path}: resample is {settings['resample']!r}; allowed: {allowed}")
+    resample = _RESAMPLE[settings["resample"]]
+    size = settings["size"]
+    if isinstance(size, dict) and set(size) == {"shortest_edge"}:
+        return {"mode": "shortest_edge", "size": size["shortest_edge"], "resample": resample}
+    return {"mode": "exact", "size": _height_width(path, "size", size), "resample": resample}
+
+
+def _height_width(path: Path, key: str, value: Any) -> list[int]:
+    if isinstance(value, dict) and set(value) == {"height", "width"}:
+        value = [value["height"], value["width"]]
+    pair = [value, value] if isinstance(value, int) else value
+    if isinstance(pair, list) and len(pair) == 2 and all(isinstance(edge, int) and edge > 0 for edge in pair):
+        return pair
+    raise InputError(f"{path}: {key} is {value!r}; allowed: a number of pixels, or height and width")
+
+
+def _per_channel(path: Path, key: str, value: Any, channels: int) -> list[float]:
+    values = value if isinstance(value, list) else [value]
+    if len(values) == 1:
+        values = values * channels
+    if len(values) != channels or not all(isinstance(number, int | float) for number in values):
+        raise InputError(f"{path}: {key} is {value!r} but the model has {channels} channels; give one number for each")
+    return [float(number) for number in values]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; it must be a JSON object")
+    return content

@@ -1,0 +1,95 @@
+"""Data specs: `zoo:NAME`, a folder, a zip or an npz, and the parts of each that may be used for what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from compress.data.arrays import ImageArrays
+from compress.data.dataset import Decoder, ImageDataset
+from compress.data.sources import ImageFiles, Part, Source
+from compress.data.splits import balanced, halves
+from targets.errors import InputError
+
+_ZOO = Path(__file__).parent.parent / "zoo"
+_ZOO_FILES = {
+    "cifar10-test": "cifar10/test.zip",
+    "cifar10-train": "cifar10/train-5000.zip",
+    "mnist-test": "mnist/test.npz",
+    "mnist-calibration": "mnist/calibration.npz",
+}
+_ZOO_PARTS: dict[str, dict[Part, str]] = {
+    "cifar10": {"evaluation": "cifar10-test", "healing": "cifar10-train"},
+    "mnist": {"evaluation": "mnist-test", "healing": "mnist-calibration"},
+}
+
+
+def load(
+    spec: str,
+    *,
+    part: Part | Literal["all"] = "all",
+    limit: int | None = None,
+    at_least: int = 1,
+    seed: int = 0,
+    skip_corrupt: bool = False,
+) -> ImageDataset:
+    """The images that `spec` names. Lists them; nothing is decoded before it is asked for.
+
+    `spec`: `zoo:cifar10-test`, `zoo:cifar10-train`, `zoo:mnist-test`, `zoo:mnist-calibration`; a folder or zip of
+    `<class>/*.jpg`, also below `train/` and `test/` or `val/`; an npz of `images` and `labels` or of `x_test` ...
+    `part`: "evaluation" and "healing" (also for calibration) never share an image. They are the test (else val) and
+    train sets where the data has both, the two halves of a zoo pair, otherwise two seeded halves of each class.
+    `limit`: at most so many images, evenly over the classes, seeded. `at_least`: fewer are an error.
+    `skip_corrupt`: decode everything now and leave out what cannot be read; otherwise the first use of a damaged
+    image is an error that counts them all.
+    Raises InputError for a spec or data that cannot be used.
+    """
+    source = _open(spec, part)
+    chosen = _indices(source, "all" if spec.startswith("zoo:") else part, seed)
+    dataset = ImageDataset(Decoder(source), chosen, source.class_names)
+    if skip_corrupt:
+        unreadable = dataset.unreadable()
+        dataset = dataset.subset(index for index in range(len(dataset)) if index not in unreadable)
+    if limit is not None and limit < len(dataset):
+        dataset = dataset.subset(balanced(dataset.labels, dataset.names, limit, seed))
+    if len(dataset) < at_least:
+        use = "" if part == "all" else f" for {part}"
+        raise InputError(f"{spec} has {len(dataset)} images{use} but at least {at_least} are needed; give more")
+    return dataset
+
+
+def _open(spec: str, part: Part | Literal["all"]) -> Source:
+    if spec.startswith("zoo:"):
+        return _open_zoo(spec.removeprefix("zoo:"), part)
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise InputError(f"no data at {spec}; give zoo:NAME, a folder of class folders, a .zip of one, or a .npz")
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        return ImageFiles(path)
+    if path.suffix.lower() == ".npz":
+        return ImageArrays(path)
+    raise InputError(f"{spec} is no data set; give zoo:NAME, a folder of class folders, a .zip of one, or a .npz")
+
+
+def _open_zoo(name: str, part: Part | Literal["all"]) -> Source:
+    """Both halves of a zoo pair name the pair, so its evaluation set stays what it is whichever half is named."""
+    if name not in _ZOO_FILES:
+        from compress.spec import unknown
+
+        raise InputError(unknown("zoo data set", name, _ZOO_FILES))
+    if part != "all":
+        name = _ZOO_PARTS[name.split("-")[0]][part]
+    path = _ZOO / _ZOO_FILES[name]
+    return ImageArrays(path) if path.suffix == ".npz" else ImageFiles(path)
+
+
+def _indices(source: Source, part: Part | Literal["all"], seed: int) -> np.ndarray:
+    if part == "all":
+        return np.arange(len(source.labels))
+    if source.parts is not None:
+        return source.parts[part]
+    fingerprints = [source.fingerprint(index) for index in range(len(source.labels))]
+    evaluation, healing = halves(source.labels, fingerprints, seed)
+    return evaluation if part == "evaluation" else healing
