@@ -16,8 +16,8 @@ Task = Literal["image-classification"]
 
 
 class Step(Spec):
-    """One entry of the schedule: which block runs, in its which loop, and the index of the original's layer whose
-    output it should come close to (what healing compares it with)."""
+    """One entry of the schedule: which block runs, in its which loop, and the index of the original's layer that it
+    comes from."""
 
     block: int
     loop: int = 0
@@ -45,3 +45,10 @@ class Structure(Spec):
         if len(given) != len(set(given)) or set(given) != wanted:
             raise ValueError(f"the schedule {given} does not run each loop of each block once")
         return self
+
+
+def output_targets(structure: Structure, original: Structure) -> list[int]:
+    """For each step, the original's step whose output it should give: the last one before the next step's origin,
+    so that a block before a gap takes over what was dropped behind it."""
+    origins = [step.origin for step in structure.schedule]
+    return [following - 1 for following in origins[1:]] + [len(original.schedule) - 1]

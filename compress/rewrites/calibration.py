@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.model.block import Site
+from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
 
 
@@ -160,25 +161,25 @@ def target_moments(
 ) -> dict[int, Moments]:
     """Moments of (features of what half a block sees, what it should give), in one pass.
 
-    `half` is "mixer" or "ffn". What it should give is fitted on the model's own inputs: under a pre-norm feed-forward
-    what is missing to the original's block output, so that errors made before are corrected; otherwise the original
-    half's output. `features(block, x)` maps the half's input to the regressors.
+    What it should give is fitted on the model's own inputs: under a pre-norm feed-forward what is missing to the
+    original's output there, so that errors made before are corrected; otherwise the original half's output.
+    `features(block, x)` maps the half's input to the regressors.
     """
     steps = {block: step_of(model, block) for block in blocks}
     origins = {block: original_step(calibration, model, step) for block, step in steps.items()}
+    ends = output_targets(model.structure, calibration.original.structure)
     site_in: Site = "mixer.in" if half == "mixer" else "ffn.in"
     site_out: Site = "mixer.out" if half == "mixer" else "ffn.out"
     moments = {block: Moments() for block in blocks}
     for inputs in calibration.batches():
         mine = taps(model, inputs, {(step, site) for step in steps.values() for site in (site_in, site_out, "out")})
-        theirs = taps(
-            calibration.original, inputs, {(step, site) for step in origins.values() for site in (site_out, "out")}
-        )
+        wanted: set[tuple[int, Site]] = {(origin, site_out) for origin in origins.values()}
+        theirs = taps(calibration.original, inputs, wanted | {(ends[step], "out") for step in steps.values()})
         for block, step in steps.items():
             kept = mine[step, "out"].shape[1]  # fewer than went in where a block lets only pooled tokens on
             target_BND = theirs[origins[block], site_out][:, :kept]
             if half == "ffn" and model.block(block).residual != "post":
                 added_BND = mine[step, "out"] - mine[step, site_out]
-                target_BND = theirs[origins[block], "out"][:, :kept] - added_BND
+                target_BND = theirs[ends[step], "out"][:, :kept] - added_BND
             moments[block].add(features(block, mine[step, site_in])[:, :kept], target_BND)
     return moments

@@ -13,16 +13,18 @@ from compress.rewrites.calibration import Calibration, input_moments, roots
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import attention, attention_spec, single_loop, value_output_HDD, with_blocks
-from compress.rewrites.value_fit import fit_gates
+from compress.rewrites.value_fit import annealed, fit_gates
 
 NAME = "drop-projection"
 
 
 class DropProjection(Options):
     """`rank`: 0 leaves one gate per head and nothing else; above 0 each head keeps a diagonal and a map of that
-    rank, the milder form with the same cache."""
+    rank, the milder form with the same cache. `anneal`: healing fades the old values out instead of doing without
+    them at once."""
 
     rank: NonNegativeInt = 0
+    anneal: bool = False
     layers: Layers = "all"
 
 
@@ -45,7 +47,8 @@ def drop_projection(model: Transformer, options: DropProjection, calibration: Ca
         lambda blocks: {block: fit_gates(model, calibration, block, diagonal)[2] for block in blocks},
     )
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
-        model = _dropped(model, options.rank, calibration, block)
+        result = _dropped(model, options.rank, calibration, block)
+        model = annealed(model, result, block) if options.anneal else result
     return model
 
 

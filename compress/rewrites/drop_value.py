@@ -10,12 +10,15 @@ from compress.rewrites.calibration import AffineFit, Calibration
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import attention, attention_spec, single_loop, with_blocks
-from compress.rewrites.value_fit import fit_projection, importance
+from compress.rewrites.value_fit import annealed, fit_projection, importance
 
 NAME = "drop-value"
 
 
 class DropValue(Options):
+    """`anneal`: healing fades the old values out instead of doing without them at once."""
+
+    anneal: bool = False
     layers: Layers = "all"
 
 
@@ -35,17 +38,18 @@ def drop_value(model: Transformer, options: DropValue, calibration: Calibration)
     )
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
         weights_H, fit = _fit(model, calibration, block)
-        model = with_blocks(
+        result = with_blocks(
             model,
             lambda spec: spec.replace(mixer=attention_spec(spec, NAME).replace(values=GatedMeanSpec(projection=True))),
             [block],
         )
-        values = attention(model.block(block)).values
+        values = attention(result.block(block)).values
         assert isinstance(values, GatedMean) and values.output is not None
         for gates in values.gates:
             gates.copy_(weights_H.float())
         values.output.set(fit.weight_IO.T.float(), fit.bias_O.float())
         calibration.note(f"{NAME}: layer {block} leaves {fit.fvu:.1%} of its output unexplained")
+        model = annealed(model, result, block) if options.anneal else result
     return model
 
 

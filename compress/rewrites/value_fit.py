@@ -11,6 +11,7 @@ from torch import Tensor
 from compress.model.attention import attention_mask, probabilities
 from compress.model.mixer import Context
 from compress.model.transformer import Transformer
+from compress.model.values.blended import Blended, BlendedSpec
 from compress.rewrites.calibration import (
     AffineFit,
     Calibration,
@@ -21,7 +22,25 @@ from compress.rewrites.calibration import (
     taps,
     target_moments,
 )
-from compress.rewrites.surgery import attention, value_output_HDD
+from compress.rewrites.surgery import attention, attention_spec, value_output_HDD, with_blocks
+
+
+def annealed(before: Transformer, after: Transformer, block: int) -> Transformer:
+    """The rewritten model with the old values still beside the new ones, for healing to fade over."""
+    old, new = (attention_spec(model.structure.blocks[block], "annealing").values for model in (before, after))
+    result = with_blocks(
+        after,
+        lambda spec: spec.replace(
+            mixer=attention_spec(spec, "annealing").replace(values=BlendedSpec(old=old, new=new))
+        ),
+        [block],
+    )
+    values = attention(result.block(block)).values
+    assert isinstance(values, Blended)
+    values.old.load_state_dict(attention(before.block(block)).values.state_dict())
+    values.new.load_state_dict(attention(after.block(block)).values.state_dict())
+    values.share.zero_()
+    return result
 
 
 def head_views(model: Transformer, block: int, x_BND: Tensor) -> Tensor:

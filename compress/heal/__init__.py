@@ -1,0 +1,9 @@
+"""Healing: train the rewritten model to do what the original does."""
+
+from __future__ import annotations
+
+from compress.heal.heal import Healed, heal
+from compress.heal.images import ImageFeed
+from compress.heal.options import HealOptions
+
+__all__ = ["HealOptions", "Healed", "ImageFeed", "heal"]

@@ -1,0 +1,188 @@
+"""Healing by distillation: module-wise transfer, then hidden states and logits. B batch, N tokens, D hidden size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from compress.heal.anneal import is_blended, set_share, settled
+from compress.heal.checkpoint import Checkpoints
+from compress.heal.images import ImageFeed
+from compress.heal.loop import Loop
+from compress.heal.losses import changed_steps, distillation_loss, kl_divergence, relative_error, traced
+from compress.heal.options import HealOptions
+from compress.model.structure import output_targets
+from compress.model.transformer import Transformer
+
+EVAL_BATCH = 256
+
+
+class Progress(Protocol):
+    """Told how far healing is, with numbers worth watching."""
+
+    def __call__(self, done: float, total: float, note: str = "", **numbers: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Healed:
+    """`model` in evaluation mode on the CPU. `drift`: KL from the original on held-out images, before and after."""
+
+    model: Transformer
+    drift_before: float
+    drift_after: float
+    steps: int
+
+
+def heal(
+    model: Transformer,
+    original: Transformer,
+    train: ImageFeed,
+    held_out: ImageFeed,
+    options: HealOptions,
+    accelerator: Accelerator,
+    work: Path,
+    progress: Progress,
+) -> Healed:
+    """Train a copy of `model` towards `original`; the best state on `held_out` wins.
+
+    Deterministic for a seed, device and number of threads, also when it was stopped and goes on from `work`.
+    Raises InputError if the loss diverges.
+    """
+    student = model.copy().to(accelerator.device).train()
+    teacher = original.copy().to(accelerator.device).eval().requires_grad_(False)
+    session = _Session(student, teacher, train, held_out, options, accelerator, work, progress)
+    before = session.drift()
+    if options.transfer_steps:
+        session.transfer()
+    steps = session.distill() if options.steps else 0
+    set_share(student, 1.0)
+    after = session.drift()
+    return Healed(settled(student.cpu().eval()), before, after, steps)
+
+
+@dataclass(frozen=True)
+class _Session:
+    student: Transformer
+    teacher: Transformer
+    train: ImageFeed
+    held_out: ImageFeed
+    options: HealOptions
+    accelerator: Accelerator
+    work: Path
+    progress: Progress
+
+    @property
+    def targets(self) -> list[int]:
+        return output_targets(self.student.structure, self.teacher.structure)
+
+    @torch.no_grad()
+    def drift(self) -> float:
+        """Mean KL(original || student) on the held-out images."""
+        self.student.eval()
+        total, count = 0.0, 0
+        for inputs in self.held_out.plain(EVAL_BATCH):
+            divergence = kl_divergence(self.student(inputs), self.teacher(inputs), temperature=1.0)
+            size = next(iter(inputs.values())).shape[0]
+            total, count = total + float(divergence) * size, count + size
+        self.student.train()
+        return total / count
+
+    def transfer(self) -> None:
+        """Each changed block alone: fed the original's hidden state, held to the original's output."""
+        steps = changed_steps(self.student, self.teacher, self.targets)
+        schedule = self.student.structure.schedule
+        blocks = sorted({schedule[step].block for step in steps})
+        if not blocks:
+            return
+        needed = [self.targets[step - 1] for step in steps if step] + [self.targets[step] for step in steps]
+
+        def loss(step: int) -> Tensor:
+            inputs, _ = self._batch(step)
+            with torch.no_grad(), self.accelerator.autocast():
+                start_BND, context = self.teacher.embed(inputs)
+                _, hidden = traced(self.teacher, inputs, needed)
+            by_target = dict(zip(needed, hidden, strict=True))
+            errors = []
+            for index in steps:
+                x_BND = by_target[self.targets[index - 1]] if index else start_BND
+                with self.accelerator.autocast():
+                    y_BND = self.student.block(schedule[index].block)(x_BND, schedule[index].loop, context)
+                errors.append(relative_error(y_BND, by_target[self.targets[index]]))
+            return torch.stack(errors).mean()
+
+        Loop(
+            accelerator=self.accelerator,
+            module=self.student,
+            parameters=[parameter for block in blocks for parameter in self.student.block(block).parameters()],
+            steps=self.options.transfer_steps,
+            lr=self.options.transfer_lr,
+            loss=loss,
+            tell=lambda step, value: self._tell(step, "transfer", value),
+            review=lambda step: True,
+            checkpoints=Checkpoints(self.work, "transfer"),
+            extra={},
+        ).run()
+
+    def distill(self) -> int:
+        """End to end; returns how many steps ran before the drift stopped falling."""
+        options = self.options
+        mine = list(range(len(self.student.structure.schedule))) if options.hidden else []
+        theirs = [self.targets[step] for step in mine]
+        trained = self.accelerator.prepare_model(self.student)
+        trace = _compiled(traced, self.accelerator)
+        best: dict[str, Any] = {"drift": float("inf"), "stale": 0, "ran": 0, "state": {}}
+
+        def loss(step: int) -> Tensor:
+            set_share(self.student, min(1.0, step / max(1.0, options.anneal * options.steps)))
+            inputs, labels_B = self._batch(step)
+            with self.accelerator.autocast():
+                with torch.no_grad():
+                    target = trace(self.teacher, inputs, theirs)
+                return distillation_loss(options, trace(trained, inputs, mine), target, labels_B)
+
+        def review(step: int) -> bool:
+            fading = is_blended(self.student) and step < options.anneal * options.steps
+            if fading or (step % options.eval_every and step != options.steps):
+                return True
+            drift = self.drift()
+            best["ran"] = step
+            if drift < best["drift"]:
+                state = {name: tensor.detach().cpu().clone() for name, tensor in self.student.state_dict().items()}
+                best.update(drift=drift, stale=0, state=state)
+            else:
+                best["stale"] += 1
+            return best["stale"] < options.patience
+
+        Loop(
+            accelerator=self.accelerator,
+            module=self.student,
+            parameters=list(self.student.parameters()),
+            steps=options.steps,
+            lr=options.lr,
+            loss=loss,
+            tell=lambda step, value: self._tell(step + options.transfer_steps, "distil", value, drift=best["drift"]),
+            review=review,
+            checkpoints=Checkpoints(self.work, "distill"),
+            extra=best,
+        ).run()
+        self.student.load_state_dict(best["state"])
+        return int(best["ran"])
+
+    def _batch(self, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        options = self.options
+        return self.train.batch(step, options.batch_size, options.flip, options.mixup)
+
+    def _tell(self, step: int, note: str, loss: float, **numbers: float) -> None:
+        known = {name: number for name, number in numbers.items() if number != float("inf")}
+        self.progress(step, self.options.transfer_steps + self.options.steps, note, loss=loss, **known)
+
+
+def _compiled(function: Callable[..., Any], accelerator: Accelerator) -> Callable[..., Any]:
+    """Compiled on a GPU, where small models are bound by kernel launches."""
+    return torch.compile(function, dynamic=False) if accelerator.device.type == "cuda" else function

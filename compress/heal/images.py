@@ -1,0 +1,78 @@
+"""Images for healing: a seeded order, augmented, the same again after a resume.
+
+S samples, B batch, C channels, Y and X height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.data import ImageDataset, augment
+
+#: Prepared images up to this size are kept on the device; larger sets are decoded batch by batch.
+HELD_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class ImageFeed:
+    """Batches of a data set for one process of `world`; which images and how augmented follows from (seed, step)."""
+
+    dataset: ImageDataset
+    preprocessing: Mapping[str, Any]
+    seed: int
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    def batch(self, step: int, size: int, flip: bool, mixup: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Inputs of a training step and the labels (B,), which are None for mixtures."""
+        indices_B = self._order(step, size)
+        draw = self.seed * self.world + self.rank
+        x_BCYX = augment(self._images(indices_B), seed=draw, step=step, flip=flip)
+        if not mixup:
+            return {"pixel_values": x_BCYX}, torch.from_numpy(self.dataset.labels[indices_B]).to(self.device)
+        shares = np.random.default_rng((draw, step, 1)).random(len(indices_B)).astype(np.float32)
+        share_B = torch.from_numpy(shares).to(self.device)[:, None, None, None]
+        return {"pixel_values": torch.lerp(x_BCYX, x_BCYX.flip(0), share_B)}, None
+
+    def plain(self, size: int) -> list[dict[str, Tensor]]:
+        """All images once, in order, without augmentation."""
+        everything = np.arange(len(self.dataset))
+        return [
+            {"pixel_values": self._images(everything[start : start + size])}
+            for start in range(0, len(everything), size)
+        ]
+
+    def _order(self, step: int, size: int) -> np.ndarray:
+        """Indices (B,): each epoch a seeded permutation, dealt out over the processes."""
+        count = len(self.dataset)
+        first = (step * self.world + self.rank) * size
+        places = np.arange(first, first + size)
+        epochs = {
+            epoch: np.random.default_rng((self.seed, epoch)).permutation(count)
+            for epoch in set((places // count).tolist())
+        }
+        return np.array([epochs[place // count][place % count] for place in places], np.int64)
+
+    def _images(self, indices_B: np.ndarray) -> Tensor:
+        if self._held is not None:
+            return self._held[torch.from_numpy(indices_B).to(self.device)]
+        return self._prepared(indices_B).to(self.device)
+
+    @cached_property
+    def _held(self) -> Tensor | None:
+        one = self._prepared(np.arange(1))
+        if one.numel() * one.element_size() * len(self.dataset) > HELD_BYTES:
+            return None
+        return self._prepared(np.arange(len(self.dataset))).to(self.device)
+
+    def _prepared(self, indices_B: np.ndarray) -> Tensor:
+        parts = self.dataset.batches(self.preprocessing, batch_size=1024, indices=indices_B)
+        return torch.cat([torch.from_numpy(images) for images, _ in parts])

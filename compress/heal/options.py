@@ -1,0 +1,33 @@
+"""The options of healing, as recipes give them."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from compress.spec import Spec
+
+
+class HealOptions(Spec):
+    """`transfer_steps` of module-wise transfer come first (each changed block on the original's hidden states), then
+    `steps` of distillation end to end. With 0 and 0 nothing is trained.
+
+    The loss of distillation is `kl` T^2 KL(original || model at temperature T) + `hidden` mean over blocks of
+    MSE(hidden states) / Var(original's) + `task` cross-entropy with the labels; `mixup` trains on random mixtures of
+    two images (the original's answer to the mixture is the target; labels are then left out). `flip` mirrors
+    half of the images. `patience`: stop after so many evaluations without a lower drift on held-out images.
+    """
+
+    steps: NonNegativeInt = 0
+    transfer_steps: NonNegativeInt = 0
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 5e-4
+    transfer_lr: PositiveFloat = 1e-3
+    temperature: PositiveFloat = 2.0
+    kl: NonNegativeFloat = 1.0
+    hidden: NonNegativeFloat = 1.0
+    task: NonNegativeFloat = 0.0
+    mixup: bool = False
+    flip: bool = True
+    anneal: float = Field(default=0.5, ge=0, le=1)
+    eval_every: PositiveInt = 100
+    patience: PositiveInt = 5
