@@ -59,7 +59,7 @@ class ImageFeed:
             epoch: np.random.default_rng((self.seed, epoch)).permutation(count)
             for epoch in set((places // count).tolist())
         }
-        return np.array([epochs[place // count][place % count] for place in places], np.int64)
+        return np.array([epochs[place // count][place % count] for place in places.tolist()], np.int64)
 
     def _images(self, indices_B: np.ndarray) -> Tensor:
         if self._held is not None:
