@@ -1,0 +1,132 @@
+"""Open a bundle: a folder, or a zip that is unpacked once into the cache. All of it is verified before any is used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.files import explain, sha256_of
+from runtime.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
+from targets.errors import EnvironmentLacks, InputError
+
+MAX_UNPACKED = 64 << 30
+_COPY = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. `source` is what the user named, `root` the folder that holds it."""
+
+    source: Path
+    root: Path
+    manifest: Manifest
+
+    @property
+    def packed(self) -> bool:
+        """Whether the user's bundle is a zip, so `root` is only a copy in the cache."""
+        return self.source.is_file()
+
+
+def open_files(path: Path | str) -> Bundle:
+    """Verify a bundle (folder or zip) and return it. Raises InputError, or EnvironmentLacks if the disk is full."""
+    source = Path(path)
+    if source.is_dir():
+        return _verified(source, source)
+    if not source.is_file():
+        raise InputError(f"no bundle at {source}")
+    if not zipfile.is_zipfile(source):
+        raise InputError(f"{source} is not a bundle: neither a folder nor a zip")
+    root = _cache() / sha256_of(source)
+    if root.is_dir():
+        try:
+            return _verified(source, root)
+        except InputError:  # a damaged copy in the cache: unpack anew
+            shutil.rmtree(root)
+    return _unpacked(source, root)
+
+
+def _verified(source: Path, root: Path) -> Bundle:
+    manifest = load_manifest(root)
+    verify_files(root, manifest, source)
+    return Bundle(source, root, manifest)
+
+
+def _cache() -> Path:
+    given = os.environ.get("EDGEPRESS_CACHE")
+    return (Path(given).expanduser() if given else Path.home() / ".cache" / "edgepress") / "bundles"
+
+
+def _unpacked(source: Path, root: Path) -> Bundle:
+    """Unpack what the manifest lists, and no more bytes of each file than it says, into a new folder `root`."""
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".unpack-", dir=root.parent))
+    except OSError as error:
+        raise InputError(
+            f"cannot unpack into {root.parent}: {error.strerror}; unpack {source} yourself or set EDGEPRESS_CACHE"
+        ) from error
+    try:
+        with zipfile.ZipFile(source) as archive:
+            _extract(archive, source, temporary)
+        bundle = _verified(source, temporary)
+        try:
+            temporary.rename(root)
+        except OSError:
+            if not root.is_dir():
+                raise
+            return _verified(source, root)  # another process was faster
+        return Bundle(source, root, bundle.manifest)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{source}: damaged zip: {error}; copy it again") from error
+    except OSError as error:
+        raise explain(error, root) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _extract(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        name = entry.filename.rstrip("/")
+        if not is_inside(name) or entry.filename != entry.orig_filename:
+            raise InputError(
+                f"{source}: holds {entry.orig_filename!r}, which leaves the bundle's folder; do not trust it"
+            )
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise InputError(f"{source}: {name!r} is a symbolic link; pack the file itself")
+        if name in entries:
+            raise InputError(f"{source}: holds {name!r} twice; pack it again")
+        entries[name] = entry
+    at = [name for name in entries if name == NAME or (name.count("/") == 1 and name.endswith(f"/{NAME}"))]
+    if len(at) != 1:
+        raise InputError(f"{source} is not a bundle: it has {len(at)} {NAME} at its top, one belongs there")
+    prefix = at[0].removesuffix(NAME)
+    _copy(archive, entries[at[0]], folder / NAME, MAX_BYTES, source)
+    manifest = parse_manifest((folder / NAME).read_bytes(), f"{source}: {NAME}")
+    total = sum(digest.bytes for digest in manifest.files.values())
+    if total > MAX_UNPACKED:
+        raise InputError(f"{source}: unpacks to {total} bytes, more than the {MAX_UNPACKED} allowed")
+    if total > shutil.disk_usage(folder).free:
+        raise EnvironmentLacks(f"{source} unpacks to {total} bytes, {folder.parent} has less; free some space")
+    for name, digest in manifest.files.items():
+        if prefix + name not in entries:
+            raise InputError(f"{source}: {name} is missing, though {NAME} lists it; copy the bundle again")
+        _copy(archive, entries[prefix + name], folder / name, digest.bytes, source)
+
+
+def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, limit: int, source: Path) -> None:
+    """Unpack one entry, stopping at `limit` bytes whatever its header says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left = limit
+    with archive.open(entry) as packed, path.open("xb") as stream:
+        while block := packed.read(min(_COPY, left + 1)):
+            left -= len(block)
+            if left < 0:
+                raise InputError(f"{source}: {entry.filename} unpacks to more than the {limit} bytes that belong there")
+            stream.write(block)

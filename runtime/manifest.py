@@ -1,0 +1,208 @@
+"""manifest.json of a bundle: read strictly, typed, and every file held against its digest before anything loads it.
+
+Keys added within a schema version are ignored, so that an older device reads a newer bundle of the same schema.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from runtime.files import sha256_of
+from runtime.image import parse_preprocessing
+from targets.errors import InputError
+from targets.strict import read
+
+SCHEMA = 1
+NAME = "manifest.json"
+MODEL = "model.onnx"
+GOLDEN = "golden.npz"
+MAX_BYTES = 64 << 20  # of manifest.json itself
+
+Task = Literal["image-classification", "text-classification", "embedding", "causal-lm"]
+DType = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
+Span = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output. A text in `shape` names a dynamic dimension."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """A recurrent state: output `present` of one call is input `past` of the next; fresh state is zeros."""
+
+    past: str
+    present: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One form of the model, in the order in which the device should try them."""
+
+    path: str
+    runtime: Literal["onnxruntime", "tensorrt"]
+    precision: Literal["fp32", "fp16", "int8"]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BundleTarget:
+    """What the bundle was made for. `profile` maps a dynamic dimension to (min, opt, max) for engines."""
+
+    name: str
+    precision: Literal["fp32", "fp16", "int8"] | None = None
+    compute_capability: str | None = None
+    threads: int | None = None
+    memory_gb: int | None = None
+    profile: dict[str, Span] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (low, best, high) in self.profile.items():
+            if not 1 <= low <= best <= high:
+                raise ValueError(f"profile.{name} is [{low}, {best}, {high}], allowed: 1 <= min <= opt <= max")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle's manifest. Keys that the device side does not read are left out."""
+
+    schema: int
+    edgepress: str
+    task: Task
+    target: BundleTarget
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    models: tuple[ModelFile, ...]
+    files: dict[str, FileDigest]
+    verdict: Literal["pass", "fail"]
+    preprocessing: dict[str, object] | None = None
+    postprocessing: dict[str, object] | None = None
+    labels: tuple[str, ...] | None = None
+    state: tuple[State, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise ValueError("inputs or outputs is empty; a model has at least one of each")
+        for path in self.files:
+            if not is_inside(path):
+                raise ValueError(
+                    f"files names {path!r}, which leaves the bundle's folder; the bundle is not to be trusted"
+                )
+        for path in (MODEL, *(model.path for model in self.models)):
+            if path not in self.files:
+                raise ValueError(f"files lacks {path!r}; make the bundle again")
+        for kind, tensors in (("inputs", self.all_inputs), ("outputs", self.all_outputs)):
+            names = [tensor.name for tensor in tensors]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{kind} has a name twice: {', '.join(names)}")
+
+    @property
+    def all_inputs(self) -> tuple[Tensor, ...]:
+        """`inputs` and the `past` states that are not among them."""
+        return _with_states(self.inputs, [Tensor(one.past, one.dtype, one.shape) for one in self.state])
+
+    @property
+    def all_outputs(self) -> tuple[Tensor, ...]:
+        """`outputs` and the `present` states that are not among them."""
+        return _with_states(self.outputs, [Tensor(one.present, one.dtype, one.shape) for one in self.state])
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Read a manifest. Raises InputError: not JSON, a schema newer than this version reads, a key missing or wrong."""
+    try:
+        raw = json.loads(data)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(raw, Mapping):
+        raise InputError(f"{where}: given a {type(raw).__name__}, allowed: a JSON object")
+    schema = raw.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise InputError(
+            f"{where}: schema {schema} is newer than this edgepress reads ({SCHEMA}); upgrade edgepress here"
+        )
+    if type(schema) is int and schema < 1:
+        raise InputError(f"{where}: key 'schema': given {schema}, allowed: {SCHEMA}")
+    target = raw.get("target")
+    if isinstance(target, str):
+        raw = {**raw, "target": {"name": target}}
+    manifest = read(Manifest, raw, where, ignore_unknown=True)
+    if manifest.preprocessing and manifest.preprocessing.get("kind") == "image":
+        parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
+    return manifest
+
+
+def load_manifest(root: Path) -> Manifest:
+    """The manifest of an unpacked bundle. Raises InputError."""
+    path = root / NAME
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: larger than {MAX_BYTES} bytes; not a manifest")
+        return parse_manifest(path.read_bytes(), str(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{root} is not a bundle: it has no {NAME}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def verify_files(root: Path, manifest: Manifest, shown: Path) -> None:
+    """Hold every file of the bundle against its size and digest; `shown` is the bundle's name in errors.
+
+    Raises InputError that names the first file that is missing, a link, or differs.
+    """
+    for relative, digest in sorted(manifest.files.items()):
+        name = shown / relative
+        path = _regular_file(root, relative, name)
+        try:
+            size = path.stat().st_size
+            if size != digest.bytes:
+                raise InputError(f"{name}: {size} bytes, {NAME} says {digest.bytes}; copy the bundle again")
+            if sha256_of(path) != digest.sha256:
+                raise InputError(f"{name}: its SHA-256 differs from {NAME}; copy the bundle again")
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+
+
+def _regular_file(root: Path, relative: str, name: Path) -> Path:
+    path, mode = root, 0
+    for part in PurePosixPath(relative).parts:
+        path = path / part
+        try:
+            mode = path.lstat().st_mode
+        except OSError as error:
+            raise InputError(f"{name}: missing, though {NAME} lists it; copy the bundle again") from error
+        if stat.S_ISLNK(mode):
+            raise InputError(f"{name}: a symbolic link, which may lead out of the bundle; copy the file itself")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{name}: not a regular file; copy the bundle again")
+    return path
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative POSIX path stays below the folder that it is joined to, on any system."""
+    plain = not set(path) & set("\\:\0")
+    return plain and bool(path) and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def _with_states(tensors: tuple[Tensor, ...], states: list[Tensor]) -> tuple[Tensor, ...]:
+    named = {tensor.name for tensor in tensors}
+    return (*tensors, *(state for state in states if state.name not in named))
