@@ -26,7 +26,7 @@ from compress.verification.statistics import mcnemar_exact, noninferiority_p
 from targets.errors import InputError
 
 Slices = Mapping[str, NDArray[np.bool_]]
-_SLACK = 1e-9  # rounding of a percentage must not decide
+_SLACK = 1e-9  # the rounding of a percentage must not decide
 
 
 class Check(Model):
@@ -34,11 +34,13 @@ class Check(Model):
 
     metric: str = Field(description="Name of a metric, such as top1")
     per: Literal["overall", "class", "slice"] = "overall"
-    max_drop: float | None = Field(None, description="Largest drop, in the metric's unit (points for rates)")
-    max_relative_drop: float | None = Field(None, description="Largest drop, in percent of the reference's value")
-    min_value: float | None = Field(None, description="Least value of the candidate")
-    max_value: float | None = Field(None, description="Largest value of the candidate")
-    min_samples: int | None = Field(None, ge=1, description="Overrides the gate's min_samples")
+    max_drop: float | None = Field(default=None, description="Largest drop, in the metric's unit (points for rates)")
+    max_relative_drop: float | None = Field(
+        default=None, description="Largest drop, in percent of the reference's value"
+    )
+    min_value: float | None = Field(default=None, description="Least value of the candidate")
+    max_value: float | None = Field(default=None, description="Largest value of the candidate")
+    min_samples: int | None = Field(default=None, ge=1, description="Overrides the gate's min_samples")
 
     @field_validator("metric")
     @classmethod
@@ -72,10 +74,10 @@ class Check(Model):
 class Gate(Model):
     """What `gate.toml` holds."""
 
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    min_samples: int = Field(50, ge=1, description="Least samples in every scope that is judged")
-    resamples: int = Field(2000, ge=200, le=100_000, description="Bootstrap resamples, where any are drawn")
-    seed: int = Field(0, ge=0)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    min_samples: int = Field(default=50, ge=1, description="Least samples in every scope that is judged")
+    resamples: int = Field(default=2000, ge=200, le=100_000, description="Bootstrap resamples, where any are drawn")
+    seed: int = Field(default=0, ge=0)
     check: tuple[Check, ...] = Field(min_length=1)
 
     def sampling(self) -> Sampling:
@@ -137,7 +139,8 @@ class Gate(Model):
         low, high = estimate.interval or (estimate.value, estimate.value)
         least = check.bound == "min_value"
         worst = low if least else high
-        meets = worst >= allowed - _SLACK if least else worst <= allowed + _SLACK
+        slack = _SLACK if metric.rate else 0.0
+        meets = worst >= allowed - slack if least else worst <= allowed + slack
         point_meets = estimate.value >= allowed if least else estimate.value <= allowed
         message = _message(check, metric, scope, estimate, worst, allowed, self.confidence)
         discordance = ((estimate.losses or 0) + (estimate.wins or 0)) / estimate.samples

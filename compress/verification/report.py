@@ -17,6 +17,7 @@ from compress.verification.metrics import TASK_METRIC
 from compress.verification.outcome import Status
 from compress.verification.report_data import ReportData
 from runtime.files import write_atomic
+from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +139,15 @@ def write_report(data: ReportData, directory: Path) -> list[Path]:
     for name, text in texts.items():
         write_atomic(directory / name, text.encode())
     return [directory / name for name in texts]
+
+
+def append_summary(path: Path, markdown: str) -> None:
+    """Add Markdown at the end of a file, such as the one that $GITHUB_STEP_SUMMARY names."""
+    try:
+        before = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; give a file") from error
+    write_atomic(path, before + markdown.encode())
 
 
 def picture(image_HWC: NDArray[np.uint8]) -> str:

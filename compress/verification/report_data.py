@@ -21,10 +21,10 @@ class Variant(Model):
 
     name: str
     role: Literal["reference", "candidate", "other"] = "other"
-    bytes: int | None = Field(None, ge=0)
-    parameters: int | None = Field(None, ge=0)
+    bytes: int | None = Field(default=None, ge=0)
+    parameters: int | None = Field(default=None, ge=0)
     metric: float | None = None
-    latency_ms: float | None = Field(None, ge=0)
+    latency_ms: float | None = Field(default=None, ge=0)
     note: str = ""
 
 
@@ -35,7 +35,7 @@ class LatencyRow(Model):
     runtime: str
     batch: int = Field(ge=1)
     median_ms: float = Field(ge=0)
-    p95_ms: float | None = Field(None, ge=0)
+    p95_ms: float | None = Field(default=None, ge=0)
     note: str = ""
 
 
@@ -48,7 +48,7 @@ class StageRow(Model):
     drop: float | None = None
     low: float | None = None
     high: float | None = None
-    seconds: float | None = Field(None, ge=0)
+    seconds: float | None = Field(default=None, ge=0)
     note: str = ""
 
 
@@ -98,7 +98,7 @@ class ReportData(Model):
     `pictures` (PNG, base64) and `texts` show the most changed examples, by sample index.
     """
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     edgepress: str
     model: str
     task: str

@@ -1,0 +1,117 @@
+"""The last accepted run, kept in the user's repository, and the check that a candidate did not fall behind it.
+
+The file holds each sample's answer (compressed), so that the comparison with the last run is paired like the one with
+the original: the gate's own bounds on drops apply to both.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from compress.verification.drift import Drift
+from compress.verification.gate import Gate
+from compress.verification.outcome import Model, Status
+from compress.verification.predictions import PairScores, Predictions, Samples, SequenceLosses
+from compress.verification.report_data import ExtraCheck
+from runtime.files import write_atomic
+from targets.errors import InputError
+
+
+class Run(Model):
+    """The metrics of one accepted candidate."""
+
+    metrics: dict[str, float]
+
+
+class Baseline(Model):
+    """results.json: the data it was measured on, every sample's answer, and all accepted runs, oldest first."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    kind: str
+    data: str
+    samples: int
+    answers: str
+    history: tuple[Run, ...] = Field(min_length=1)
+
+
+def load(path: Path) -> Baseline:
+    """Read a results.json. Raises InputError."""
+    try:
+        return Baseline.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the baseline {path}: {error}; --update-baseline writes one") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path} is no baseline: {where}: {first['msg']}; --update-baseline writes one") from error
+
+
+def update(path: Path, candidate: Samples, drift: Drift) -> None:
+    """Accept the candidate: its answers become the baseline and its metrics join the history."""
+    history = load(path).history if path.exists() else ()
+    metrics = {m.name: m.candidate for m in drift.metrics if m.candidate is not None}
+    baseline = Baseline(
+        schema=1,
+        kind=candidate.kind,
+        data=_digest(candidate),
+        samples=len(candidate),
+        answers=base64.b64encode(zlib.compress(_answers(candidate).tobytes(), 9)).decode(),
+        history=(*history, Run(metrics=metrics)),
+    )
+    write_atomic(path, (baseline.model_dump_json(indent=1, by_alias=True) + "\n").encode())
+
+
+def check(baseline: Baseline, candidate: Samples, gate: Gate) -> ExtraCheck:
+    """Judge the candidate against the last accepted run by the gate's bounds on drops."""
+    if (baseline.kind, baseline.samples, baseline.data) != (candidate.kind, len(candidate), _digest(candidate)):
+        message = "the baseline was measured on other data; accept this run with --update-baseline"
+        return ExtraCheck(name="baseline", status=Status.ERROR, message=message)
+    drops = [one for one in gate.check if one.bound in ("max_drop", "max_relative_drop")]
+    if not drops:
+        message = "the gate bounds no drop, so there is nothing to hold against the baseline"
+        return ExtraCheck(name="baseline", status=Status.NOT_RUN, message=message)
+    try:
+        accepted = _restore(baseline, candidate)
+    except (ValueError, zlib.error) as error:
+        return ExtraCheck(name="baseline", status=Status.ERROR, message=f"the baseline's answers are damaged: {error}")
+    result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, candidate)
+    return ExtraCheck(name="baseline", status=result.status, message=f"since the last accepted run: {result.message}")
+
+
+def _answers(samples: Samples) -> np.ndarray:
+    if isinstance(samples, Predictions):
+        return samples.logits.argmax(axis=1).astype("<u2")
+    if isinstance(samples, SequenceLosses):
+        return samples.nll.astype("<f8")
+    assert isinstance(samples, PairScores)
+    return samples.scores.astype("<f8")
+
+
+def _restore(baseline: Baseline, candidate: Samples) -> Samples:
+    """The accepted samples; a classifier's logits are 1 for its answer and 0 elsewhere, which keeps every drop."""
+    data = zlib.decompress(base64.b64decode(baseline.answers, validate=True))
+    if isinstance(candidate, Predictions):
+        chosen = np.frombuffer(data, "<u2").astype(np.int64)
+        if len(chosen) != len(candidate) or chosen.max(initial=0) >= candidate.logits.shape[1]:
+            raise ValueError(f"{len(chosen)} answers")
+        return Predictions(np.eye(candidate.logits.shape[1], dtype=np.float32)[chosen], candidate.labels)
+    values = np.frombuffer(data, "<f8")
+    if isinstance(candidate, SequenceLosses):
+        return SequenceLosses(values, candidate.tokens, candidate.bytes)
+    assert isinstance(candidate, PairScores)
+    return PairScores(values, candidate.gold)
+
+
+def _digest(samples: Samples) -> str:
+    """SHA-256 of what both sides of a comparison share: the labels, lengths or gold scores."""
+    digest = hashlib.sha256()
+    for name in samples.shared:
+        digest.update(samples.arrays()[name].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,258 @@
+"""The two sides of a comparison: whatever can classify images, opened and asked for its logits.
+
+B batch, C classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.verification.predictions import Predictions
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.data import ImageDataset
+
+Forward = Callable[[NDArray[np.float32]], NDArray[Any]]
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Side:
+    """An opened model. `forward` maps pixel values float32 [B, 3|1, H, W] to logits [B, C].
+
+    `preprocessing` and `labels` are None where the model does not carry them (a bare ONNX file).
+    """
+
+    name: str
+    kind: str
+    forward: Forward
+    bytes: int
+    runs_on: str
+    preprocessing: dict[str, Any] | None = None
+    labels: tuple[str, ...] | None = None
+    parameters: int | None = None
+    fixed_batch: int | None = None
+    max_batch: int = BATCH
+
+
+def is_predictions(spec: str) -> bool:
+    """Does `spec` name a file of predictions, which needs no data and no model?"""
+    return spec.endswith(".npz")
+
+
+def open_side(spec: str) -> Side:
+    """Open a zoo model, a bundle, a compressed model, a Hugging Face folder or an ONNX file.
+
+    Raises InputError if it is none of them or damaged, EnvironmentLacks if it cannot run here.
+    """
+    path = _zoo_folder(spec.removeprefix("zoo:")) if spec.startswith("zoo:") else Path(spec)
+    if not path.exists():
+        raise InputError(f"no model at {spec}; give a bundle, a model folder, an .onnx file or an .npz of predictions")
+    if path.suffix == ".onnx":
+        return _onnx(spec, path)
+    if path.is_file() or (path / "manifest.json").is_file():
+        return _bundle(spec, path)
+    if (path / "structure.json").is_file():
+        return _compressed(spec, path)
+    if (path / "config.json").is_file():
+        return _hugging_face(spec, path)
+    raise InputError(f"{spec} holds no manifest.json, structure.json or config.json; it is no model that can be read")
+
+
+def predict(
+    side: Side,
+    data: ImageDataset,
+    preprocessing: dict[str, Any] | None = None,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Predictions:
+    """The side's logits on all of `data`, whose classes are matched to the model's.
+
+    `preprocessing` serves a side that has none of its own; `advance` is told of images done.
+    Raises InputError if there is no preprocessing or a shape is wrong.
+    """
+    section = side.preprocessing or preprocessing
+    if section is None:
+        raise InputError(f"{side.name} does not say how images are prepared; put preprocessor_config.json beside it")
+    matched = data.for_labels(side.labels) if side.labels is not None else data
+    parts = []
+    size = side.fixed_batch or min(BATCH, side.max_batch)
+    for pixels_BCHW, _ in matched.batches(section, batch_size=size):
+        full = _padded(pixels_BCHW, side.fixed_batch)
+        logits_BC = np.asarray(side.forward(full))
+        if logits_BC.ndim != 2 or len(logits_BC) != len(full):
+            shape = list(logits_BC.shape)
+            raise InputError(f"{side.name} gives outputs of shape {shape}; logits [batch, classes] needed")
+        parts.append(logits_BC[: len(pixels_BCHW)].astype(np.float32))
+        advance(len(pixels_BCHW))
+    names = list(side.labels) if side.labels is not None else None
+    return Predictions(np.concatenate(parts), matched.labels, names)
+
+
+def _padded(pixels_BCHW: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:
+    missing = (batch or 0) - len(pixels_BCHW)
+    if missing <= 0:
+        return pixels_BCHW
+    return np.concatenate([pixels_BCHW, np.repeat(pixels_BCHW[-1:], missing, axis=0)])
+
+
+def _onnx(name: str, path: Path) -> Side:
+    from runtime import ort
+
+    model = ort.load(path)
+    images = [tensor for tensor in model.inputs if len(tensor.shape) == 4]
+    scores = [tensor for tensor in model.outputs if len(tensor.shape) == 2]
+    if len(model.inputs) != 1 or len(images) != 1 or not scores:
+        shapes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in (*model.inputs, *model.outputs))
+        raise InputError(f"{name} is no image classifier (one input of 4 dimensions, logits of 2): it has {shapes}")
+    image = images[0]
+    output = next((tensor.name for tensor in scores if tensor.name == "logits"), scores[0].name)
+    batch = image.shape[0]
+    preprocessing, labels = _beside(path)
+    return Side(
+        name,
+        "ONNX file",
+        lambda pixels: model.run({image.name: pixels.astype(image.dtype, copy=False)})[output],
+        bytes=_size(path) + sum(_size(data) for data in path.parent.glob(f"{path.name}?data")),
+        runs_on=f"ONNX Runtime, {model.provider}",
+        preprocessing=preprocessing,
+        labels=labels,
+        fixed_batch=batch if isinstance(batch, int) else None,
+    )
+
+
+def _beside(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...] | None]:
+    """Preprocessing and labels from the files that lie beside an ONNX file, where there are any."""
+    folder = path.parent
+    if (folder / "manifest.json").is_file():
+        from runtime.manifest import load_manifest
+
+        manifest = load_manifest(folder)
+        return manifest.preprocessing, manifest.labels
+    if not (folder / "preprocessor_config.json").is_file():
+        return None, None
+    from compress.data import preprocessing_from_hf
+
+    return preprocessing_from_hf(folder), _config_labels(folder)
+
+
+def _bundle(name: str, path: Path) -> Side:
+    from runtime.classify import check_task
+    from runtime.session import open_bundle
+
+    session = open_bundle(path)
+    check_task(session.bundle)
+    manifest = session.manifest
+    image, output = manifest.inputs[0], manifest.outputs[0].name
+    batch = image.shape[0]
+    return Side(
+        name,
+        "bundle",
+        lambda pixels: session.run({image.name: pixels})[output],
+        bytes=_size(session.bundle.root / session.model.path),
+        runs_on=session.describe(),
+        preprocessing=manifest.preprocessing,
+        labels=manifest.labels,
+        fixed_batch=batch if isinstance(batch, int) else None,
+        max_batch=session.max_batch,
+    )
+
+
+def _compressed(name: str, path: Path) -> Side:
+    from compress import model as models
+
+    model = models.load(path)
+    return _torch_side(name, path, "compressed model", model, model.structure)
+
+
+def _hugging_face(name: str, path: Path) -> Side:
+    """With the original library where it knows the architecture, so that the reference owes nothing to edgepress."""
+    from compress.data import preprocessing_from_hf
+
+    preprocessing = preprocessing_from_hf(path)
+    from transformers import CONFIG_MAPPING
+
+    if json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type") not in CONFIG_MAPPING:
+        from compress.families import read_checkpoint
+
+        model = read_checkpoint(path, preprocessing)
+        return _torch_side(name, path, "model folder", model, model.structure)
+
+    import torch
+    from transformers import AutoModelForImageClassification
+    from transformers.utils import logging
+
+    quiet: Any = logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
+    try:
+        original = AutoModelForImageClassification.from_pretrained(path, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"{name} cannot be read as an image classifier: {first}") from error
+    original.eval()
+
+    def forward(pixels: NDArray[np.float32]) -> NDArray[Any]:
+        with torch.inference_mode():
+            return np.asarray(original(pixel_values=torch.from_numpy(pixels)).logits.numpy())
+
+    return Side(
+        name,
+        "Hugging Face model",
+        forward,
+        bytes=_weights_size(path),
+        runs_on=f"transformers, torch {torch.__version__}",
+        preprocessing=preprocessing,
+        labels=_config_labels(path),
+        parameters=sum(parameter.numel() for parameter in original.parameters()),
+    )
+
+
+def _torch_side(name: str, path: Path, kind: str, model: Any, structure: Any) -> Side:
+    import torch
+
+    def forward(pixels: NDArray[np.float32]) -> NDArray[Any]:
+        with torch.inference_mode():
+            return np.asarray(model({"pixel_values": torch.from_numpy(pixels)}).numpy())
+
+    return Side(
+        name,
+        kind,
+        forward,
+        bytes=_weights_size(path),
+        runs_on=f"torch {torch.__version__}",
+        preprocessing=dict(structure.preprocessing),
+        labels=tuple(structure.labels),
+        parameters=model.num_parameters(),
+    )
+
+
+def _zoo_folder(name: str) -> Path:
+    zoo = Path(__file__).parents[1] / "zoo"
+    models = sorted(path.parent.name for path in zoo.glob("*/config.json"))
+    if name not in models:
+        from compress.spec import unknown
+
+        raise InputError(unknown("zoo model", name, models))
+    return zoo / name
+
+
+def _config_labels(folder: Path) -> tuple[str, ...] | None:
+    path = folder / "config.json"
+    names = json.loads(path.read_text(encoding="utf-8")).get("id2label") if path.is_file() else None
+    return tuple(names[str(k)] for k in range(len(names))) if names else None
+
+
+def _weights_size(folder: Path) -> int:
+    return sum(_size(path) for path in folder.glob("*.safetensors")) or sum(_size(p) for p in folder.glob("*.bin"))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size

@@ -1,0 +1,375 @@
+"""python -m compress.verify: every kind of side, every exit code, and sabotage that must not pass."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compress.verification.predictions import PairScores, Predictions
+from compress.verification.report_data import ReportData
+from compress.verify import Options, verify
+from targets.errors import EnvironmentLacks, GateFailed, InputError
+
+CLASSES = ("bolt", "nut", "screw", "washer")
+SAMPLES, SIDE = 480, 8
+PROCESSOR = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": False,
+    "size": {"height": SIDE, "width": SIDE},
+    "image_mean": [0.5],
+    "image_std": [0.5],
+}
+ROOT = Path(__file__).parents[2]
+
+
+def templates() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(len(CLASSES), SIDE * SIDE)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An npz of images that a linear classifier gets mostly right."""
+    generator = np.random.default_rng(0)
+    labels = generator.permutation(np.arange(SAMPLES) % len(CLASSES))
+    pixels = 128 + 12 * templates()[labels] + 34 * generator.normal(size=(SAMPLES, SIDE * SIDE))
+    path = tmp_path_factory.mktemp("data") / "parts.npz"
+    images = np.clip(pixels, 0, 255).astype(np.uint8).reshape(SAMPLES, SIDE, SIDE)
+    np.savez(path, images=images, labels=labels, class_names=np.array(CLASSES))
+    return str(path)
+
+
+def write_onnx(
+    folder: Path, weight: np.ndarray, names: tuple[str, ...] = CLASSES, batch: int | str = "batch", beside: bool = True
+) -> Path:
+    """A linear classifier as an ONNX file, with its processor and labels beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["pixel_values"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [batch, 1, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, len(CLASSES)])],
+        [numpy_helper.from_array(weight.T.copy(), "weight")],
+    )
+    path = folder / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    if beside:
+        (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+        config = {"id2label": {str(k): name for k, name in enumerate(names)}, "num_channels": 1, "image_size": SIDE}
+        (folder / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def write_bundle(folder: Path, weight: np.ndarray) -> Path:
+    write_onnx(folder, weight, beside=False)
+    tensors = ("pixel_values", ["batch", 1, SIDE, SIDE]), ("logits", ["batch", len(CLASSES)])
+    inputs, outputs = ([{"name": name, "dtype": "float32", "shape": shape}] for name, shape in tensors)
+    content = (folder / "model.onnx").read_bytes()
+    manifest = {
+        "schema": 1,
+        "edgepress": "0.1.0",
+        "task": "image-classification",
+        "target": {"name": "cpu-x86"},
+        "inputs": inputs,
+        "outputs": outputs,
+        "models": [{"path": "model.onnx", "runtime": "onnxruntime", "precision": "fp32"}],
+        "files": {"model.onnx": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}},
+        "verdict": "pass",
+        "labels": list(CLASSES),
+        "preprocessing": {
+            "kind": "image",
+            "channels": 1,
+            "size": [SIDE, SIDE],
+            "resize": {"mode": "none"},
+            "center_crop": None,
+            "rescale": 1 / 255,
+            "mean": [0.5],
+            "std": [0.5],
+        },
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_onnx(tmp_path_factory.mktemp("reference"), templates()))
+
+
+def run(reference: str, candidate: object, data: str | None, **options: object) -> int:
+    return verify(Options(reference, str(candidate), data, part="all", **{"max_drop": 2.0, **options}))  # type: ignore[arg-type]
+
+
+def test_a_candidate_as_good_as_its_original_passes_and_one_that_is_not_fails(
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nearly = templates() * 1.001
+    assert run(reference, write_onnx(tmp_path / "good", nearly), data) == 0
+    assert capsys.readouterr().out.endswith("verdict: pass\n")
+    hurt = templates()
+    hurt[2] *= 0.2
+    assert run(reference, write_onnx(tmp_path / "bad", hurt), data) == 1
+    assert capsys.readouterr().out.endswith("verdict: fail\n")
+
+
+def test_a_bundle_and_a_fixed_batch_answer_as_the_file_does(reference: str, data: str, tmp_path: Path) -> None:
+    html = tmp_path / "r.html"
+    assert run(reference, write_bundle(tmp_path / "bundle", templates()), data, html=html) == 0
+    assert "bit for bit" in html.read_text()
+    assert run(reference, write_onnx(tmp_path / "fixed", templates(), batch=7), data) == 0
+
+
+def test_a_bare_onnx_file_is_prepared_as_the_other_side_says(reference: str, data: str, tmp_path: Path) -> None:
+    bare = write_onnx(tmp_path / "bare", templates(), beside=False)
+    assert run(reference, bare, data) == 0
+    with pytest.raises(InputError, match="preprocessor_config"):
+        run(str(bare), bare, data)
+
+
+def test_predictions_from_a_file_stand_for_a_model(data: str, reference: str, tmp_path: Path) -> None:
+    from compress.data import load
+    from compress.verification.sides import open_side, predict
+
+    recorded = tmp_path / "recorded.npz"
+    predict(open_side(reference), load(data)).save(recorded)
+    assert run(str(recorded), reference, data) == 0
+    assert run(str(recorded), recorded, None) == 0
+
+
+def test_a_folder_of_the_original_library_and_its_compressed_form_agree(tmp_path: Path) -> None:
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    from compress import model as models
+    from compress.data import preprocessing_from_hf
+    from compress.families import read_checkpoint
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=SIDE,
+        patch_size=4, num_channels=1, id2label=dict(enumerate(CLASSES)),
+    )  # fmt: skip
+    original = tmp_path / "original"
+    ViTForImageClassification(config).save_pretrained(original)
+    (original / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    models.save(read_checkpoint(original, preprocessing_from_hf(original)), tmp_path / "compressed")
+    labels = np.arange(480) % 4
+    images = np.random.default_rng(0).integers(0, 255, (480, SIDE, SIDE), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", images=images, labels=labels, class_names=np.array(CLASSES))
+    gate = tmp_path / "gate.toml"
+    gate.write_text('[[check]]\nmetric = "max_logit_error"\nmax_value = 1e-4\n')
+    code = run(str(original), tmp_path / "compressed", str(tmp_path / "d.npz"), gate=gate, max_drop=None)
+    assert code == 0
+
+
+def test_every_output_is_written_and_says_the_same(
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    (tmp_path / "step.md").write_text("before\n")
+    candidate = write_onnx(tmp_path / "bad", templates()[::-1].copy())
+    junit, sarif, summary, html = (tmp_path / name for name in ("j.xml", "s.sarif", "s.md", "r.html"))
+    assert run(reference, candidate, data, junit=junit, sarif=sarif, summary=summary, html=html, as_json=True) == 1
+    out, err = capsys.readouterr()
+    report = ReportData.from_json(out)
+    assert report.verdict == "fail" and err.endswith("verdict: fail\n")
+    assert ElementTree.parse(junit).getroot().get("failures") == "1"
+    assert len(json.loads(sarif.read_text())["runs"][0]["results"]) == 1
+    assert summary.read_text().startswith("# ❌ Failed")
+    assert (tmp_path / "step.md").read_text() == "before\n" + summary.read_text()
+    assert report.pictures and html.read_text().count("data:image/png") == len(report.pictures)
+
+
+# ---- sabotage ----
+
+
+def test_swapped_class_labels_do_not_pass(reference: str, data: str, tmp_path: Path) -> None:
+    swapped = ("nut", "bolt", "screw", "washer")
+    assert run(reference, write_onnx(tmp_path / "s", templates(), names=swapped), data) == 1
+
+
+def test_a_nan_in_one_weight_does_not_pass(reference: str, data: str, tmp_path: Path) -> None:
+    weight = templates()
+    weight[1, 5] = np.nan
+    assert run(reference, write_onnx(tmp_path / "n", weight), data) == 1
+    with pytest.raises(GateFailed, match=r"finite|NaN"):
+        run(reference, write_bundle(tmp_path / "b", weight), data)
+
+
+def test_a_wrong_normalisation_does_not_pass(reference: str, data: str, tmp_path: Path) -> None:
+    candidate = write_onnx(tmp_path / "w", templates())
+    (candidate.parent / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "image_mean": [-0.9]}))
+    assert run(reference, candidate, data) == 1
+
+
+def test_a_changed_byte_of_a_bundle_is_an_input_error(reference: str, data: str, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b", templates())
+    content = bytearray((bundle / "model.onnx").read_bytes())
+    content[-3] ^= 1
+    (bundle / "model.onnx").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.onnx"):
+        run(reference, bundle, data)
+
+
+def test_a_mangled_opset_is_the_environments_error(reference: str, data: str, tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "o", templates())
+    model = onnx.load(path)
+    model.opset_import[0].version = 99
+    onnx.save(model, path)
+    with pytest.raises(EnvironmentLacks, match="cannot load"):
+        run(reference, path, data)
+
+
+def test_a_candidate_that_repeats_the_reference_is_told_and_can_be_gated(
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(reference, reference, data) == 0
+    assert "bit for bit" in capsys.readouterr().out
+    gate = tmp_path / "gate.toml"
+    gate.write_text('[[check]]\nmetric = "max_logit_error"\nmin_value = 1e-9\n')
+    assert run(reference, reference, data, gate=gate, max_drop=None) == 1
+
+
+def test_a_bundle_without_two_dimensional_outputs_is_refused(reference: str, data: str, tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "x", templates())
+    model = onnx.load(path)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["batch"]))
+    onnx.save(model, path)
+    with pytest.raises((InputError, EnvironmentLacks)):
+        run(reference, path, data)
+
+
+# ---- baseline ----
+
+
+def test_a_baseline_is_written_on_request_and_holds_later_runs_to_it(
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "results.json"
+    better, poor = templates(), templates() + 0.35 * np.random.default_rng(2).normal(size=(4, 64)).astype(np.float32)
+    good, bad = write_onnx(tmp_path / "g", better), write_onnx(tmp_path / "p", poor)
+    with pytest.raises(InputError, match="--update-baseline"):
+        run(reference, good, data, baseline=baseline)
+    assert run(reference, good, data, baseline=baseline, update_baseline=True) == 0
+    first = baseline.read_bytes()
+    assert run(reference, good, data, baseline=baseline) == 0
+    assert baseline.read_bytes() == first
+    capsys.readouterr()
+    assert run(str(bad), bad, data, baseline=baseline) == 1
+    out = capsys.readouterr().out
+    assert "fail     baseline: since the last accepted run" in out and "pass     top1" in out
+    assert run(reference, good, data, baseline=baseline, update_baseline=True) == 0
+    assert len(json.loads(baseline.read_text())["history"]) == 2
+
+
+def test_a_failed_run_is_never_accepted_and_other_data_never_compared(
+    reference: str, data: str, tmp_path: Path
+) -> None:
+    baseline = tmp_path / "results.json"
+    bad = write_onnx(tmp_path / "p", templates()[::-1].copy())
+    assert run(reference, bad, data, baseline=baseline, update_baseline=True) == 1
+    assert not baseline.exists()
+    assert run(reference, reference, data, baseline=baseline, update_baseline=True) == 0
+    other = tmp_path / "other.npz"
+    Predictions(np.eye(4)[np.arange(480) % 4], np.arange(480) % 4).save(other)
+    assert run(str(other), other, None, baseline=baseline) == 1
+    scores = tmp_path / "scores.npz"
+    PairScores(np.arange(480.0), np.arange(480.0)).save(scores)
+    assert run(str(scores), scores, None, baseline=baseline) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"schema": 2}', "\x00"])
+def test_a_damaged_baseline_is_an_input_error(text: str, reference: str, data: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(InputError, match=r"results\.json"):
+        run(reference, reference, data, baseline=tmp_path / "results.json")
+
+
+def test_damaged_answers_in_a_baseline_do_not_pass(reference: str, data: str, tmp_path: Path) -> None:
+    baseline = tmp_path / "results.json"
+    assert run(reference, reference, data, baseline=baseline, update_baseline=True) == 0
+    table = json.loads(baseline.read_text())
+    for answers in ("AAAA", "§", ""):
+        baseline.write_text(json.dumps(table | {"answers": answers}))
+        assert run(reference, reference, data, baseline=baseline) == 1
+
+
+# ---- usage ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": None}, "--data"),
+        ({"candidate": "absent"}, "no model at absent"),
+        ({"candidate": "zoo:absent"}, "zoo model"),
+        ({"data": "absent"}, "no data at absent"),
+        ({"gate": Path("gate.toml")}, "not both"),
+        ({"update_baseline": True}, "--update-baseline needs"),
+        ({"candidate": "/tmp"}, "no model that can be read"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(options: dict[str, object], message: str, reference: str, data: str) -> None:
+    values = {"candidate": reference, "data": data, **options}
+    with pytest.raises(InputError, match=message):
+        run(reference, values.pop("candidate"), values.pop("data"), **values)  # type: ignore[arg-type]
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    whole = [sys.executable, "-m", "compress.verify", *arguments]
+    return subprocess.run(whole, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_ends_with_the_exit_codes_of_the_house_and_never_a_traceback(tmp_path: Path) -> None:
+    labels = np.arange(600) % 3
+    good = Predictions(5 * np.eye(3)[labels], labels)
+    broken = Predictions(good.logits.copy(), labels)
+    broken.logits[3] = np.nan
+    good.save(tmp_path / "good.npz")
+    broken.save(tmp_path / "broken.npz")
+    Predictions(5 * np.eye(3)[(labels + 1) % 3], labels).save(tmp_path / "bad.npz")
+    (tmp_path / "broken.onnx").write_bytes(b"no onnx")
+    np.savez(tmp_path / "data.npz", images=np.zeros((600, 8, 8), np.uint8), labels=labels)
+    expected = {
+        ("good.npz", "good.npz"): 0,
+        ("good.npz", "bad.npz"): 1,
+        ("good.npz", "broken.npz"): 1,
+        ("good.npz", "absent.npz"): 2,
+        ("good.npz",): 2,
+        ("good.npz", "good.npz", "--part", "some"): 2,
+        ("good.npz", "good.npz", "--html", "good.npz/x.html"): 2,
+        ("good.npz", "broken.onnx", "--data", "data.npz"): 3,
+    }
+    for arguments, code in expected.items():
+        ended = command(*arguments, folder=tmp_path)
+        assert ended.returncode == code, (arguments, ended.stderr)
+        assert "Traceback" not in ended.stderr
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, compress.verify; "
+        "heavy = {'torch', 'numpy', 'scipy', 'pydantic', 'onnxruntime', 'transformers'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_numeric_core_imports_no_torch() -> None:
+    script = (
+        "import sys; from compress.verification import drift, gate, report, sequential, sides, baseline; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
