@@ -19,7 +19,7 @@ from targets.strict import read
 if TYPE_CHECKING:
     import numpy as np
 
-SUFFIXES = (".png", ".npy", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Images to labels with probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.bundle import Bundle
+from runtime.image import prepare, read_image
+from runtime.session import Session
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One class for one image."""
+
+    index: int
+    label: str
+    probability: float
+
+
+def check_task(bundle: Bundle) -> None:
+    """Raises InputError unless the bundle classifies images."""
+    manifest = bundle.manifest
+    if manifest.task != "image-classification" or manifest.preprocessing is None:
+        raise InputError(
+            f"{bundle.source} is a bundle for {manifest.task}, this command classifies images;"
+            " call runtime.session.open_bundle from Python"
+        )
+    kind = (manifest.postprocessing or {}).get("kind", "softmax")
+    if kind != "softmax":
+        raise InputError(f"{bundle.source}: postprocessing kind {kind!r}; allowed: softmax")
+
+
+def prepare_one(session: Session, path: Path) -> np.ndarray:
+    """Read one image as the model's input, float32 [C, H, W]. Raises InputError that names the file."""
+    preprocessing = session.manifest.preprocessing
+    assert preprocessing is not None
+    image = read_image(path)
+    try:
+        return prepare([image], preprocessing)[0]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def classify(session: Session, pixels: Sequence[np.ndarray], top: int) -> list[list[Guess]]:
+    """The `top` most probable classes of each prepared image (float32 [C, H, W]), best first. Runs them as one batch.
+
+    Raises InputError if an image does not fit, GateFailed if the model's output is not finite.
+    """
+    import numpy as np
+
+    manifest = session.manifest
+    output = session.run({manifest.inputs[0].name: np.stack(pixels)})
+    probabilities_BK = softmax(output[manifest.outputs[0].name])
+    labels = manifest.labels or tuple(map(str, range(probabilities_BK.shape[1])))
+    if len(labels) != probabilities_BK.shape[1]:
+        raise InputError(
+            f"{session.bundle.source}: {len(labels)} labels, {probabilities_BK.shape[1]} classes; make the bundle again"
+        )
+    order_BK = (-probabilities_BK).argsort(axis=1, kind="stable")[:, :top]
+    return [
+        [Guess(int(index), labels[index], float(row[index])) for index in best]
+        for row, best in zip(probabilities_BK, order_BK, strict=True)
+    ]
+
+
+def softmax(logits_BK: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, in float64."""
+    import numpy as np
+
+    powers = np.exp(logits_BK.astype(np.float64) - logits_BK.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

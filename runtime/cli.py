@@ -1,0 +1,37 @@
+"""What the commands of the device side share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.session import Session
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of 1 or more."""
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    """--threads, --provider and --strict-provider, which every command that opens a session has."""
+    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads (default: the target's)")
+    parser.add_argument("--provider", metavar="P", help="tensorrt, cpu, cuda, ... (default: the bundle's order)")
+    parser.add_argument("--strict-provider", action="store_true", help="exit 3 rather than fall back to another")
+
+
+def open_for_cli(bundle: Bundle, args: argparse.Namespace) -> Session:
+    """Open a session as the options ask and tell on stderr what runs where, and why not what was preferred."""
+    from runtime.session import open_session
+
+    session = open_session(bundle, args.provider, args.strict_provider, args.threads)
+    for note in session.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"running {session.describe()}", file=sys.stderr)
+    return session

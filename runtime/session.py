@@ -1,0 +1,156 @@
+"""Run a bundle: the first form of its model that this machine can run, held against the manifest at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from runtime import ort
+from runtime.bundle import Bundle, open_files
+from runtime.manifest import MODEL, Manifest, ModelFile, Tensor
+from runtime.tensors import check_declared, check_inputs, check_outputs, fresh_state
+from targets.errors import EnvironmentLacks
+from targets.machine import usable_cpus
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TENSORRT = "tensorrt"
+
+
+class Backend(Protocol):
+    """A loaded model: an ONNX Runtime session or a TensorRT engine."""
+
+    @property
+    def provider(self) -> str:
+        """What computes: an execution provider's name, or TensorRT with its version."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Inputs as the model file declares them."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Outputs as the model file declares them."""
+        ...
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Session:
+    """An opened bundle. `notes` says, one line each, which forms were preferred and why they could not run."""
+
+    bundle: Bundle
+    model: ModelFile
+    backend: Backend
+    threads: int
+    notes: tuple[str, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def provider(self) -> str:
+        """What computes."""
+        return self.backend.provider
+
+    @property
+    def max_batch(self) -> int:
+        """The largest batch that the model takes: its fixed one, or that of the target's profile (8 without one)."""
+        first = self.manifest.inputs[0].shape[0]
+        if isinstance(first, int):
+            return first
+        return self.manifest.target.profile.get(first, (1, 1, 8))[2]
+
+    def describe(self) -> str:
+        """'model.onnx (fp32) on CPUExecutionProvider, 2 threads'."""
+        return f"{self.model.path} ({self.model.precision}) on {self.provider}, {self.threads} threads"
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute the outputs. States that `inputs` leaves out start as zeros.
+
+        Raises InputError if names, types or shapes differ from the manifest, GateFailed if an output is not finite.
+        """
+        tensors = self.manifest.all_inputs
+        whole = {**inputs, **fresh_state(self.manifest.state, inputs, tensors)}
+        check_inputs(whole, tensors)
+        return check_outputs(self.backend.run(whole), self.manifest.all_outputs, self.model.path)
+
+
+def open_bundle(
+    path: Path | str, provider: str | None = None, strict: bool = False, threads: int | None = None
+) -> Session:
+    """Verify a bundle and load the first form of its model that runs here: a TensorRT engine, else ONNX Runtime.
+
+    `provider` ('tensorrt', 'cpu', 'cuda', ...) asks for one; without it the order is the manifest's. What was asked for
+    and cannot run leaves a note and falls back to the CPU, unless `strict`. Raises InputError, EnvironmentLacks.
+    """
+    return open_session(open_files(path), provider, strict, threads)
+
+
+def open_session(
+    bundle: Bundle, provider: str | None = None, strict: bool = False, threads: int | None = None
+) -> Session:
+    """`open_bundle` for a bundle that is verified already."""
+    count = threads or min(bundle.manifest.target.threads or usable_cpus(), usable_cpus())
+    notes: list[str] = []
+    for attempt in _attempts(bundle, provider, count):
+        path = attempt.model.path
+        try:
+            backend = attempt.load()
+        except EnvironmentLacks as lack:
+            if strict:
+                raise
+            notes.append(f"{path} does not run on {attempt.on}: {lack}")
+            continue
+        check_declared(bundle.manifest.all_inputs, backend.inputs, path)
+        check_declared(bundle.manifest.all_outputs, backend.outputs, path)
+        return Session(bundle, attempt.model, backend, count, tuple(notes))
+    raise EnvironmentLacks(f"no form of {bundle.source} runs here: {'; '.join(notes)}")
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One form of the model, where to load it and how."""
+
+    model: ModelFile
+    on: str
+    load: Callable[[], Backend]
+
+
+def _attempts(bundle: Bundle, provider: str | None, threads: int) -> list[_Attempt]:
+    """What to try, in order of preference."""
+    manifest = bundle.manifest
+    engines = [model for model in manifest.models if model.runtime == TENSORRT]
+    main = next((model for model in manifest.models if model.path == MODEL), None)
+    main = main or ModelFile(MODEL, "onnxruntime", manifest.target.precision or "fp32")
+    on_cpu = [model for model in manifest.models if model.runtime == "onnxruntime"] or [main]
+
+    def engine(model: ModelFile) -> _Attempt:
+        def load() -> Backend:
+            from runtime.engine_session import open_engine
+
+            return open_engine(bundle, model)
+
+        return _Attempt(model, "TensorRT", load)
+
+    def onnx(model: ModelFile, on: str) -> _Attempt:
+        return _Attempt(model, on, lambda: ort.load(bundle.root / model.path, on, threads))
+
+    fallback = [onnx(model, ort.CPU) for model in on_cpu]
+    if provider is None:
+        gpu = manifest.target.compute_capability is not None and ort.CUDA in ort.offered_providers()
+        return [*map(engine, engines), *([onnx(main, ort.CUDA)] if gpu else []), *fallback]
+    if provider.lower() == TENSORRT:
+        return [*map(engine, engines or [main]), *fallback]
+    name = ort.provider_named(provider)
+    return fallback if name == ort.CPU else [onnx(main, name), *fallback]

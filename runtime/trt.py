@@ -1,0 +1,84 @@
+"""Find TensorRT: the full one (`tensorrt`, 10 or 11) or the one for RTX cards, whose Python API is the same."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from targets.errors import EnvironmentLacks
+
+_ADVICE = "it comes with JetPack on a Jetson; elsewhere pip install tensorrt (RTX cards: pip install tensorrt-rtx)"
+_RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"  # a wheel that holds the libraries which the bare bindings want
+_DTYPES = {"FLOAT": "float32", "HALF": "float16"}
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """An importable TensorRT. `module` has the API of `tensorrt` 10."""
+
+    module: Any
+    flavour: Literal["tensorrt", "tensorrt_rtx"]
+    version: str
+
+    @property
+    def label(self) -> str:
+        """'TensorRT 10.3.0'."""
+        return f"{'TensorRT' if self.flavour == 'tensorrt' else 'TensorRT for RTX'} {self.version}"
+
+    @property
+    def needs_device_to_build(self) -> bool:
+        """TensorRT times kernels on the GPU; the one for RTX compiles for a compute capability that it is told."""
+        return self.flavour == "tensorrt"
+
+    def dtype(self, data_type: Any) -> str:
+        """numpy's name of a trt.DataType."""
+        name = str(data_type).rpartition(".")[2]
+        return _DTYPES.get(name, name.lower())
+
+    def logger(self) -> Any:
+        """A trt.ILogger that keeps errors in its list `lines` and prints nothing."""
+        base = self.module.ILogger
+
+        class Log(base):  # type: ignore[misc,valid-type]  # the base class is known at run time only
+            def __init__(self) -> None:
+                base.__init__(self)
+                self.lines: list[str] = []
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity <= base.ERROR:
+                    self.lines.append(message.strip())
+
+        return Log()
+
+
+def load() -> TensorRT:
+    """Import TensorRT. Raises EnvironmentLacks with what to install."""
+    problem = ""
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        if importlib.util.find_spec(name) is None:
+            continue
+        if name == "tensorrt_rtx_bindings":
+            _preload_rtx_libraries()
+        try:
+            module = importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:
+            problem = problem or f"{name} is installed but does not import: {str(error).splitlines()[0]}"
+            continue
+        if hasattr(module, "Builder"):  # type stubs alone import as an empty package
+            return TensorRT(module, "tensorrt" if name == "tensorrt" else "tensorrt_rtx", module.__version__)
+    raise EnvironmentLacks(f"TensorRT is not installed; {_ADVICE}" if not problem else f"{problem}; {_ADVICE}")
+
+
+def _preload_rtx_libraries() -> None:
+    """Load the libraries that the bindings look for by short names, which the wheel's files do not have."""
+    spec = importlib.util.find_spec(_RTX_LIBRARIES)
+    if spec is None or spec.origin is None:
+        return
+    folder = Path(spec.origin).parent
+    for pattern in ("libcudart.so.*", "libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*"):
+        for path in sorted(folder.glob(pattern))[:1]:
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
