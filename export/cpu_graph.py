@@ -1,0 +1,109 @@
+"""The file for ONNX Runtime on a CPU: every plain attention becomes one com.microsoft Attention node.
+
+Measured (docs/export.md): the fused node, in float or quantised, saves thread hand-overs, transposes and copies. The
+other fusions of ONNX Runtime's transformer optimiser cost more than they save on a CPU and are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export import graph
+from export.attention_trace import Heads, PlainAttention, plain_attentions, random_inputs
+from export.numerics import Numerics, check_files
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class CpuGraph:
+    """What was fused, and how far the file is from its source."""
+
+    fused: int
+    softmaxes: int
+    nodes: int
+    source_nodes: int
+    bytes: int
+    numerics: Numerics
+
+
+def optimise_for_cpu(source: Path, path: Path) -> CpuGraph:
+    """Write the fused form of a plain exported file; its numbers are held against the source at sizes 1, 2 and 7.
+
+    Attention with a mask, rotary positions, shared key heads or a value size other than the key's stays as it is.
+    Raises GateFailed if the numbers differ.
+    """
+    model = graph.load(source)
+    before = len(model.graph.node)
+    softmaxes = sum(node.op_type == "Softmax" for node in model.graph.node)
+    found = plain_attentions(model)
+    _fuse(model, found)
+    size = graph.save(model, path)
+    cases = [random_inputs(source, dynamic) for dynamic in (1, 2, 7)]
+    return CpuGraph(
+        fused=len(found),
+        softmaxes=softmaxes,
+        nodes=len(model.graph.node),
+        source_nodes=before,
+        bytes=size,
+        numerics=check_files(source, path, cases),
+    )
+
+
+def _fuse(model: Any, found: list[PlainAttention]) -> None:
+    """Put one Attention node where each joined value was made; what it replaces falls away as unused."""
+    from onnx import helper, numpy_helper
+
+    weights = graph.weights(model)
+    stored: set[str] = set()
+    for attention in found:
+        parts = (attention.q, attention.k, attention.v)
+        names = []
+        for kind, array in (("weight", _packed_weight(parts, weights)), ("bias", _packed_bias(parts, weights))):
+            name = f"{_layer(attention)}.qkv.{kind}.{hashlib.sha256(array.tobytes()).hexdigest()[:8]}"
+            names.append(name)
+            if name not in stored:  # a looped block has one packed weight
+                stored.add(name)
+                model.graph.initializer.append(numpy_helper.from_array(array, name))
+        node = helper.make_node(
+            "Attention",
+            [attention.q.linear.x, *names],
+            [attention.joined],
+            name=f"{attention.joined}/Attention",
+            domain=graph.MICROSOFT,
+            num_heads=attention.num_heads,
+            scale=attention.scale,
+        )
+        index = next(i for i, one in enumerate(model.graph.node) if attention.joined in one.output)
+        model.graph.node[index].CopyFrom(node)
+    if found:
+        model.opset_import.add(domain=graph.MICROSOFT, version=1)
+
+
+def _layer(attention: PlainAttention) -> str:
+    """What the names of the three weights share: `blocks.0.mixer`."""
+    names = [one.linear.weight.removesuffix(".T").split(".") for one in (attention.q, attention.k, attention.v)]
+    shared = []
+    for pieces in zip(*names, strict=False):
+        if len(set(pieces)) > 1:
+            break
+        shared.append(pieces[0])
+    return ".".join(shared)
+
+
+def _packed_weight(parts: tuple[Heads, ...], weights: dict[str, np.ndarray]) -> np.ndarray:
+    import numpy as np
+
+    return np.concatenate([weights[one.linear.weight][:, one.columns.ravel()] for one in parts], axis=1)
+
+
+def _packed_bias(parts: tuple[Heads, ...], weights: dict[str, np.ndarray]) -> np.ndarray:
+    import numpy as np
+
+    none = np.zeros(1 + max(int(one.columns.max()) for one in parts), np.float32)
+    biases = [weights[one.linear.bias] if one.linear.bias else none for one in parts]
+    return np.concatenate([bias[one.columns.ravel()] for bias, one in zip(biases, parts, strict=True)])

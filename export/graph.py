@@ -1,0 +1,174 @@
+"""ONNX files as values: read, tidied so that equal models have equal bytes, checked, written whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.files import write_atomic
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Protobuf's limit on one message. Larger weights would need a second file, which a bundle has no place for.
+MAX_BYTES = (1 << 31) - 1
+#: ONNX Runtime's own operators; a file that has any is for ONNX Runtime alone.
+MICROSOFT = "com.microsoft"
+
+
+def load(path: Path) -> Any:
+    """The ModelProto in a file. Raises InputError if it is missing or not ONNX."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except DecodeError as error:
+        raise InputError(f"{path}: not an ONNX file: {error}") from error
+    if not model.graph.node:
+        raise InputError(f"{path}: not an ONNX file: it has no nodes")
+    outside = next((one.name for one in model.graph.initializer if one.data_location == one.EXTERNAL), None)
+    if outside is not None:
+        raise InputError(f"{path}: weight {outside!r} lies in another file; export with the weights inside")
+    _lift_constants(model)
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    return model
+
+
+def _lift_constants(model: Any) -> None:
+    """Constant nodes become initialisers, so that every pass finds constants in one place."""
+    from onnx import numpy_helper
+
+    kept = []
+    for node in model.graph.node:
+        value = attribute(node, "value") if node.op_type == "Constant" else None
+        if value is None:
+            kept.append(node)
+            continue
+        model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(value), node.output[0]))
+    if len(kept) < len(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
+
+
+def save(model: Any, path: Path) -> int:
+    """Tidy, check and write a ModelProto; returns its bytes. Equal models give equal bytes.
+
+    Raises InputError if it is invalid ONNX or larger than protobuf's 2 GiB.
+    """
+    import onnx
+
+    tidy(model)
+    size = model.ByteSize()
+    if size > MAX_BYTES:
+        raise InputError(f"{path.name} would be {size} bytes; one ONNX file holds {MAX_BYTES}; make the model smaller")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise InputError(f"{path.name} is not valid ONNX: {str(error).strip().splitlines()[0]}") from error
+    data: bytes = model.SerializeToString(deterministic=True)
+    write_atomic(path, data)
+    return len(data)
+
+
+def tidy(model: Any) -> None:
+    """Drop what differs from run to run or names the machine: stack traces, doc strings, producers, inferred shapes."""
+    model.producer_name, model.producer_version = "edgepress", ""
+    model.doc_string = model.domain = ""
+    model.ClearField("metadata_props")
+    graph = model.graph
+    graph.name, graph.doc_string = "model", ""
+    graph.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *model.functions):
+        part.doc_string = ""
+        part.ClearField("metadata_props")
+    drop_unused(graph)
+    versions = sorted((entry.domain, entry.version) for entry in model.opset_import)
+    used = {node.domain for node in graph.node} | {""}
+    model.ClearField("opset_import")
+    for domain, version in versions:
+        if domain in used:
+            model.opset_import.add(domain=domain, version=version)
+
+
+def drop_unused(graph: Any) -> None:
+    """Remove the nodes and weights that no output depends on."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            continue
+        kept.append(node)
+        needed.update(names_read(node))
+    nodes = kept[::-1]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    weights = [one for one in graph.initializer if one.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
+
+
+def copied(model: Any) -> Any:
+    """A model of its own."""
+    return type(model).FromString(model.SerializeToString())
+
+
+def keep_nodes(model: Any, wanted: Callable[[Any], bool]) -> None:
+    """Drop the other nodes."""
+    kept = [node for node in model.graph.node if wanted(node)]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
+def names_read(node: Any) -> Iterator[str]:
+    """Values that a node reads, those of its subgraphs among them."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from names_read(inner)
+
+
+def opset(model: Any) -> int:
+    """Version of the standard operators."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def weights(model: Any) -> dict[str, np.ndarray]:
+    """Every initialiser by name."""
+    from onnx import numpy_helper
+
+    return {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+
+
+def attribute(node: Any, name: str, default: Any = None) -> Any:
+    """A node's attribute, or `default`."""
+    from onnx import helper
+
+    return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
+
+
+def inferred(model: Any) -> Any:
+    """The model with the types and shapes of all values, as far as ONNX (and ONNX Runtime's operators) can tell."""
+    from onnx import shape_inference
+
+    return shape_inference.infer_shapes(model, data_prop=True)
+
+
+def shapes(model: Any) -> dict[str, tuple[int | str, ...]]:
+    """Shape of every value that shape inference knows, initialisers among them. A text is a dynamic dimension."""
+    graph = inferred(model).graph
+    found: dict[str, tuple[int | str, ...]] = {one.name: tuple(one.dims) for one in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        kind = value.type.tensor_type
+        if kind.HasField("shape"):
+            found[value.name] = tuple(
+                dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim
+            )
+    return found

@@ -1,0 +1,57 @@
+"""What a change of precision did, for the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export import graph
+
+#: Initialisers below this are shapes, scales and biases, not weights worth a line in a report.
+WEIGHT_FROM_BYTES = 1 << 10
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One file in one precision.
+
+    `changed` names the nodes that compute in the new precision, `kept` those left in float32 on purpose or because the
+    operator has no such form; `float_weights` the weights of 1 KiB or more that are still float32, with their bytes.
+    """
+
+    mode: str
+    path: Path
+    bytes: int
+    source_bytes: int
+    changed: tuple[str, ...]
+    kept: tuple[str, ...]
+    float_weights: dict[str, int]
+    operators: dict[str, int]
+
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of the weights that are still float32."""
+        return sum(self.float_weights.values())
+
+
+def describe(mode: str, source: Path, path: Path, changed: Sequence[str], kept: Sequence[str]) -> Precision:
+    """The result for a written file."""
+    model = graph.load(path)
+    return Precision(
+        mode=mode,
+        path=path,
+        bytes=path.stat().st_size,
+        source_bytes=source.stat().st_size,
+        changed=tuple(changed),
+        kept=tuple(kept),
+        float_weights=_float_weights(model),
+        operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+    )
+
+
+def _float_weights(model: Any) -> dict[str, int]:
+    found = {name: array for name, array in graph.weights(model).items() if array.dtype == "float32"}
+    return {name: array.nbytes for name, array in sorted(found.items()) if array.nbytes >= WEIGHT_FROM_BYTES}
