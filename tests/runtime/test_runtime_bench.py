@@ -1,0 +1,152 @@
+"""Timing: the figures are the clock's, each model has a process of its own, the device's state is told where it is."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from runtime_toys import onnx_accumulator, onnx_classifier
+
+from runtime import compare
+from runtime.bench import measure, random_inputs, summarise
+from runtime.compare import time_alternating
+from runtime.manifest import Tensor
+from runtime.power import cpu_name, readings
+from targets.errors import EnvironmentLacks, InputError
+
+
+def test_a_bundle_and_a_bare_model_are_timed(run_module, bundle, tmp_path):
+    for model in (bundle, bundle / "model.onnx"):
+        done = run_module("runtime.bench", model, "--seconds", "0.2", "--batch", "2", "--threads", "1", "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        latency = report["latency_ms"]
+        assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+        assert report["batch"] == 2 and report["threads"] == 1 and report["provider"] == "CPUExecutionProvider"
+        assert report["runs"] >= 3 and report["peak_rss_mb"] > 10 and report["cpu"]
+        assert report["samples_per_s"] > 0
+    plain = run_module("runtime.bench", bundle, "--seconds", "0.1")
+    assert plain.returncode == 0 and "latency_ms      p50 " in plain.stdout
+
+
+def test_a_model_with_state_and_several_dynamic_dimensions_is_timed(run_module, tmp_path):
+    onnx.save(onnx_accumulator(), tmp_path / "m.onnx")
+    done = run_module("runtime.bench", tmp_path / "m.onnx", "--seconds", "0.1", "--batch", "3", "--json")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["{model}", "--batch", "2"], 2, "fixed at 1; use --batch 1"),
+        (["{model}", "--seconds", "0"], 2, "--seconds is 0.0"),
+        (["{model}", "--seconds", "nan"], 2, "--seconds is nan"),
+        (["missing.onnx"], 2, "no bundle at missing.onnx"),
+        (["{broken}"], 3, "cannot load"),
+        (["{model}", "--provider", "dml", "--strict-provider"], 3, "DmlExecutionProvider"),
+    ],
+)
+def test_wrong_usage_is_one_line(run_module, tmp_path, args, code, message):
+    onnx.save(onnx_classifier(batch=1), tmp_path / "model.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    places = {"model": tmp_path / "model.onnx", "broken": tmp_path / "broken.onnx"}
+    done = run_module("runtime.bench", *[text.format(**places) for text in args])
+    assert done.returncode == code and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_inputs_are_made_for_every_kind_of_dimension():
+    tensors = [
+        Tensor("ids", "int64", ("batch", "length")),
+        Tensor("x", "float16", ("batch", "chunk", 5)),
+        Tensor("past", "float32", (4, 2, 7)),
+        Tensor("scalar", "float32", ()),
+    ]
+    inputs = random_inputs(tensors, 4, 9)
+    assert {name: array.shape for name, array in inputs.items()} == {
+        "ids": (4, 9), "x": (4, 1, 5), "past": (4, 2, 7), "scalar": ()
+    }  # fmt: skip
+    assert (inputs["ids"] == 1).all() and inputs["x"].dtype == np.float16 and inputs["x"].std() > 0.5
+
+
+def test_the_summary_is_percentiles_and_rate():
+    times = list(range(1, 101))
+    summary = summarise(times, batch=4)
+    assert summary["latency_ms"] == {"p50": 50.5, "p95": 95.05, "p99": 99.01}
+    assert summary["samples_per_s"] == pytest.approx(4 * 100 / (sum(times) / 1000), abs=0.01)
+
+
+def test_the_clock_starts_after_a_warm_up_and_three_runs_are_the_least():
+    class Slow:
+        calls = 0
+
+        def run(self, inputs):
+            self.calls += 1
+            return {}
+
+    slow = Slow()
+    times = measure(slow, {}, 1e-9)
+    assert len(times) == 3 and slow.calls == 6
+
+
+def test_models_take_turns_in_processes_of_their_own_and_ratios_are_against_the_first(tmp_path, monkeypatch):
+    onnx.save(onnx_classifier(), tmp_path / "small.onnx")
+    calls = []
+    real = compare._time
+
+    def spy(path, *rest):
+        calls.append(path.stem)
+        return real(path, *rest)
+
+    monkeypatch.setattr(compare, "_time", spy)
+    (tmp_path / "other.onnx").write_bytes((tmp_path / "small.onnx").read_bytes())
+    result = time_alternating(
+        {"a": tmp_path / "small.onnx", "b": tmp_path / "other.onnx"}, rounds=2, seconds=0.05, threads=1, batch=2
+    )
+    assert calls == ["small", "other", "other", "small"]
+    assert result["reference"] == "a" and result["speedup"]["a"] == 1.0
+    for name in ("a", "b"):
+        times = [row[name] for row in result["rounds"]]
+        assert result["median_ms"][name] == pytest.approx(sum(times) / 2)
+        ratios = [row["a"] / row[name] for row in result["rounds"]]
+        assert result["speedup_rounds"][name] == pytest.approx(ratios)
+        assert result["speedup"][name] == pytest.approx(sum(ratios) / 2)
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_a_model_that_cannot_be_timed_is_named_with_its_own_error(tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(EnvironmentLacks, match=r"cannot time .*broken.onnx: ONNX Runtime .* cannot load"):
+        time_alternating({"a": tmp_path / "broken.onnx"}, rounds=1, seconds=0.05)
+    with pytest.raises(InputError, match="no bundle at"):
+        time_alternating({"a": tmp_path / "missing"}, rounds=1, seconds=0.05)
+    with pytest.raises(InputError, match="at least one model"):
+        time_alternating({}, rounds=1)
+
+
+def test_a_jetsons_state_is_read_and_what_is_absent_is_left_out(tmp_path):
+    assert readings(tmp_path) == {}
+    files = {
+        "var/lib/nvpmodel/status": "pmode:0002\n",
+        "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE 1\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1728000\n",
+        "sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "729600\n",
+        "sys/class/devfreq/17000000.gpu/cur_freq": "1020000000\n",
+        "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+        "sys/class/thermal/thermal_zone0/temp": "48531\n",
+        "sys/class/thermal/thermal_zone1/type": "off-thermal\n",
+        "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\x00",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert readings(tmp_path) == {
+        "power_mode": "MAXN_SUPER (2)",
+        "governor": "schedutil",
+        "cpu_mhz": [1728, 729],
+        "gpu_mhz": [1020],
+        "temperature_c": {"cpu-thermal": 48.531},
+    }
+    assert cpu_name(tmp_path) == "NVIDIA Jetson Orin Nano Developer Kit"
+    (tmp_path / "etc/nvpmodel.conf").unlink()
+    assert readings(tmp_path)["power_mode"] == "2"

@@ -1,0 +1,298 @@
+"""Engines are really built where TensorRT is installed, and never used unless they match and were checked."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from runtime_toys import onnx_accumulator, onnx_classifier, oracle
+
+from runtime import engine_file, trt
+from runtime.build import workspace
+from runtime.bundle import open_files
+from runtime.engine import build_engine
+from runtime.progress import BuildProgress
+from runtime.session import open_bundle
+from targets.errors import EnvironmentLacks, InputError
+
+GB = 1 << 30
+MB = 1 << 20
+SPANS = {"batch": (1, 1, 8)}
+
+
+def installed():
+    try:
+        return trt.load()
+    except EnvironmentLacks:
+        return None
+
+
+TENSORRT = installed()
+needs_tensorrt = pytest.mark.skipif(TENSORRT is None, reason="TensorRT is not installed")
+needs_cross_build = pytest.mark.skipif(
+    TENSORRT is None or TENSORRT.needs_device_to_build,
+    reason="TensorRT for RTX, which builds without a GPU, is not installed",
+)
+
+
+def onnx_int8():
+    """The gemm of a classifier with symmetric int8 Q/DQ on input and weight."""
+    weight = np.random.default_rng(0).integers(-127, 128, (8, 5), dtype=np.int8)
+    initial = {"w": weight, "s": np.float32(0.02), "z": np.int8(0)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+            helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+            helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"]),
+            helper.make_node("MatMul", ["xd", "wd"], ["y"]),
+        ],
+        "int8",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in initial.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.fixture
+def rtx_bundle(maker):
+    """A bundle for an RTX card: model.onnx in fp16 for TensorRT and a fallback for the CPU."""
+    models = [
+        {"path": "model.onnx", "runtime": "tensorrt", "precision": "fp16", "note": ""},
+        {"path": "model.cpu.onnx", "runtime": "onnxruntime", "precision": "fp32", "note": ""},
+    ]
+    files = {
+        "model.onnx": onnx_classifier("float16").SerializeToString(),
+        "model.cpu.onnx": onnx_classifier().SerializeToString(),
+    }
+    target = {"name": "rtx-ampere", "compute_capability": "8.6", "threads": 1, "profile": {"batch": [1, 1, 8]}}
+    return maker.write(models=models, files=files, target=target)
+
+
+def build(path, model, precision, spans=SPANS, capability="8.6", **options):
+    onnx.save(model, path)
+    return build_engine(
+        TENSORRT, path, spans, precision=precision, capability=capability, workspace_bytes=256 * MB, **options
+    )
+
+
+@pytest.mark.skipif(TENSORRT is not None, reason="TensorRT is installed")
+def test_without_tensorrt_one_line_says_what_to_install(run_module, rtx_bundle):
+    done = run_module("runtime.build", rtx_bundle)
+    assert done.returncode == 3 and done.stdout == ""
+    assert done.stderr == (
+        "error: TensorRT is not installed; it comes with JetPack on a Jetson; elsewhere pip install tensorrt"
+        " (RTX cards: pip install tensorrt-rtx)\n"
+    )
+
+
+@needs_cross_build
+@pytest.mark.parametrize(
+    ("model", "precision", "types", "quantize"),
+    [
+        (onnx_classifier(), "fp32", {"float32": 2}, 0),
+        (onnx_classifier("float16"), "fp16", {"float16": 2}, 0),
+        (onnx_int8(), "int8", {"float32": 1}, 3),
+    ],
+    ids=["fp32", "fp16", "int8"],
+)
+def test_an_engine_is_built_in_the_precision_of_the_file(tmp_path, model, precision, types, quantize):
+    told = []
+    built = build(tmp_path / "m.onnx", model, precision, tell=lambda fraction, phase: told.append(fraction))
+    assert len(built.data) > 10_000
+    assert built.compute_types == types and built.quantize_layers == quantize
+    name = model.graph.input[0].name
+    assert [shape[0] for shape in built.profile[name]] == [1, 1, 8]
+    assert told == sorted(told) and told[-1] == 1.0 and len(told) > 5
+
+
+@needs_tensorrt
+@pytest.mark.parametrize(
+    ("model", "precision", "spans", "capability", "message"),
+    [
+        (onnx_classifier(), "fp16", SPANS, "8.6", "asked for fp16, but every layer of the file computes in fp32"),
+        (onnx_classifier("float16"), "int8", SPANS, "8.6", "asked for int8, but the file has no quantize layers"),
+        (
+            onnx_classifier(),
+            "fp32",
+            {"length": (1, 2, 3)},
+            "8.6",
+            "dimension 'batch' of input 'pixel_values' has no range",
+        ),
+    ],
+)
+def test_a_file_without_what_is_asked_is_refused(tmp_path, model, precision, spans, capability, message):
+    with pytest.raises(InputError, match=message):
+        build(tmp_path / "m.onnx", model, precision, spans, capability)
+
+
+@needs_cross_build
+def test_a_capability_that_is_not_offered_and_a_file_that_does_not_parse_are_named(tmp_path):
+    with pytest.raises(EnvironmentLacks, match=r"does not build for compute capability 8.7; it offers .*SM86"):
+        build(tmp_path / "m.onnx", onnx_classifier(), "fp32", capability="8.7")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match="cannot parse it"):
+        build_engine(TENSORRT, tmp_path / "broken.onnx", SPANS, precision="fp32", capability="8.6", workspace_bytes=MB)
+
+
+@needs_cross_build
+def test_an_interrupt_during_the_build_cancels_it(tmp_path):
+    def interrupt(fraction, phase):
+        if fraction > 0.2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "m.onnx", onnx_classifier(), "fp32", tell=interrupt)
+
+
+@needs_cross_build
+def test_the_command_builds_reuses_and_rebuilds(run_module, rtx_bundle):
+    done = run_module("runtime.build", rtx_bundle, "--workspace", "128")
+    assert done.returncode == 0, done.stderr
+    assert "2 in float16; 0 quantize layers" in done.stderr and "at most 128 MB of workspace" in done.stderr
+    assert "100 %" in done.stderr
+    (engine,) = (rtx_bundle / "engines").glob("*.engine")
+    assert done.stdout.strip() == str(engine)
+    assert engine.name == f"model-tensorrt_rtx-{TENSORRT.version}-sm86.engine"
+    record = json.loads(engine.with_suffix(".json").read_text())
+    assert record["identity"]["version"] == TENSORRT.version and record["bytes"] == engine.stat().st_size
+    first = engine.stat().st_mtime_ns
+    again = run_module("runtime.build", rtx_bundle)
+    assert "a matching engine is there" in again.stderr and engine.stat().st_mtime_ns == first
+    assert run_module("runtime.build", rtx_bundle, "--force").returncode == 0
+    assert engine.stat().st_mtime_ns != first
+    engine.write_bytes(engine.read_bytes()[:-1])
+    assert "a matching engine is there" not in run_module("runtime.build", rtx_bundle).stderr
+    open_files(rtx_bundle)  # what is written on the device does not break the bundle
+
+
+@needs_cross_build
+def test_an_engine_that_was_never_checked_is_not_used(run_module, rtx_bundle):
+    """There is no driver that can run it here, so the build says so and the session falls back, with a note."""
+    done = run_module("runtime.build", rtx_bundle)
+    record = json.loads(next((rtx_bundle / "engines").glob("*.json")).read_text())
+    if "built but not checked" in done.stderr:
+        assert record["golden"] == "not run"
+        session = open_bundle(rtx_bundle)
+        assert session.model.path == "model.cpu.onnx" and "model.onnx does not run on TensorRT" in session.notes[0]
+    else:
+        assert done.returncode == 0 and record["golden"] == "pass"
+        assert open_bundle(rtx_bundle, strict=True).provider == TENSORRT.label
+
+
+@needs_cross_build
+def test_a_recurrent_model_is_built_with_a_fixed_batch(run_module, maker):
+    state = [{"past": "past_total", "present": "present_total", "dtype": "float32", "shape": ["batch", 2]}]
+    bundle = maker.write(
+        files={"model.onnx": onnx_accumulator().SerializeToString()},
+        models=[{"path": "model.onnx", "runtime": "tensorrt", "precision": "fp32"}],
+        target={"name": "rtx-ada", "compute_capability": "8.9", "profile": {"batch": [1, 2, 8], "chunk": [1, 1, 64]}},
+        inputs=[{"name": "x", "dtype": "float32", "shape": ["batch", "chunk", 2]}],
+        outputs=[{"name": "y", "dtype": "float32", "shape": ["batch", 2]}],
+        state=state,
+    )
+    done = run_module("runtime.build", bundle)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(next((bundle / "engines").glob("*.json")).read_text())
+    assert record["identity"]["spans"]["batch"] == [2, 2, 2] and record["identity"]["spans"]["chunk"] == [1, 1, 64]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "was made for cpu-x86 and has no model for TensorRT"),
+        ({"zip": True}, "is a zip; unpack it"),
+    ],
+)
+def test_a_bundle_that_cannot_get_an_engine_is_refused(run_module, maker, tmp_path, change, message):
+    import shutil
+
+    bundle = maker.write()
+    if change:
+        bundle = shutil.make_archive(str(tmp_path / "b"), "zip", bundle)
+    done = run_module("runtime.build", bundle)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_the_workspace_is_bounded_by_the_memory_that_is_free():
+    assert workspace(20 * MB, None, None) == 2 * GB
+    assert workspace(20 * MB, 100 * GB, None) == 2 * GB
+    assert workspace(100 * MB, 3 * GB, None) == (3 * GB - 912 * MB) // 2
+    assert workspace(100 * MB, 3 * GB, 300 * MB) == 300 * MB
+    assert workspace(100 * MB, 1 * GB, 300 * MB) == 112 * MB
+    with pytest.raises(EnvironmentLacks, match="building needs about 976 MB of memory, 900 MB are free"):
+        workspace(100 * MB, 900 * MB, None)
+
+
+def identity(bundle, **changes):
+    tensorrt = trt.TensorRT(None, "tensorrt", "10.3.0")
+    files = open_files(bundle)
+    return files, replace(engine_file.identify(files, files.manifest.models[0], tensorrt, "8.7"), **changes)
+
+
+def test_an_engine_is_found_only_by_what_it_was_built_from_and_for(rtx_bundle):
+    files, mine = identity(rtx_bundle)
+    assert set(mine.onnx) == {"model.onnx"} and mine.precision == "fp16" and mine.spans == {"batch": (1, 1, 8)}
+    assert engine_file.find_record(files, mine) is None
+    import hashlib
+
+    record = engine_file.EngineRecord(mine, hashlib.sha256(b"engine").hexdigest(), 6, "pass")
+    path = engine_file.store(files, record, b"engine")
+    assert path.name == "model-tensorrt-10.3.0-sm87.engine"
+    assert engine_file.find_record(files, mine) == record
+    for change in (
+        {"version": "10.16.2"}, {"compute_capability": "8.9"}, {"precision": "int8"}, {"flavour": "tensorrt_rtx"},
+        {"spans": {"batch": (1, 1, 4)}}, {"onnx": {"model.onnx": "0" * 64}},
+    ):  # fmt: skip
+        assert engine_file.find_record(files, replace(mine, **change)) is None
+    path.write_bytes(b"engina")
+    assert engine_file.find_record(files, mine) is None
+    path.write_bytes(b"engine")
+    path.with_suffix(".json").write_text("{}")
+    assert engine_file.find_record(files, mine) is None
+
+
+def test_weights_stored_apart_belong_to_an_engines_identity(maker):
+    bundle = maker.write(
+        files={"model.onnx.data": b"weights"},
+        models=[{"path": "model.onnx", "runtime": "tensorrt", "precision": "fp32"}],
+    )
+    _, before = identity(bundle)
+    assert set(before.onnx) == {"model.onnx", "model.onnx.data"} and before.model == "model.onnx"
+    (bundle / "model.onnx.data").write_bytes(b"others")
+    maker.seal(bundle)
+    assert identity(bundle)[1] != before
+
+
+def test_progress_grows_through_nested_phases_and_ends_at_one():
+    told = []
+    progress = BuildProgress(lambda fraction, phase: told.append((round(fraction, 3), phase)))
+    progress.start("build", None, 2)
+    progress.start("graph", "build", 4)
+    for step in range(4):
+        assert progress.step("graph", step)
+    progress.finish("graph")
+    progress.step("build", 0)
+    progress.start("tactics", "build", 2)
+    progress.step("tactics", 0)
+    progress.finish("tactics")
+    progress.finish("unheard of")
+    progress.step("build", 1)
+    progress.finish("build")
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert (0.125, "graph") in told and (0.75, "tactics") in told
+    progress.cancelled = True
+    assert not progress.step("build", 0)
+
+
+def test_the_toy_network_in_half_precision_is_the_toy_network(tmp_path):
+    """The fp16 file that the builds above take computes the classifier, to half precision."""
+    from runtime import ort
+
+    onnx.save(onnx_classifier("float16"), tmp_path / "m.onnx")
+    pixels = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    out = ort.load(tmp_path / "m.onnx", threads=1).run({"pixel_values": pixels})["logits"]
+    np.testing.assert_allclose(out, oracle(pixels), atol=3e-2)
