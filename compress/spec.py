@@ -11,13 +11,22 @@ import importlib
 import pkgutil
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 
 class Spec(BaseModel):
     """A frozen record; unknown keys are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, value: Any) -> Any:
+        strange = sorted(map(str, value.keys() - cls.model_fields.keys())) if isinstance(value, dict) else []
+        if strange:
+            raise PydanticCustomError("unknown_key", "{line}", {"line": unknown("key", strange[0], cls.model_fields)})
+        return value
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
@@ -66,6 +75,17 @@ def unknown(what: str, given: object, allowed: Any) -> str:
     near = difflib.get_close_matches(str(given), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {given!r}{hint} (known: {', '.join(names)})"
+
+
+def first_cause(error: ValidationError) -> str:
+    """One line for the first thing that is wrong: where, what, and what was given."""
+    cause = error.errors(include_url=False)[0]
+    place, message = ".".join(str(part) for part in cause["loc"]), cause["msg"].removeprefix("Value error, ")
+    if cause["type"] == "unknown_key":
+        return f"{message} in {place}" if place else message
+    if cause["type"] != "missing" and not isinstance(cause["input"], dict):
+        message += f" (given: {cause['input']!r})"
+    return f"{place}: {message}" if place else message
 
 
 def import_all(package: str, path: list[str]) -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from compress.model.files import assemble, check_finite
 from compress.model.structure import Structure
 from compress.model.transformer import Transformer
-from compress.spec import unknown
+from compress.spec import first_cause, unknown
 from targets.errors import InputError
 
 
@@ -27,17 +28,27 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     preprocessing: dict[str, Any]
 
-    def tensor(self, name: str) -> Tensor:
-        """A tensor in fp32. Raises InputError that names it if it is missing."""
+    def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """A tensor in fp32. Raises InputError that names it if it is missing or, with `shape`, of another shape."""
         if name not in self.tensors:
             raise InputError(f"{self.folder}: the weights lack {name!r}; is it a checkpoint of another architecture?")
-        return self.tensors[name].float()
+        tensor = self.tensors[name].float()
+        if shape is not None and tensor.shape != shape:
+            raise InputError(f"{self.folder}: {name} has the shape {tuple(tensor.shape)}, but its config says {shape}")
+        return tensor
 
     def option(self, name: str, default: Any = None) -> Any:
         """A value of the config. Raises InputError if it is missing and has no default."""
         value = self.config.get(name, default)
         if value is None:
             raise InputError(f"{self.folder}/config.json lacks {name!r}")
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """A positive whole number of the config. Raises InputError for anything else."""
+        value = self.option(name, default)
+        if type(value) is not int or value < 1:
+            raise InputError(f"{self.folder}/config.json: {name} must be a positive whole number, not {value!r}")
         return value
 
 
@@ -76,7 +87,10 @@ def read_checkpoint(folder: Path, preprocessing: dict[str, Any]) -> Transformer:
         raise InputError(f"{folder}: {unknown('model_type', config.get('model_type'), _READERS)}")
     tensors = _read_weights(folder)
     check_finite(tensors, folder)
-    structure, state = reader(Checkpoint(folder, config, tensors, preprocessing))
+    try:
+        structure, state = reader(Checkpoint(folder, config, tensors, preprocessing))
+    except ValidationError as error:
+        raise InputError(f"{folder}/config.json asks for what is not supported: {first_cause(error)}") from error
     return assemble(structure, state, folder)
 
 
@@ -87,13 +101,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} is no model folder: it has no config.json")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} does not hold a JSON object")
-    return config
+    return _read_object(path)
 
 
 def labels_of(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
@@ -112,12 +120,25 @@ def stacked(prefix: str, projections: Mapping[str, tuple[Tensor, Tensor | None]]
     return state
 
 
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold a JSON object")
+    return value
+
+
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of model.safetensors or of the shards that model.safetensors.index.json lists."""
     index = folder / "model.safetensors.index.json"
     files = [folder / "model.safetensors"]
     if index.is_file():
-        files = sorted({folder / Path(name).name for name in json.loads(index.read_text())["weight_map"].values()})
+        shards = _read_object(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise InputError(f"{index} has no weight_map; fetch it again")
+        files = sorted({folder / Path(name).name for name in shards.values()})
     tensors: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():

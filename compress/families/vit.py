@@ -29,7 +29,7 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     body = _body_prefix(checkpoint)
     embed, state = _embedding(checkpoint, f"{body}embeddings.")
     head, head_state = _head(checkpoint, embed)
-    layers = int(checkpoint.option("num_hidden_layers"))
+    layers = checkpoint.integer("num_hidden_layers")
     for index in range(layers):
         state |= _layer(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.")
     state |= head_state
@@ -39,7 +39,7 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     }
     structure = Structure(
         task="image-classification",
-        hidden_size=int(checkpoint.option("hidden_size")),
+        hidden_size=checkpoint.integer("hidden_size"),
         embed=embed,
         blocks=(_block_spec(checkpoint),) * layers,
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
@@ -62,11 +62,11 @@ def _body_prefix(checkpoint: Checkpoint) -> str:
 
 
 def _norm_spec(checkpoint: Checkpoint) -> NormSpec:
-    return NormSpec(eps=float(checkpoint.option("layer_norm_eps")))
+    return NormSpec(eps=checkpoint.option("layer_norm_eps"))
 
 
 def _block_spec(checkpoint: Checkpoint) -> BlockSpec:
-    hidden_size, heads = int(checkpoint.option("hidden_size")), int(checkpoint.option("num_attention_heads"))
+    hidden_size, heads = checkpoint.integer("hidden_size"), checkpoint.integer("num_attention_heads")
     if hidden_size % heads:
         raise InputError(f"{checkpoint.folder}/config.json: hidden_size {hidden_size} is no multiple of {heads} heads")
     if checkpoint.config.get("use_swiglu_ffn"):
@@ -99,7 +99,7 @@ def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor
         bias_O = checkpoint.tensor(f"{source}{name}.bias") if f"{source}{name}.bias" in tensors else None
         if scale is None or f"{source}{scale}" not in tensors:
             return weight_OI, bias_O
-        gain_O = checkpoint.tensor(f"{source}{scale}")
+        gain_O = checkpoint.tensor(f"{source}{scale}", weight_OI.shape[:1])
         return weight_OI * gain_O[:, None], None if bias_O is None else bias_O * gain_O
 
     is_dino = f"{source}norm1.weight" in tensors
@@ -129,31 +129,39 @@ def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor
     return state
 
 
-def _pair(size: int | list[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+def _pair(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
+    """Height and width that the config gives as one number or two."""
+    value = checkpoint.option(name)
+    if not isinstance(value, list):
+        return (checkpoint.integer(name),) * 2
+    if len(value) != 2 or any(type(side) is not int or side < 1 for side in value):
+        raise InputError(f"{checkpoint.folder}/config.json: {name} must be one or two positive numbers, not {value!r}")
+    return value[0], value[1]
 
 
 def _embedding(checkpoint: Checkpoint, source: str) -> tuple[PatchEmbedSpec, dict[str, Tensor]]:
-    prefix_1SD = checkpoint.tensor(f"{source}cls_token")
-    if f"{source}distillation_token" in checkpoint.tensors:
-        prefix_1SD = torch.cat([prefix_1SD, checkpoint.tensor(f"{source}distillation_token")], dim=1)
-    position_1ND = checkpoint.tensor(f"{source}position_embeddings")
-    patch, trained_size = _pair(checkpoint.option("patch_size")), _pair(checkpoint.option("image_size"))
-    size = _pair(checkpoint.preprocessing.get("size") or list(trained_size))
+    width = checkpoint.integer("hidden_size")
+    names = [name for name in ("cls_token", "distillation_token") if f"{source}{name}" in checkpoint.tensors]
+    prefix_1SD = torch.cat([checkpoint.tensor(f"{source}{name}", (1, 1, width)) for name in names], dim=1)
+    patch, trained_size = _pair(checkpoint, "patch_size"), _pair(checkpoint, "image_size")
+    rows, columns = checkpoint.preprocessing.get("size") or trained_size
+    size = int(rows), int(columns)
     if size[0] % patch[0] or size[1] % patch[1]:
         raise InputError(f"{checkpoint.folder}: images of {size} do not divide into patches of {patch}")
     spec = PatchEmbedSpec(
-        channels=int(checkpoint.option("num_channels", 3)),
+        channels=checkpoint.integer("num_channels", 3),
         image_size=size,
         patch_size=patch,
-        prefix_tokens=prefix_1SD.shape[1],
+        prefix_tokens=len(names),
     )
-    grids = [(side[0] // patch[0], side[1] // patch[1]) for side in (trained_size, size)]
+    old, new = ((side[0] // patch[0], side[1] // patch[1]) for side in (trained_size, size))
+    positions = (1, len(names) + old[0] * old[1], width)
+    position_1ND = checkpoint.tensor(f"{source}position_embeddings", positions)
     return spec, {
         "embed.patch.weight": checkpoint.tensor(f"{source}patch_embeddings.projection.weight"),
         "embed.patch.bias": checkpoint.tensor(f"{source}patch_embeddings.projection.bias"),
         "embed.prefix": prefix_1SD,
-        "embed.position": _resampled(position_1ND, prefix_1SD.shape[1], grids[0], grids[1]),
+        "embed.position": _resampled(position_1ND, len(names), old, new),
     }
 
 
@@ -170,9 +178,10 @@ def _resampled(position_1ND: Tensor, prefix: int, old: tuple[int, int], new: tup
 def _head(checkpoint: Checkpoint, embed: PatchEmbedSpec) -> tuple[ClassifierSpec, dict[str, Tensor]]:
     tensors = checkpoint.tensors
     if "distillation_classifier.weight" in tensors:  # DeiT averages the logits of its two heads
-        weights = [checkpoint.tensor(f"{name}_classifier.weight") / 2 for name in ("cls", "distillation")]
-        biases = [checkpoint.tensor(f"{name}_classifier.bias") / 2 for name in ("cls", "distillation")]
-        spec = ClassifierSpec(num_labels=weights[0].shape[0], pools=("cls", "distillation"))
+        shape = checkpoint.tensor("cls_classifier.weight").shape
+        weights = [checkpoint.tensor(f"{name}_classifier.weight", shape) / 2 for name in ("cls", "distillation")]
+        biases = [checkpoint.tensor(f"{name}_classifier.bias", shape[:1]) / 2 for name in ("cls", "distillation")]
+        spec = ClassifierSpec(num_labels=shape[0], pools=("cls", "distillation"))
         return spec, {"head.output.weight": torch.cat(weights, dim=1), "head.output.bias.0": biases[0] + biases[1]}
     pools: tuple[Pool, ...] = ("cls",)
     if checkpoint.config["model_type"] == "dinov2":

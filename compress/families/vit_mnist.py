@@ -21,9 +21,9 @@ from compress.model.values.projected import ProjectedValuesSpec
 
 @reads("vit-mnist")
 def read_vit_mnist(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
-    option = checkpoint.option
-    heads, head_dim, patch = int(option("heads")), int(option("dim_head")), int(option("patch_size"))
-    norm = NormSpec(eps=float(option("layer_norm_eps")))
+    integer = checkpoint.integer
+    heads, head_dim, patch = integer("heads"), integer("dim_head"), integer("patch_size")
+    norm = NormSpec(eps=checkpoint.option("layer_norm_eps"))
     scores = ProjectedScoresSpec(
         num_heads=heads,
         num_kv_heads=heads,
@@ -38,11 +38,12 @@ def read_vit_mnist(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]
             values=ProjectedValuesSpec(num_kv_heads=heads, head_dim=head_dim, value_bias=False),
         ),
         mixer_norm=norm,
-        ffn=MlpSpec(intermediate_size=int(option("mlp_dim")), activation=option("activation")),
+        ffn=MlpSpec(intermediate_size=integer("mlp_dim"), activation=checkpoint.option("activation")),
         ffn_norm=norm,
     )
-    layers, channels = int(option("depth")), int(option("channels"))
-    weight_DI = checkpoint.tensor("to_patch_embedding.1.weight")
+    layers, channels, classes = integer("depth"), integer("channels"), integer("num_labels")
+    width = integer("dim")
+    weight_DI = checkpoint.tensor("to_patch_embedding.1.weight", (width, channels * patch**2))
     state = {
         # Flattened as (row, column, channel); a convolution wants (channel, row, column).
         "embed.patch.weight": weight_DI.reshape(-1, patch, patch, channels).permute(0, 3, 1, 2),
@@ -56,16 +57,16 @@ def read_vit_mnist(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]
     }
     for index in range(layers):
         state |= _layer(checkpoint, f"transformer.layers.{index}.", f"blocks.{index}.")
-    size = int(option("image_size"))
+    size = integer("image_size")
     structure = Structure(
         task="image-classification",
-        hidden_size=int(option("dim")),
+        hidden_size=width,
         embed=PatchEmbedSpec(channels=channels, image_size=(size, size), patch_size=(patch, patch)),
         blocks=(block,) * layers,
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
         final_norm=norm,
-        head=ClassifierSpec(num_labels=int(option("num_labels"))),
-        labels=labels_of(checkpoint.config, int(option("num_labels"))),
+        head=ClassifierSpec(num_labels=classes),
+        labels=labels_of(checkpoint.config, classes),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from compress.heal.losses import changed_steps, distillation_loss, kl_divergence
 from compress.heal.options import HealOptions
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
+from targets.errors import InputError
 
 EVAL_BATCH = 256
 
@@ -57,11 +59,11 @@ def heal(
     student = model.copy().to(accelerator.device).train()
     teacher = original.copy().to(accelerator.device).eval().requires_grad_(False)
     session = _Session(student, teacher, train, held_out, options, accelerator, work, progress)
+    set_share(student, 1.0)  # what ships is the new parts alone: they are what drifts and what is transferred to
     before = session.drift()
     if options.transfer_steps:
         session.transfer()
     steps = session.distill() if options.steps else 0
-    set_share(student, 1.0)
     after = session.drift()
     return Healed(settled(student.cpu().eval()), before, after, steps)
 
@@ -91,6 +93,8 @@ class _Session:
             size = next(iter(inputs.values())).shape[0]
             total, count = total + float(divergence) * size, count + size
         self.student.train()
+        if not math.isfinite(total):
+            raise InputError("healing diverged: the model's answers are not finite; lower heal.lr or rewrite less")
         return total / count
 
     def transfer(self) -> None:
@@ -150,6 +154,7 @@ class _Session:
             fading = is_blended(self.student) and step < options.anneal * options.steps
             if fading or (step % options.eval_every and step != options.steps):
                 return True
+            set_share(self.student, 1.0)
             drift = self.drift()
             best["ran"] = step
             if drift < best["drift"]:

@@ -8,17 +8,18 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from pydantic import PlainValidator
+from pydantic import PlainValidator, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model.mixer import Context
+from compress.model.projection import Projection
 from compress.spec import AS_ITS_VARIANT, Part
 
 
 class ScoresSpec(Part):
     kind: str
-    num_heads: int
+    num_heads: PositiveInt
 
     def build(self, hidden_size: int, loops: int) -> Scores:
         raise NotImplementedError
@@ -32,7 +33,7 @@ class Scores(nn.Module):
         """Queries (B,H,N,K), already scaled, and keys (B,G,M,K): the logits are their plain dot products."""
         raise NotImplementedError
 
-    def readers(self) -> list[nn.Module] | None:
+    def readers(self) -> list[Projection] | None:
         """See `Mixer.readers`."""
         raise NotImplementedError
 
@@ -52,7 +53,7 @@ class Values(nn.Module):
         """The mixed tokens (B,N,D). `mask` is True where a query may look; None means everywhere."""
         raise NotImplementedError
 
-    def readers(self) -> list[nn.Module] | None:
+    def readers(self) -> list[Projection] | None:
         """See `Mixer.readers`."""
         raise NotImplementedError
 

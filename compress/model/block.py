@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from compress.model import ffns as _ffns  # noqa: F401  (registers the kinds)
@@ -37,8 +38,8 @@ class BlockSpec(Spec):
     ffn: AnyFfn | None
     ffn_norm: NormSpec | None
     residual: Literal["pre", "post", "parallel"] = "pre"
-    loops: int = 1
-    keep_tokens: int | None = None
+    loops: PositiveInt = 1
+    keep_tokens: PositiveInt | None = None
 
     def build(self, hidden_size: int) -> Block:
         return Block(self, hidden_size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import PlainValidator
+from pydantic import NonNegativeInt, PlainValidator, PositiveInt
 from torch import Tensor, nn
 
 from compress.model.mixer import Context
@@ -36,10 +36,10 @@ class PatchEmbedSpec(EmbedSpec):
     a learned position per token. `norm`: a norm right after the embedding (CLIP style)."""
 
     kind: Literal["patch"] = "patch"
-    channels: int
-    image_size: tuple[int, int]
-    patch_size: tuple[int, int]
-    prefix_tokens: int = 1
+    channels: PositiveInt
+    image_size: tuple[PositiveInt, PositiveInt]
+    patch_size: tuple[PositiveInt, PositiveInt]
+    prefix_tokens: NonNegativeInt = 1
     patch_bias: bool = True
     norm: NormSpec | None = None
 

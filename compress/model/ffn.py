@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import PlainValidator
 from torch import Tensor, nn
 
+from compress.model.projection import Projection
 from compress.spec import AS_ITS_VARIANT, Part
 
 
@@ -24,6 +25,6 @@ class Ffn(nn.Module):
     def forward(self, x_BND: Tensor, loop: int) -> Tensor:
         raise NotImplementedError
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         """The projections that read the block's normed input directly, where a norm's gains can be folded."""
         raise NotImplementedError

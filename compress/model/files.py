@@ -12,8 +12,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from compress.model.structure import Structure
+from compress.model.structure import SCHEMA_VERSION, Structure
 from compress.model.transformer import Transformer
+from compress.spec import first_cause
 from runtime.files import write_atomic
 from targets.errors import InputError
 
@@ -38,13 +39,24 @@ def load(folder: Path) -> Transformer:
     structure_file = folder / STRUCTURE_FILE
     if not structure_file.is_file():
         raise InputError(f"{folder} is no compressed model: it has no {STRUCTURE_FILE}")
-    try:
-        structure = Structure.model_validate_json(structure_file.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{structure_file}: {where}: {first['msg']}") from error
+    structure = _read_structure(structure_file)
     return assemble(structure, read_tensors(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+
+
+def _read_structure(path: Path) -> Structure:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {version}, but this edgepress reads {SCHEMA_VERSION}; install a newer edgepress"
+        )
+    try:
+        return Structure.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_cause(error)}") from error
 
 
 def assemble(structure: Structure, tensors: dict[str, Tensor], origin: Path) -> Transformer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import PlainValidator
+from pydantic import PlainValidator, PositiveInt
 from torch import Tensor, nn
 
 from compress.model.mixer import Context
@@ -43,7 +43,7 @@ class ClassifierSpec(HeadSpec):
     `mean` all tokens, `patch-mean` all but the first (DINOv2)."""
 
     kind: Literal["classifier"] = "classifier"
-    num_labels: int
+    num_labels: PositiveInt
     pools: tuple[Pool, ...] = ("cls",)
     bias: bool = True
 

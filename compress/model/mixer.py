@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import PlainValidator
 from torch import Tensor, nn
 
+from compress.model.projection import Projection
 from compress.spec import AS_ITS_VARIANT, Part
 
 
@@ -34,7 +35,7 @@ class Mixer(nn.Module):
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
         raise NotImplementedError
 
-    def readers(self) -> list[nn.Module] | None:
+    def readers(self) -> list[Projection] | None:
         """The projections that read the block's normed input, where a norm's gains can be folded; None when
         something else (a raw key or value) reads it too, so that folding is not possible."""
         raise NotImplementedError

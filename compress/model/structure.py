@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 
 from compress.model.block import BlockSpec
 from compress.model.embed import AnyEmbed
@@ -12,6 +12,7 @@ from compress.model.head import AnyHead
 from compress.model.norms import NormSpec
 from compress.spec import Spec
 
+SCHEMA_VERSION: Literal[1] = 1
 Task = Literal["image-classification"]
 
 
@@ -27,9 +28,9 @@ class Step(Spec):
 class Structure(Spec):
     """embed -> blocks in the order of the schedule -> final norm -> head."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA_VERSION
     task: Task
-    hidden_size: int
+    hidden_size: PositiveInt
     embed: AnyEmbed
     blocks: tuple[BlockSpec, ...]
     schedule: tuple[Step, ...]

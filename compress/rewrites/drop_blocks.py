@@ -27,12 +27,15 @@ def drop_blocks(model: Transformer, options: DropBlocks, calibration: Calibratio
     "auto:K" takes the blocks that change their input least: block influence 1 - E cos(x_in, x_out) over calibration
     tokens (ShortGPT, Men et al. 2024). Not exact. Refused for looped blocks.
     """
-    dropped = resolve(options.layers, model, lambda blocks: _influence(model, calibration, blocks))
+    dropped = resolve(
+        options.layers,
+        model,
+        lambda spec: single_loop(spec, NAME),
+        lambda blocks: influence(model, calibration, blocks),
+    )
     count = len(model.structure.blocks)
     if len(dropped) == count:
         raise InputError(f"{NAME}: layers would remove all {count} blocks; keep one at least")
-    for block in dropped:
-        single_loop(model.structure.blocks[block], NAME)
     kept = [block for block in range(count) if block not in dropped]
     number = {block: index for index, block in enumerate(kept)}
     structure = model.structure.replace(
@@ -47,7 +50,8 @@ def drop_blocks(model: Transformer, options: DropBlocks, calibration: Calibratio
     return rebuilt(model, structure, dict(enumerate(kept)))
 
 
-def _influence(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, float]:
+def influence(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, float]:
+    """Block influence 1 - E cos(x_in, x_out) over the calibration tokens, in one pass."""
     steps = {block: step_of(model, block) for block in blocks}
     wanted = {(step, "out") for step in range(len(model.structure.schedule))}
     totals, count = dict.fromkeys(blocks, 0.0), 0
@@ -55,6 +59,7 @@ def _influence(model: Transformer, calibration: Calibration, blocks: list[int]) 
         seen = taps(model, inputs, wanted)  # type: ignore[arg-type]
         count += 1
         for block, step in steps.items():
-            before_BND = seen[step - 1, "out"] if step else model.embed(inputs)[0]
-            totals[block] += float(F.cosine_similarity(before_BND, seen[step, "out"], dim=-1).mean(dtype=torch.float64))
+            before_BND, after_BND = seen[step - 1, "out"] if step else model.embed(inputs)[0], seen[step, "out"]
+            kept_BND = before_BND[:, : after_BND.shape[1]]
+            totals[block] += float(F.cosine_similarity(kept_BND, after_BND, dim=-1).mean(dtype=torch.float64))
     return {block: 1 - total / count for block, total in totals.items()}

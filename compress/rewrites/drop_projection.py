@@ -6,14 +6,23 @@ import torch
 from pydantic import NonNegativeInt
 
 from compress.model.attention import ValuesSpec
+from compress.model.block import BlockSpec
 from compress.model.transformer import Transformer
 from compress.model.values.diagonal_low_rank import DiagonalLowRank, DiagonalLowRankSpec
 from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
 from compress.rewrites.calibration import Calibration, input_moments, roots
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention, attention_spec, single_loop, value_output_HDD, with_blocks
+from compress.rewrites.surgery import (
+    attention,
+    attention_spec,
+    single_loop,
+    value_output_HDD,
+    values_spec,
+    with_blocks,
+)
 from compress.rewrites.value_fit import annealed, fit_gates
+from targets.errors import InputError
 
 NAME = "drop-projection"
 
@@ -37,19 +46,26 @@ def drop_projection(model: Transformer, options: DropProjection, calibration: Ca
     damaging rewrite: keep the first layers, and heal. "auto:K" takes the layers whose output the gates explain best.
     Source: Bermeitinger et al. 2024 (arXiv 2410.13732), variant c, with the gated mean of heads.
     """
-    for spec in model.structure.blocks:
-        attention_spec(spec, NAME)
-        single_loop(spec, NAME)
     diagonal = options.rank > 0
     blocks = resolve(
         options.layers,
         model,
+        lambda spec: _check(spec, options.rank, model.structure.hidden_size),
         lambda blocks: {block: fit_gates(model, calibration, block, diagonal)[2] for block in blocks},
     )
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
         result = _dropped(model, options.rank, calibration, block)
         model = annealed(model, result, block) if options.anneal else result
     return model
+
+
+def _check(spec: BlockSpec, rank: int, hidden_size: int) -> None:
+    attention_spec(spec, NAME)
+    single_loop(spec, NAME)
+    if rank:
+        values_spec(spec, NAME)
+    if rank > hidden_size:
+        raise InputError(f"{NAME} is refused: rank {rank} is above the hidden size {hidden_size}")
 
 
 def _dropped(model: Transformer, rank: int, calibration: Calibration, block: int) -> Transformer:

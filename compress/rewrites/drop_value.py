@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from compress.model.block import BlockSpec
 from compress.model.transformer import Transformer
 from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
 from compress.rewrites.calibration import AffineFit, Calibration
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention, attention_spec, single_loop, with_blocks
+from compress.rewrites.surgery import attention, attention_spec, single_loop, values_spec, with_blocks
 from compress.rewrites.value_fit import annealed, fit_projection, importance
 
 NAME = "drop-value"
@@ -30,11 +31,11 @@ def drop_value(model: Transformer, options: DropValue, calibration: Calibration)
     of the original's attention output. With one head this is the exact merged value-output matrix. "auto:K" takes
     the layers whose output is best explained. Source: Bermeitinger et al. 2024 (arXiv 2410.13732), variant c.
     """
-    for spec in model.structure.blocks:
-        attention_spec(spec, NAME)
-        single_loop(spec, NAME)
     blocks = resolve(
-        options.layers, model, lambda blocks: {block: _fit(model, calibration, block)[1].fvu for block in blocks}
+        options.layers,
+        model,
+        _check,
+        lambda blocks: {block: _fit(model, calibration, block)[1].fvu for block in blocks},
     )
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
         weights_H, fit = _fit(model, calibration, block)
@@ -51,6 +52,11 @@ def drop_value(model: Transformer, options: DropValue, calibration: Calibration)
         calibration.note(f"{NAME}: layer {block} leaves {fit.fvu:.1%} of its output unexplained")
         model = annealed(model, result, block) if options.anneal else result
     return model
+
+
+def _check(spec: BlockSpec) -> None:
+    values_spec(spec, NAME)
+    single_loop(spec, NAME)
 
 
 def _fit(model: Transformer, calibration: Calibration, block: int) -> tuple[Tensor, AffineFit]:

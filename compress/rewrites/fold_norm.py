@@ -9,7 +9,7 @@ from compress.model.block import BlockSpec
 from compress.model.head import ClassifierSpec
 from compress.model.norms import Norm, NormSpec
 from compress.model.projection import Projection
-from compress.model.scores.projected import ProjectedScoresSpec
+from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValuesSpec
 from compress.rewrites.calibration import Calibration
@@ -30,7 +30,8 @@ def fold_norm(model: Transformer, options: FoldNorm, calibration: Calibration) -
 
     LN(x) W + b = n(x) (diag(g) W) + (b + beta W), n(x) the norm without gains. Exact. Refused for post-norm blocks,
     whose norms also feed the residual, for blocks that are looped with gains of their own, and where something reads
-    the normed tokens raw. Source: methods of the Transformer circuits literature; see e.g. SliceGPT (2401.15024) 3.1.
+    the normed tokens raw or through a map without a bias to take the offset. Source: Ashkboos et al. 2024
+    (arXiv 2401.15024), section 3.
     """
     blocks = tuple(_without_gains(spec) for spec in model.structure.blocks)
     norm = model.structure.final_norm
@@ -51,6 +52,11 @@ def fold_norm(model: Transformer, options: FoldNorm, calibration: Calibration) -
             if readers is None or targets is None:
                 raise InputError(f"{NAME} is refused: layer {index} uses its normed tokens raw; fold before merging")
             for reader, target in zip(readers, targets, strict=True):
+                if len(norm_module.bias) and not len(target.bias) and not _is_key(old.mixer, reader):
+                    raise InputError(
+                        f"{NAME} is refused: layer {index} reads its norm through a map without a bias to take the "
+                        f"offset; fold before other rewrites"
+                    )
                 _fold(norm_module, reader, target, pools=1)
     if model.final_norm is not None:
         pools = len(head.pools) if isinstance(head, ClassifierSpec) else 1
@@ -81,14 +87,18 @@ def _plain(norm: NormSpec | None) -> NormSpec | None:
     return None if norm is None else norm.replace(affine=False)
 
 
-def _fold(norm: Norm, reader: nn.Module, target: nn.Module, pools: int) -> None:
+def _is_key(mixer: nn.Module | None, reader: nn.Module) -> bool:
+    """Whether a map makes keys, whose offset moves all logits of a row alike, so that softmax removes it."""
+    scores = getattr(mixer, "scores", None)
+    return isinstance(scores, ProjectedScores) and reader is scores.key
+
+
+def _fold(norm: Norm, reader: Projection, target: Projection, pools: int) -> None:
     """`pools`: how many normed tokens the reader concatenates."""
-    assert isinstance(reader, Projection) and isinstance(target, Projection)
     weight_OI = reader.weight.double()
     offset_O = torch.zeros_like(weight_OI[:, 0])
     if len(norm.bias):
         offset_O = weight_OI @ norm.bias[0].double().repeat(pools)
     gain_I: Tensor | float = norm.weight[0].double().repeat(pools) if len(norm.weight) else 1.0
-    # Without a bias of its own, the target drops an offset that its readers do not need (keys under softmax).
     bias_O = (reader.bias_or_zero().double() + offset_O).float() if len(target.bias) else None
     target.set((weight_OI * gain_I).float(), bias_O)

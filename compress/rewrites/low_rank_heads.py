@@ -9,7 +9,7 @@ from torch import Tensor
 from compress.model.block import BlockSpec
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.transformer import Transformer
-from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
+from compress.model.values.projected import ProjectedValues
 from compress.rewrites.calibration import Calibration, Moments, input_moments, roots
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
@@ -20,6 +20,7 @@ from compress.rewrites.surgery import (
     refuse_positions,
     single_loop,
     value_output_HDD,
+    values_spec,
     with_blocks,
 )
 from targets.errors import InputError
@@ -42,17 +43,16 @@ def low_rank_heads(model: Transformer, options: LowRankHeads, calibration: Calib
     Minimises the mean squared error of the logits over independent pairs of tokens, up to constants of a row, which
     softmax removes: with the query's input extended by a one (that carries the bias), second moment S, and the key's
     covariance C, the rank-R truncated SVD of S^1/2 [M_h; c_h] C^1/2 (Eckart-Young). Values likewise: the truncated
-    SVD of E[x x^T]^1/2 Wv_h Wo_h. Not exact. Refused under rotary positions, for looped blocks and for ranks
-    that are not below the present sizes. "auto:K" takes the layers that lose the least logit variance.
+    SVD of E[x x^T]^1/2 Wv_h Wo_h. Not exact below the present sizes. Refused under rotary positions, for looped
+    blocks and for ranks above the present sizes. "auto:K" takes the layers that lose the least logit variance.
     """
-    moments = input_moments(model, calibration, list(range(len(model.structure.blocks))), "mixer.in")
-    for spec in model.structure.blocks:
-        _check(spec, options)
-    blocks = resolve(
-        options.layers,
-        model,
-        lambda blocks: {block: _lost(model, block, moments[block], options.rank) for block in blocks},
-    )
+
+    def losses(blocks: list[int]) -> dict[int, float]:
+        moments = input_moments(model, calibration, blocks, "mixer.in")
+        return {block: _lost(model, block, moments[block], options.rank) for block in blocks}
+
+    blocks = resolve(options.layers, model, lambda spec: _check(spec, options, model.structure.hidden_size), losses)
+    moments = input_moments(model, calibration, blocks, "mixer.in")
     result = with_blocks(model, lambda spec: _truncated(spec, options), blocks)
     for block in blocks:
         _set_scores(model, result, block, moments[block], options.rank)
@@ -64,17 +64,22 @@ def low_rank_heads(model: Transformer, options: LowRankHeads, calibration: Calib
     return result
 
 
-def _check(spec: BlockSpec, options: LowRankHeads) -> None:
+def _check(spec: BlockSpec, options: LowRankHeads, hidden_size: int) -> None:
     mixer = attention_spec(spec, NAME)
     refuse_positions(mixer, NAME)
     single_loop(spec, NAME)
-    scores, values = mixer.scores, mixer.values
-    if not isinstance(scores, ProjectedScoresSpec) or options.rank > scores.head_dim:
-        raise InputError(f"{NAME} is refused: rank {options.rank} is above a head's size, or a layer has no heads left")
+    scores = mixer.scores
+    if not isinstance(scores, ProjectedScoresSpec):
+        raise InputError(f"{NAME} is refused: it works on projected scores, and a chosen layer has {scores.kind!r}")
+    if options.rank > min(scores.head_dim, hidden_size):
+        raise InputError(f"{NAME} is refused: rank {options.rank} is above a head's size ({scores.head_dim})")
     if options.value_rank is None:
         return
-    if not isinstance(values, ProjectedValuesSpec) or options.value_rank > values.head_dim:
-        raise InputError(f"{NAME} is refused: value_rank {options.value_rank} is above a head's value size")
+    value_dim = values_spec(spec, NAME).head_dim
+    if options.value_rank > min(value_dim, hidden_size):
+        raise InputError(
+            f"{NAME} is refused: value_rank {options.value_rank} is above a head's value size ({value_dim})"
+        )
 
 
 def _truncated(spec: BlockSpec, options: LowRankHeads) -> BlockSpec:
@@ -133,8 +138,8 @@ def _set_values(model: Transformer, result: Transformer, block: int, moments: Mo
     value_HDR = inverse @ (u[:, :, :rank] * root_HR[:, None])
     output_HRD = vh[:, :rank] * root_HR[..., None]
     weight_DV = old.output.weight.double()
-    per_head = weight_DV.shape[1] // (old.value.weight.shape[0] // old.num_kv_heads)
+    heads = weight_DV.shape[1] // (old.value.weight.shape[0] // old.num_kv_heads)
     bias_GV = old.value.bias_or_zero().double().reshape(old.num_kv_heads, -1)
-    folded_D = weight_DV @ bias_GV.repeat_interleave(per_head // old.num_kv_heads, dim=0).flatten()
+    folded_D = weight_DV @ bias_GV.repeat_interleave(heads // old.num_kv_heads, dim=0).flatten()
     new.value.set(value_HDR.transpose(1, 2).flatten(0, 1).float())
     new.output.set(output_HRD.flatten(0, 1).T.float(), (old.output.bias_or_zero().double() + folded_D).float())

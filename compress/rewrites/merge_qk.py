@@ -35,7 +35,7 @@ def merge_qk(model: Transformer, options: MergeQk, calibration: Calibration) -> 
     saves only with one head (K = D); a note says the numbers. "auto:K" prefers layers that grow least. Refused under
     rotary positions and for looped blocks. Source: Bermeitinger et al. 2024 (arXiv 2410.13732).
     """
-    blocks = resolve(options.layers, model, lambda blocks: {block: _growth(model, block) for block in blocks})
+    blocks = resolve(options.layers, model, _check, lambda blocks: {block: _growth(model, block) for block in blocks})
     result = with_blocks(model, _merged, blocks)
     for block in blocks:
         forms_HDD, offsets_HD = logit_forms(attention(model.block(block)))
@@ -58,10 +58,14 @@ def _growth(model: Transformer, block: int) -> float:
     return scores.num_heads * width**2 - (scores.num_heads + scores.num_kv_heads) * scores.head_dim * width
 
 
-def _merged(spec: BlockSpec) -> BlockSpec:
+def _check(spec: BlockSpec) -> None:
     mixer = attention_spec(spec, NAME)
     if not isinstance(mixer.scores, ProjectedScoresSpec):
         raise InputError(f"{NAME} is refused: a chosen layer has {mixer.scores.kind!r} scores already")
     refuse_positions(mixer, NAME)
     single_loop(spec, NAME)
+
+
+def _merged(spec: BlockSpec) -> BlockSpec:
+    mixer = attention_spec(spec, NAME)
     return spec.replace(mixer=mixer.replace(scores=MergedScoresSpec(num_heads=mixer.scores.num_heads)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from compress.model.block import BlockSpec
 from compress.model.ffn import Ffn, FfnSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import AffineFit, Calibration, Moments, target_moments
@@ -32,14 +33,18 @@ def replace_ffns(
     def moments_of(blocks: list[int]) -> dict[int, Moments]:
         return target_moments(model, calibration, blocks, "ffn", lambda block, x_BND: x_BND)
 
-    score = rank or (lambda moments: fit(moments).fvu)
-    present = [block for block, spec_of in enumerate(model.structure.blocks) if spec_of.ffn is not None]
-    blocks = resolve(layers, model, lambda _: {block: score(moments) for block, moments in moments_of(present).items()})
-    for block in blocks:
-        single_loop(model.structure.blocks[block], name)
-        if block not in present:
-            raise InputError(f"{name} is refused: layer {block} has no feed-forward")
-    for block in blocks:  # sequentially: each sees the errors of the earlier ones and corrects them
+    def check(old: BlockSpec) -> None:
+        single_loop(old, name)
+        if old.ffn is None:
+            raise InputError(f"{name} is refused: a chosen layer has no feed-forward")
+
+    def scores(blocks: list[int]) -> dict[int, float]:
+        score = rank or (lambda moments: fit(moments).fvu)
+        return {block: score(moments) for block, moments in moments_of(blocks).items()}
+
+    for block in resolve(
+        layers, model, check, scores
+    ):  # sequentially: each sees the errors of the earlier ones and corrects them
         found = fit(moments_of([block])[block])
         model = with_blocks(model, lambda old: old.replace(ffn=spec), [block])
         ffn = model.block(block).ffn

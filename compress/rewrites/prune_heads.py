@@ -37,14 +37,12 @@ def prune_heads(model: Transformer, options: PruneHeads, calibration: Calibratio
     whose output stays best explained. Refused where query heads share keys (GQA) and for looped blocks. Source: the
     greedy form of Michel et al. 2019 (arXiv 1905.10650) with a refit.
     """
-    for spec in model.structure.blocks:
-        _check(spec, options.keep)
-    moments = _head_moments(model, calibration, list(range(len(model.structure.blocks))))
-    blocks = resolve(
-        options.layers,
-        model,
-        lambda blocks: {block: _chosen(model, block, moments[block], options.keep)[1].fvu for block in blocks},
-    )
+
+    def losses(blocks: list[int]) -> dict[int, float]:
+        moments = _head_moments(model, calibration, blocks)
+        return {block: _chosen(model, block, moments[block], options.keep)[1].fvu for block in blocks}
+
+    blocks = resolve(options.layers, model, lambda spec: _check(spec, options.keep), losses)
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
         kept, fit = _chosen(model, block, _head_moments(model, calibration, [block])[block], options.keep)
         model = _pruned(model, block, kept, fit)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
-from compress.spec import Spec, unknown
+from compress.spec import Spec, first_cause, unknown
 from targets.errors import InputError
 
 #: An exact rewrite may move a logit by this much (fp32), relative to the largest logit where that is above 1.
@@ -61,18 +61,13 @@ def rewrite(
 def parse_options(table: Mapping[str, Any]) -> tuple[Rewrite, Options]:
     """Read a recipe's `[[rewrite]]` table. Raises InputError with the key, what was given and what is allowed."""
     name = table.get("use")
-    if name not in REWRITES:
+    if not isinstance(name, str) or name not in REWRITES:
         raise InputError(unknown("rewrite", name, REWRITES))
     method = REWRITES[name]
-    given = {key: value for key, value in table.items() if key != "use"}
-    for key in given.keys() - method.options.model_fields.keys():
-        raise InputError(f"rewrite {name!r}: {unknown('key', key, method.options.model_fields)}")
     try:
-        return method, method.options.model_validate(given)
+        return method, method.options.model_validate({key: value for key, value in table.items() if key != "use"})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or name
-        raise InputError(f"rewrite {name!r}: {where}: {first['msg']} (given: {first['input']!r})") from error
+        raise InputError(f"rewrite {name!r}: {first_cause(error)}") from error
 
 
 def run_rewrite(method: Rewrite, options: Options, model: Transformer, calibration: Calibration) -> Transformer:

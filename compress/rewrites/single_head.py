@@ -19,9 +19,11 @@ from compress.rewrites.surgery import (
     logit_forms,
     refuse_positions,
     single_loop,
+    values_spec,
     with_blocks,
 )
 from compress.rewrites.value_fit import fit_projection, importance
+from targets.errors import InputError
 
 NAME = "single-head"
 
@@ -40,20 +42,26 @@ def single_head(model: Transformer, options: SingleHead, calibration: Calibratio
     M = sum_h w_h M_h with w_h the nuclear norm of C^1/2 Wv_h Wo_h, normalised; truncated to `rank` in the metric of
     C = E[x x^T]. The value-output matrix W (D x D) is the least-squares fit of the original's attention output on
     A x. Stores 2 D rank + D^2. Not exact, and usually costly: prefer low-rank-heads or prune-heads. "auto:K" takes
-    the layers whose output is best explained. Refused under rotary positions and for looped blocks.
+    the layers whose output is best explained. Refused under rotary positions, for looped blocks and for ranks above D.
     """
-    for spec in model.structure.blocks:
-        refuse_positions(attention_spec(spec, NAME), NAME)
-        single_loop(spec, NAME)
     blocks = resolve(
         options.layers,
         model,
+        lambda spec: _check(spec, options.rank, model.structure.hidden_size),
         lambda blocks: {block: _collapse(model, options, calibration, block)[1] for block in blocks},
     )
     for block in blocks:  # one after the other, so that each is fitted on inputs that the earlier ones changed
         model, unexplained = _collapse(model, options, calibration, block)
         calibration.note(f"{NAME}: layer {block} leaves {unexplained:.1%} of its output unexplained")
     return model
+
+
+def _check(spec: BlockSpec, rank: int, hidden_size: int) -> None:
+    refuse_positions(attention_spec(spec, NAME), NAME)
+    values_spec(spec, NAME)
+    single_loop(spec, NAME)
+    if rank > hidden_size:
+        raise InputError(f"{NAME} is refused: rank {rank} is above the hidden size {hidden_size}")
 
 
 def _collapse(

@@ -17,7 +17,7 @@ from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.scores.symmetric import SymmetricScores
 from compress.model.structure import Structure
 from compress.model.transformer import Transformer
-from compress.model.values.projected import ProjectedValues
+from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
 from targets.errors import InputError
 
 
@@ -62,6 +62,14 @@ def attention(block: Block) -> SoftmaxAttention:
     """The block's mixer, known to be softmax attention from its spec."""
     assert isinstance(block.mixer, SoftmaxAttention)
     return block.mixer
+
+
+def values_spec(spec: BlockSpec, rewrite: str) -> ProjectedValuesSpec:
+    """The block's spec of projected values. Raises InputError that says why the rewrite is refused."""
+    values = attention_spec(spec, rewrite).values
+    if not isinstance(values, ProjectedValuesSpec):
+        raise InputError(f"{rewrite} is refused: it works on projected values, and a chosen layer has {values.kind!r}")
+    return values
 
 
 def refuse_positions(mixer: SoftmaxAttentionSpec, rewrite: str) -> None:

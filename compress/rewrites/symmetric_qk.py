@@ -20,6 +20,7 @@ from compress.rewrites.surgery import (
     single_loop,
     with_blocks,
 )
+from targets.errors import InputError
 
 NAME = "symmetric-qk"
 
@@ -40,19 +41,30 @@ def symmetric_qk(model: Transformer, options: SymmetricQk, calibration: Calibrat
     M_sym = (M + M^T) / 2; with C = E[x x^T], the R eigenpairs of C^1/2 M_sym C^1/2 of largest |value| give
     U = C^-1/2 E sqrt|value| and the signs, so that M ~ U diag(s) U^T; c_h is projected on U. Not exact: the skew part
     of M is lost, and a note says how much that is. "auto:K" takes the layers that lose least. Refused under rotary
-    positions and for looped blocks. Source: Bermeitinger et al. 2024 (arXiv 2410.13732), variant d.
+    positions, for looped blocks and for ranks above D. Source: Bermeitinger et al. 2024 (arXiv 2410.13732), variant d.
     """
-    moments = input_moments(model, calibration, list(range(len(model.structure.blocks))), "mixer.in")
-    for spec in model.structure.blocks:
-        refuse_positions(attention_spec(spec, NAME), NAME)
-        single_loop(spec, NAME)
-    lost = {block: _lost(model, block, moments[block], options) for block in moments}
-    blocks = resolve(options.layers, model, lambda blocks: {block: lost[block] for block in blocks})
+
+    def losses(blocks: list[int]) -> dict[int, float]:
+        moments = input_moments(model, calibration, blocks, "mixer.in")
+        return {block: _lost(model, block, moments[block], options) for block in blocks}
+
+    blocks = resolve(
+        options.layers, model, lambda spec: _check(spec, options.rank, model.structure.hidden_size), losses
+    )
+    moments = input_moments(model, calibration, blocks, "mixer.in")
     result = with_blocks(model, lambda spec: _symmetric(spec, options), blocks)
     for block in blocks:
         _set(model, result, block, moments[block], options)
-        calibration.note(f"{NAME}: layer {block} loses {lost[block]:.1%} of the logits' energy (skew part and rank)")
+        lost = _lost(model, block, moments[block], options)
+        calibration.note(f"{NAME}: layer {block} loses {lost:.1%} of the logits' energy (skew part and rank)")
     return result
+
+
+def _check(spec: BlockSpec, rank: int, hidden_size: int) -> None:
+    refuse_positions(attention_spec(spec, NAME), NAME)
+    single_loop(spec, NAME)
+    if rank > hidden_size:
+        raise InputError(f"{NAME} is refused: rank {rank} is above the hidden size {hidden_size}")
 
 
 def _symmetric(spec: BlockSpec, options: SymmetricQk) -> BlockSpec:

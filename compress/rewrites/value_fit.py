@@ -77,9 +77,12 @@ def fit_gates(model: Transformer, calibration: Calibration, block: int, diagonal
     count = 0
     sums: tuple[Tensor, ...] | None = None
     for inputs in calibration.batches():
-        x_BND = taps(model, inputs, {(step, "mixer.in")})[step, "mixer.in"]
-        y_TD = taps(calibration.original, inputs, {(origin, "mixer.out")})[origin, "mixer.out"].flatten(0, 1).double()
-        z_HTD = head_views(model, block, x_BND).transpose(0, 1).flatten(1, 2).double()
+        mine = taps(model, inputs, {(step, "mixer.in"), (step, "mixer.out")})
+        theirs = taps(calibration.original, inputs, {(origin, "mixer.out")})
+        kept = mine[step, "mixer.out"].shape[1]  # fewer than went in where a block lets only pooled tokens on
+        y_TD = theirs[origin, "mixer.out"][:, :kept].flatten(0, 1).double()
+        z_BHND = head_views(model, block, mine[step, "mixer.in"])[:, :, :kept]
+        z_HTD = z_BHND.transpose(0, 1).flatten(1, 2).double()
         parts = (
             z_HTD.sum(1),
             y_TD.sum(0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from compress.model.ffn import Ffn, FfnSpec
@@ -28,7 +29,7 @@ class Affine(Ffn):
     def forward(self, x_BND: Tensor, loop: int) -> Tensor:
         return self.map(x_BND, loop)
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         return [self.map]
 
 
@@ -36,7 +37,7 @@ class LowRankAffineSpec(FfnSpec):
     """y = (x P) R + c with P (D x rank), R (rank x D); 2 D rank weights."""
 
     kind: Literal["low-rank-affine"] = "low-rank-affine"
-    rank: int
+    rank: PositiveInt
 
     def build(self, hidden_size: int, loops: int) -> LowRankAffine:
         return LowRankAffine(hidden_size, self.rank, loops)
@@ -51,7 +52,7 @@ class LowRankAffine(Ffn):
     def forward(self, x_BND: Tensor, loop: int) -> Tensor:
         return self.up(self.down(x_BND, loop), loop)
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         return [self.down]
 
 
@@ -73,5 +74,5 @@ class Constant(Ffn):
         # One row that broadcasts over batch and tokens in the residual sum.
         return self.value[loop]
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         return []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from pydantic import PositiveInt
+from torch import Tensor
 
 from compress.model.activations import ACTIVATIONS, ActivationName
 from compress.model.ffn import Ffn, FfnSpec
@@ -15,7 +16,7 @@ class MlpSpec(FfnSpec):
     """y = act(x W1 + b1) W2 + b2."""
 
     kind: Literal["mlp"] = "mlp"
-    intermediate_size: int
+    intermediate_size: PositiveInt
     activation: ActivationName = "gelu"
     bias: bool = True
 
@@ -33,5 +34,5 @@ class Mlp(Ffn):
     def forward(self, x_BND: Tensor, loop: int) -> Tensor:
         return self.down(self.activation(self.up(x_BND, loop)), loop)
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         return [self.up]

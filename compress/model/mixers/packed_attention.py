@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from pydantic import PositiveInt
+from torch import Tensor
 
 from compress.model.attention import attend, attention_mask, join_heads, split_heads
 from compress.model.mixer import Context, Mixer, MixerSpec
@@ -18,10 +19,10 @@ class PackedAttentionSpec(MixerSpec):
     """(q, k, v) = x W + b in one product; then y = sum_h softmax(scale q_h k_g^T) v_g Wo_h + bo."""
 
     kind: Literal["packed-attention"] = "packed-attention"
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    value_dim: int
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    head_dim: PositiveInt
+    value_dim: PositiveInt
     scale: float
     causal: bool = False
 
@@ -53,5 +54,5 @@ class PackedAttention(Mixer):
         k_BGNK, v_BGNV = split_heads(k, spec.num_kv_heads), split_heads(v, spec.num_kv_heads)
         return self.output(join_heads(attend(q_BHNK, k_BGNK, v_BGNV, mask, spec.scale)), loop)
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         return [self.packed]

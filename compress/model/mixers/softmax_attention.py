@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.model import scores as _scores  # noqa: F401  (registers the kinds)
 from compress.model import values as _values  # noqa: F401
 from compress.model.attention import AnyScores, AnyValues, attention_mask
 from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.projection import Projection
 
 
 class SoftmaxAttentionSpec(MixerSpec):
@@ -36,7 +37,7 @@ class SoftmaxAttention(Mixer):
         mask = attention_mask(context, x_BND.shape[1], self.causal, x_BND.device)
         return self.values(q_BHNK[:, :, : context.rows], k_BGNK, x_BND, mask, loop)
 
-    def readers(self) -> list[nn.Module] | None:
+    def readers(self) -> list[Projection] | None:
         halves = self.scores.readers(), self.values.readers()
         if halves[0] is None or halves[1] is None:
             return None

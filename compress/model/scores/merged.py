@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.attention import Scores, ScoresSpec, split_heads
@@ -16,7 +17,7 @@ class MergedScoresSpec(ScoresSpec):
     (Bermeitinger et al. 2024, arXiv 2410.13732). A decoder caches x alone."""
 
     kind: Literal["merged"] = "merged"
-    num_heads: int
+    num_heads: PositiveInt
 
     def build(self, hidden_size: int, loops: int) -> MergedScores:
         return MergedScores(self, hidden_size, loops)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import model_validator
-from torch import Tensor, nn
+from pydantic import PositiveInt, model_validator
+from torch import Tensor
 
 from compress.model.attention import Scores, ScoresSpec, split_heads
 from compress.model.mixer import Context
@@ -21,9 +21,9 @@ class ProjectedScoresSpec(ScoresSpec):
     """logit_ij = scale * (x_i Wq_h + bq_h) . (x_j Wk_g + bk_g)."""
 
     kind: Literal["projected"] = "projected"
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    num_heads: PositiveInt
+    num_kv_heads: PositiveInt
+    head_dim: PositiveInt
     scale: float
     query_bias: bool = True
     key_bias: bool = True
@@ -56,5 +56,5 @@ class ProjectedScores(Scores):
             k_BGNK = rotate(k_BGNK, positions_BN, self.spec.rope)
         return q_BHNK * self.spec.scale, k_BGNK
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         return [self.query, self.key]

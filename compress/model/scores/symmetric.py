@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from compress.model.attention import Scores, ScoresSpec, split_heads
@@ -17,8 +18,8 @@ class SymmetricScoresSpec(ScoresSpec):
     any symmetric matrix of rank K, definite or not."""
 
     kind: Literal["symmetric"] = "symmetric"
-    num_heads: int
-    head_dim: int
+    num_heads: PositiveInt
+    head_dim: PositiveInt
 
     def build(self, hidden_size: int, loops: int) -> SymmetricScores:
         return SymmetricScores(self, hidden_size, loops)
@@ -38,5 +39,5 @@ class SymmetricScores(Scores):
         u_BHNK = split_heads(self.shared(x_BND, loop), self.spec.num_heads)
         return u_BHNK * self.signs_HK[:, None] + self.offset[loop][:, None], u_BHNK
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         return [self.shared]

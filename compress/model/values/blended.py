@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.model.attention import AnyValues, Values, ValuesSpec
+from compress.model.projection import Projection
 
 
 class BlendedSpec(ValuesSpec):
@@ -34,6 +35,6 @@ class Blended(Values):
         old_BND = self.old(q_BHNK, k_BGMK, x_BMD, mask_BHNM, loop)
         return torch.lerp(old_BND, self.new(q_BHNK, k_BGMK, x_BMD, mask_BHNM, loop), self.share.to(old_BND.dtype))
 
-    def readers(self) -> list[nn.Module] | None:
+    def readers(self) -> list[Projection] | None:
         old, new = self.old.readers(), self.new.readers()
         return None if old is None or new is None else old + new

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from compress.model.attention import Values, ValuesSpec, attend, join_heads, split_heads
@@ -16,7 +17,7 @@ class DiagonalLowRankSpec(ValuesSpec):
     W_vo,h is kept as diag(a_h) + P_h R_h."""
 
     kind: Literal["diagonal-low-rank"] = "diagonal-low-rank"
-    rank: int
+    rank: PositiveInt
 
     def build(self, hidden_size: int, num_heads: int, loops: int) -> DiagonalLowRank:
         return DiagonalLowRank(self, hidden_size, num_heads, loops)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from pydantic import PositiveInt
+from torch import Tensor
 
 from compress.model.attention import Values, ValuesSpec, attend, join_heads, split_heads
 from compress.model.projection import Projection
@@ -14,8 +15,8 @@ class ProjectedValuesSpec(ValuesSpec):
     """y = sum_h A_h (x Wv_g + bv_g) Wo_h + bo."""
 
     kind: Literal["projected"] = "projected"
-    num_kv_heads: int
-    head_dim: int
+    num_kv_heads: PositiveInt
+    head_dim: PositiveInt
     value_bias: bool = True
     output_bias: bool = True
 
@@ -35,5 +36,5 @@ class ProjectedValues(Values):
         v_BGMV = split_heads(self.value(x_BMD, loop), self.num_kv_heads)
         return self.output(join_heads(attend(q_BHNK, k_BGMK, v_BGMV, mask_BHNM)), loop)
 
-    def readers(self) -> list[nn.Module]:
+    def readers(self) -> list[Projection]:
         return [self.value]
