@@ -48,8 +48,31 @@ class Answers(NamedTuple):
     side: Side | None
 
 
+class Outcome(NamedTuple):
+    """The report, and what a new baseline is made of."""
+
+    report: ReportData
+    drift: Drift
+    candidate: Samples
+
+
 def verify(options: Options) -> int:
     """Compare, judge, write what was asked for, and return the exit code: 0 passed, 1 anything else.
+
+    Raises InputError for wrong usage or input, EnvironmentLacks where a side cannot run here.
+    """
+    from compress.verification import baseline
+
+    outcome = evaluate(options)
+    _write(options, outcome.report)
+    if options.baseline is not None and options.update_baseline and outcome.drift:
+        baseline.update(options.baseline, outcome.candidate, outcome.drift)
+    _show(options, outcome.report)
+    return 0 if outcome.report.verdict == "pass" else 1
+
+
+def evaluate(options: Options) -> Outcome:
+    """Compare and judge, writing nothing.
 
     Raises InputError for wrong usage or input, EnvironmentLacks where a side cannot run here.
     """
@@ -69,11 +92,7 @@ def verify(options: Options) -> int:
     if accepted is not None and not options.update_baseline:
         checks.append(baselines.check(accepted, candidate.samples, gate))
     report = _report(options, drift, checks, reference.side, candidate.side, data)
-    _write(options, report)
-    if options.baseline is not None and options.update_baseline and drift:
-        baselines.update(options.baseline, candidate.samples, drift)
-    _show(options, report)
-    return 0 if report.verdict == "pass" else 1
+    return Outcome(report, drift, candidate.samples)
 
 
 def _check_usage(options: Options) -> None:

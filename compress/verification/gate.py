@@ -1,7 +1,7 @@
 """Gates: bounds on metrics that a candidate must meet with confidence. Whatever cannot be judged does not pass.
 
 A check passes when the worse end of the two-sided interval meets its bound, so a gate at 95 % passes a candidate that
-is really over the bound in at most 2.5 % of samples. All checks must pass, each at that level, so the gate as a whole
+is really over the bound in about 2.5 % of cases. All checks must pass, each at that level, so the gate as a whole
 keeps it without a correction for their number (intersection-union test).
 """
 

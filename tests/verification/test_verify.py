@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.verification.predictions import PairScores, Predictions
 from compress.verification.report_data import ReportData
+from compress.verification.testing import assert_no_drift
 from compress.verify import Options, verify
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
@@ -302,6 +303,16 @@ def test_damaged_answers_in_a_baseline_do_not_pass(reference: str, data: str, tm
     for answers in ("AAAA", "§", ""):
         baseline.write_text(json.dumps(table | {"answers": answers}))
         assert run(reference, reference, data, baseline=baseline) == 1
+
+
+# ---- a team's own tests ----
+
+
+def test_a_teams_own_test_fails_with_what_did_not_pass(reference: str, data: str, tmp_path: Path) -> None:
+    good, bad = write_onnx(tmp_path / "g", templates()), write_onnx(tmp_path / "b", templates()[::-1].copy())
+    assert assert_no_drift(reference, good, data, max_drop=2.0, part="all").verdict == "pass"
+    with pytest.raises(AssertionError, match=r"drifted from.*\(fail\)\ntop1 overall max_drop 2"):
+        assert_no_drift(reference, bad, data, max_drop=2.0, part="all")
 
 
 # ---- usage ----
