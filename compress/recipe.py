@@ -1,0 +1,142 @@
+"""Recipes: what to do to a model, as a TOML file that is read strictly.
+
+Legend of a recipe's tables: [model], [data], [calibrate], [[rewrite]], [heal], [precision], [gate].
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveInt, ValidationError
+
+from compress.heal.options import HealOptions
+from compress.spec import Spec, unknown
+from targets.errors import InputError
+
+FOLDER = Path(__file__).parent / "recipes"
+PrecisionMode = Literal["fp32", "fp16", "int8"]
+
+
+class ModelTable(Spec):
+    """`source`: `zoo:NAME`, a Hugging Face model folder or a folder of a compressed model."""
+
+    source: str = "zoo:vit-cifar10"
+
+
+class DataTable(Spec):
+    """`source`: see `compress.data.load`; a zoo model brings its own. `limit`: evaluate on so many samples only.
+    `skip_corrupt`: leave out images that cannot be read instead of stopping."""
+
+    source: str | None = None
+    limit: PositiveInt | None = None
+    skip_corrupt: bool = False
+
+
+class CalibrateTable(Spec):
+    """`samples`: how many inputs the closed-form fits and the quantiser see. `held_out`: how many of the healing
+    samples are kept aside to measure drift while the model is changed."""
+
+    samples: PositiveInt = 512
+    held_out: PositiveInt = 256
+
+
+class PrecisionTable(Spec):
+    """`mode`: number format of the weights and products that ship; the target's own choice if not given."""
+
+    mode: PrecisionMode | None = None
+
+
+class GateTable(Spec):
+    """`max_drop`: largest drop of the task's metric in points that the worse end of the paired interval may show;
+    `confidence` of that interval; `min_samples` below which nothing is judged."""
+
+    max_drop: NonNegativeFloat = 1.0
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    min_samples: PositiveInt = 100
+
+
+class Recipe(Spec):
+    """The whole file. `rewrite`: tables with `use = NAME` and the options of that rewrite, applied in order."""
+
+    model: ModelTable = ModelTable()
+    data: DataTable = DataTable()
+    calibrate: CalibrateTable = CalibrateTable()
+    rewrite: tuple[dict[str, Any], ...] = ()
+    heal: HealOptions = HealOptions()
+    precision: PrecisionTable = PrecisionTable()
+    gate: GateTable = GateTable()
+
+
+def builtin() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(source: str, settings: Sequence[str] = ()) -> Recipe:
+    """Read a built-in recipe or a TOML file, with `table.key=value` settings put over it.
+
+    Raises InputError that names the file or setting, the key, what was given, what is allowed and the nearest name.
+    """
+    path = FOLDER / f"{source}.toml"
+    if not path.is_file():
+        path = Path(source)
+        if path.suffix != ".toml":
+            raise InputError(f"{unknown('recipe', source, builtin())}; a file must end in .toml")
+    table = _read(path)
+    for setting in settings:
+        _put(table, setting)
+    return parse(table, str(path) if path.parent != FOLDER else f"recipe {source!r}")
+
+
+def parse(table: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from a parsed table; `where` is named in the errors. Rewrites are checked when the graph is built."""
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first_cause(error)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no valid TOML: {error}") from error
+
+
+def _put(table: dict[str, Any], setting: str) -> None:
+    """Put `heal.steps=200` into the table; the value is TOML, or a plain string where it is none."""
+    key, separator, text = setting.partition("=")
+    parts = key.strip().split(".")
+    if not separator or len(parts) != 2:
+        raise InputError(f"--set {setting!r}: expected table.key=value, such as heal.steps=200")
+    if parts[0] not in Recipe.model_fields or parts[0] == "rewrite":
+        raise InputError(f"--set {setting!r}: {unknown('table', parts[0], set(Recipe.model_fields) - {'rewrite'})}")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table.setdefault(parts[0], {})[parts[1]] = value
+
+
+def _first_cause(error: ValidationError) -> str:
+    cause = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in cause["loc"])
+    if cause["type"] == "extra_forbidden":
+        fields = _fields_at(cause["loc"][:-1])
+        return unknown("key", cause["loc"][-1], fields) + (f" in [{place.rpartition('.')[0]}]" if "." in place else "")
+    message = str(cause["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message} (given: {cause['input']!r})"
+
+
+def _fields_at(place: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the table at this place of a recipe."""
+    model: type[BaseModel] = Recipe
+    for part in place:
+        annotation = model.model_fields[str(part)].annotation
+        model = annotation if isinstance(annotation, type) else get_args(annotation)[0]
+    return list(model.model_fields)

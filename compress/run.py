@@ -1,0 +1,135 @@
+"""python -m compress.run: the whole way from a trained model to a gated bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from targets.errors import GateFailed, InputError, run_cli
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a value of the recipe, such as heal.steps=200.")
+]
+
+
+def main(
+    target: Annotated[str, typer.Option(help="Device to build for; see `python -m targets list`.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="zoo:NAME or a Hugging Face model folder; zoo:vit-cifar10 if not given."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Built-in recipe or a TOML file.")] = "quick",
+    data: Annotated[
+        str | None, typer.Option(help="zoo:NAME, a folder with one folder per class, a .zip of one, or a .npz.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where bundle/ and report/ go.")] = Path("out"),
+    settings: Settings = None,
+    max_drop: Annotated[float | None, typer.Option(help="Gate: largest drop in points of the task's metric.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the graph and what is cached; run nothing.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each stage does and why; run nothing.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Use nothing from earlier runs, keep nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Standard output is one JSON object.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+) -> int:
+    """Shrink, heal, export, verify and bundle a trained transformer.
+
+    Exit codes: 0 fine, 1 the gate failed (the bundle is marked so), 2 wrong usage or input, 3 something is missing.
+    """
+    from compress.pipeline import Runner
+    from compress.pipeline.log import JsonLog
+    from compress.pipeline.view import view
+    from compress.stages.graph import build_graph
+    from compress.stages.outcome import deliver
+
+    overrides = list(settings or [])
+    overrides += [f"model.source={json.dumps(model)}"] if model is not None else []
+    overrides += [f"data.source={json.dumps(data)}"] if data is not None else []
+    overrides += [f"gate.max_drop={max_drop}"] if max_drop is not None else []
+    with _cache(no_cache) as cache:
+        job = _job(target, recipe, overrides, seed, cache.root)
+        graph = build_graph(job)
+        stream = sys.stderr if as_json else sys.stdout
+        if dry_run or explain:
+            return _show_plan(Runner(graph, cache, seed=seed), explain, as_json)
+        _check_writable(out)
+        artifacts = Runner(graph, cache, [view(stream), JsonLog(out / "log.jsonl")], seed=seed).run()
+        outcome = deliver(artifacts, out)
+    print(json.dumps(asdict(outcome)) if as_json else outcome.text())
+    if outcome.verdict != "pass":
+        raise GateFailed(f"the gate did not pass: {outcome.reason}")
+    return 0
+
+
+def _job(target: str, recipe: str, overrides: list[str], seed: int, cache_root: Path) -> Any:
+    import targets
+    from compress.recipe import load
+    from compress.stages.graph import Job
+
+    name = Path(recipe).stem if recipe.endswith(".toml") else recipe
+    return Job(load(recipe, overrides), name, targets.load(target), seed, cache_root / "digests.json")
+
+
+@contextmanager
+def _cache(throw_away: bool) -> Iterator[Any]:
+    from compress.pipeline import Cache
+
+    if not throw_away:
+        yield Cache()
+        return
+    with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+        yield Cache(Path(folder))
+
+
+def _check_writable(out: Path) -> None:
+    """Say so before an hour of work if the result cannot be put where it should go."""
+    from runtime.files import write_atomic
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
+    probe = out / ".edgepress"
+    write_atomic(probe, b"")
+    probe.unlink()
+
+
+def _show_plan(runner: Any, explain: bool, as_json: bool) -> int:
+    rows = runner.plan()
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows]))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "state", "does", *(["why"] if explain else []), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row.name, "cached" if row.cached else "will run", row.does, *([row.why] if explain else []))
+    Console().print(table)
+    return 0
+
+
+def _command() -> int:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    return int(app(standalone_mode=False) or 0)
+
+
+def _guarded() -> int:
+    """Usage errors of the command line are the user's: one line, exit 2."""
+    usage_error: Any = typer.BadParameter.__base__
+    try:
+        return _command()
+    except usage_error as error:
+        raise InputError(f"{error.format_message()} See --help.") from error
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+
+
+if __name__ == "__main__":
+    run_cli(_guarded)

@@ -1,0 +1,124 @@
+"""What the stages hand on, by type. Each is a folder; these classes know how to read it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.pipeline import Artifact
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from compress.model import Structure, Transformer
+    from compress.verification.drift import Drift
+    from compress.verification.predictions import Samples
+
+NOTES = "notes.json"
+
+
+@dataclass(frozen=True)
+class ModelArtifact(Artifact):
+    """A model, with what the stage that made it found out."""
+
+    def load(self) -> Transformer:
+        from compress.model import load
+
+        return load(self.path)
+
+    def structure(self) -> Structure:
+        from compress.model import Structure
+
+        return Structure.model_validate_json((self.path / "structure.json").read_bytes())
+
+    def notes(self) -> dict[str, Any]:
+        """Numbers and remarks of the stage, {} if it had none."""
+        path = self.path / NOTES
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class SourceModel(ModelArtifact):
+    """The original as it was read, with the source's own config files beside it."""
+
+    @property
+    def passengers(self) -> list[Path]:
+        """Files of the source folder that travel into the bundle (config.json, processor)."""
+        return sorted((self.path / "source").glob("*.json"))
+
+
+@dataclass(frozen=True)
+class CalibrationSet(Artifact):
+    """Which healing samples are for what: `fit` for closed forms and quantizers, `held_out` to watch drift."""
+
+    def indices(self, use: str) -> np.ndarray:
+        import numpy as np
+
+        return np.array(json.loads((self.path / "calibration.json").read_text())[use], np.int64)
+
+    def layers(self) -> list[dict[str, float]]:
+        """Per layer of the original: what calibration measured."""
+        return list(json.loads((self.path / "calibration.json").read_text())["layers"])
+
+
+@dataclass(frozen=True)
+class OnnxModel(Artifact):
+    """An exported fp32 graph."""
+
+    @property
+    def file(self) -> Path:
+        return self.path / "model.onnx"
+
+
+@dataclass(frozen=True)
+class ShippedModels(Artifact):
+    """The files that ship, in the order in which a device should try them."""
+
+    def entries(self) -> list[dict[str, Any]]:
+        """path, runtime, precision, note and bytes of each."""
+        return list(json.loads((self.path / "models.json").read_text()))
+
+
+@dataclass(frozen=True)
+class Answers(Artifact):
+    """Predictions on the evaluation samples, one file per model."""
+
+    def has(self, name: str) -> bool:
+        """Whether this model file was asked."""
+        return (self.path / f"{name}.npz").is_file()
+
+    def load(self, name: str = "model.onnx") -> Samples:
+        from compress.verification.predictions import load
+
+        return load(self.path / f"{name}.npz")
+
+
+@dataclass(frozen=True)
+class Comparison(Artifact):
+    """Drift of every shipped file from the original."""
+
+    def drifts(self) -> dict[str, Drift]:
+        """By model file."""
+        from compress.verification.drift import Drift
+
+        return {path.stem: Drift.from_json(path.read_text()) for path in sorted(self.path.glob("*.json"))}
+
+
+@dataclass(frozen=True)
+class Timing(Artifact):
+    """Latencies measured on this machine."""
+
+    def load(self) -> dict[str, Any]:
+        return dict(json.loads((self.path / "timing.json").read_text()))
+
+
+@dataclass(frozen=True)
+class BundleArtifact(Artifact):
+    """The bundle, complete."""
+
+
+@dataclass(frozen=True)
+class ReportArtifact(Artifact):
+    """report.html, .md, .json and junit.xml, with timings."""

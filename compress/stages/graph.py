@@ -1,0 +1,365 @@
+"""The graph of a run: which stages a recipe, a target and the user's data make, and how they hang together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress import zoo
+from compress.pipeline import Graph, Stage
+from compress.pipeline.tree import digest_tree
+from compress.recipe import Recipe
+from compress.stages import answers, bundle, calibrate, export, heal, precision, report, rewrite, source, timing, verify
+from compress.stages.artifacts import (
+    Answers,
+    BundleArtifact,
+    CalibrationSet,
+    Comparison,
+    ModelArtifact,
+    OnnxModel,
+    ReportArtifact,
+    ShippedModels,
+    SourceModel,
+    Timing,
+)
+from runtime.power import cpu_name
+from targets.errors import InputError
+from targets.spec import Target
+
+_MODEL_CODE = ("compress.model", "compress.spec")
+_DATA_CODE = ("compress.data", "compress.stages.samples", "runtime.image", "runtime.resample", "runtime.png")
+_DATA_LIBRARIES = ("numpy", "pillow")
+_EXPORT_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
+#: Highest opset that is ever asked for: what every listed device reads, and where Gelu is one node.
+_OPSET = 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for. `recipe_name` is for the report."""
+
+    recipe: Recipe
+    recipe_name: str
+    target: Target
+    seed: int
+    memo: Path
+
+    @property
+    def model_folder(self) -> Path:
+        return zoo.locate(self.recipe.model.source)
+
+    @property
+    def data_source(self) -> str:
+        """The data spec. Raises InputError if none was given and the model brings none."""
+        given = self.recipe.data.source or zoo.data_of(self.recipe.model.source)
+        if given is None:
+            raise InputError(f"the model {self.recipe.model.source} brings no data of its own; give some with --data")
+        return given
+
+    @property
+    def mode(self) -> str:
+        """The precision that ships. Raises InputError if the target has no such precision."""
+        mode = self.recipe.precision.mode or self.target.default_precision
+        if mode not in self.target.precisions:
+            raise InputError(f"target {self.target.name} has no {mode}; it takes {', '.join(self.target.precisions)}")
+        return mode
+
+
+def build_graph(job: Job) -> Graph:
+    """All stages of a run, in the order in which they are shown. Raises InputError for what can be seen to be wrong
+    before anything runs: a missing model, data that cannot be opened, a rewrite that does not exist."""
+    builder = _Builder(job)
+    return Graph(builder.stages())
+
+
+class _Builder:
+    def __init__(self, job: Job) -> None:
+        from compress.data import load
+
+        self.job = job
+        recipe = job.recipe
+        data: dict[str, Any] = {
+            "source": job.data_source,
+            "limit": recipe.data.limit,
+            "skip_corrupt": recipe.data.skip_corrupt,
+            "seed": job.seed,
+        }
+        self.data = {"data": data}
+        if not job.model_folder.is_dir():
+            raise InputError(f"no such model folder: {job.model_folder}")
+        self.model_digest = {"model": digest_tree(job.model_folder, job.memo)}
+        digests = {
+            part: load(data["source"], part=part, seed=job.seed).digest(job.memo) for part in ("evaluation", "healing")
+        }
+        self.evaluation_digest = {"evaluation": digests["evaluation"]}
+        self.healing_digest = {"healing": digests["healing"]}
+        self.opset = {"opset": min(_OPSET, min(row.max_opset for row in job.target.software))}
+
+    def stages(self) -> list[Stage]:
+        changes = self._changes()
+        model = changes[-1].name if changes else "source"
+        return [self._source(), *self._baseline(), self._calibrate(), *changes, *self._shipping(model)]
+
+    def _source(self) -> Stage:
+        return Stage(
+            name="source",
+            does=f"reads {self.job.recipe.model.source} into the canonical transformer",
+            why="every rewrite works on one form, whatever family the checkpoint is of",
+            inputs={},
+            consumes={},
+            produces=SourceModel,
+            run=source.read_source,
+            options={"path": str(self.job.model_folder)},
+            sources=self.model_digest,
+            code=(*_MODEL_CODE, "compress.families", "compress.data.processor"),
+            libraries=("torch", "safetensors"),
+        )
+
+    def _baseline(self) -> list[Stage]:
+        return [
+            Stage(
+                name="baseline-export",
+                does="exports the original, unchanged, to ONNX",
+                why="size, speed and accuracy are compared with what you have today",
+                inputs={"original": "source"},
+                consumes={"original": SourceModel},
+                produces=OnnxModel,
+                run=export.export_plain,
+                options=self.opset,
+                code=(*_MODEL_CODE, "export"),
+                libraries=_EXPORT_LIBRARIES,
+            ),
+            Stage(
+                name="baseline",
+                does="asks the original about every evaluation sample",
+                why="drift is measured sample by sample against these answers",
+                inputs={"original": "source", "model": "baseline-export"},
+                consumes={"original": SourceModel, "model": OnnxModel},
+                produces=Answers,
+                run=answers.answer_original,
+                options=self.data,
+                sources=self.evaluation_digest,
+                code=(*_DATA_CODE, "compress.verification.predictions", "runtime.ort"),
+                libraries=("onnxruntime", *_DATA_LIBRARIES),
+            ),
+            Stage(
+                name="baseline-int8",
+                does="quantizes the original to int8, dynamic and static",
+                why="the rewritten model has to beat what quantization alone gives",
+                inputs={"original": "source", "calibration": "calibrate", "model": "baseline-export"},
+                consumes={"original": SourceModel, "calibration": CalibrationSet, "model": OnnxModel},
+                produces=ShippedModels,
+                run=precision.quantize_original,
+                options=self.data,
+                sources=self.healing_digest,
+                code=(*_DATA_CODE, "export"),
+                libraries=("onnx", "onnxruntime", *_DATA_LIBRARIES),
+            ),
+        ]
+
+    def _calibrate(self) -> Stage:
+        table = self.job.recipe.calibrate
+        return Stage(
+            name="calibrate",
+            does=f"chooses {table.samples} samples for fits, {table.held_out} to watch drift, and measures the layers",
+            why="closed-form rewrites and the quantizer are fitted on your data, never on evaluation samples",
+            inputs={"original": "source"},
+            consumes={"original": SourceModel},
+            produces=CalibrationSet,
+            run=calibrate.calibrate,
+            options={**self.data, "samples": table.samples, "held_out": table.held_out},
+            sources=self.healing_digest,
+            code=(*_MODEL_CODE, *_DATA_CODE, "compress.rewrites.calibration", "compress.rewrites.drop_blocks"),
+            libraries=("torch", *_DATA_LIBRARIES),
+        )
+
+    def _changes(self) -> list[Stage]:
+        from compress.rewrites import parse_options
+
+        stages: list[Stage] = []
+        before = "source"
+        for index, table in enumerate(self.job.recipe.rewrite, start=1):
+            method, _ = parse_options(table)
+            settings = ", ".join(f"{key} {value}" for key, value in table.items() if key != "use")
+            stages.append(
+                Stage(
+                    name=f"rewrite-{index}-{method.name}",
+                    does=f"{method.name}{f' ({settings})' if settings else ''}: {method.summary}",
+                    why="exact, which is asserted" if method.exact else "smaller or faster; healing wins accuracy back",
+                    inputs={"original": "source", "calibration": "calibrate", "model": before},
+                    consumes={"original": SourceModel, "calibration": CalibrationSet, "model": ModelArtifact},
+                    produces=ModelArtifact,
+                    run=rewrite.apply_rewrite,
+                    options={**self.data, "rewrite": table},
+                    sources=self.healing_digest,
+                    code=(*_MODEL_CODE, *_DATA_CODE, "compress.rewrites", "compress.heal.losses"),
+                    libraries=("torch", *_DATA_LIBRARIES),
+                )
+            )
+            before = stages[-1].name
+        return [*stages, self._heal(before)] if stages else []
+
+    def _heal(self, before: str) -> Stage:
+        options = self.job.recipe.heal
+        length = options.transfer_steps + options.steps
+        return Stage(
+            name="heal",
+            does=f"distils the original into the rewritten model, {length} steps of {options.batch_size} samples",
+            why="the rewrites were fitted layer by layer; training end to end wins back what they lost together",
+            inputs={"original": "source", "calibration": "calibrate", "model": before},
+            consumes={"original": SourceModel, "calibration": CalibrationSet, "model": ModelArtifact},
+            produces=ModelArtifact,
+            run=heal.run_heal,
+            options={**self.data, "heal": options.model_dump(mode="json")},
+            sources=self.healing_digest,
+            code=(*_MODEL_CODE, *_DATA_CODE, "compress.heal", "compress.stages.rewrite"),
+            libraries=("torch", "accelerate", *_DATA_LIBRARIES),
+        )
+
+    def _shipping(self, model: str) -> list[Stage]:
+        job, gate = self.job, self.job.recipe.gate
+        accelerated = "tensorrt" in job.target.runtimes
+        threads = os.cpu_count() or 1
+        labels = {"target": job.target.name, "recipe": job.recipe_name, "model": job.recipe.model.source}
+        return [
+            Stage(
+                name="export",
+                does=f"exports the model to ONNX, opset {self.opset['opset']}, and compares it with torch",
+                why="the device runs a graph; its numbers must be the model's",
+                inputs={"original": "source", "calibration": "calibrate", "model": model},
+                consumes={"original": SourceModel, "calibration": CalibrationSet, "model": ModelArtifact},
+                produces=OnnxModel,
+                run=export.export_model,
+                options={**self.opset, **self.data},
+                sources=self.healing_digest,
+                code=(*_MODEL_CODE, *_DATA_CODE, "compress.rewrites", "export"),
+                libraries=_EXPORT_LIBRARIES,
+            ),
+            Stage(
+                name="precision",
+                does=f"writes the files that ship, in {job.mode}",
+                why="fewer bytes and faster products" if job.mode != "fp32" else "fp32 was asked for",
+                inputs={"original": "source", "calibration": "calibrate", "model": "export"},
+                consumes={"original": SourceModel, "calibration": CalibrationSet, "model": OnnxModel},
+                produces=ShippedModels,
+                run=precision.write_shipped,
+                options={**self.data, "mode": job.mode, "accelerated": accelerated},
+                sources=self.healing_digest,
+                code=(*_DATA_CODE, "export"),
+                libraries=("onnx", "onnxruntime", *_DATA_LIBRARIES),
+            ),
+            Stage(
+                name="predict",
+                does="asks every file that ships about every evaluation sample",
+                why="what is gated is what ships, bit for bit",
+                inputs={"original": "source", "models": "precision"},
+                consumes={"original": SourceModel, "models": ShippedModels},
+                produces=Answers,
+                run=answers.answer_shipped,
+                options=self.data,
+                sources=self.evaluation_digest,
+                code=(*_DATA_CODE, "compress.verification.predictions", "runtime.ort"),
+                libraries=("onnxruntime", *_DATA_LIBRARIES),
+            ),
+            Stage(
+                name="predict-int8",
+                does="asks the original's dynamic int8 about every evaluation sample",
+                why="so that the comparison shows what quantization alone costs",
+                inputs={"original": "source", "models": "baseline-int8"},
+                consumes={"original": SourceModel, "models": ShippedModels},
+                produces=Answers,
+                run=answers.answer_dynamic,
+                options=self.data,
+                sources=self.evaluation_digest,
+                code=(*_DATA_CODE, "compress.verification.predictions", "runtime.ort"),
+                libraries=("onnxruntime", *_DATA_LIBRARIES),
+            ),
+            Stage(
+                name="verify",
+                does=f"gate: at most {gate.max_drop:g} points lost, at {100 * gate.confidence:g} % confidence",
+                why="fails closed: too few samples, NaN or an error never pass",
+                inputs={"reference": "baseline", "candidates": "predict", "models": "precision"},
+                consumes={"reference": Answers, "candidates": Answers, "models": ShippedModels},
+                produces=Comparison,
+                run=verify.verify,
+                options={"gate": gate.model_dump(mode="json"), "task": "image-classification"},
+                code=("compress.verification",),
+                libraries=("numpy", "scipy", "pydantic"),
+            ),
+            Stage(
+                name="timing",
+                does=f"times original and shipped files on this machine, {threads} threads, alternating",
+                why="ratios from one run, each model in a process of its own",
+                inputs={"original": "baseline-export", "original_int8": "baseline-int8", "shipped": "precision"},
+                consumes={"original": OnnxModel, "original_int8": ShippedModels, "shipped": ShippedModels},
+                produces=Timing,
+                run=timing.time_models,
+                options={"threads": threads, "machine": cpu_name()},
+                code=("runtime.compare", "runtime.bench", "runtime.ort"),
+                libraries=("onnxruntime",),
+            ),
+            Stage(
+                name="bundle",
+                does="puts everything that the device needs into one folder, with hashes and golden samples",
+                why="the device runs it with numpy and onnxruntime alone, and notices a damaged file",
+                inputs={
+                    "original": "source",
+                    "original_onnx": "baseline-export",
+                    "models": "precision",
+                    "comparison": "verify",
+                    "calibration": "calibrate",
+                    "model": model,
+                },
+                consumes={
+                    "original": SourceModel,
+                    "original_onnx": OnnxModel,
+                    "models": ShippedModels,
+                    "comparison": Comparison,
+                    "calibration": CalibrationSet,
+                    "model": ModelArtifact,
+                },
+                produces=BundleArtifact,
+                run=bundle.write,
+                options={**self.data, **labels},
+                sources=self.evaluation_digest,
+                code=(*_DATA_CODE, "export.bundle", "compress.verification", "compress.stages.report"),
+                libraries=("numpy", "onnxruntime", "edgepress"),
+            ),
+            Stage(
+                name="report",
+                does="writes report.html, report.md, report.json and junit.xml",
+                why="people read the page, CI reads the rest",
+                inputs={
+                    "original": "source",
+                    "original_onnx": "baseline-export",
+                    "original_int8": "baseline-int8",
+                    "answers_int8": "predict-int8",
+                    "reference": "baseline",
+                    "models": "precision",
+                    "comparison": "verify",
+                    "timing": "timing",
+                    "model": model,
+                    **{f"change_{index}": stage.name for index, stage in enumerate(self._changes())},
+                },
+                consumes={
+                    "original": SourceModel,
+                    "original_onnx": OnnxModel,
+                    "original_int8": ShippedModels,
+                    "answers_int8": Answers,
+                    "reference": Answers,
+                    "models": ShippedModels,
+                    "comparison": Comparison,
+                    "timing": Timing,
+                    "model": ModelArtifact,
+                    **{f"change_{index}": ModelArtifact for index, _ in enumerate(self._changes())},
+                },
+                produces=ReportArtifact,
+                run=report.write,
+                options={**self.data, **labels, "changes": [stage.name for stage in self._changes()]},
+                sources=self.evaluation_digest,
+                code=(*_DATA_CODE, "compress.verification"),
+                libraries=("edgepress",),
+            ),
+        ]

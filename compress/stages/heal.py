@@ -1,0 +1,52 @@
+"""heal: distil the original into the rewritten model."""
+
+from __future__ import annotations
+
+from compress.pipeline import StageContext
+from compress.stages.artifacts import CalibrationSet, ModelArtifact, SourceModel
+from compress.stages.rewrite import drift_from, sizes, write_notes
+from compress.stages.samples import healing, tensor_batches
+
+
+def run_heal(context: StageContext, original: SourceModel, calibration: CalibrationSet, model: ModelArtifact) -> None:
+    """Options: `heal` (see `HealOptions`), `data`. Goes on from its last checkpoint after a kill."""
+    import numpy as np
+    import torch
+    from accelerate import Accelerator
+
+    from compress.heal import HealOptions, ImageFeed, heal
+    from compress.model import save
+
+    torch.manual_seed(context.seed)
+    options = HealOptions.model_validate(context.options["heal"])
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    teacher, student = original.load(), model.load()
+    dataset = healing(context.options["data"], teacher.structure)
+    held_out = calibration.indices("held_out")
+    rest = np.setdiff1d(np.arange(len(dataset)), held_out)
+
+    def feed(indices: np.ndarray) -> ImageFeed:
+        return ImageFeed(
+            dataset.subset(indices),
+            teacher.structure.preprocessing,
+            context.seed,
+            accelerator.device,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+
+    context.log(f"healing on {len(rest):,} samples, {accelerator.device.type}")
+    healed = heal(student, teacher, feed(rest), feed(held_out), options, accelerator, context.work, context.progress)
+    save(healed.model, context.folder)
+    measured = drift_from(teacher, healed.model, tensor_batches(dataset, teacher.structure, held_out))
+    context.log(f"drift (mean KL) {healed.drift_before:.4f} -> {healed.drift_after:.4f} after {healed.steps} steps")
+    write_notes(
+        context,
+        {
+            "steps": healed.steps,
+            "drift_before": healed.drift_before,
+            "drift_after": healed.drift_after,
+            **measured,
+            **sizes(student, healed.model),
+        },
+    )

@@ -1,0 +1,59 @@
+"""What a run leaves behind for the user: files in --out, and the verdict."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.pipeline import Artifact
+from compress.stages.artifacts import Comparison
+from runtime.files import explain
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`verdict`: pass, fail, error or not-run; anything but pass is a failed run. `reason`: the check that decided."""
+
+    bundle: str
+    report: str
+    verdict: str
+    reason: str
+
+    def text(self) -> str:
+        """The last lines of standard output."""
+        return f"report:  {self.report}\nbundle:  {self.bundle}\nverdict: {self.verdict} ({self.reason})"
+
+
+def deliver(artifacts: Mapping[str, Artifact], out: Path) -> Outcome:
+    """Copy bundle and report to `out`, each replaced as a whole. Raises InputError or EnvironmentLacks."""
+    for name in ("bundle", "report"):
+        _replace(artifacts[name].path, out / name)
+    verdict, reason = judge(artifacts["verify"])
+    return Outcome(str(out / "bundle"), str(out / "report" / "report.html"), verdict, reason)
+
+
+def judge(comparison: Artifact) -> tuple[str, str]:
+    """The worst status of all shipped files, and the message of the file that has it."""
+    from compress.verification.outcome import combined_status
+
+    assert isinstance(comparison, Comparison)
+    drifts = comparison.drifts()
+    verdict = combined_status([drift.status for drift in drifts.values()])
+    file = next(name for name, drift in drifts.items() if drift.status is verdict)
+    return str(verdict), f"{file}: {drifts[file].gate.message}"
+
+
+def _replace(source: Path, destination: Path) -> None:
+    """Put a copy of a folder in the place of another; at no time is there a mixture of both."""
+    try:
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as temporary:
+            fresh, old = Path(temporary, "new"), Path(temporary, "old")
+            shutil.copytree(source, fresh)
+            if destination.exists():
+                destination.replace(old)
+            fresh.replace(destination)
+    except OSError as error:
+        raise explain(error, destination) from error

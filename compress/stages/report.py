@@ -1,0 +1,190 @@
+"""report: what was done and what it cost, for people (HTML, Markdown) and for machines (JSON, JUnit, SARIF)."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.pipeline import StageContext
+from compress.stages.artifacts import (
+    Answers,
+    Comparison,
+    ModelArtifact,
+    OnnxModel,
+    ShippedModels,
+    SourceModel,
+    Timing,
+)
+from compress.stages.samples import evaluation
+from compress.stages.timing import ORIGINAL
+
+if TYPE_CHECKING:
+    from compress.verification.drift import Drift
+    from compress.verification.report_data import ReportData, StageRow, Variant
+
+#: Libraries whose versions the numbers depend on.
+LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
+
+
+def write(
+    context: StageContext,
+    original: SourceModel,
+    original_onnx: OnnxModel,
+    original_int8: ShippedModels,
+    answers_int8: Answers,
+    reference: Answers,
+    models: ShippedModels,
+    comparison: Comparison,
+    timing: Timing,
+    model: ModelArtifact,
+    **changes: ModelArtifact,
+) -> None:
+    """Options: `target`, `recipe`, `model` (names), `changes` (stage names in order), `data`."""
+    from compress.verification.report import write_report
+
+    times = timing.load()
+    data = report_data(context, original, original_onnx, models, comparison, model)
+    quantized = [
+        _variant(
+            f"original {entry['note']}",
+            original_int8.path / entry["path"],
+            metric=_top1(answers_int8, entry["path"]),
+        )
+        for entry in original_int8.entries()
+    ]
+    variants = [data.variants[0], *quantized, *data.variants[1:]]
+    timed = tuple(row.model_copy(update={"latency_ms": times["median_ms"].get(row.name)}) for row in variants)
+    ordered = [changes[f"change_{index}"] for index in range(len(changes))]
+    speeds = [
+        f"{name}: {ratio:.2f} times as fast as the original fp32, median of {len(times['rounds'])} rounds, batch 1, "
+        f"{times['threads']} threads, {times['machine']}"
+        for name, ratio in times["speedup"].items()
+        if name != ORIGINAL
+    ]
+    write_report(
+        data.model_copy(
+            update={
+                "variants": timed,
+                "stages": tuple(_stage_rows(context.options["changes"], ordered)),
+                "notes": (*data.notes, *speeds),
+            }
+        ),
+        context.folder,
+    )
+
+
+def report_data(
+    context: StageContext,
+    original: SourceModel,
+    original_onnx: OnnxModel,
+    models: ShippedModels,
+    comparison: Comparison,
+    model: ModelArtifact,
+) -> ReportData:
+    """Everything but what depends on the clock: the same run gives the same report."""
+    from compress.verification.report_data import ExtraCheck, ReportData
+
+    drifts = comparison.drifts()
+    entries = models.entries()
+    main, others = entries[0], entries[1:]
+    decided = drifts[main["path"]]
+    reference = decided.metric("top1")
+    rows = [
+        _variant(
+            ORIGINAL,
+            original_onnx.file,
+            role="reference",
+            parameters=original.load().num_parameters(),
+            metric=reference.reference if reference else None,
+        )
+    ]
+    parameters = model.load().num_parameters()
+    for entry in entries:
+        top1 = drifts[entry["path"]].metric("top1")
+        rows.append(
+            _variant(
+                entry["path"],
+                models.path / entry["path"],
+                role="candidate" if entry is main else "other",
+                parameters=parameters,
+                metric=top1.candidate if top1 else None,
+                note=f"{entry['precision']}, {entry['runtime']}: {entry['note']}",
+            )
+        )
+    checks = tuple(
+        ExtraCheck(
+            name=f"drift of {entry['path']}",
+            status=drifts[entry["path"]].status,
+            message=drifts[entry["path"]].gate.message,
+        )
+        for entry in others
+    )
+    return ReportData(
+        schema=1,
+        edgepress=version("edgepress"),
+        model=context.options["model"],
+        task=original.structure().task,
+        target=context.options["target"],
+        recipe=context.options["recipe"],
+        drift=decided,
+        checks=checks,
+        variants=tuple(rows),
+        pictures=_pictures(context, original, decided),
+        environment={
+            **{name: version(name) for name in LIBRARIES},
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+        },
+        notes=tuple(_remarks(models)),
+    )
+
+
+def _top1(answers: Answers, name: str) -> float | None:
+    """Percent right, or None for a file that was not asked."""
+    from compress.verification.metrics import top1
+    from compress.verification.predictions import Predictions
+
+    if not answers.has(name):
+        return None
+    predictions = answers.load(name)
+    assert isinstance(predictions, Predictions)
+    return top1(predictions)
+
+
+def _variant(name: str, file: Path, **fields: Any) -> Variant:
+    from compress.verification.report_data import Variant
+
+    return Variant(name=name, bytes=file.stat().st_size, **fields)
+
+
+def _remarks(models: ShippedModels) -> list[str]:
+    if any(entry["runtime"] == "tensorrt" for entry in models.entries()):
+        return [
+            "model.onnx is for TensorRT: the device builds its engine with `python -m runtime.build BUNDLE`. "
+            "Here its numbers were measured with ONNX Runtime on a CPU; no engine was run."
+        ]
+    return []
+
+
+def _stage_rows(names: list[str], changes: list[ModelArtifact]) -> list[StageRow]:
+    from compress.verification.report_data import StageRow
+
+    rows = []
+    for name, change in zip(names, changes, strict=True):
+        notes = change.notes()
+        remarks = "; ".join(notes.get("remarks", [])[-1:])
+        agreement = f"agrees with the original on {100 * notes['agreement']:.1f} % of {notes['held_out']} held-out"
+        text = f"{agreement}, mean KL {notes['kl']:.4f}, {notes['parameters']:,} parameters"
+        rows.append(StageRow(name=name, status="done", note=f"{text}. {remarks}" if remarks else text))
+    return rows
+
+
+def _pictures(context: StageContext, original: SourceModel, drift: Drift) -> dict[int, str]:
+    """The images whose answers changed most."""
+    from compress.verification.report import picture
+
+    dataset = evaluation(context.options["data"], original.structure())
+    indices = [example.index for example in drift.changed]
+    return dict(zip(indices, map(picture, dataset.raw(indices)), strict=True))

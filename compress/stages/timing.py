@@ -1,0 +1,31 @@
+"""timing: latency of the original and of what ships, each in a process of its own, in alternating rounds."""
+
+from __future__ import annotations
+
+import json
+
+from compress.pipeline import StageContext
+from compress.stages.artifacts import OnnxModel, ShippedModels
+from runtime.files import write_atomic
+
+#: Rounds and seconds per model and round. Medians of per-round ratios are reported, so rounds matter more.
+ROUNDS, SECONDS = 5, 1.0
+ORIGINAL = "original fp32"
+
+
+def time_models(
+    context: StageContext, original: OnnxModel, original_int8: ShippedModels, shipped: ShippedModels
+) -> None:
+    """Options: `threads`, `machine` (so that another machine measures anew)."""
+    from runtime.compare import time_alternating
+
+    files = {ORIGINAL: original.file}
+    files |= {f"original {entry['note']}": original_int8.path / entry["path"] for entry in original_int8.entries()}
+    files |= {entry["path"]: shipped.path / entry["path"] for entry in shipped.entries()}
+    context.progress(0, 1, f"{len(files)} models, {ROUNDS} rounds of {SECONDS:g} s each")
+    result = time_alternating(files, rounds=ROUNDS, seconds=SECONDS, threads=context.options["threads"])
+    result["machine"] = context.options["machine"]
+    write_atomic(context.folder / "timing.json", (json.dumps(result, indent=1) + "\n").encode())
+    for name, speedup in result["speedup"].items():
+        context.log(f"{name}: {result['median_ms'][name]:.2f} ms, {speedup:.2f} times as fast as the original")
+    context.progress(1, 1)

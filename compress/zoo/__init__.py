@@ -1,0 +1,27 @@
+"""Trained models that come with the package, each a folder with a card (README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.spec import unknown
+from targets.errors import InputError
+
+FOLDER = Path(__file__).parent
+#: Zoo model -> the zoo data that it is measured on.
+DATA = {"vit-cifar10": "zoo:cifar10-test", "vit-mnist": "zoo:mnist-test"}
+
+
+def locate(source: str) -> Path:
+    """The folder of a model given as `zoo:NAME` or as a path. Raises InputError for an unknown name."""
+    if not source.startswith("zoo:"):
+        return Path(source).expanduser()
+    name = source.removeprefix("zoo:")
+    if name not in DATA:
+        raise InputError(unknown("zoo model", name, DATA))
+    return FOLDER / name
+
+
+def data_of(source: str) -> str | None:
+    """The data spec that a zoo model is measured on; None for a folder of the user's."""
+    return DATA.get(source.removeprefix("zoo:")) if source.startswith("zoo:") else None
