@@ -82,7 +82,7 @@ def _unpacked(source: Path, root: Path) -> Bundle:
                 raise
             return _verified(source, root)  # another process was faster
         return Bundle(source, root, bundle.manifest)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(f"{source}: damaged zip: {error}; copy it again") from error
     except OSError as error:
         raise explain(error, root) from error
@@ -100,6 +100,8 @@ def _extract(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
             )
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise InputError(f"{source}: {name!r} is a symbolic link; pack the file itself")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"{source}: {name!r} is compressed by an unusual method; pack it again with deflate")
         if name in entries:
             raise InputError(f"{source}: holds {name!r} twice; pack it again")
         entries[name] = entry

@@ -57,7 +57,7 @@ def build_engine(
     parser = trt.module.OnnxParser(network, log)
     if not parser.parse_from_file(str(onnx)):
         problems = [parser.get_error(index).desc() for index in range(parser.num_errors)] or ["no reason given"]
-        raise InputError(f"{onnx}: {trt.label} cannot parse it: {problems[0].strip().splitlines()[0]}")
+        raise InputError(f"{onnx}: {trt.label} cannot parse it: {' '.join(problems[0].split())}")
     types, quantize = _layer_types(trt, network)
     _check_precision(onnx, precision, types, quantize)
     config = builder.create_builder_config()

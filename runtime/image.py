@@ -6,6 +6,7 @@ Shape suffixes: B batch, H height, W width, C channels.
 from __future__ import annotations
 
 import importlib.util
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from targets.strict import read
 if TYPE_CHECKING:
     import numpy as np
 
+_SLICE = 1 << 22  # most pixels normalised at once: bounds the memory of their indices
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -118,8 +120,11 @@ def prepare(images: np.ndarray | Sequence[np.ndarray], preprocessing: Mapping[st
     table_VC = (np.arange(256.0)[:, None] * spec.rescale - np.array(spec.mean)) / np.array(spec.std)
     table_CV = table_VC.T.astype(np.float32)
     out = np.empty((len(pixels_BHWC), spec.channels, *spec.size), np.float32)
-    for channel in range(spec.channels):  # 256 possible values per channel: look the arithmetic up
-        table_CV[channel].take(pixels_BHWC[..., channel], out=out[:, channel])
+    some = max(1, _SLICE // (spec.size[0] * spec.size[1]))
+    for start in range(0, len(out), some):
+        for channel in range(spec.channels):  # 256 possible values per channel: look the arithmetic up
+            piece = pixels_BHWC[start : start + some, ..., channel]
+            out[start : start + some, channel] = table_CV[channel][piece]
     return out
 
 
@@ -186,8 +191,8 @@ def _read_npy(path: Path) -> np.ndarray:
 
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a lying header cannot take memory
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable .npy array: {error}") from error
+    except (ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:
+        raise InputError(f"{path}: not a readable .npy array: {' '.join(str(error).split())}") from error
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if array.dtype != np.uint8 or not fits or not array.size:
         shape = list(array.shape)

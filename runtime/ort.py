@@ -50,8 +50,8 @@ def provider_named(name: str) -> str:
 
 
 def offered_providers() -> list[str]:
-    """Providers that this build of ONNX Runtime has (each may still fail to load)."""
-    return list(_module().get_available_providers())
+    """Providers that this build of ONNX Runtime has (each may still fail to load); none without ONNX Runtime."""
+    return list(_module().get_available_providers()) if importlib.util.find_spec("onnxruntime") else []
 
 
 def load(path: Path, provider: str = CPU, threads: int | None = None) -> OrtModel:

@@ -66,7 +66,7 @@ def load() -> TensorRT:
         try:
             module = importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:
-            problem = problem or f"{name} is installed but does not import: {str(error).splitlines()[0]}"
+            problem = problem or f"{name} is installed but does not import: {' '.join(str(error).split())}"
             continue
         if hasattr(module, "Builder"):  # type stubs alone import as an empty package
             return TensorRT(module, "tensorrt" if name == "tensorrt" else "tensorrt_rtx", module.__version__)

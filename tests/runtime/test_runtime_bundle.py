@@ -220,6 +220,18 @@ def test_every_flipped_byte_of_a_zip_is_harmless(bundle, tmp_path):
         assert {name: (opened.root / name).read_bytes() for name in opened.manifest.files} == wanted
 
 
+def test_a_zip_with_a_name_that_is_no_text_or_of_an_unusual_method_is_refused(bundle, tmp_path):
+    data = pack(bundle, tmp_path / "b.zip").read_bytes()
+    at = data.rindex(b"PK\x01\x02")
+    (tmp_path / "c.zip").write_bytes(data[: at + 8] + b"\x00\x08" + data[at + 10 : at + 46] + b"\xff" + data[at + 47 :])
+    with pytest.raises(InputError, match="damaged zip"):
+        open_files(tmp_path / "c.zip")
+    with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("manifest.json", "{}")
+    with pytest.raises(InputError, match="pack it again with deflate"):
+        open_files(tmp_path / "d.zip")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"hello"])
 def test_what_is_neither_folder_nor_zip_is_refused(tmp_path, content):
     if content is not None:

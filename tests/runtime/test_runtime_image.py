@@ -1,5 +1,6 @@
 """Images are read, resized and prepared bit for bit as Pillow and the Hugging Face processors do it."""
 
+import contextlib
 import io
 import struct
 import subprocess
@@ -227,6 +228,11 @@ def test_npy_arrays_are_read_and_others_refused(tmp_path):
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError):
         read_image(tmp_path / "pickled.npy")
+    whole = (tmp_path / "x.npy").read_bytes()
+    for at in range(128):  # a damaged header is never more than a refusal
+        (tmp_path / "flip.npy").write_bytes(whole[:at] + bytes([whole[at] ^ 9]) + whole[at + 1 :])
+        with contextlib.suppress(InputError):
+            assert read_image(tmp_path / "flip.npy").dtype == np.uint8
     (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-4])
     with pytest.raises(InputError):
         read_image(tmp_path / "cut.npy")
