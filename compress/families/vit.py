@@ -96,7 +96,8 @@ def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor
 
     def linear(name: str, scale: str | None = None) -> tuple[Tensor, Tensor | None]:
         weight_OI = checkpoint.tensor(f"{source}{name}.weight")
-        bias_O = checkpoint.tensor(f"{source}{name}.bias") if f"{source}{name}.bias" in tensors else None
+        has_bias = f"{source}{name}.bias" in tensors
+        bias_O = checkpoint.tensor(f"{source}{name}.bias", weight_OI.shape[:1]) if has_bias else None
         if scale is None or f"{source}{scale}" not in tensors:
             return weight_OI, bias_O
         gain_O = checkpoint.tensor(f"{source}{scale}", weight_OI.shape[:1])
