@@ -181,12 +181,12 @@ def _report(
 
     def variant(role: Literal["reference", "candidate"], spec: str, side: Side | None) -> Variant:
         return Variant(
-            name=f"{role}: {spec}",
+            name=role,
             role=role,
             bytes=side.bytes if side else None,
             parameters=side.parameters if side else None,
             metric=getattr(main, role) if main else None,
-            note=f"{side.kind} on {side.runs_on}" if side else "predictions from a file",
+            note=f"{spec}: " + (f"{side.kind} on {side.runs_on}" if side else "predictions from a file"),
         )
 
     changed = [example.index for example in drift.changed]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_TICKS = 5
+LABEL_CHARACTERS = 26
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def axis(values: Sequence[float], include: Sequence[float] = (), margin: float =
     """An axis that shows all values (and those to include) with round ticks."""
     shown = [*values, *include]
     low, high = min(shown), max(shown)
-    room = (high - low) * margin if high > low else max(abs(high) * 0.1, 1e-6)
+    room = (high - low) * margin if high > low else max(abs(high) * 0.02, 1e-6)
     low, high = (low if low in include else low - room), (high if high in include and high != low else high + room)
     step = _round_step((high - low) / MAX_TICKS)
     first = math.ceil(low / step - 1e-9)
@@ -132,6 +133,7 @@ class Dot:
     y: float
     tone: str
     anchor: str
+    label_dx: float
     label_dy: float
 
 
@@ -161,13 +163,36 @@ def scatter(
         for _, x, y, _ in points
         if not any(a <= x and sign * b >= sign * y and (a, b) != (x, y) for _, a, b, _ in points)
     ]
-    dots: list[Dot] = []
-    for label, x, y, tone in sorted(points, key=lambda point: (point[2], point[1], point[0])):
-        left, up = x_axis.at(x), y_axis.at(y)
-        near = sum(abs(dot.x - left) < 30 and abs(dot.y + dot.label_dy - up) < 6 for dot in dots)
-        dots.append(Dot(label, left, up, tone, "end" if left > 60 else "start", 7.0 * near))
+    placed = [(label, x_axis.at(x), y_axis.at(y), tone) for label, x, y, tone in points]
+    taken = [(at - 3, up - 4, at + 3, up + 4) for _, at, up, _ in placed]
+    dots = []
+    for label, at, up, tone in sorted(placed, key=lambda point: (point[2], point[1], point[0])):
+        short = label if len(label) <= LABEL_CHARACTERS else label[: LABEL_CHARACTERS - 1] + "…"
+        anchor, dx, dy, box = _free_place(short, at, up, taken)
+        taken.append(box)
+        dots.append(Dot(short, at, up, tone, anchor, dx, dy))
     ordered = tuple((x_axis.at(x), y_axis.at(y)) for x, y in sorted(set(front)))
     return Scatter(x_axis, y_axis, x_label, y_label, tuple(dots), ordered)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _free_place(label: str, at: float, up: float, taken: Sequence[Box]) -> tuple[str, float, float, Box]:
+    """(anchor, dx, dy, box) of a label beside, above or below its point, where it covers no other, if there is room."""
+    width = 2.2 * len(label)
+    places = []
+    for dy in (0.0, 7.5, -7.5, 14.0, -14.0, 20.5, -20.5):
+        for anchor, dx, low in (("start", 4.0, at + 4), ("end", -4.0, at - 4 - width), ("middle", 0.0, at - width / 2)):
+            if dy == 0 and anchor == "middle":
+                continue
+            places.append((anchor, dx, dy, (low, up + dy - 3, low + width, up + dy + 3)))
+
+    def covered(box: Box) -> int:
+        return sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+
+    inside = [place for place in places if place[3][0] >= -10 and place[3][2] <= 103] or places
+    return min(inside, key=lambda place: covered(place[3]))
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,25 @@ def test_charts_place_points_in_order_and_find_the_front() -> None:
     assert scatter(points[:1], "Size", "Top-1", True) is None
 
 
+@given(st.lists(st.tuples(st.text("abc ", max_size=40), st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=4))
+def test_labels_in_a_scatter_plot_stay_within_it(points: list[tuple[str, float, float]]) -> None:
+    plot = scatter([(*point, "other") for point in points], "Size", "Top-1", True)
+    assert plot is not None
+    for dot in plot.dots:
+        width = 2.2 * len(dot.label)
+        low = dot.x + dot.label_dx - {"start": 0.0, "middle": width / 2, "end": width}[dot.anchor]
+        assert len(dot.label) <= 26 and low >= -11 and low + width <= 104
+
+
+def test_two_versions_of_equal_accuracy_have_labels_apart() -> None:
+    plot = scatter(
+        [("the reference model", 10.7, 91.0, "reference"), ("the candidate", 9.6, 91.0, "candidate")], "x", "y", True
+    )
+    assert plot is not None
+    one, other = plot.dots
+    assert abs((one.y + one.label_dy) - (other.y + other.label_dy)) >= 6 or one.anchor != other.anchor
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(None, "–"), (5, "5 B"), (1500, "1.5 kB"), (999_600, "1 MB"), (22_500_000, "22.5 MB"), (3 * 10**9, "3 GB")],
