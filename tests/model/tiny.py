@@ -68,8 +68,8 @@ def block_spec(
 def structure_of(
     *blocks: BlockSpec, hidden_size: int = HIDDEN, pools: tuple[Pool, ...] = ("cls",), **rest: Any
 ) -> Structure:
-    """These blocks in their order, each loop after the other, between 5 tokens (6 with two prefix tokens) of a 2-channel
-    image and 3 classes."""
+    """These blocks in their order, each loop after the other, between an image of two channels and three classes; 5
+    tokens, or 6 with a distillation token."""
     runs = [(index, loop) for index, block in enumerate(blocks) for loop in range(block.loops)]
     embed = PatchEmbedSpec(
         channels=2, image_size=(6, 6), patch_size=(3, 3), prefix_tokens=2 if "distillation" in pools else 1
