@@ -30,7 +30,7 @@ def _ignore(site: Site, x_BND: Tensor) -> None:
 class BlockSpec(Spec):
     """residual `pre`: x + mixer(norm(x)), then x + ffn(norm(x)); `post`: norm(x + mixer(x)), norm(x + ffn(x));
     `parallel`: x + mixer(norm(x)) + ffn(norm(x)). `loops`: how often the schedule runs the block; what differs
-    per loop (gains, biases) is indexed by the loop. A missing mixer or ffn leaves its norm and residual out.
+    per loop (gains, biases) is indexed by the loop. A missing mixer or ffn adds nothing.
     `keep_tokens`: only the first so many tokens leave the block; the others were read for the last time."""
 
     mixer: AnyMixer | None

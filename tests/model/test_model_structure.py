@@ -51,9 +51,8 @@ def test_a_looped_model_computes_what_it_computes_unrolled(order: list[tuple[int
         if name.startswith("blocks."):
             _, place, rest = name.split(".", 2)
             block, loop = order[int(place)]
-            source = (
-                f"blocks.{block}.{rest.removesuffix('.0')}.{loop}" if rest.endswith(".0") else f"blocks.{block}.{rest}"
-            )
+            own = f"{rest.removesuffix('.0')}.{loop}" if rest.endswith(".0") else rest
+            source = f"blocks.{block}.{own}"
         state[name] = looped.state_dict()[source]
     flat.load_state_dict(state)
     torch.testing.assert_close(logits(looped, images(looped)), logits(flat, images(flat)), atol=1e-12, rtol=0)
@@ -110,7 +109,7 @@ def test_a_whole_model_computes_its_equations(
     spec = block_spec()
     model = model_of(
         spec,
-        spec.replace(causal=False) if False else spec,
+        spec,
         pools=pools,
         embed=PatchEmbedSpec(
             channels=channels,
@@ -138,8 +137,7 @@ def test_a_whole_model_computes_its_equations(
             x_ND = oracle.block(spec, oracle.under(w, f"blocks.{index}"), x_ND, lambda i, j: True, 0)
         if final_norm:
             x_ND = np.array([oracle.normed(NormSpec(), oracle.under(w, "final_norm"), x_D, 0) for x_D in x_ND])
-        pooled = {"cls": x_ND[0], "mean": x_ND.mean(0), "patch-mean": x_ND[1:].mean(0), "distillation": x_ND[-1]}
-        pooled["distillation"] = x_ND[1]
+        pooled = {"cls": x_ND[0], "mean": x_ND.mean(0), "patch-mean": x_ND[1:].mean(0), "distillation": x_ND[1]}
         read = np.concatenate([pooled[pool] for pool in pools])
         expected = oracle.linear(oracle.under(w, "head.output"), read, 0)
         np.testing.assert_allclose(mine.numpy(), expected, atol=1e-9)
@@ -197,10 +195,8 @@ def test_two_parts_of_one_name_are_refused() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    assert (
-        unknown("key", "lyers", ["layers", "rank"])
-        == "unknown key 'lyers'; did you mean 'layers'? (known: layers, rank)"
-    )
+    line = "unknown key 'lyers'; did you mean 'layers'? (known: layers, rank)"
+    assert unknown("key", "lyers", ["layers", "rank"]) == line
     assert unknown("key", 3, ["layers"]) == "unknown key 3 (known: layers)"
 
 
