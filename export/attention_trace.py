@@ -219,11 +219,11 @@ def _index_maps(model: Any, candidates: list[_Candidate]) -> tuple[dict[str, np.
             return {}, shapes
 
         probe = graph.copied(model)
-        graph.keep_nodes(probe, lambda node: not set(starts) & set(node.output))
+        graph.set_nodes(probe, [node for node in probe.graph.node if not set(starts) & set(node.output)])
         del probe.graph.output[:]
         probe.graph.output.extend(declared(sorted(scale_of), {}))
         probe.graph.input.extend(declared(starts, shapes))
-        graph.drop_unused(probe.graph)
+        graph.drop_unused(probe)
         parts.write_bytes(probe.SerializeToString())
         for name in starts:
             inputs[name] = np.arange(np.prod(shapes[name]), dtype=np.float32).reshape(shapes[name])

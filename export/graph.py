@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,7 @@ def _lift_constants(model: Any) -> None:
             continue
         model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(value), node.output[0]))
     if len(kept) < len(model.graph.node):
-        del model.graph.node[:]
-        model.graph.node.extend(kept)
+        set_nodes(model, kept)
 
 
 def save(model: Any, path: Path) -> int:
@@ -88,7 +87,7 @@ def tidy(model: Any) -> None:
     for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *model.functions):
         part.doc_string = ""
         part.ClearField("metadata_props")
-    drop_unused(graph)
+    drop_unused(model)
     versions = sorted((entry.domain, entry.version) for entry in model.opset_import)
     used = {node.domain for node in graph.node} | {""}
     model.ClearField("opset_import")
@@ -97,8 +96,9 @@ def tidy(model: Any) -> None:
             model.opset_import.add(domain=domain, version=version)
 
 
-def drop_unused(graph: Any) -> None:
+def drop_unused(model: Any) -> None:
     """Remove the nodes and weights that no output depends on."""
+    graph = model.graph
     needed = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):
@@ -106,24 +106,42 @@ def drop_unused(graph: Any) -> None:
             continue
         kept.append(node)
         needed.update(names_read(node))
-    nodes = kept[::-1]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    weights = [one for one in graph.initializer if one.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(weights)
+    set_nodes(model, kept[::-1])
+    set_weights(model, [one for one in graph.initializer if one.name in needed])
 
 
-def copied(model: Any) -> Any:
-    """A model of its own."""
-    return type(model).FromString(model.SerializeToString())
+def copied(message: Any) -> Any:
+    """A protobuf message (model, node, weight) of its own."""
+    return type(message).FromString(message.SerializeToString())
 
 
-def keep_nodes(model: Any, wanted: Callable[[Any], bool]) -> None:
-    """Drop the other nodes."""
-    kept = [node for node in model.graph.node if wanted(node)]
+def set_nodes(model: Any, nodes: Iterable[Any]) -> None:
+    """Replace the nodes; some of the new ones may be old ones."""
+    copies = [copied(node) for node in nodes]
     del model.graph.node[:]
-    model.graph.node.extend(kept)
+    model.graph.node.extend(copies)
+
+
+def set_weights(model: Any, weights: Iterable[Any]) -> None:
+    """Replace the initialisers; some of the new ones may be old ones."""
+    copies = [copied(one) for one in weights]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(copies)
+
+
+def fold_transposes(model: Any) -> None:
+    """Store the transpose of a weight where the graph computes it (a tied output layer), so it is a constant again."""
+    from onnx import numpy_helper
+
+    stored = weights(model)
+    kept = []
+    for node in model.graph.node:
+        if node.op_type != "Transpose" or node.input[0] not in stored:
+            kept.append(node)
+            continue
+        array = stored[node.input[0]].transpose(attribute(node, "perm"))
+        model.graph.initializer.append(numpy_helper.from_array(array.copy(), node.output[0]))
+    set_nodes(model, kept)
 
 
 def names_read(node: Any) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Each weight stored once, under the name it has in the torch module.
 
-torch's exporter stores the transpose of a linear layer's weight anew for each use, which doubles a looped model and
-gives weights names such as `val_13`. Equal weights become one; a transposed copy of a stored weight becomes a
-Transpose node, which the runtimes fold when they load the file.
+torch's exporter stores the transpose of a linear layer's weight anew for each use, or leaves the transposing to the
+runtime, and gives weights names such as `val_13`. Here linear layers read constants (inputs x outputs) and equal
+weights are one. Only where a weight is needed both ways (a tied embedding) does a Transpose node stay, which the
+runtimes fold when they load the file.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def share_weights(model: Any, parameters: Mapping[str, np.ndarray], prefix: str)
 
     `prefix` is what the exporter put before the names of the parameters.
     """
+    graph.fold_transposes(model)
     named: dict[Key, str] = {}
     for name, array in parameters.items():
         named.setdefault(key_of(array), name)
@@ -90,11 +92,9 @@ def _worth_sharing(array: np.ndarray) -> bool:
 
 
 def _keep(model: Any, kept: list[Any], renamed: Mapping[str, str]) -> None:
-    kept = [type(one).FromString(one.SerializeToString()) for one in kept]
-    for one in kept:
+    graph.set_weights(model, kept)
+    for one in model.graph.initializer:
         one.name = renamed[one.name]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
     for node in model.graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)
@@ -120,8 +120,7 @@ def _untranspose(model: Any) -> None:
             for index, read in enumerate(reader.input):
                 if read == name:
                     reader.input[index] = f"{name}/out"
-    kept = [one for one in model.graph.initializer if one.name not in gone]
-    _keep(model, kept, {one.name: one.name for one in kept})
+    graph.set_weights(model, [one for one in model.graph.initializer if one.name not in gone])
 
 
 def _feeds_products_only(model: Any, name: str) -> bool:

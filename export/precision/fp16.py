@@ -141,8 +141,7 @@ def _retype(model: Any, kept: set[str]) -> None:
                 node.output[index] = f"{name}.half"
                 nodes.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}/Cast", to=full))
                 types[name], types[f"{name}.half"] = full, half
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    graph.set_nodes(model, nodes)
     for name, new in halved.items():
         model.graph.initializer.append(_half(weights[name], new))
 

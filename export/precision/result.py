@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export import graph
+from targets.errors import InputError
+from targets.strict import nearest
 
 #: Initialisers below this are shapes, scales and biases, not weights worth a line in a report.
 WEIGHT_FROM_BYTES = 1 << 10
@@ -50,6 +52,13 @@ def describe(mode: str, source: Path, path: Path, changed: Sequence[str], kept: 
         float_weights=_float_weights(model),
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
     )
+
+
+def check_names(given: Collection[str], known: Sequence[str]) -> None:
+    """Raises InputError for a node that cannot be excluded because there is none of that name to quantise."""
+    for name in given:
+        if name not in known:
+            raise InputError(f"cannot exclude {name!r}: no such layer to quantise{nearest(name, list(known))}")
 
 
 def _float_weights(model: Any) -> dict[str, int]:

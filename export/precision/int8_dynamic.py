@@ -1,0 +1,92 @@
+"""Dynamic int8 for ONNX Runtime on a CPU: activations are quantised on the fly, so no calibration data is needed.
+
+Weights are int8 with one scale per output channel, full range; activations uint8 with one scale per call. On x86 with
+AVX2 but no VNNI that pair saturates unless the session has `session.x64quantprecision` = "1", as the runtime here sets
+it (docs/export.md has the measurements, and what the alternatives cost).
+
+Embedding tables become int8 with one scale per row.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from export import graph
+from export.precision.result import Precision, check_names, describe
+from export.precision.tables import quantise_tables
+from export.quiet import quiet
+from targets.errors import InputError
+
+#: Operators that ONNX Runtime has a dynamic int8 form of and that are worth it; a patch convolution is not.
+_OPERATORS = ("MatMul", "Attention")
+
+
+def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = ()) -> Precision:
+    """Write the int8 form of a plain file or of one from `optimise_for_cpu`. `exclude` names nodes to leave alone.
+
+    Raises InputError for an unknown node or a graph with nothing to quantise.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = graph.load(source)
+    graph.fold_transposes(model)
+    _split_gemms(model)
+    sites = [node.name for node in model.graph.node if _has_constant_weight(model, node)]
+    check_names(exclude, sites)
+    chosen = [name for name in sites if name not in exclude]
+    if not chosen:
+        raise InputError(f"{source.name} has no layer to quantise; leave the precision at fp32")
+    tables = quantise_tables(model)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        written = Path(folder, "int8.onnx")
+        quantize_dynamic(
+            model,
+            str(written),
+            op_types_to_quantize=list(_OPERATORS),
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            reduce_range=False,
+            weight_type=QuantType.QInt8,
+            extra_options={"DefaultTensorType": 1, "MatMulConstBOnly": True},
+        )
+        int8 = graph.load(written)
+    graph.save(int8, path)
+    left = {node.name for node in int8.graph.node}  # quantised nodes have other names
+    kept = sorted({*exclude, *(name for name in chosen if name in left)})
+    return describe("int8", source, path, [*tables, *(name for name in chosen if name not in left)], kept)
+
+
+def _split_gemms(model: Any) -> None:
+    """Gemm with a constant weight becomes MatMul and Add, which have an int8 kernel. The MatMul keeps the name."""
+    from onnx import helper, numpy_helper
+
+    weights = graph.weights(model)
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        weight = weights.get(node.input[1]) if node.op_type == "Gemm" else None
+        factors = {graph.attribute(node, "alpha", 1.0), graph.attribute(node, "beta", 1.0)}
+        if weight is None or factors != {1.0} or graph.attribute(node, "transA", 0):
+            nodes.append(node)
+            continue
+        name = node.input[1]
+        if graph.attribute(node, "transB", 0):
+            name = f"{name}.T"
+            if name not in weights:
+                weights[name] = weight.T.copy()
+                model.graph.initializer.append(numpy_helper.from_array(weights[name], name))
+        bias = list(node.input[2:])
+        product = f"{node.output[0]}.product" if bias else node.output[0]
+        nodes.append(helper.make_node("MatMul", [node.input[0], name], [product], name=node.name))
+        if bias:
+            nodes.append(helper.make_node("Add", [product, *bias], [node.output[0]], name=f"{node.name}/Add"))
+    graph.set_nodes(model, nodes)
+
+
+def _has_constant_weight(model: Any, node: Any) -> bool:
+    weights = {one.name for one in model.graph.initializer}
+    if node.op_type == "Attention":
+        return node.domain == graph.MICROSOFT and node.input[1] in weights
+    return not node.domain and node.op_type in _OPERATORS and node.input[1] in weights

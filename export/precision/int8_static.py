@@ -1,0 +1,121 @@
+"""Static int8 for TensorRT: Q/DQ pairs, symmetric int8 everywhere (zero points 0), one scale per output channel of a
+weight, one per activation. Standard operators only.
+
+Quantised are the operators with a constant weight: the input of each goes through QuantizeLinear/DequantizeLinear and
+its weight is stored as int8 behind a DequantizeLinear. Left in float: products of two activations (attention's
+logits and mixed values: a small part of the work, and the part that int8 hurts most), biases, norms, softmax. Outputs
+are not quantised either: each is read by an operator that does not want int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export import graph
+from export.precision.calibrate import Method, thresholds
+from export.precision.result import Precision, check_names, describe
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A node with a constant weight, and the weight's axis of output channels."""
+
+    node: Any
+    weight: str
+    axis: int
+
+
+def to_int8_static(
+    source: Path,
+    path: Path,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    method: Method = "percentile",
+    exclude: Collection[str] = (),
+) -> Precision:
+    """Write the Q/DQ form, with activation ranges from `batches` of real inputs. `exclude` names nodes to leave alone.
+
+    Raises InputError for an unknown node or method, no batch, or a graph with nothing to quantise.
+    """
+    model = graph.load(source)
+    graph.fold_transposes(model)
+    sites = _sites(model)
+    check_names(exclude, [site.node.name for site in sites])
+    chosen = [site for site in sites if site.node.name not in exclude]
+    if not chosen:
+        raise InputError(f"{source.name} has no layer to quantise; leave the precision at fp32")
+    read = sorted({site.node.input[0] for site in chosen})
+    _insert(model, chosen, thresholds(model, read, batches, method))
+    changed = [site.node.name for site in chosen]
+    graph.save(model, path)
+    return describe("int8", source, path, changed, sorted(exclude))
+
+
+def _sites(model: Any) -> list[_Site]:
+    weights = {one.name: len(one.dims) for one in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        rank = weights.get(node.input[1]) if len(node.input) > 1 else None
+        if node.domain or rank is None or node.input[0] in weights:
+            continue
+        if node.op_type == "Conv":
+            found.append(_Site(node, node.input[1], 0))
+        elif node.op_type == "MatMul" and rank == 2:
+            found.append(_Site(node, node.input[1], 1))
+        elif node.op_type == "Gemm" and not graph.attribute(node, "transA", 0):
+            found.append(_Site(node, node.input[1], 0 if graph.attribute(node, "transB", 0) else 1))
+    return found
+
+
+def _insert(model: Any, sites: list[_Site], tops: Mapping[str, float]) -> None:
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    weights = graph.weights(model)
+    stored: dict[str, np.ndarray] = {}
+    before: dict[str, list[Any]] = {}  # node name -> nodes to put in front of it
+    quantised: set[str] = set()
+
+    def constant(name: str, array: np.ndarray) -> str:
+        stored.setdefault(name, array)
+        return name
+
+    for site in sites:
+        node, x = site.node, site.node.input[0]
+        new = before.setdefault(node.name, [])
+        if x not in quantised:
+            quantised.add(x)
+            scale = np.float32(tops[x] / 127 or 1.0)
+            pair = [constant(f"{x}.scale", np.array(scale)), constant(f"{x}.zero", np.zeros((), np.int8))]
+            new.append(helper.make_node("QuantizeLinear", [x, *pair], [f"{x}.int8"], name=f"{x}/QuantizeLinear"))
+            new.append(
+                helper.make_node("DequantizeLinear", [f"{x}.int8", *pair], [f"{x}.dq"], name=f"{x}/DequantizeLinear")
+            )
+        int8, scales = quantise(weights[site.weight], site.axis)
+        names = [
+            constant(f"{site.weight}.int8", int8),
+            constant(f"{site.weight}.scale", scales),
+            constant(f"{site.weight}.zero", np.zeros(len(scales), np.int8)),
+        ]
+        out = f"{node.name}.weight"
+        new.append(helper.make_node("DequantizeLinear", names, [out], name=f"{node.name}/Dequantize", axis=site.axis))
+        node.input[0], node.input[1] = f"{x}.dq", out
+    graph.set_nodes(model, [one for node in model.graph.node for one in (*before.get(node.name, ()), node)])
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+
+
+def quantise(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric int8 in [-127, 127] with one float32 scale per index of `axis`; a channel of zeros gets scale 1."""
+    import numpy as np
+
+    others = tuple(one for one in range(weight.ndim) if one != axis)
+    scales = np.abs(weight).max(axis=others) / np.float32(127)
+    scales = np.where(scales > 0, scales, 1).astype(np.float32)
+    shape = [-1 if one == axis else 1 for one in range(weight.ndim)]
+    return np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8), scales
