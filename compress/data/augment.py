@@ -28,19 +28,20 @@ def augment(x_BCHW: Tensor, *, seed: int, step: int, flip: bool, padding: int | 
     down_B, right_B = draw.integers(-reach, reach + 1, (2, batch))
     mirror_B = draw.random(batch) < (0.5 if flip else 0.0)
 
-    rows_BH = _reflect(np.arange(height) + down_B[:, None], height)
-    columns_BW = _reflect(np.arange(width) + right_B[:, None], width)
-    columns_BW = np.where(mirror_B[:, None], columns_BW[:, ::-1], columns_BW)
-
+    # Only the draws travel to the device: a larger copy would wait until the device has done all it was given.
     device = x_BCHW.device
-    rows_BCHW = torch.as_tensor(rows_BH, device=device)[:, None, :, None]
-    columns_BCHW = torch.as_tensor(columns_BW, device=device)[:, None, None, :]
+    draws_3B1 = torch.as_tensor(np.stack([down_B, right_B, mirror_B]), device=device)[..., None]
+    rows_BH = _reflect(torch.arange(height, device=device) + draws_3B1[0], height)
+    columns_BW = _reflect(torch.arange(width, device=device) + draws_3B1[1], width)
+    columns_BW = torch.where(draws_3B1[2] > 0, columns_BW.flip(1), columns_BW)
+
+    rows_BCHW, columns_BCHW = rows_BH[:, None, :, None], columns_BW[:, None, None, :]
     batch_BCHW = torch.arange(batch, device=device)[:, None, None, None]
     channel_BCHW = torch.arange(x_BCHW.shape[1], device=device)[None, :, None, None]
     return x_BCHW[batch_BCHW, channel_BCHW, rows_BCHW, columns_BCHW]
 
 
-def _reflect(index: np.ndarray, size: int) -> np.ndarray:
+def _reflect(index: Tensor, size: int) -> Tensor:
     """Indices outside 0..size-1 mirrored back at the edges, the edge itself not repeated."""
     last = size - 1
-    return last - np.abs(last - np.abs(index))
+    return last - (last - index.abs()).abs()

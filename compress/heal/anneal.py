@@ -22,10 +22,8 @@ def set_share(model: Transformer, share: float) -> None:
 
 
 def settled(model: Transformer) -> Transformer:
-    """The model with the new parts alone."""
+    """The model with the new parts alone, as a model of its own: nothing of the training is left about it."""
     blocks = tuple(_without_old(spec) for spec in model.structure.blocks)
-    if blocks == model.structure.blocks:
-        return model
     result = Transformer(model.structure.replace(blocks=blocks)).eval()
     old = {name.replace(".values.new.", ".values."): tensor for name, tensor in model.state_dict().items()}
     result.load_state_dict({name: old[name] for name in result.state_dict()})

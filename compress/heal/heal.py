@@ -1,4 +1,7 @@
-"""Healing by distillation: module-wise transfer, then hidden states and logits. B batch, N tokens, D hidden size."""
+"""Healing by distillation: module-wise transfer, then hidden states and logits.
+
+B batch, N tokens, D hidden size, K classes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from compress.heal.anneal import is_blended, set_share, settled
 from compress.heal.checkpoint import Checkpoints
 from compress.heal.images import ImageFeed
 from compress.heal.loop import Loop
-from compress.heal.losses import changed_steps, distillation_loss, kl_divergence, relative_error, traced
+from compress.heal.losses import changed_steps, distilled, kl_divergence, relative_error, traced
 from compress.heal.options import HealOptions
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
@@ -139,16 +142,17 @@ class _Session:
         mine = list(range(len(self.student.structure.schedule))) if options.hidden else []
         theirs = [self.targets[step] for step in mine]
         trained = self.accelerator.prepare_model(self.student)
-        trace = _compiled(traced, self.accelerator)
+        ask, differ = _compiled(traced, self.accelerator), _compiled(distilled, self.accelerator)
         best: dict[str, Any] = {"drift": float("inf"), "stale": 0, "ran": 0, "state": {}}
 
         def loss(step: int) -> Tensor:
             set_share(self.student, min(1.0, step / max(1.0, options.anneal * options.steps)))
-            inputs, labels_B = self._batch(step)
+            inputs, labels_BK = self._batch(step)
             with self.accelerator.autocast():
                 with torch.no_grad():
-                    target = trace(self.teacher, inputs, theirs)
-                return distillation_loss(options, trace(trained, inputs, mine), target, labels_B)
+                    target = ask(self.teacher, inputs, theirs)
+                value: Tensor = differ(trained, inputs, mine, options, target, labels_BK)
+            return value
 
         def review(step: int) -> bool:
             fading = is_blended(self.student) and step < options.anneal * options.steps
@@ -179,7 +183,7 @@ class _Session:
         self.student.load_state_dict(best["state"])
         return int(best["ran"])
 
-    def _batch(self, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _batch(self, step: int) -> tuple[dict[str, Tensor], Tensor]:
         options = self.options
         return self.train.batch(step, options.batch_size, options.flip, options.mixup)
 

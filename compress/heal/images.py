@@ -1,13 +1,13 @@
 """Images for healing: a seeded order, augmented, the same again after a resume.
 
-S samples, B batch, C channels, Y and X height and width.
+S samples, B batch, C channels, Y and X height and width, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,16 +31,18 @@ class ImageFeed:
     rank: int = 0
     world: int = 1
 
-    def batch(self, step: int, size: int, flip: bool, mixup: bool) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Inputs of a training step and the labels (B,), which are None for mixtures."""
+    def batch(self, step: int, size: int, flip: bool, mixup: bool) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs of a training step and the shares of the classes in them (B,K): one-hot labels, mixed like images."""
         indices_B = self._order(step, size)
         draw = self.seed * self.world + self.rank
         x_BCYX = augment(self._images(indices_B), seed=draw, step=step, flip=flip)
+        labels_BK = self._labels[torch.from_numpy(indices_B).to(self.device)]
         if not mixup:
-            return {"pixel_values": x_BCYX}, torch.from_numpy(self.dataset.labels[indices_B]).to(self.device)
+            return {"pixel_values": x_BCYX}, labels_BK
         shares = np.random.default_rng((draw, step, 1)).random(len(indices_B)).astype(np.float32)
-        share_B = torch.from_numpy(shares).to(self.device)[:, None, None, None]
-        return {"pixel_values": torch.lerp(x_BCYX, x_BCYX.flip(0), share_B)}, None
+        share_B1 = torch.from_numpy(shares).to(self.device)[:, None]
+        mixed_BCYX = torch.lerp(x_BCYX, x_BCYX.flip(0), share_B1[:, :, None, None])
+        return {"pixel_values": mixed_BCYX}, torch.lerp(labels_BK, labels_BK.flip(0), share_B1)
 
     def plain(self, size: int) -> list[dict[str, Tensor]]:
         """All images once, in order, without augmentation."""
@@ -55,16 +57,19 @@ class ImageFeed:
         count = len(self.dataset)
         first = (step * self.world + self.rank) * size
         places = np.arange(first, first + size)
-        epochs = {
-            epoch: np.random.default_rng((self.seed, epoch)).permutation(count)
-            for epoch in set((places // count).tolist())
-        }
+        epochs = {epoch: _permutation(self.seed, epoch, count) for epoch in set((places // count).tolist())}
         return np.array([epochs[place // count][place % count] for place in places.tolist()], np.int64)
 
     def _images(self, indices_B: np.ndarray) -> Tensor:
         if self._held is not None:
             return self._held[torch.from_numpy(indices_B).to(self.device)]
         return self._prepared(indices_B).to(self.device)
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        """One-hot (S,K)."""
+        labels_S = torch.from_numpy(self.dataset.labels).to(self.device)
+        return torch.nn.functional.one_hot(labels_S, len(self.dataset.class_names)).float()
 
     @cached_property
     def _held(self) -> Tensor | None:
@@ -76,3 +81,8 @@ class ImageFeed:
     def _prepared(self, indices_B: np.ndarray) -> Tensor:
         parts = self.dataset.batches(self.preprocessing, batch_size=1024, indices=indices_B)
         return torch.cat([torch.from_numpy(images) for images, _ in parts])
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)

@@ -37,8 +37,9 @@ class Loop:
 
     def run(self) -> None:
         """Train. Raises InputError if the loss is no longer finite."""
+        on_gpu = self.accelerator.device.type == "cuda"  # one kernel in place of one a tensor
         optimizer = self.accelerator.prepare_optimizer(
-            torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.95), weight_decay=0.0)
+            torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=on_gpu)
         )
         for step in range(self._resume(optimizer), self.steps):
             for group in optimizer.param_groups:

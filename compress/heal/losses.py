@@ -40,16 +40,29 @@ def distillation_loss(
     options: HealOptions,
     answer: tuple[Tensor, list[Tensor]],
     target: tuple[Tensor, list[Tensor]],
-    labels_B: Tensor | None,
+    labels_BC: Tensor,
 ) -> Tensor:
-    """The loss of `HealOptions`. `answer` and `target`: logits and the hidden states to hold to each other."""
+    """The loss of `HealOptions`. `answer` and `target`: logits and the hidden states to hold to each other;
+    `labels`: the shares of the classes in each input."""
     loss = options.kl * kl_divergence(answer[0], target[0], options.temperature)
     if options.hidden:
         errors = [relative_error(mine, theirs) for mine, theirs in zip(answer[1], target[1], strict=True)]
         loss = loss + options.hidden * torch.stack(errors).mean()
-    if options.task and labels_B is not None:
-        loss = loss + options.task * F.cross_entropy(answer[0].float(), labels_B)
+    if options.task:
+        loss = loss + options.task * F.cross_entropy(answer[0].float(), labels_BC)
     return loss
+
+
+def distilled(
+    model: torch.nn.Module,
+    inputs: dict[str, Tensor],
+    steps: list[int],
+    options: HealOptions,
+    target: tuple[Tensor, list[Tensor]],
+    labels_BC: Tensor,
+) -> Tensor:
+    """The model's loss against the original's answer."""
+    return distillation_loss(options, traced(model, inputs, steps), target, labels_BC)
 
 
 def changed_steps(model: Transformer, original: Transformer, targets: list[int]) -> list[int]:

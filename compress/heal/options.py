@@ -13,8 +13,9 @@ class HealOptions(Spec):
 
     The loss of distillation is `kl` T^2 KL(original || model at temperature T) + `hidden` mean over blocks of
     MSE(hidden states) / Var(original's) + `task` cross-entropy with the labels; `mixup` trains on random mixtures of
-    two images (the original's answer to the mixture is the target; labels are then left out). `flip` mirrors
-    half of the images. `patience`: stop after so many evaluations without a lower drift on held-out images.
+    two images (the original's answer to the mixture is the target, labels are mixed alike; Zhang et al. 2018).
+    `flip` mirrors half of the images. `patience`: stop after so many evaluations without a lower drift on held-out
+    images.
     """
 
     steps: NonNegativeInt = 0
