@@ -80,6 +80,8 @@ class _Builder:
 
         self.job = job
         recipe = job.recipe
+        if not job.model_folder.is_dir():
+            raise InputError(f"no such model folder: {job.model_folder}")
         data: dict[str, Any] = {
             "source": job.data_source,
             "limit": recipe.data.limit,
@@ -87,8 +89,6 @@ class _Builder:
             "seed": job.seed,
         }
         self.data = {"data": data}
-        if not job.model_folder.is_dir():
-            raise InputError(f"no such model folder: {job.model_folder}")
         self.model_digest = {"model": digest_tree(job.model_folder, job.memo)}
         digests = {
             part: load(data["source"], part=part, seed=job.seed).digest(job.memo) for part in ("evaluation", "healing")

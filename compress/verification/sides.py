@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress import zoo
 from compress.verification.predictions import Predictions
 from targets.errors import InputError
 
@@ -53,7 +54,7 @@ def open_side(spec: str) -> Side:
 
     Raises InputError if it is none of them or damaged, EnvironmentLacks if it cannot run here.
     """
-    path = _zoo_folder(spec.removeprefix("zoo:")) if spec.startswith("zoo:") else Path(spec)
+    path = zoo.locate(spec)
     if not path.exists():
         raise InputError(f"no model at {spec}; give a bundle, a model folder, an .onnx file or an .npz of predictions")
     if path.suffix == ".onnx":
@@ -232,16 +233,6 @@ def _torch_side(name: str, path: Path, kind: str, model: Any, structure: Any) ->
         labels=tuple(structure.labels),
         parameters=model.num_parameters(),
     )
-
-
-def _zoo_folder(name: str) -> Path:
-    zoo = Path(__file__).parents[1] / "zoo"
-    models = sorted(path.parent.name for path in zoo.glob("*/config.json"))
-    if name not in models:
-        from compress.spec import unknown
-
-        raise InputError(unknown("zoo model", name, models))
-    return zoo / name
 
 
 def _config_labels(folder: Path) -> tuple[str, ...] | None:

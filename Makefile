@@ -1,0 +1,29 @@
+# make run: set everything up and run the main job on the embedded model.   make test: set up and run the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TARGET ?= jetson
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.ready-compress
+	$(BIN)/python -m compress.run --target $(TARGET)
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch comes first and pinned: the plain name resolves to a build with several GB of CUDA packages.
+$(VENV)/.ready-%: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

@@ -1,0 +1,145 @@
+"""What users get wrong: one line that says what, where and what to do, the right exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import ROOT, SMALL, compress, one_line_error
+from PIL import Image
+
+ZOO = ROOT / "compress" / "zoo"
+RUN = ["--target", "cpu", "--recipe", "identity", "--max-drop", "6", "--set", "calibrate.samples=8"]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(ZOO / "vit-mnist", folder)
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    root = tmp_path / "images"
+    with np.load(ZOO / "mnist" / "test.npz") as data:
+        for label in range(10):
+            folder = root / str(label)
+            folder.mkdir(parents=True)
+            for index in np.flatnonzero(data["labels"] == label)[:6]:
+                Image.fromarray(data["images"][index]).save(folder / f"{index}.png")
+    return root
+
+
+def refused(tmp_path: Path, *arguments: str, code: int = 2) -> str:
+    done = compress(tmp_path / "cache", *RUN, *arguments, "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "bundle").exists()
+    return one_line_error(done, code)
+
+
+def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
+    assert "nowhere" in refused(tmp_path, "--model", str(tmp_path / "nowhere"), "--data", "zoo:mnist-test")
+
+
+def test_a_resnet_folder_is_refused_with_the_known_types(tmp_path: Path, model: Path) -> None:
+    (model / "config.json").write_text(json.dumps({"model_type": "resnet", "image_size": 28}))
+    error = refused(tmp_path, "--model", str(model), "--data", "zoo:mnist-test")
+    assert "resnet" in error and "vit" in error
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "model.safetensors is damaged or truncated" in refused(
+        tmp_path, "--model", str(model), "--data", "zoo:mnist-test"
+    )
+
+
+def test_nan_weights_are_found_before_anything_is_computed(tmp_path: Path, model: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    tensors["mlp_head.1.weight"][3, 5] = np.nan
+    save_file(tensors, model / "model.safetensors")
+    error = refused(tmp_path, "--model", str(model), "--data", "zoo:mnist-test")
+    assert "mlp_head.1.weight" in error and "NaN" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('[[rewrite]]\nuse = "afine-mlp"', "affine-mlp"),
+        ('[[rewrite]]\nuse = "affine-mlp"\nlayer = "all"', "layers"),
+        ("[heal]\nstps = 3", "steps"),
+        ("[hael]\nsteps = 3", "heal"),
+        ('[gate]\nmax_drop = "much"', "max_drop"),
+    ],
+)
+def test_a_misspelt_recipe_names_the_key_and_the_nearest(tmp_path: Path, text: str, wanted: str) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(text)
+    error = refused(tmp_path, "--model", "zoo:vit-mnist", "--recipe", str(recipe))
+    assert wanted in error
+
+
+def test_a_class_count_that_differs_is_told_with_both_numbers(tmp_path: Path, images: Path) -> None:
+    shutil.rmtree(images / "9")
+    error = refused(tmp_path, "--model", "zoo:vit-mnist", "--data", str(images))
+    assert "9 classes" in error and "10" in error
+
+
+def test_an_empty_data_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused(tmp_path, "--model", "zoo:vit-mnist", "--data", str(tmp_path / "empty"))
+
+
+def test_a_folder_model_without_data_says_how_to_give_some(tmp_path: Path, model: Path) -> None:
+    assert "--data" in refused(tmp_path, "--model", str(model))
+
+
+def test_a_corrupt_image_is_named_and_counted_and_skipped_only_when_asked(tmp_path: Path, images: Path) -> None:
+    victim = sorted((images / "3").glob("*.png"))[0]
+    victim.write_bytes(victim.read_bytes()[:40])
+    error = refused(tmp_path, "--model", "zoo:vit-mnist", "--data", str(images))
+    assert victim.name in error and "1 of" in error
+    done = compress(
+        tmp_path / "cache",
+        *(*RUN, "--model", "zoo:vit-mnist", "--data", str(images), "--max-drop", "60"),
+        *("--set", "data.skip_corrupt=true", "--set", "gate.min_samples=10", "--out", str(tmp_path / "skipped")),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unwritable_place_for_the_result_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = compress(tmp_path / "cache", *SMALL, "--out", str(tmp_path / "file" / "out"))
+    assert "file" in one_line_error(done, 2)
+    assert "started" not in done.stdout
+
+
+def test_a_full_disk_ends_in_one_line_with_exit_code_three(tmp_path: Path) -> None:
+    cache = tmp_path / "tiny"
+    cache.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(cache)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        done = compress(cache, *RUN, "--model", "zoo:vit-mnist", "--out", str(tmp_path / "out"))
+        assert "no space left" in one_line_error(done, 3)
+    finally:
+        subprocess.run(["umount", str(cache)], check=True)
+
+
+def test_a_precision_that_the_target_lacks_is_refused(tmp_path: Path) -> None:
+    error = refused(tmp_path, "--model", "zoo:vit-mnist", "--set", "precision.mode=fp16")
+    assert "fp16" in error and "int8" in error
+
+
+def test_nothing_is_left_in_the_users_folder_by_a_refused_run(tmp_path: Path) -> None:
+    compress(tmp_path / "cache", "--target", "nothing", "--out", str(tmp_path / "out"), cwd=tmp_path)
+    assert sorted(os.listdir(tmp_path)) == []
