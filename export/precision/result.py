@@ -12,16 +12,13 @@ from export import graph
 from targets.errors import InputError
 from targets.strict import nearest
 
-#: Initialisers below this are shapes, scales and biases, not weights worth a line in a report.
-WEIGHT_FROM_BYTES = 1 << 10
-
 
 @dataclass(frozen=True)
 class Precision:
     """One file in one precision.
 
     `changed` names the nodes that compute in the new precision, `kept` those left in float32 on purpose or because the
-    operator has no such form; `float_weights` the weights of 1 KiB or more that are still float32, with their bytes.
+    operator has no such form; `float_weights` the matrices (and larger) that are still float32, with their bytes.
     """
 
     mode: str
@@ -62,5 +59,6 @@ def check_names(given: Collection[str], known: Sequence[str]) -> None:
 
 
 def _float_weights(model: Any) -> dict[str, int]:
+    """Vectors are biases, gains and scales: they stay float."""
     found = {name: array for name, array in graph.weights(model).items() if array.dtype == "float32"}
-    return {name: array.nbytes for name, array in sorted(found.items()) if array.nbytes >= WEIGHT_FROM_BYTES}
+    return {name: array.nbytes for name, array in sorted(found.items()) if array.size > max(array.shape, default=1)}

@@ -1,0 +1,276 @@
+"""Write a bundle: the folder (or the zip of it) that an edge device runs, whole or not at all, with equal bytes for
+equal content."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from export.archive import npz_bytes, write_zip
+from export.onnx_model import read_info
+from runtime import ort
+from runtime.files import explain, sha256_of, write_atomic
+from runtime.manifest import (
+    GOLDEN,
+    MODEL,
+    NAME,
+    SCHEMA,
+    BundleTarget,
+    ModelFile,
+    State,
+    Task,
+    is_inside,
+    parse_manifest,
+    verify_files,
+)
+from targets.errors import GateFailed, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Error that another device may add to a form's own, as a part of the output's largest magnitude: other kernels sum in
+#: another order, and a sum that lands on the other side of a rounding step moves an int8 value by one.
+ALLOWANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 3e-2}
+
+
+@dataclass(frozen=True)
+class Form:
+    """A model file of the bundle and where it lies now."""
+
+    entry: ModelFile
+    source: Path
+
+
+@dataclass(frozen=True)
+class BundleContent:
+    """All that goes into a bundle. `forms` are in the order in which a device should try them; one is model.onnx.
+
+    `golden_inputs` are a few real inputs, states included. `files` maps relative paths to files that are copied in as
+    they are: config.json, preprocessor_config.json, reports, engines. `drift`, `model` and `versions` are put into the
+    manifest as given; they must be plain JSON without NaN, and free of times and machine names.
+    """
+
+    task: Task
+    target: BundleTarget
+    forms: Sequence[Form]
+    golden_inputs: Mapping[str, np.ndarray]
+    edgepress: str
+    verdict: Literal["pass", "fail"]
+    preprocessing: Mapping[str, Any] | None = None
+    postprocessing: Mapping[str, Any] | None = None
+    labels: Sequence[str] | None = None
+    state: Sequence[State] = ()
+    drift: Mapping[str, Any] | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+def write_bundle(folder: Path, content: BundleContent) -> Path:
+    """Write the bundle to `folder`, replacing an older bundle there in one step; returns `folder`.
+
+    Raises InputError if the content does not fit together, or if `folder` holds something that is not a bundle.
+    """
+    _check_place(folder)
+    _check_content(content)
+    _clear_remains(folder)
+    new = _temporary(folder)
+    try:
+        new.mkdir(parents=True)
+        _fill(new, content)
+        _put_in_place(new, folder)
+    except OSError as error:
+        raise explain(error, folder) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def write_zipped(bundle: Path, path: Path) -> Path:
+    """Write a bundle's folder as one zip file; returns its path. Raises InputError if it is not a whole bundle."""
+    verify_files(bundle, parse_manifest(_read(bundle / NAME), str(bundle / NAME)), bundle)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.new"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            write_zip(bundle, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise explain(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def golden(forms: Sequence[Form], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of golden.npz: inputs, what model.onnx gives for them on this CPU, and a tolerance per output that
+    every form keeps here with room for other hardware. Raises GateFailed if an output is not finite."""
+    import numpy as np
+
+    results = {form.entry.path: ort.load(form.source, threads=1).run(inputs) for form in forms}
+    arrays = {f"input_{name}": array for name, array in inputs.items()}
+    for name, wanted in results[MODEL].items():
+        scale = float(np.abs(wanted).max(initial=0.0))
+        room = max(ALLOWANCE[form.entry.precision] for form in forms) * max(scale, 1e-3)
+        apart = max(float(np.abs(result[name] - wanted).max(initial=0.0)) for result in results.values())
+        if not np.isfinite(scale + apart):
+            raise GateFailed(
+                f"output {name!r} of the bundle's model is not finite for the golden inputs; do not ship it"
+            )
+        arrays[f"output_{name}"] = wanted
+        arrays[f"atol_{name}"] = np.array(apart + room)
+    return arrays
+
+
+def _check_place(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} is not a folder; give another place for the bundle")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / NAME).is_file():
+        raise InputError(f"{folder} holds files but no bundle; it will not be replaced, give another place")
+
+
+def _check_content(content: BundleContent) -> None:
+    paths = [form.entry.path for form in content.forms]
+    names = [*paths, *content.files]
+    if MODEL not in paths:
+        raise InputError(f"a bundle needs {MODEL}; given: {', '.join(paths) or 'nothing'}")
+    for name in names:
+        if not is_inside(name) or name in (NAME, GOLDEN):
+            raise InputError(
+                f"{name!r} cannot be a file of a bundle; give a relative path that is not {NAME} or {GOLDEN}"
+            )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"the bundle would hold {twice!r} twice; give each file a name of its own")
+    for name, source in (*((form.entry.path, form.source) for form in content.forms), *content.files.items()):
+        if not source.is_file():
+            raise InputError(f"{source} is missing; it should become {name} in the bundle")
+    infos = {form.entry.path: read_info(form.source) for form in content.forms}
+    main = infos[MODEL]
+    for path, info in infos.items():
+        if (info.inputs, info.outputs) != (main.inputs, main.outputs):
+            raise InputError(f"{path} and {MODEL} have different inputs or outputs; make both from one export")
+
+
+def _fill(folder: Path, content: BundleContent) -> None:
+    sources = {form.entry.path: form.source for form in content.forms} | dict(content.files)
+    for name, source in sources.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as reader, target.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            os.fsync(writer.fileno())
+    write_atomic(folder / GOLDEN, npz_bytes(golden(content.forms, content.golden_inputs)))
+    digests = {
+        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in sorted([*sources, GOLDEN])
+    }
+    data = _manifest(content, digests)
+    verify_files(folder, parse_manifest(data, NAME), folder)
+    write_atomic(folder / NAME, data)
+
+
+def _manifest(content: BundleContent, digests: Mapping[str, Any]) -> bytes:
+    info = read_info(next(form.source for form in content.forms if form.entry.path == MODEL))
+    states = {name for one in content.state for name in (one.past, one.present)}
+    manifest = {
+        "schema": SCHEMA,
+        "edgepress": content.edgepress,
+        "task": content.task,
+        "verdict": content.verdict,
+        "target": {key: value for key, value in asdict(content.target).items() if value is not None},
+        "model": dict(content.model),
+        "models": [asdict(form.entry) for form in content.forms],
+        "inputs": [asdict(tensor) for tensor in info.inputs if tensor.name not in states],
+        "outputs": [asdict(tensor) for tensor in info.outputs if tensor.name not in states],
+        "state": [asdict(one) for one in content.state],
+        "preprocessing": content.preprocessing,
+        "postprocessing": content.postprocessing,
+        "labels": list(content.labels) if content.labels is not None else None,
+        "drift": content.drift,
+        "onnx": {"opset": info.opset, "ir": info.ir},
+        "versions": dict(content.versions),
+        "files": digests,
+    }
+    present = {key: value for key, value in manifest.items() if value is not None}
+    try:
+        return (json.dumps(present, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the manifest would not be plain JSON: {error}") from error
+
+
+def _temporary(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.{os.getpid()}.new"
+
+
+def _clear_remains(folder: Path) -> None:
+    """Remove what killed runs left beside the bundle."""
+    if not folder.parent.is_dir():
+        return
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)\.(new|old)")
+    for path in folder.parent.iterdir():
+        match = pattern.fullmatch(path.name)
+        if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Rename; where a bundle is already, exchange the two, so that at no moment there is none or half of one."""
+    if not folder.exists():
+        new.rename(folder)
+    elif not _exchange(new, folder):
+        old = new.with_suffix(".old")  # this system cannot exchange: for a moment there is no bundle, never half a one
+        folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    _sync(folder.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step with Linux' renameat2. False if the system or the file system has no such call."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if call(here, os.fsencode(first), here, os.fsencode(second), swap) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
