@@ -51,7 +51,7 @@ def drop_projection(model: Transformer, options: DropProjection, calibration: Ca
         options.layers,
         model,
         lambda spec: _check(spec, options.rank, model.structure.hidden_size),
-        lambda blocks: {block: fit_gates(model, calibration, block, diagonal)[2] for block in blocks},
+        lambda blocks: {block: fit_gates(model, calibration, block, diagonal).fvu for block in blocks},
     )
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
         result = _dropped(model, options.rank, calibration, block)
@@ -69,28 +69,28 @@ def _check(spec: BlockSpec, rank: int, hidden_size: int) -> None:
 
 
 def _dropped(model: Transformer, rank: int, calibration: Calibration, block: int) -> Transformer:
-    gates, offset_D, unexplained = fit_gates(model, calibration, block, diagonal=rank > 0)
-    calibration.note(f"{NAME}: layer {block}: the gates alone leave {unexplained:.1%} of its output unexplained")
+    fit = fit_gates(model, calibration, block, diagonal=rank > 0)
+    calibration.note(f"{NAME}: layer {block}: the gates alone leave {fit.fvu:.1%} of its output unexplained")
     kept: ValuesSpec = DiagonalLowRankSpec(rank=rank) if rank else GatedMeanSpec(projection=False)
     result = with_blocks(
         model, lambda spec: spec.replace(mixer=attention_spec(spec, NAME).replace(values=kept)), [block]
     )
     values = attention(result.block(block)).values
     if isinstance(values, GatedMean):
-        values.gates[0].copy_(gates.float())
-        values.offset[0].copy_(offset_D.float())
+        values.gates[0].copy_(fit.gates.float())
+        values.offset[0].copy_(fit.offset_D.float())
         return result
     assert isinstance(values, DiagonalLowRank)
     moments = input_moments(model, calibration, [block], "mixer.in")[block]
     half_DD, inverse_DD = roots(moments.second_II)
-    residual_HDD = value_output_HDD(attention(model.block(block))) - torch.diag_embed(gates)
+    residual_HDD = value_output_HDD(attention(model.block(block))) - torch.diag_embed(fit.gates)
     u, s, vh = torch.linalg.svd(half_DD @ residual_HDD, full_matrices=False)
     root_HR = s[:, :rank].sqrt()
     value_HDR = inverse_DD @ (u[:, :, :rank] * root_HR[:, None])
     output_HRD = vh[:, :rank] * root_HR[..., None]
     # The offset of the fit stands for the mean of the residual; what the low-rank map now gives of it is taken off.
-    carried_D = torch.einsum("d,hdr,hre->e", moments.mean_x_I, value_HDR, output_HRD)
-    values.gates[0].copy_(gates.float())
+    carried_D = torch.einsum("hd,hdr,hre->e", fit.mean_HD, value_HDR, output_HRD)
+    values.gates[0].copy_(fit.gates.float())
     values.value.set(value_HDR.transpose(1, 2).flatten(0, 1).float())
-    values.output.set(output_HRD.flatten(0, 1).T.float(), (offset_D - carried_D).float())
+    values.output.set(output_HRD.flatten(0, 1).T.float(), (fit.offset_D - carried_D).float())
     return result

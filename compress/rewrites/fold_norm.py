@@ -40,6 +40,8 @@ def fold_norm(model: Transformer, options: FoldNorm, calibration: Calibration) -
         head = head.replace(bias=True)
     structure = model.structure.replace(blocks=blocks, final_norm=_plain(norm), head=head)
     result = rebuilt(model, structure)
+    for name in result.state_dict().keys() - model.state_dict().keys():
+        result.get_parameter(name).zero_()  # a bias that the model did without
     for index in range(len(blocks)):
         old, new = model.block(index), result.block(index)
         for norm_module, half_old, half_new in (

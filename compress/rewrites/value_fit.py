@@ -5,6 +5,8 @@ B batch, N tokens, D hidden size, H heads.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -67,11 +69,19 @@ def fit_projection(model: Transformer, calibration: Calibration, block: int, wei
     return target_moments(model, calibration, [block], "mixer", mean_of_heads)[block].fit()
 
 
-def fit_gates(model: Transformer, calibration: Calibration, block: int, diagonal: bool) -> tuple[Tensor, Tensor, float]:
-    """Gates of the heads that bring sum_h a_h * A_h x + b closest to the original's attention output.
+@dataclass(frozen=True)
+class GateFit:
+    """y ~ sum_h a_h * z_h + b with z_h = A_h x. `gates`: a (H,) or, as diagonals, (H,D). `mean_HD`: E[z_h].
+    `fvu`: fraction of the variance of y that stays unexplained."""
 
-    Returns a (H,) or, with `diagonal`, (H,D), the offset b (D,), and the fraction of variance left unexplained.
-    """
+    gates: Tensor
+    offset_D: Tensor
+    mean_HD: Tensor
+    fvu: float
+
+
+def fit_gates(model: Transformer, calibration: Calibration, block: int, diagonal: bool) -> GateFit:
+    """Gates of the heads, or `diagonal` ones, that come closest to the original's attention output."""
     step = step_of(model, block)
     origin = original_step(calibration, model, step)
     count = 0
@@ -105,4 +115,4 @@ def fit_gates(model: Transformer, calibration: Calibration, block: int, diagonal
     explained = 2 * (gates_DH * cross_DH).sum() - torch.einsum("dh,dhg,dg->", gates_DH, gram_DHH, gates_DH)
     gates = gates_DH.T if diagonal else gates_DH[0]
     offset_D = mean_D - (gates.reshape(len(eye_HH), -1) * mean_HD).sum(0)
-    return gates, offset_D, 1 - float(explained) / max(variance, 1e-30)
+    return GateFit(gates, offset_D, mean_HD, 1 - float(explained) / max(variance, 1e-30))
