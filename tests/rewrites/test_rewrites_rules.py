@@ -1,0 +1,332 @@
+"""What every rewrite is held to: options that are read strictly, refusals with a reason, results that are checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model.tiny import block_spec, images, logits, model_of
+
+from compress.model import Transformer
+from compress.model.ffns.affine import AffineSpec, LowRankAffineSpec
+from compress.model.norms import NormSpec
+from compress.model.scores.merged import MergedScoresSpec
+from compress.model.scores.symmetric import SymmetricScoresSpec
+from compress.model.values.gated_mean import GatedMeanSpec
+from compress.rewrites import REWRITES, Calibration, Options, parse_options, run_rewrite
+from compress.rewrites.layers import resolve
+from compress.rewrites.rewrite import rewrite
+from compress.rewrites.surgery import with_blocks
+from targets.errors import InputError
+
+from .helpers import calibration_of, rewritten
+
+PLAIN = block_spec()
+ROPE = block_spec(rope=True, head_dim=4)
+LOOPED = block_spec(loops=2)
+#: The least that each rewrite has to be told.
+NEEDED: dict[str, dict[str, Any]] = {
+    "drop-blocks": {"layers": [0]},
+    "low-rank-affine-mlp": {"rank": 2},
+    "low-rank-heads": {"rank": 2},
+    "prune-heads": {"keep": 1},
+    "single-head": {"rank": 2},
+    "symmetric-qk": {"rank": 2},
+}
+
+
+def refusal(model: Transformer, use: str, **options: Any) -> str:
+    """The line that a rewrite ends with."""
+    with pytest.raises(InputError) as caught:
+        rewritten(model, use, **(NEEDED.get(use, {}) | options))
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("use", ["merge-qk", "low-rank-heads", "symmetric-qk", "single-head", "drop-key-bias"])
+def test_rotary_positions_stand_between_query_and_key(use: str) -> None:
+    line = refusal(model_of(PLAIN, ROPE), use)
+    assert line.startswith(f"{use} is refused under rotary positions: between query and key stands a rotation")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "fold-norm",
+        "merge-qk",
+        "low-rank-heads",
+        "symmetric-qk",
+        "single-head",
+        "drop-value",
+        "drop-projection",
+        "prune-heads",
+        "affine-mlp",
+        "low-rank-affine-mlp",
+        "drop-mlp",
+        "drop-blocks",
+        "trim-last-block",
+    ],
+)
+def test_a_looped_block_is_refused_before_tying(use: str) -> None:
+    line = refusal(model_of(LOOPED, LOOPED), use)
+    assert line == f"{use} is refused for a block that is looped 2 times; apply it before tying"
+
+
+@pytest.mark.parametrize(
+    ("use", "options", "model", "reason"),
+    [
+        ("fold-norm", {}, [block_spec(residual="post")], "their norms feed the residual stream as well"),
+        ("fold-norm", {}, [block_spec(scores=MergedScoresSpec(num_heads=2))], "layer 0 uses its normed tokens raw"),
+        ("fold-norm", {}, [PLAIN, block_spec(values=GatedMeanSpec(projection=True))], "layer 1 uses its normed tokens"),
+        ("fold-norm", {}, [block_spec(ffn=LowRankAffineSpec(rank=2))], "through a map without a bias"),
+        (
+            "fold-norm",
+            {},
+            [block_spec(scores=SymmetricScoresSpec(num_heads=2, head_dim=3))],
+            "through a map without a bias",
+        ),
+        ("merge-qk", {}, [block_spec(scores=MergedScoresSpec(num_heads=2))], "has 'merged' scores already"),
+        ("low-rank-heads", {"rank": 6}, [PLAIN], "rank 6 is above a head's size (5)"),
+        ("low-rank-heads", {"rank": 13}, [block_spec(head_dim=20)], "rank 13 is above"),
+        ("low-rank-heads", {"value_rank": 6}, [PLAIN], "value_rank 6 is above a head's value size (5)"),
+        (
+            "low-rank-heads",
+            {"value_rank": 2},
+            [block_spec(values=GatedMeanSpec(projection=True))],
+            "works on projected values, and a chosen layer has 'gated-mean'",
+        ),
+        (
+            "low-rank-heads",
+            {},
+            [block_spec(scores=MergedScoresSpec(num_heads=2))],
+            "works on projected scores, and a chosen layer has 'merged'",
+        ),
+        ("symmetric-qk", {"rank": 13}, [PLAIN], "rank 13 is above the hidden size 12"),
+        ("single-head", {"rank": 13}, [PLAIN], "rank 13 is above the hidden size 12"),
+        ("single-head", {}, [block_spec(values=GatedMeanSpec(projection=True))], "works on projected values"),
+        ("low-rank-affine-mlp", {"rank": 13}, [PLAIN], "rank 13 is above the hidden size 12"),
+        ("drop-projection", {"rank": 13}, [PLAIN], "rank 13 is above the hidden size 12"),
+        (
+            "drop-projection",
+            {"rank": 2},
+            [block_spec(values=GatedMeanSpec(projection=True))],
+            "works on projected values",
+        ),
+        ("drop-value", {}, [block_spec(values=GatedMeanSpec(projection=False))], "works on projected values"),
+        ("prune-heads", {"keep": 3}, [PLAIN], "keep 3 is above the 2 heads of a layer"),
+        ("prune-heads", {}, [block_spec(heads=4, kv_heads=2)], "query heads share keys and values here (GQA)"),
+        ("prune-heads", {}, [block_spec(scores=MergedScoresSpec(num_heads=2))], "prune before other rewrites"),
+        ("affine-mlp", {}, [PLAIN.replace(ffn=None, ffn_norm=None)], "a chosen layer has no feed-forward"),
+        ("drop-value", {}, [PLAIN.replace(mixer=None, mixer_norm=None)], "a chosen layer has no mixer"),
+        ("drop-blocks", {"layers": "all"}, [PLAIN, PLAIN], "would remove all 2 blocks; keep one at least"),
+    ],
+)
+def test_what_a_rewrite_cannot_do_it_refuses_with_the_reason(
+    use: str, options: dict[str, Any], model: list[Any], reason: str
+) -> None:
+    assert reason in refusal(model_of(*model), use, **options)
+
+
+def test_a_head_that_reads_every_token_needs_the_whole_last_block() -> None:
+    assert "the head of this model reads every token" in refusal(model_of(PLAIN, pools=("mean",)), "trim-last-block")
+
+
+def test_packed_attention_is_rewritten_no_more() -> None:
+    packed = rewritten(model_of(PLAIN), "pack-qkv")
+    for use in sorted(REWRITES.keys() - {"pack-qkv", "trim-last-block"}):
+        if "mlp" not in use and use != "drop-blocks":
+            assert "a chosen layer has a 'packed-attention' mixer" in refusal(packed, use)
+
+
+def test_layers_that_cannot_be_rewritten_may_be_left_out() -> None:
+    model = model_of(ROPE, PLAIN, LOOPED)
+    result = rewritten(model, "low-rank-heads", rank=2, layers=[1])
+    assert [a != b for a, b in zip(result.structure.blocks, model.structure.blocks, strict=True)] == [
+        False,
+        True,
+        False,
+    ]
+    assert rewritten(model, "low-rank-heads", rank=2, layers="auto:1").structure == result.structure
+    line = refusal(model, "low-rank-heads", rank=2, layers="auto:2")
+    assert "asks for more than the 1 layers that can be taken (low-rank-heads is refused under rotary" in line
+
+
+@pytest.mark.parametrize(
+    ("layers", "chosen"), [("all", [0, 1, 2, 3]), ((3, 1), [1, 3]), ("auto:2", [1, 3]), ("auto:4", [0, 1, 2, 3])]
+)
+def test_layers_are_all_of_them_those_listed_or_those_that_lose_least(layers: Any, chosen: list[int]) -> None:
+    model = model_of(*[PLAIN] * 4)
+    losses = {0: 0.5, 1: 0.1, 2: 0.5, 3: 0.2}
+    assert (
+        resolve(layers, model, lambda spec: None, lambda blocks: {block: losses[block] for block in blocks}) == chosen
+    )
+
+
+def test_ties_go_to_the_earlier_layer() -> None:
+    model = model_of(*[PLAIN] * 3)
+    assert resolve("auto:2", model, lambda spec: None, lambda blocks: dict.fromkeys(blocks, 0.0)) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("layers", "line"), [((2,), "there is no layer 2; the model has 2 (0 to 1)"), ((-1,), "no layer -1")]
+)
+def test_layers_that_the_model_does_not_have_are_refused(layers: Any, line: str) -> None:
+    assert line in refusal(model_of(PLAIN, PLAIN), "affine-mlp", layers=list(layers))
+
+
+def test_auto_asks_for_no_more_layers_than_there_are() -> None:
+    assert "'auto:3' asks for more than the 2 layers" in refusal(model_of(PLAIN, PLAIN), "affine-mlp", layers="auto:3")
+
+
+@pytest.mark.parametrize(
+    "layers", ["some", "auto", "auto:", "auto:0", "auto:-1", "auto:x", "auto:1.5", 3, True, None, [], ["a"], [0.5], {}]
+)
+def test_layers_are_read_strictly(layers: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_options({"use": "affine-mlp", "layers": layers})
+    expected = 'rewrite \'affine-mlp\': layers: expected "all", "auto:K" with K >= 1, or a list of layer indices'
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ({"use": "affine-mpl"}, "unknown rewrite 'affine-mpl'; did you mean 'affine-mlp'? (known: affine-mlp, "),
+        ({}, "unknown rewrite None (known: affine-mlp, "),
+        ({"use": ["affine-mlp"]}, "unknown rewrite ['affine-mlp']; did you mean 'affine-mlp'?"),
+        ({"use": "affine-mlp", "layer": "all"}, "rewrite 'affine-mlp': unknown key 'layer'; did you mean 'layers'?"),
+        ({"use": "fold-norm", "rank": 2}, "rewrite 'fold-norm': unknown key 'rank'"),
+        ({"use": "low-rank-heads"}, "rewrite 'low-rank-heads': rank: Field required"),
+        ({"use": "low-rank-heads", "rank": 0}, "rank: Input should be greater than 0 (given: 0)"),
+        ({"use": "low-rank-heads", "rank": "many"}, "rank: Input should be a valid integer"),
+        ({"use": "drop-projection", "anneal": "often"}, "anneal: Input should be a valid boolean"),
+        ({"use": "drop-blocks"}, "layers: Field required"),
+        ({"use": "affine-mlp", "layers": [1, 1]}, "expected different layer indices (given: [1, 1])"),
+    ],
+)
+def test_a_table_that_is_no_rewrite_ends_in_one_line(table: dict[str, Any], line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_options(table)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_rewrite_says_in_a_line_what_it_does() -> None:
+    for name, method in REWRITES.items():
+        assert method.name == name
+        assert method.summary.endswith(".")
+        parse_options({"use": name, **NEEDED.get(name, {})})
+
+
+def test_two_rewrites_of_one_name_are_refused() -> None:
+    with pytest.raises(TypeError, match="two rewrites are called 'affine-mlp'"):
+        rewrite("affine-mlp", Options)(lambda model, options, calibration: model)
+
+
+class Nothing(Options):
+    """No options."""
+
+
+@pytest.fixture
+def wrong_rewrites() -> Any:
+    """Three rewrites that break what they promise."""
+
+    @rewrite("forgets-a-weight", Nothing)
+    def forgets(model: Transformer, options: Nothing, calibration: Calibration) -> Transformer:
+        return with_blocks(model, lambda spec: spec.replace(ffn=AffineSpec()), [0])
+
+    @rewrite("moves-a-bias", Nothing, exact=True)
+    def moves(model: Transformer, options: Nothing, calibration: Calibration) -> Transformer:
+        result = model.copy()
+        result.get_parameter("head.output.bias.0")[1] += 1e-4
+        return result
+
+    @rewrite("answers-nan", Nothing, exact=True)
+    def answers_nan(model: Transformer, options: Nothing, calibration: Calibration) -> Transformer:
+        result = model.copy()
+        result.get_parameter("head.output.weight").fill_(1e38)
+        return result
+
+    yield
+    for name in ("forgets-a-weight", "moves-a-bias", "answers-nan"):
+        del REWRITES[name]
+
+
+@pytest.mark.usefixtures("wrong_rewrites")
+def test_a_weight_that_a_rewrite_forgets_does_not_go_unseen() -> None:
+    assert "left blocks.0.ffn.map.weight without finite values" in refusal(model_of(PLAIN), "forgets-a-weight")
+
+
+@pytest.mark.usefixtures("wrong_rewrites")
+@pytest.mark.parametrize("use", ["moves-a-bias", "answers-nan"])
+def test_a_rewrite_that_is_not_as_exact_as_it_says_is_stopped(use: str) -> None:
+    assert f"rewrite {use!r} should be exact but moved a logit by" in refusal(model_of(PLAIN), use)
+
+
+def test_an_exact_rewrite_notes_how_exact_it_was() -> None:
+    notes: list[str] = []
+    model = model_of(PLAIN)
+    rewritten(model, "fold-norm", calibration_of(model, notes=notes))
+    assert len(notes) == 1
+    assert notes[0].startswith("fold-norm: exact, logits moved by ")
+
+
+@pytest.mark.parametrize("use", sorted(REWRITES))
+def test_a_rewrite_leaves_the_model_that_it_is_given_as_it_was(use: str) -> None:
+    model = model_of(PLAIN, PLAIN)
+    structure, state = model.structure, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = rewritten(model, use, **NEEDED.get(use, {}))
+    assert model.structure == structure
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    mine = {parameter.data_ptr() for parameter in model.parameters()}
+    assert not [name for name, parameter in result.named_parameters() if parameter.data_ptr() in mine]
+    assert result.structure != structure
+    assert not result.training
+
+
+@pytest.mark.parametrize("use", sorted(REWRITES))
+def test_a_rewrite_gives_the_same_weights_each_time(use: str) -> None:
+    model = model_of(PLAIN, PLAIN)
+    first, second = (rewritten(model, use, **NEEDED.get(use, {})).state_dict() for _ in range(2))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+tables = st.sampled_from(
+    [{"use": name, **NEEDED.get(name, {})} for name in sorted(REWRITES)]
+    + [
+        {"use": "low-rank-heads", "rank": 1, "value_rank": 2, "layers": "auto:1"},
+        {"use": "drop-projection", "rank": 1, "layers": [1]},
+        {"use": "drop-projection", "anneal": True, "layers": "auto:1"},
+        {"use": "drop-value", "anneal": True, "layers": [0]},
+        {"use": "merge-qk", "layers": "auto:1"},
+        {"use": "affine-mlp", "layers": "auto:2"},
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    recipe=st.lists(tables, min_size=2, max_size=4),
+    specs=st.lists(
+        st.sampled_from([PLAIN, ROPE, LOOPED, block_spec(heads=4, kv_heads=2), block_spec(norm=NormSpec(kind="rms"))]),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_any_recipe_gives_a_model_that_works_or_one_line(recipe: list[dict[str, Any]], specs: list[Any]) -> None:
+    model = original = model_of(*specs)
+    calibration = calibration_of(original, batches=2, size=4)
+    for table in recipe:
+        try:
+            model = run_rewrite(*parse_options(table), model, calibration)
+        except InputError as error:
+            assert "\n" not in str(error)
+            assert "should be exact" not in str(error)
+            assert "finite" not in str(error)
+    answer = logits(model, images(model))
+    assert answer.shape == (4, 3)
+    assert bool(answer.isfinite().all())
