@@ -6,7 +6,6 @@ other fusions of ONNX Runtime's transformer optimiser cost more than they save o
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,15 +58,15 @@ def _fuse(model: Any, found: list[PlainAttention]) -> None:
     from onnx import helper, numpy_helper
 
     weights = graph.weights(model)
-    stored: set[str] = set()
+    stored = {name: array.tobytes() for name, array in weights.items()}
     for attention in found:
         parts = (attention.q, attention.k, attention.v)
         names = []
         for kind, array in (("weight", _packed_weight(parts, weights)), ("bias", _packed_bias(parts, weights))):
-            name = f"{_layer(attention)}.qkv.{kind}.{hashlib.sha256(array.tobytes()).hexdigest()[:8]}"
+            name = _free_name(f"{_layer(attention)}.{kind}", array.tobytes(), stored)
             names.append(name)
-            if name not in stored:  # a looped block has one packed weight
-                stored.add(name)
+            if name not in stored:
+                stored[name] = array.tobytes()
                 model.graph.initializer.append(numpy_helper.from_array(array, name))
         node = helper.make_node(
             "Attention",
@@ -84,15 +83,19 @@ def _fuse(model: Any, found: list[PlainAttention]) -> None:
         model.opset_import.add(domain=graph.MICROSOFT, version=1)
 
 
+def _free_name(name: str, data: bytes, stored: dict[str, bytes]) -> str:
+    """`name`, or `name.1` ... if other data has it: a looped block has one weight, but may have several biases."""
+    count = 0
+    while stored.get(tried := f"{name}.{count}" if count else name, data) != data:
+        count += 1
+    return tried
+
+
 def _layer(attention: PlainAttention) -> str:
-    """What the names of the three weights share: `blocks.0.mixer`."""
-    names = [one.linear.weight.removesuffix(".T").split(".") for one in (attention.q, attention.k, attention.v)]
-    shared = []
-    for pieces in zip(*names, strict=False):
-        if len(set(pieces)) > 1:
-            break
-        shared.append(pieces[0])
-    return ".".join(shared)
+    """What the names of the three weights share, and `qkv`: `blocks.0.mixer.qkv`."""
+    names = [one.linear.weight.removesuffix(".T").split(".")[:-1] for one in (attention.q, attention.k, attention.v)]
+    shared = [pieces[0] for pieces in zip(*names, strict=False) if len(set(pieces)) == 1]
+    return ".".join([*(piece for piece in shared if piece != "qkv"), "qkv"])
 
 
 def _packed_weight(parts: tuple[Heads, ...], weights: dict[str, np.ndarray]) -> np.ndarray:

@@ -53,10 +53,10 @@ def export_onnx(
     _check_versions(model, opset)
     parameters = {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
     share_weights(model, parameters, "module.")
+    graph.tidy(model)
+    _check_signature(model, example, outputs, dynamic)
     graph.save(model, path)
-    info = read_info(path)
-    _check_signature(info, example, outputs, dynamic)
-    return info
+    return read_info(path)
 
 
 def read_info(path: Path) -> OnnxInfo:
@@ -143,17 +143,17 @@ def _check_versions(model: Any, opset: int) -> None:
 
 
 def _check_signature(
-    info: OnnxInfo, example: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Mapping[str, Mapping[int, str]]
+    model: Any, example: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Mapping[str, Mapping[int, str]]
 ) -> None:
     """An input that the model does not use, or a dynamic dimension that froze, must not pass unseen."""
     wanted = {
         name: tuple(dynamic.get(name, {}).get(axis, size) for axis, size in enumerate(tensor.shape))
         for name, tensor in example.items()
     }
-    found = {tensor.name: tensor.shape for tensor in info.inputs}
+    found = {tensor.name: tensor.shape for tensor in _declared(model.graph.input)}
     if found != wanted:
         raise InputError(f"exported inputs {found}, asked for {wanted}; a dimension froze or an input is unused")
-    names = [tensor.name for tensor in info.outputs]
+    names = [value.name for value in model.graph.output]
     if names != list(outputs):
         raise InputError(f"the exported outputs are {', '.join(names)}; asked for {', '.join(outputs)}")
 

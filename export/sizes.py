@@ -62,10 +62,8 @@ def _macs(model: Any, dynamic: Mapping[str, int]) -> int | None:
         left, right, out = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
         if left is None or right is None or out is None:
             return None
-        if node.op_type == "Conv":
-            summed = right[1:]
-        else:
-            summed = (left[0 if graph.attribute(node, "transA", 0) else -1],)
+        inner = left[0 if graph.attribute(node, "transA", 0) else -1]
+        summed = right[1:] if node.op_type == "Conv" else (inner,)
         sizes = [size for size in (*out, *summed) if isinstance(size, int)]
         if len(sizes) < len(out) + len(summed):
             return None

@@ -92,6 +92,8 @@ def _divergence(counts: np.ndarray, cut: int) -> float:
     filled = np.add.reduceat(present.astype(np.float64), edges)
     widths = np.diff(np.append(edges, cut))
     level = np.repeat(np.divide(sums, filled, out=np.zeros_like(sums), where=filled > 0), widths) * present
+    if not level.any():
+        return float("inf")
     p, q = reference / reference.sum(), level / level.sum()
     both = (p > 0) & (q > 0)
     lost = p[(p > 0) & (q == 0)].sum()  # mass that the quantised form has no level for

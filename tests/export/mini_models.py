@@ -94,3 +94,13 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
 def images(batch: int, seed: int = 0) -> dict[str, Tensor]:
     """A batch of random images."""
     return {"pixel_values": torch.randn((batch, *IMAGE), generator=torch.Generator().manual_seed(seed))}
+
+
+def cell_inputs(batch: int, chunk: int, seed: int = 0) -> dict[str, Tensor]:
+    """Inputs of the recurrent cell, with a state that has seen something."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "x": torch.randn((batch, chunk, HIDDEN), generator=generator),
+        "past_s": torch.rand((batch, HIDDEN, HIDDEN), generator=generator),
+        "past_z": 1 + torch.rand((batch, HIDDEN, 1), generator=generator),
+    }

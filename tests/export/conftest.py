@@ -1,0 +1,45 @@
+"""Files exported once for all tests here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mini_models import DYNAMIC, LinearAttentionCell, MiniViT, cell_inputs, images, randomised
+from torch import nn
+
+from export.onnx_model import export_onnx
+
+
+@pytest.fixture(scope="session")
+def vit() -> nn.Module:
+    return randomised(MiniViT())
+
+
+@pytest.fixture(scope="session")
+def vit_file(vit: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("vit") / "vit.onnx"
+    export_onnx(vit, images(2), ["logits"], DYNAMIC, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def looped_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("looped") / "looped.onnx"
+    export_onnx(randomised(MiniViT(loops=3)), images(2), ["logits"], DYNAMIC, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cell_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cell") / "cell.onnx"
+    dynamic = {"x": {0: "batch", 1: "chunk"}, "past_s": {0: "batch"}, "past_z": {0: "batch"}}
+    export_onnx(randomised(LinearAttentionCell()), cell_inputs(2, 5), ["y", "present_s", "present_z"], dynamic, path)
+    return path
+
+
+@pytest.fixture
+def batches() -> list[dict[str, np.ndarray]]:
+    """Calibration inputs: four batches of eight images."""
+    return [{"pixel_values": images(8, seed)["pixel_values"].numpy()} for seed in range(4)]
