@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from model.tiny import images
+from model.tiny import images, logits
 from torch import Tensor
 
 from compress.model import Transformer
@@ -36,3 +36,10 @@ def seen(model: Transformer, calibration: Calibration, step: int, site: Site) ->
     for inputs in calibration.batches():
         model(inputs, observe)
     return torch.cat(found)
+
+
+def moved(model: Transformer, other: Transformer) -> float:
+    """Largest change of a logit on images that no calibration saw, relative to the largest logit above 1."""
+    inputs = images(model, 8, seed=7)
+    before, after = logits(model, inputs), logits(other, inputs)
+    return float((before - after).abs().max()) / max(1.0, float(before.abs().max()))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.tiny import HIDDEN, block_spec, images, logits, model_of
+from model.tiny import HIDDEN, block_spec, model_of
 
 from compress.heal.anneal import set_share, settled
 from compress.model import Transformer
@@ -24,13 +24,7 @@ from compress.model.values.diagonal_low_rank import DiagonalLowRank
 from compress.model.values.gated_mean import GatedMean
 from compress.rewrites.surgery import attention, logit_forms, value_output_HDD
 
-from .helpers import calibration_of, rewritten, seen
-
-
-def moved(model: Transformer, other: Transformer) -> float:
-    """Largest change of a logit on images that no calibration saw."""
-    inputs = images(model, 8, seed=7)
-    return float((logits(model, inputs) - logits(other, inputs)).abs().max())
+from .helpers import calibration_of, moved, rewritten, seen
 
 
 def tokens_of(model: Transformer, block: int = 0) -> np.ndarray:

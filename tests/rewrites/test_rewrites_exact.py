@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.tiny import block_spec, images, logits, model_of
+from model.tiny import block_spec, model_of
 
 from compress.data import load, preprocessing_from_hf
 from compress.families import read_checkpoint
@@ -24,7 +24,7 @@ from compress.rewrites import REWRITES, Calibration
 from compress.zoo import FOLDER
 from targets.errors import InputError
 
-from .helpers import calibration_of, rewritten
+from .helpers import calibration_of, moved, rewritten
 
 EXACT = ["fold-norm", "drop-key-bias", "fold-value-bias", "merge-qk", "pack-qkv", "trim-last-block"]
 #: What rounding the weights to fp32 may do to a logit that is computed in float64.
@@ -54,13 +54,6 @@ def blocks(draw: st.DrawFn, rope: bool = False, loops: int = 1) -> BlockSpec:
         residual=draw(st.sampled_from(["pre", "parallel"])),
         loops=draw(st.integers(1, loops)),
     )
-
-
-def moved(model: Transformer, other: Transformer) -> float:
-    """Largest change of a logit on images that no calibration saw."""
-    inputs = images(model, 8, seed=7)
-    before, after = logits(model, inputs), logits(other, inputs)
-    return float((before - after).abs().max()) / max(1.0, float(before.abs().max()))
 
 
 def test_the_exact_rewrites_are_these() -> None:
