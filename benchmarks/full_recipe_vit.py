@@ -1,0 +1,212 @@
+"""Find and heal the `full` recipe for vit-cifar10: a third of the work, distilled on all training images.
+
+Usage, from the root of the repository:
+    python -m benchmarks.full_recipe_vit heal DATA OUT --candidate seven-blocks      # one GPU
+    python -m benchmarks.full_recipe_vit heal DATA OUT --candidate six-blocks --steps 2 --batch 8 --limit 200  # smoke
+    python -m benchmarks.full_recipe_vit choose OUT...      # the one that ships, by held-out training images
+    python -m benchmarks.full_recipe_vit test DATA OUT      # on the test images, once, for the chosen one
+
+DATA holds `train/<class>/*.jpg` and `test/<class>/*.jpg` (a folder or a zip), or is an npz. OUT gets structure.json,
+model.safetensors (fp16) and heal.json. Candidates are told apart by 1,000 training images that neither the original nor
+the student saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from benchmarks import vit_lab
+from compress.heal import HealOptions, ImageFeed, heal
+from compress.model import Transformer, load, save
+
+MODEL = "vit-cifar10"
+CALIBRATION = 2000
+EXACT: list[dict[str, Any]] = [{"use": "fold-norm"}, {"use": "drop-key-bias"}, {"use": "fold-value-bias"}]
+NARROW: list[dict[str, Any]] = [
+    {"use": "low-rank-heads", "rank": 16, "value_rank": 16},
+    {"use": "trim-last-block"},
+]
+#: Blocks to drop: taken out one at a time, each time the one whose loss moves the answers least (mean KL).
+CANDIDATES: dict[str, list[dict[str, Any]]] = {
+    "eight-blocks": [*EXACT, {"use": "drop-blocks", "layers": [3, 6, 8, 10]}, *NARROW],
+    "seven-blocks": [
+        *EXACT,
+        {"use": "drop-blocks", "layers": [3, 5, 6, 8, 10]},
+        {"use": "affine-mlp", "layers": [0]},
+        *NARROW,
+    ],
+    "six-blocks": [
+        *EXACT,
+        {"use": "drop-blocks", "layers": [2, 3, 5, 6, 8, 10]},
+        {"use": "affine-mlp", "layers": [0]},
+        *NARROW,
+    ],
+}
+
+
+@dataclass
+class Log:
+    """Shows how far healing is and keeps the curve."""
+
+    every: int
+    start: float = field(default_factory=time.monotonic)
+    curve: list[list[float]] = field(default_factory=list)
+
+    def __call__(self, done: float, total: float, note: str = "", **numbers: float) -> None:
+        if done % self.every and done != total:
+            return
+        seconds = round(time.monotonic() - self.start, 1)
+        values = {name: round(value, 5) for name, value in numbers.items()}
+        self.curve.append([done, seconds, *values.values()])
+        print(f"[{seconds:6.1f}] {note} {done:.0f}/{total:.0f} {values}", flush=True)
+
+
+def heal_candidate(args: argparse.Namespace) -> None:
+    """Rewrite, heal, round to fp16, score on held-out images, save."""
+    torch.manual_seed(args.seed)
+    if torch.cuda.is_available():
+        torch.backends.cuda.enable_cudnn_sdp(False)  # its bf16 backward pass has open fault reports on Hopper
+        torch.backends.cudnn.allow_tf32 = False
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    device = str(accelerator.device)
+    teacher = vit_lab.original(MODEL).to(device)
+    train, held_out = vit_lab.training_parts(args.data)
+    if args.limit:
+        train = train.subset(np.arange(0, len(train), max(1, len(train) // args.limit)))
+    notes: list[str] = []
+    few = train.subset(np.arange(0, len(train), max(1, len(train) // CALIBRATION)))
+    calibration = vit_lab.calibration_of(teacher, vit_lab.prepared(few, teacher, device).images, notes)
+    recipe = CANDIDATES[args.candidate]
+    student = vit_lab.rewritten(teacher, recipe, calibration)
+    print(*notes, sep="\n", flush=True)
+    options = HealOptions(
+        steps=args.steps,
+        batch_size=args.batch,
+        lr=args.lr,
+        hidden=args.hidden,
+        task=args.task,
+        mixup=True,
+        eval_every=max(1, args.steps // 20),
+        patience=100,
+    )
+
+    def feed(dataset: Any) -> ImageFeed:
+        return ImageFeed(dataset, teacher.structure.preprocessing, args.seed, accelerator.device)
+
+    log = Log(every=max(1, args.steps // 40))
+    with tempfile.TemporaryDirectory() as work:
+        healed = heal(student, teacher, feed(train), feed(held_out), options, accelerator, Path(work), log)
+    model = healed.model.half().float()  # what is scored is what is saved
+    write_half(model, args.out)
+    known = vit_lab.prepared(held_out, teacher, device)
+    target_SC = vit_lab.answers(teacher, known.images)
+    result = {
+        "candidate": args.candidate,
+        "command": vit_lab.command("benchmarks.full_recipe_vit"),
+        **vit_lab.surroundings(),
+        "seed": args.seed,
+        "rewrite": recipe,
+        "heal": options.model_dump(mode="json"),
+        "train_images": len(train),
+        "calibration_images": len(few),
+        "notes": notes,
+        "parameters": model.num_parameters(),
+        "macs": vit_lab.macs(model),
+        "original_parameters": teacher.num_parameters(),
+        "original_macs": vit_lab.macs(teacher),
+        "held_out_images": len(held_out),
+        "held_out_before": vit_lab.scores(vit_lab.answers(student, known.images), target_SC, known.labels),
+        "held_out": vit_lab.scores(vit_lab.answers(model.to(device), known.images), target_SC, known.labels),
+        "held_out_original": vit_lab.scores(target_SC, target_SC, known.labels),
+        "steps_run": healed.steps,
+        "heal_seconds": log.curve[-1][1],
+        "curve_columns": ["step", "seconds", "loss", "best drift so far"],
+        "curve": log.curve,
+    }
+    vit_lab.write_json(args.out / "heal.json", result)
+    print(
+        {key: result[key] for key in ("candidate", "parameters", "macs", "held_out", "held_out_original")}, flush=True
+    )
+
+
+def write_half(model: Transformer, folder: Path) -> None:
+    """Save with fp16 weights; loading gives fp32 again."""
+    save(model.copy().half(), folder)
+
+
+def choose(args: argparse.Namespace) -> None:
+    """Print the candidates, best held-out top-1 first (ties: lower KL)."""
+    results = [json.loads((folder / "heal.json").read_text()) for folder in args.out]
+    for result in sorted(results, key=lambda one: (-one["held_out"]["top1"], one["held_out"]["kl"])):
+        print(result["candidate"], result["parameters"], result["macs"], result["held_out"])
+
+
+def test(args: argparse.Namespace) -> None:
+    """Score a healed model on the test images beside the original, in fp32; writes test.json."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.allow_tf32 = False
+    teacher = vit_lab.original(MODEL).to(device)
+    known = vit_lab.prepared(vit_lab.test_images(args.data), teacher, device)
+    logits_SC = vit_lab.answers(load(args.out).to(device), known.images)
+    target_SC = vit_lab.answers(teacher, known.images)
+
+    def right(answers_SC: Tensor) -> Tensor:
+        return answers_SC.argmax(-1) == known.labels
+
+    result = {
+        "command": vit_lab.command("benchmarks.full_recipe_vit"),
+        **vit_lab.surroundings(),
+        "test_images": len(known.labels),
+        "test": vit_lab.scores(logits_SC, target_SC, known.labels),
+        "test_original": vit_lab.scores(target_SC, target_SC, known.labels),
+        "points": vit_lab.drop(right(logits_SC), right(target_SC)),
+    }
+    vit_lab.write_json(args.out / "test.json", result)
+    print(result, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    healing = verbs.add_parser("heal")
+    healing.set_defaults(run=heal_candidate)
+    healing.add_argument("data")
+    healing.add_argument("out", type=Path)
+    healing.add_argument("--candidate", choices=CANDIDATES, required=True)
+    healing.add_argument("--steps", type=int, default=20_000)
+    healing.add_argument("--batch", type=int, default=512)
+    healing.add_argument("--lr", type=float, default=5e-4)
+    healing.add_argument("--hidden", type=float, default=0.5)
+    healing.add_argument("--task", type=float, default=0.3)
+    healing.add_argument("--seed", type=int, default=0)
+    healing.add_argument("--limit", type=int, help="about so many training images, for smoke tests")
+    choosing = verbs.add_parser("choose")
+    choosing.set_defaults(run=choose)
+    choosing.add_argument("out", type=Path, nargs="+")
+    testing = verbs.add_parser("test")
+    testing.set_defaults(run=test)
+    testing.add_argument("data")
+    testing.add_argument("out", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the verb."""
+    args = arguments()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
