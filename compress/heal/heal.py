@@ -54,7 +54,7 @@ def heal(
     work: Path,
     progress: Progress,
 ) -> Healed:
-    """Train a copy of `model` towards `original`; the best state on `held_out` wins.
+    """Train a copy of `model` towards `original`; the best state on `held_out` wins, or the untrained one.
 
     Deterministic for a seed, device and number of threads, also when it was stopped and goes on from `work`.
     Raises InputError if the loss diverges.
@@ -63,11 +63,15 @@ def heal(
     teacher = original.copy().to(accelerator.device).eval().requires_grad_(False)
     session = _Session(student, teacher, train, held_out, options, accelerator, work, progress)
     set_share(student, 1.0)  # what ships is the new parts alone: they are what drifts and what is transferred to
-    before = session.drift()
+    before, untrained = session.drift(), model.state_dict()
     if options.transfer_steps:
         session.transfer()
     steps = session.distill() if options.steps else 0
     after = session.drift()
+    if after > before:
+        student.load_state_dict(untrained)
+        set_share(student, 1.0)
+        after = before
     return Healed(settled(student.cpu().eval()), before, after, steps)
 
 
