@@ -1,5 +1,97 @@
-"""bundle: everything that the device needs."""
+"""bundle: everything that the device needs, in one folder that does not depend on when or where it was made."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import targets
+from compress.pipeline import StageContext
+from compress.stages.artifacts import Comparison, ModelArtifact, OnnxModel, ShippedModels, SourceModel
+from compress.stages.outcome import judge
+from compress.stages.report import LIBRARIES, report_data
+from compress.stages.samples import evaluation
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from compress.model import Structure
+    from compress.verification.drift import Drift
+    from runtime.manifest import BundleTarget
+
+#: Golden samples: real inputs whose answers the device has to reproduce.
+GOLDEN = 8
 
 
-def write(context, **artifacts):
-    raise NotImplementedError
+def write(
+    context: StageContext,
+    original: SourceModel,
+    original_onnx: OnnxModel,
+    models: ShippedModels,
+    comparison: Comparison,
+    model: ModelArtifact,
+) -> None:
+    """Options: `target`, `recipe`, `model` (names), `mode` (precision), `data`."""
+    from compress.verification.report import write_report
+    from export.bundle import BundleContent, Form, write_bundle
+    from runtime.manifest import ModelFile
+
+    structure = original.structure()
+    verdict, _ = judge(comparison)
+    entries = models.entries()
+    forms = [
+        Form(ModelFile(entry["path"], entry["runtime"], entry["precision"], entry["note"]), models.path / entry["path"])
+        for entry in entries
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        reports = write_report(report_data(context, original, original_onnx, models, comparison, model), Path(folder))
+        content = BundleContent(
+            task=structure.task,
+            target=_target_section(context),
+            forms=forms,
+            golden_inputs=_golden_inputs(context, structure),
+            edgepress=version("edgepress"),
+            verdict="pass" if verdict == "pass" else "fail",
+            preprocessing=structure.preprocessing,
+            postprocessing={"kind": "softmax"},
+            labels=list(structure.labels),
+            drift={name: _summary(drift) for name, drift in comparison.drifts().items()},
+            model={"source": context.options["model"], "recipe": context.options["recipe"]},
+            versions={name: version(name) for name in LIBRARIES},
+            files={path.name: path for path in [*original.passengers, *reports]},
+        )
+        write_bundle(context.folder, content)
+
+
+def _target_section(context: StageContext) -> BundleTarget:
+    from runtime.manifest import BundleTarget
+
+    section: Any = targets.load(context.options["target"]).manifest_section(context.options["mode"])
+    return BundleTarget(**section)
+
+
+def _golden_inputs(context: StageContext, structure: Structure) -> dict[str, np.ndarray]:
+    """The first of as many evaluation samples, evenly over the data."""
+    import numpy as np
+
+    dataset = evaluation(context.options["data"], structure)
+    indices = np.unique(np.linspace(0, len(dataset) - 1, GOLDEN).astype(int))
+    pixels, _ = next(dataset.batches(structure.preprocessing, batch_size=GOLDEN, indices=indices))
+    return {"pixel_values": pixels}
+
+
+def _summary(drift: Drift) -> dict[str, Any]:
+    """What a device integrator wants to know of the drift of one file."""
+    metrics = {
+        metric.name: {
+            "reference": metric.reference,
+            "candidate": metric.candidate,
+            "drop": metric.drop,
+            "value": metric.value,
+            "interval": [metric.low, metric.high],
+        }
+        for metric in drift.metrics
+    }
+    return {"status": str(drift.status), "samples": drift.samples, "message": drift.gate.message, "metrics": metrics}
