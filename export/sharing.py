@@ -101,12 +101,13 @@ def _keep(model: Any, kept: list[Any], renamed: Mapping[str, str]) -> None:
 
 
 def _untranspose(model: Any) -> None:
-    """A stored weight that is the transpose of another, larger-used one: read that one through a Transpose."""
+    """Where a stored weight is the transpose of another, read that one through a Transpose node."""
     from onnx import helper
 
     arrays = {name: array for name, array in graph.weights(model).items() if array.ndim == 2}
     stored = {key_of(array): name for name, array in arrays.items() if _worth_sharing(array)}
     gone: set[str] = set()
+    turned = []
     for name, array in arrays.items():
         other = stored.get(key_of(array.T))
         if other is None or other == name or other in gone:
@@ -114,13 +115,9 @@ def _untranspose(model: Any) -> None:
         if not _feeds_products_only(model, name):
             continue
         gone.add(name)
-        node = helper.make_node("Transpose", [other], [f"{name}/out"], name=f"{name}/Transpose", perm=[1, 0])
-        model.graph.node.insert(0, node)
-        for reader in model.graph.node:
-            for index, read in enumerate(reader.input):
-                if read == name:
-                    reader.input[index] = f"{name}/out"
+        turned.append(helper.make_node("Transpose", [other], [name], perm=[1, 0]))
     graph.set_weights(model, [one for one in model.graph.initializer if one.name not in gone])
+    graph.set_nodes(model, [*turned, *model.graph.node])
 
 
 def _feeds_products_only(model: Any, name: str) -> bool:
@@ -131,6 +128,7 @@ def _feeds_products_only(model: Any, name: str) -> bool:
 def _name_nodes(model: Any) -> None:
     """A node that reads a weight is called after it: `blocks.0.up/MatMul`, its second use `blocks.0.up/MatMul_1`."""
     stored = {one.name for one in model.graph.initializer}
+    stored |= {node.output[0] for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in stored}
     count: Counter[str] = Counter()
     for node in model.graph.node:
         owner = next((read for read in node.input if read in stored and "." in read), None)

@@ -63,6 +63,7 @@ def _kept(nodes: list[Any], weights: set[str], state: list[tuple[str, str]]) -> 
 
 
 def _state_nodes(nodes: list[Any], weights: set[str], past: str, present: str) -> set[str]:
+    nodes = [node for node in nodes if node.op_type not in ("Shape", "Size")]  # what follows has no value of the state
     after, before = {past}, {present}
     for node in nodes:
         if after & set(node.input):

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mini_models import DYNAMIC, LinearAttentionCell, MiniViT, cell_inputs, images, randomised
+from mini_models import (
+    DECODER_DYNAMIC,
+    DYNAMIC,
+    LinearAttentionCell,
+    MiniDecoder,
+    MiniViT,
+    cell_inputs,
+    decoder_inputs,
+    images,
+    randomised,
+)
 from torch import nn
 
 from export.onnx_model import export_onnx
@@ -36,6 +46,14 @@ def cell_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cell") / "cell.onnx"
     dynamic = {"x": {0: "batch", 1: "chunk"}, "past_s": {0: "batch"}, "past_z": {0: "batch"}}
     export_onnx(randomised(LinearAttentionCell()), cell_inputs(2, 5), ["y", "present_s", "present_z"], dynamic, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def decoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("decoder") / "decoder.onnx"
+    outputs = ["logits", "present_k", "present_v"]
+    export_onnx(randomised(MiniDecoder()), decoder_inputs(2, 5, 3), outputs, DECODER_DYNAMIC, path)
     return path
 
 

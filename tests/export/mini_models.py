@@ -80,6 +80,56 @@ class LinearAttentionCell(nn.Module):
         return self.out((q @ s_BDD) / (q @ z_BD1)), s_BDD, z_BD1
 
 
+class MiniDecoder(nn.Module):
+    """One block of a language model with a cache: RMS norms, rotary positions, causal mask, tied output layer."""
+
+    VOCABULARY = 1200
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(self.VOCABULARY, HIDDEN)
+        self.q, self.k, self.v, self.out = (nn.Linear(HIDDEN, HIDDEN, bias=False) for _ in range(4))
+        self.norm1, self.norm2 = nn.RMSNorm(HIDDEN, eps=1e-6), nn.RMSNorm(HIDDEN, eps=1e-6)
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        ids_BN, past_k, past_v = inputs["ids"], inputs["past_k"], inputs["past_v"]
+        (batch, chunk), seen, size = ids_BN.shape, past_k.shape[2], HIDDEN // HEADS
+        frequency = 10000 ** (-torch.arange(0, size, 2) / size)
+        angle_NK = (torch.arange(chunk)[:, None] + seen) * frequency
+
+        def rotated(x_BHNK: Tensor) -> Tensor:
+            a, b = x_BHNK.chunk(2, dim=-1)
+            return torch.cat([a * angle_NK.cos() - b * angle_NK.sin(), a * angle_NK.sin() + b * angle_NK.cos()], -1)
+
+        x_BND = self.embedding(ids_BN)
+        y_BND = self.norm1(x_BND)
+        q, k, v = (layer(y_BND).view(batch, chunk, HEADS, size).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        k, v = torch.cat([past_k, rotated(k)], dim=2), torch.cat([past_v, v], dim=2)
+        allowed_NM = torch.arange(k.shape[2])[None] <= torch.arange(chunk)[:, None] + seen
+        logits = rotated(q) @ k.transpose(-1, -2) * size**-0.5
+        p = logits.masked_fill(~allowed_NM, torch.finfo(torch.float32).min).softmax(-1)
+        x_BND = x_BND + self.out((p @ v).transpose(1, 2).reshape(batch, chunk, HIDDEN))
+        return F.linear(self.norm2(x_BND), self.embedding.weight), k, v
+
+
+DECODER_DYNAMIC = {
+    "ids": {0: "batch", 1: "chunk"},
+    "past_k": {0: "batch", 2: "past"},
+    "past_v": {0: "batch", 2: "past"},
+}
+
+
+def decoder_inputs(batch: int, chunk: int, past: int, seed: int = 0) -> dict[str, Tensor]:
+    """Inputs of the decoder, with a cache of `past` tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    cache = (batch, HEADS, past, HIDDEN // HEADS)
+    return {
+        "ids": torch.randint(0, MiniDecoder.VOCABULARY, (batch, chunk), generator=generator),
+        "past_k": torch.randn(cache, generator=generator),
+        "past_v": torch.randn(cache, generator=generator),
+    }
+
+
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
     """Weights of a size that makes every part matter."""
     generator = torch.Generator().manual_seed(seed)

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from mini_models import DYNAMIC, HIDDEN, MiniViT, cell_inputs, images, randomised
+from mini_models import DYNAMIC, HIDDEN, MiniDecoder, MiniViT, cell_inputs, decoder_inputs, images, randomised
 from torch import Tensor, nn
 
 from export import graph
@@ -136,6 +136,13 @@ def test_chunks_of_a_recurrent_file_give_what_the_whole_gives(cell_file: Path) -
         state = {"past_s": torch.tensor(s), "past_z": torch.tensor(z)}
     np.testing.assert_allclose(state["past_s"], wanted[1], atol=1e-5)
     np.testing.assert_allclose(state["past_z"], wanted[2], atol=1e-5)
+
+
+def test_a_decoder_with_a_cache_gives_torchs_numbers_at_every_length(decoder_file: Path) -> None:
+    cases = [decoder_inputs(*sizes) for sizes in ((1, 1, 4), (2, 5, 3), (3, 7, 2))]
+    assert check_against(randomised(MiniDecoder()), decoder_file, cases)
+    shapes = {one.name: one.shape for one in read_info(decoder_file).inputs}
+    assert shapes["past_k"] == ("batch", 3, "past", 16)
 
 
 class Unused(nn.Module):

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mini_models import HIDDEN, cell_inputs, images
+from mini_models import HIDDEN, cell_inputs, decoder_inputs, images
 from onnx import TensorProto, helper, numpy_helper
 
 from export import graph
@@ -93,14 +93,29 @@ def test_fp16_keeps_the_state_in_float32_up_to_the_next_layer(cell_file: Path, t
         np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
 
 
-def test_fp16_leaves_a_cache_to_half_products() -> None:
-    nodes = [
-        helper.make_node("Concat", ["past", "x"], ["present"], name="concat", axis=1),
-        helper.make_node("MatMul", ["q", "present"], ["y"], name="product"),
-    ]
-    from export.precision.fp16 import _kept
+def test_fp16_stores_a_cache_in_float32_and_computes_in_half(decoder_file: Path, tmp_path: Path) -> None:
+    cache = [("past_k", "present_k"), ("past_v", "present_v")]
+    result = to_fp16(decoder_file, tmp_path / "fp16.onnx", cache)
+    kinds = types(result.path)
+    assert {kinds[name] for pair in cache for name in pair} == {TensorProto.FLOAT}
+    products = [node for node in onnx.load(decoder_file).graph.node if node.op_type == "MatMul"]
+    assert {node.name for node in products} == set(result.changed) and len(products) == 7
+    for node in onnx.load(result.path).graph.node:  # the cast is on what was just put together, not on the past
+        assert node.op_type != "Concat" or "past_k" not in node.input or kinds[node.output[0]] == TensorProto.FLOAT
+    inputs = {name: value.numpy() for name, value in decoder_inputs(2, 6, 4).items()}
+    for wanted, found in zip(run(decoder_file, inputs), run(result.path, inputs), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=5e-3 * np.abs(wanted).max())
 
-    assert _kept(nodes, set(), [("past", "present")]) == {"concat"}
+
+def test_a_decoder_runs_in_both_forms_of_int8(decoder_file: Path, tmp_path: Path) -> None:
+    inputs = {name: value.numpy() for name, value in decoder_inputs(2, 6, 4).items()}
+    static = to_int8_static(decoder_file, tmp_path / "q.onnx", [inputs])
+    dynamic = to_int8_dynamic(decoder_file, tmp_path / "d.onnx")
+    assert set(static.changed) == {"q/MatMul", "k/MatMul", "v/MatMul", "out/MatMul", "embedding/MatMul"}
+    assert set(dynamic.changed) >= set(static.changed) - {"embedding/MatMul"} and dynamic.kept == ()
+    for path in (static.path, dynamic.path):
+        for wanted, found in zip(run(decoder_file, inputs), run(path, inputs), strict=True):
+            np.testing.assert_allclose(found, wanted, atol=0.08 * np.abs(wanted).max())
 
 
 def small(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], path: Path, shape: tuple[int, ...]) -> Path:
