@@ -70,11 +70,13 @@ class Job:
 def build_graph(job: Job) -> Graph:
     """All stages of a run, in the order in which they are shown. Raises InputError for what can be seen to be wrong
     before anything runs: a missing model, data that cannot be opened, a rewrite that does not exist."""
-    builder = _Builder(job)
+    builder = GraphBuilder(job)
     return Graph(builder.stages())
 
 
-class _Builder:
+class GraphBuilder:
+    """The stages of one job. `changes` is the part that a recipe decides."""
+
     def __init__(self, job: Job) -> None:
         from compress.data import load
 
@@ -98,7 +100,7 @@ class _Builder:
         self.opset = {"opset": min(_OPSET, min(row.max_opset for row in job.target.software))}
 
     def stages(self) -> list[Stage]:
-        changes = self._changes()
+        changes = self.changes()
         model = changes[-1].name if changes else "source"
         return [self._source(), *self._baseline(), self._calibrate(), *changes, *self._shipping(model)]
 
@@ -175,7 +177,8 @@ class _Builder:
             libraries=("torch", *_DATA_LIBRARIES),
         )
 
-    def _changes(self) -> list[Stage]:
+    def changes(self) -> list[Stage]:
+        """A stage per rewrite, and healing after them; none if the recipe rewrites nothing."""
         from compress.rewrites import parse_options
 
         stages: list[Stage] = []
@@ -339,7 +342,7 @@ class _Builder:
                     "comparison": "verify",
                     "timing": "timing",
                     "model": model,
-                    **{f"change_{index}": stage.name for index, stage in enumerate(self._changes())},
+                    **{f"change_{index}": stage.name for index, stage in enumerate(self.changes())},
                 },
                 consumes={
                     "original": SourceModel,
@@ -351,11 +354,11 @@ class _Builder:
                     "comparison": Comparison,
                     "timing": Timing,
                     "model": ModelArtifact,
-                    **{f"change_{index}": ModelArtifact for index, _ in enumerate(self._changes())},
+                    **{f"change_{index}": ModelArtifact for index, _ in enumerate(self.changes())},
                 },
                 produces=ReportArtifact,
                 run=report.write,
-                options={**self.data, **labels, "changes": [stage.name for stage in self._changes()]},
+                options={**self.data, **labels, "changes": [stage.name for stage in self.changes()]},
                 sources=self.evaluation_digest,
                 code=(*_DATA_CODE, "compress.verification"),
                 libraries=("edgepress",),

@@ -1,0 +1,102 @@
+"""Measure a healed model as `compress.run` would: export, int8, gate on the whole test set, alternating timing.
+
+For models that were healed elsewhere (on a GPU) and came back as a folder:
+
+    python -m benchmarks.measure_healed compress/zoo/vit-cifar10 benchmarks/models/vit-cifar10-full \
+        --json benchmarks/results/vit-cifar10-full.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import targets
+from compress.pipeline import Cache, Graph, Runner, Stage, StageContext
+from compress.pipeline.tree import digest_tree
+from compress.pipeline.view import view
+from compress.recipe import parse
+from compress.stages.artifacts import Comparison, ModelArtifact, Timing
+from compress.stages.graph import GraphBuilder, Job
+from compress.stages.outcome import deliver
+from runtime.files import write_atomic
+from targets.errors import run_cli
+
+
+class HealedGraph(GraphBuilder):
+    """The graph of a run whose rewrites and healing were done already."""
+
+    def __init__(self, job: Job, healed: Path) -> None:
+        super().__init__(job)
+        self.healed = healed
+
+    def changes(self) -> list[Stage]:
+        return [
+            Stage(
+                name="healed",
+                does=f"takes the model of {self.healed}",
+                why="it was rewritten and healed on a GPU",
+                inputs={},
+                consumes={},
+                produces=ModelArtifact,
+                run=take,
+                options={"folder": str(self.healed)},
+                sources={"model": digest_tree(self.healed, self.job.memo)},
+                code=("compress.model",),
+            )
+        ]
+
+
+def take(context: StageContext) -> None:
+    """Load (which checks everything) and save again in fp32."""
+    from compress.model import load, save
+
+    save(load(Path(context.options["folder"])), context.folder)
+    notes = Path(context.options["folder"], "notes.json")
+    if notes.is_file():
+        shutil.copyfile(notes, context.folder / "notes.json")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("original", type=Path)
+    parser.add_argument("healed", type=Path)
+    parser.add_argument("--data", default="zoo:cifar10-test")
+    parser.add_argument("--target", default="jetson")
+    parser.add_argument("--out", type=Path, default=Path("out/healed"))
+    parser.add_argument("--json", type=Path, required=True)
+    args = parser.parse_args()
+    recipe = parse(
+        {"model": {"source": str(args.original)}, "data": {"source": args.data}, "precision": {"mode": "int8"}},
+        "command line",
+    )
+    cache = Cache()
+    job = Job(recipe, args.healed.name, targets.load(args.target), 0, cache.root / "digests.json")
+    artifacts = Runner(Graph(HealedGraph(job, args.healed).stages()), cache, [view(sys.stdout)]).run()
+    outcome = deliver(artifacts, args.out)
+    print(outcome.text())
+    comparison, timing = artifacts["verify"], artifacts["timing"]
+    assert isinstance(comparison, Comparison) and isinstance(timing, Timing)
+    report = json.loads((args.out / "report" / "report.json").read_text())
+    document = {
+        "command": "python -m benchmarks.measure_healed " + " ".join(sys.argv[1:]),
+        "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
+        "python": platform.python_version(),
+        "verdict": outcome.verdict,
+        "variants": report["variants"],
+        "timing": timing.load(),
+        "drift": {name: json.loads(drift.to_json()) for name, drift in comparison.drifts().items()},
+    }
+    for drift in document["drift"].values():
+        drift.pop("changed")
+    write_atomic(args.json, (json.dumps(document, indent=1) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
