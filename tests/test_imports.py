@@ -1,0 +1,124 @@
+"""Who may import whom: compress -> export -> runtime -> targets, and a device side of numpy and onnxruntime alone."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("compress", "export", "runtime", "targets")
+#: What the device side may import beside the standard library and numpy, inside functions only.
+OPTIONAL = {
+    "runtime": {"onnxruntime", "PIL", "tensorrt", "tensorrt_rtx_bindings"},
+    "targets": set[str](),
+}
+HEAVY = {
+    "torch",
+    "transformers",
+    "pydantic",
+    "rich",
+    "onnx",
+    "onnxruntime",
+    "scipy",
+    "safetensors",
+    "accelerate",
+    "typer",
+}
+
+
+def files_of(package: str) -> list[Path]:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    return files
+
+
+def imports_of(file: Path) -> Iterator[tuple[str, int, bool]]:
+    """The top-level name of each import, its line, and whether it runs when the module is imported."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    lazy = {
+        inner
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef) or _is_for_typing(outer)
+        for inner in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports by a relative name"
+            names = [str(node.module)]
+        else:
+            continue
+        yield from ((name.split(".")[0], node.lineno, node not in lazy) for name in names)
+
+
+def _is_for_typing(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_imports_one_before_it(package: str) -> None:
+    before = set(PACKAGES[: PACKAGES.index(package)]) | {"tests", "benchmarks"}
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files_of(package)
+        for name, line, _ in imports_of(file)
+        if name in before
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ["runtime", "targets"])
+def test_the_device_side_needs_numpy_alone_and_asks_for_more_only_where_it_uses_it(package: str) -> None:
+    plain = {*sys.stdlib_module_names, "runtime", "targets"} | ({"numpy"} if package == "runtime" else set())
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files_of(package)
+        for name, line, at_import in imports_of(file)
+        if name not in plain and (at_import or name not in OPTIONAL[package])
+    ]
+    assert wrong == []
+
+
+def test_export_knows_nothing_of_the_libraries_that_models_come_from() -> None:
+    names = {name for file in files_of("export") for name, _, _ in imports_of(file)}
+    assert not names & {"transformers", "accelerate", "pydantic"}
+
+
+def modules_after(*imported: str) -> set[str]:
+    """Top-level names of all modules that a fresh interpreter holds after these imports."""
+    script = (
+        f"import sys, json; {'; '.join(f'import {name}' for name in imported)}; print(json.dumps(list(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("package", ["runtime", "targets"])
+def test_importing_every_module_of_the_device_side_brings_in_nothing_heavy(package: str) -> None:
+    modules = [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for file in files_of(package)
+        if file.name != "__main__.py"
+    ]
+    loaded = modules_after(*modules)
+    assert package in loaded
+    assert not loaded & (HEAVY | {"compress", "export"})
+    assert package == "runtime" or "numpy" not in loaded
+
+
+@pytest.mark.parametrize("package", ["compress", "export"])
+def test_importing_a_package_by_its_name_is_cheap(package: str) -> None:
+    assert not modules_after(package) & HEAVY
+
+
+def test_reading_specs_of_models_needs_no_transformers() -> None:
+    loaded = modules_after("compress.model", "compress.families", "compress.rewrites")
+    assert "torch" in loaded
+    assert not loaded & {"transformers", "accelerate", "onnx", "onnxruntime"}
