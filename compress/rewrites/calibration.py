@@ -87,6 +87,16 @@ class Moments:
         """Total variance of y."""
         return float((self.yy_O / self.count - self.mean_y_O.square()).sum())
 
+    def restricted(self, features_K: Tensor) -> Moments:
+        """The same moments with only these features of x (indices (K,))."""
+        assert self.x_I is not None, "no tokens were added"
+        features_K = features_K.to(self.x_I.device)
+        fewer = Moments()
+        fewer.count, fewer.y_O, fewer.yy_O = self.count, self.y_O, self.yy_O
+        fewer.x_I, fewer.xy_IO = self.x_I[features_K], self.xy_IO[features_K]
+        fewer.xx_II = self.xx_II[features_K][:, features_K]
+        return fewer
+
     def fit(self, rank: int | None = None) -> AffineFit:
         """Least squares y ~ x B + c, ridge 1e-6 of the mean variance of x; with `rank`, the best B of that rank
         (reduced-rank regression: truncated SVD of Cov(x,x)^-1/2 Cov(x,y))."""

@@ -81,21 +81,16 @@ def _chosen(model: Transformer, block: int, moments: Moments, keep: int) -> tupl
     heads = list(range(attention_spec(model.structure.blocks[block], NAME).scores.num_heads))
     size = moments.mean_x_I.shape[0] // len(heads)
     while len(heads) > keep:
-        without = {head: _restricted(moments, [other for other in heads if other != head], size) for head in heads}
+        without = {
+            head: moments.restricted(_columns([other for other in heads if other != head], size)) for head in heads
+        }
         heads.remove(min(heads, key=lambda head: without[head].fit().fvu))
-    return heads, _restricted(moments, heads, size).fit()
+    return heads, moments.restricted(_columns(heads, size)).fit()
 
 
-def _restricted(moments: Moments, heads: list[int], size: int) -> Moments:
-    """The same moments with only these heads' outputs as regressors."""
-    columns = torch.cat([torch.arange(head * size, (head + 1) * size) for head in heads])
-    assert moments.x_I is not None
-    columns = columns.to(moments.x_I.device)
-    fewer = Moments()
-    fewer.count, fewer.y_O, fewer.yy_O = moments.count, moments.y_O, moments.yy_O
-    fewer.x_I, fewer.xy_IO = moments.x_I[columns], moments.xy_IO[columns]
-    fewer.xx_II = moments.xx_II[columns][:, columns]
-    return fewer
+def _columns(heads: list[int], size: int) -> Tensor:
+    """Indices of these heads' outputs among all heads' outputs side by side."""
+    return torch.cat([torch.arange(head * size, (head + 1) * size) for head in heads])
 
 
 def _pruned(model: Transformer, block: int, heads: list[int], fit: AffineFit) -> Transformer:

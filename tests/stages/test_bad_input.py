@@ -77,7 +77,7 @@ def test_nan_weights_are_found_before_anything_is_computed(tmp_path: Path, model
         ('[[rewrite]]\nuse = "affine-mlp"\nlayer = "all"', "layers"),
         ("[heal]\nstps = 3", "steps"),
         ("[hael]\nsteps = 3", "heal"),
-        ('[gate]\nmax_drop = "much"', "max_drop"),
+        ('[gate]\nconfidence = "much"', "confidence"),
     ],
 )
 def test_a_misspelt_recipe_names_the_key_and_the_nearest(tmp_path: Path, text: str, wanted: str) -> None:

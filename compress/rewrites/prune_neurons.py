@@ -1,0 +1,74 @@
+"""prune-neurons: the least useful hidden units of a feed-forward go, the rest is fitted again. F intermediate size."""
+
+from __future__ import annotations
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+from compress.model.block import BlockSpec
+from compress.model.ffns.mlp import Mlp, MlpSpec
+from compress.model.transformer import Transformer
+from compress.rewrites.calibration import AffineFit, Calibration, target_moments
+from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import single_loop, with_blocks
+from targets.errors import InputError
+
+NAME = "prune-neurons"
+
+
+class PruneNeurons(Options):
+    """`keep`: hidden units that stay in each chosen layer."""
+
+    keep: PositiveInt
+    layers: Layers = "all"
+
+
+@rewrite(NAME, PruneNeurons)
+def prune_neurons(model: Transformer, options: PruneNeurons, calibration: Calibration) -> Transformer:
+    """Keep the most useful hidden units of a feed-forward and fit its second map again.
+
+    A unit's use is the variance that it sends on, Var(h_f) |W2_f|^2, over the calibration tokens; W2 and b2 are then
+    the least-squares fit of what the feed-forward should give on the units that stay, sequentially on the model's own
+    inputs. Not exact. "auto:K" takes the layers whose output stays best explained. Refused for gated or replaced
+    feed-forwards and for looped blocks. Source: optimal-brain-style structured pruning with a least-squares refit, as
+    in LeCun et al. 1990 and Hassibi and Stork 1993.
+    """
+
+    def losses(blocks: list[int]) -> dict[int, float]:
+        return {block: _pruned(model, block, options.keep, calibration)[1].fvu for block in blocks}
+
+    blocks = resolve(options.layers, model, lambda spec: _check(spec, options.keep), losses)
+    for block in blocks:  # one after the other, on inputs that the earlier ones changed
+        model, fit = _pruned(model, block, options.keep, calibration)
+        calibration.note(f"{NAME}: layer {block} leaves {fit.fvu:.1%} of its feed-forward unexplained")
+    return model
+
+
+def _check(spec: BlockSpec, keep: int) -> None:
+    single_loop(spec, NAME)
+    if not isinstance(spec.ffn, MlpSpec):
+        raise InputError(f"{NAME} is refused: it works on plain two-layer feed-forwards, and a chosen layer has none")
+    if keep > spec.ffn.intermediate_size:
+        raise InputError(f"{NAME}: keep {keep} is above the {spec.ffn.intermediate_size} hidden units of a layer")
+
+
+def _pruned(model: Transformer, block: int, keep: int, calibration: Calibration) -> tuple[Transformer, AffineFit]:
+    spec, old = model.structure.blocks[block].ffn, model.block(block).ffn
+    assert isinstance(spec, MlpSpec) and isinstance(old, Mlp)
+
+    def hidden(_: int, x_BND: Tensor) -> Tensor:
+        return old.activation(old.up(x_BND))
+
+    moments = target_moments(model, calibration, [block], "ffn", hidden)[block]
+    use_F = moments.covariance_II.diagonal() * old.down.weight.double().square().sum(dim=0)
+    kept_K = use_F.topk(keep).indices.sort().values
+    fit = moments.restricted(kept_K).fit()
+    result = with_blocks(
+        model, lambda block_spec: block_spec.replace(ffn=spec.replace(intermediate_size=keep, bias=True)), [block]
+    )
+    new = result.block(block).ffn
+    assert isinstance(new, Mlp)
+    new.up.set(old.up.weight[kept_K], old.up.bias_or_zero()[kept_K])
+    new.down.set(fit.weight_IO.T.float(), fit.bias_O.float())
+    return result, fit
