@@ -96,15 +96,11 @@ def make_vit_mnist(source: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Make the embedded data of compress/zoo from its raw sources."
-    )
+    parser = argparse.ArgumentParser(description="Make the embedded data of compress/zoo from its raw sources.")
     parser.add_argument("--cifar10", type=Path, help="zip of cifar10/{train,test}/<class>/NNNN.jpg")
     parser.add_argument("--mnist", type=Path, help="npz with x_train, y_train, x_test, y_test")
     parser.add_argument("--vit-mnist", type=Path, help="PyTorch checkpoint of the MNIST ViT")
-    parser.add_argument(
-        "--out", type=Path, default=Path("compress/zoo"), help="folder to write (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("compress/zoo"), help="folder to write (default: %(default)s)")
     given = parser.parse_args()
     makers = (
         (given.cifar10, make_cifar10, "cifar10"),

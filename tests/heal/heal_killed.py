@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[depth]) for depth in (1, 2)]
 
 from compress.heal import checkpoint
 from compress.model import Transformer, save

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -142,4 +141,4 @@ def test_a_precision_that_the_target_lacks_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_left_in_the_users_folder_by_a_refused_run(tmp_path: Path) -> None:
     compress(tmp_path / "cache", "--target", "nothing", "--out", str(tmp_path / "out"), cwd=tmp_path)
-    assert sorted(os.listdir(tmp_path)) == []
+    assert not list(tmp_path.iterdir())
