@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[depth]) for depth in (1, 2)]
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from compress.heal import checkpoint
 from compress.model import Transformer, save

@@ -12,7 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.tiny import block_spec, model_of
+from model.oracle import activated
+from model.tiny import HIDDEN, block_spec, model_of
 
 from compress.model import Transformer
 from compress.model.ffns.affine import Affine, Constant, LowRankAffine
@@ -169,16 +170,58 @@ def test_drop_mlp_leaves_the_mean() -> None:
     torch.testing.assert_close(ffn.value[0].double(), mean_D, atol=1e-6, rtol=0)
 
 
+def test_prune_neurons_that_keeps_every_unit_keeps_the_logits() -> None:
+    model = model_of(*[block_spec(ffn=MlpSpec(intermediate_size=9))] * 2)
+    assert moved(model, rewritten(model, "prune-neurons", calibration_of(model, batches=16), keep=9)) <= 1e-3
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_prune_neurons_removes_the_units_that_send_nothing_on_or_never_change(bias: bool) -> None:
+    model = model_of(block_spec(ffn=MlpSpec(intermediate_size=6, activation="relu", bias=bias)))
+    ffn = first_ffn(model)
+    with torch.no_grad():
+        ffn.down.weight[:, 1] = 0  # sends nothing on
+        ffn.up.weight[4] = 0  # never changes
+    result = rewritten(model, "prune-neurons", keep=4)
+    assert torch.equal(first_ffn(result).up.weight, ffn.up.weight[[0, 2, 3, 5]])
+    assert moved(model, result) <= 1e-4
+    assert first_ffn(result).down.weight.shape == (HIDDEN, 4)
+
+
+def test_auto_prunes_where_units_do_nothing() -> None:
+    model = model_of(*[block_spec(ffn=MlpSpec(intermediate_size=6))] * 3)
+    with torch.no_grad():
+        model.block(1).ffn.down.weight[:, :4] = 0  # type: ignore[union-attr]
+    result = rewritten(model, "prune-neurons", keep=2, layers="auto:1")
+    sizes = [spec.ffn.intermediate_size for spec in result.structure.blocks]  # type: ignore[union-attr]
+    assert sizes == [6, 2, 6]
+    assert moved(model, result) <= 1e-4
+
+
+def test_prune_neurons_fits_what_stays_by_least_squares() -> None:
+    model, notes = model_of(block_spec(ffn=MlpSpec(intermediate_size=9))), []
+    calibration, ffn = calibration_of(model, notes=notes), first_ffn(model)
+    result = rewritten(model, "prune-neurons", calibration, keep=4)
+    x_TI, y_TO = (seen(model, calibration, 0, site).flatten(0, 1).numpy() for site in ("ffn.in", "ffn.out"))
+    up, down = (part.weight.detach().double().numpy() for part in (ffn.up, ffn.down))
+    hidden_TF = activated("gelu", x_TI @ up.T + ffn.up.bias[0].detach().double().numpy())
+    kept = sorted(np.argsort(-hidden_TF.var(0) * (down**2).sum(0))[:4])
+    fit = moments_of(hidden_TF[:, kept], y_TO).fit()
+    mine_TO = seen(result, calibration, 0, "ffn.out").flatten(0, 1).numpy()
+    np.testing.assert_allclose(mine_TO, hidden_TF[:, kept] @ fit.weight_IO.numpy() + fit.bias_O.numpy(), atol=1e-4)
+    assert notes == [f"prune-neurons: layer 0 leaves {fit.fvu:.1%} of its feed-forward unexplained"]
+
+
 def mean_output(model: Transformer, calibration: Calibration, step: int) -> torch.Tensor:
     return seen(model, calibration, step, "out").mean((0, 1))
 
 
-@pytest.mark.parametrize("use", ["drop-mlp", "affine-mlp"])
+@pytest.mark.parametrize("use", ["drop-mlp", "affine-mlp", "prune-neurons"])
 @pytest.mark.parametrize("residual", ["pre", "parallel"])
 def test_each_replacement_makes_up_for_what_the_earlier_ones_shifted(use: str, residual: str) -> None:
     model = model_of(*[block_spec(residual=residual)] * 3)
     calibration = calibration_of(model)
-    result = rewritten(model, use, calibration)
+    result = rewritten(model, use, calibration, **({"keep": 5} if use == "prune-neurons" else {}))
     for step in range(3):
         torch.testing.assert_close(
             mean_output(result, calibration, step), mean_output(model, calibration, step), atol=1e-5, rtol=0
@@ -206,7 +249,8 @@ def test_a_trimmed_block_is_fitted_on_the_tokens_that_it_keeps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("use", "options"), [("affine-mlp", {}), ("low-rank-affine-mlp", {"rank": 3}), ("drop-mlp", {})]
+    ("use", "options"),
+    [("affine-mlp", {}), ("low-rank-affine-mlp", {"rank": 3}), ("drop-mlp", {})],
 )
 def test_auto_takes_the_feed_forward_that_is_explained_best(use: str, options: dict[str, Any]) -> None:
     model = model_of(*[block_spec(ffn=MlpSpec(intermediate_size=9, activation="relu"), norm=RMS)] * 3)

@@ -33,6 +33,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "low-rank-affine-mlp": {"rank": 2},
     "low-rank-heads": {"rank": 2},
     "prune-heads": {"keep": 1},
+    "prune-neurons": {"keep": 3},
     "single-head": {"rank": 2},
     "symmetric-qk": {"rank": 2},
 }
@@ -67,6 +68,7 @@ def test_rotary_positions_stand_between_query_and_key(use: str) -> None:
         "affine-mlp",
         "low-rank-affine-mlp",
         "drop-mlp",
+        "prune-neurons",
         "drop-blocks",
         "trim-last-block",
     ],
@@ -120,6 +122,8 @@ def test_a_looped_block_is_refused_before_tying(use: str) -> None:
         ("prune-heads", {"keep": 3}, [PLAIN], "keep 3 is above the 2 heads of a layer"),
         ("prune-heads", {}, [block_spec(heads=4, kv_heads=2)], "query heads share keys and values here (GQA)"),
         ("prune-heads", {}, [block_spec(scores=MergedScoresSpec(num_heads=2))], "prune before other rewrites"),
+        ("prune-neurons", {"keep": 15}, [PLAIN], "keep 15 is above the 14 hidden units of a layer"),
+        ("prune-neurons", {}, [block_spec(ffn=AffineSpec())], "it works on plain two-layer feed-forwards"),
         ("affine-mlp", {}, [PLAIN.replace(ffn=None, ffn_norm=None)], "a chosen layer has no feed-forward"),
         ("drop-value", {}, [PLAIN.replace(mixer=None, mixer_norm=None)], "a chosen layer has no mixer"),
         ("drop-blocks", {"layers": "all"}, [PLAIN, PLAIN], "would remove all 2 blocks; keep one at least"),
@@ -137,9 +141,9 @@ def test_a_head_that_reads_every_token_needs_the_whole_last_block() -> None:
 
 def test_packed_attention_is_rewritten_no_more() -> None:
     packed = rewritten(model_of(PLAIN), "pack-qkv")
-    for use in sorted(REWRITES.keys() - {"pack-qkv", "trim-last-block"}):
-        if "mlp" not in use and use != "drop-blocks":
-            assert "a chosen layer has a 'packed-attention' mixer" in refusal(packed, use)
+    feeds = {"affine-mlp", "drop-mlp", "low-rank-affine-mlp", "prune-neurons"}
+    for use in sorted(REWRITES.keys() - feeds - {"drop-blocks", "pack-qkv", "trim-last-block"}):
+        assert "a chosen layer has a 'packed-attention' mixer" in refusal(packed, use)
 
 
 def test_layers_that_cannot_be_rewritten_may_be_left_out() -> None:
