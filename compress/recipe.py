@@ -70,6 +70,21 @@ class Recipe(Spec):
     gate: GateTable = GateTable()
 
 
+def schema() -> dict[str, Any]:
+    """JSON schema of a recipe, with every registered rewrite; kept in `recipes/recipe.schema.json` for editors."""
+    from compress.rewrites import REWRITES
+
+    document = Recipe.model_json_schema()
+    choices = []
+    for name, method in sorted(REWRITES.items()):
+        table = method.options.model_json_schema()
+        table["properties"] = {"use": {"const": name}, **table.get("properties", {})}
+        table["required"] = ["use", *table.get("required", [])]
+        choices.append(table)
+    document["properties"]["rewrite"]["items"] = {"oneOf": choices}
+    return document
+
+
 def builtin() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))

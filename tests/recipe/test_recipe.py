@@ -1,0 +1,65 @@
+"""Recipes: read strictly, one clear line per cause, and described by a schema that is kept current."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import jsonschema
+import pytest
+
+from compress.recipe import FOLDER, Recipe, builtin, load, parse, schema
+from compress.rewrites import parse_options
+from targets.errors import InputError
+
+
+@pytest.mark.parametrize("name", builtin())
+def test_every_built_in_recipe_is_valid_and_fits_the_schema(name: str) -> None:
+    recipe = load(name)
+    for table in recipe.rewrite:
+        parse_options(table)
+    jsonschema.validate(tomllib.loads((FOLDER / f"{name}.toml").read_text()), schema())
+
+
+def test_the_schema_in_the_repository_is_current() -> None:
+    assert json.loads((FOLDER / "recipe.schema.json").read_text()) == schema()
+
+
+def test_the_schema_refuses_what_the_parser_refuses() -> None:
+    for table in ({"rewrite": [{"use": "nothing"}]}, {"heal": {"stps": 1}}, {"gate": {"confidence": 2}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(table, schema())
+
+
+def test_a_setting_overrides_the_file() -> None:
+    recipe = load("quick", ["heal.steps=7", "model.source=zoo:vit-mnist", 'data.source="zoo:mnist-test"'])
+    assert (recipe.heal.steps, recipe.model.source, recipe.data.source) == (7, "zoo:vit-mnist", "zoo:mnist-test")
+    assert load("quick").heal.steps != 7
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ("heal", "expected table.key=value"),
+        ("heal.stps=3", "'steps'"),
+        ("heel.steps=3", "did you mean 'heal'"),
+        ("rewrite.use=x", "unknown table 'rewrite'"),
+        ("heal.steps=-1", "heal.steps"),
+        ("heal.lr=nan", "heal.lr"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_what_is_allowed(setting: str, wanted: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load("quick", [setting])
+    assert wanted in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'quick'"):
+        load("quik")
+
+
+def test_an_empty_recipe_is_the_identity() -> None:
+    assert parse({}, "test") == Recipe()
+    assert Recipe().rewrite == ()
