@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,8 @@ def load(path: Path, provider: str = CPU, threads: int | None = None) -> OrtMode
         raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} here has no {provider}, only {have}")
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only: a fallback is found below, and told once
-    # x86 without VNNI adds int8 products in 16 bits, which saturate; this keeps them exact and costs others nothing.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if _saturates():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
@@ -79,6 +80,14 @@ def load(path: Path, provider: str = CPU, threads: int | None = None) -> OrtMode
             f"ONNX Runtime {ort.__version__} fell back from {provider} to {used}; mend its libraries"
         )
     return OrtModel(session, used, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+
+
+def _saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether int8 products are added in 16 bits, which saturate: x86 without VNNI. Asking for exact sums there halves
+    the speed of a processor that has VNNI, where they are exact anyway."""
+    if platform.machine() != "x86_64" or not cpuinfo.is_file():
+        return False
+    return "vnni" not in cpuinfo.read_text(encoding="utf-8", errors="replace")
 
 
 def _module() -> Any:
