@@ -24,6 +24,8 @@ def calibrate(context: StageContext, original: SourceModel) -> None:
 
     model = original.load()
     dataset = healing(context.options["data"], model.structure)
+    # Found now, all of them, not one by one when healing first draws them.
+    dataset.raw(dataset.unreadable())
     samples, held_out = context.options["samples"], context.options["held_out"]
     if len(dataset) < 2:
         raise InputError(f"{dataset.location}: calibration needs at least 2 samples beside those to evaluate on")
