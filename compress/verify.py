@@ -13,13 +13,16 @@ from targets.errors import InputError, run_cli
 
 if TYPE_CHECKING:
     from compress.data import ImageDataset
-    from compress.verification.drift import Drift
+    from compress.verification.drift import Drift, MetricDrift
+    from compress.verification.early import Decision
     from compress.verification.gate import Gate
     from compress.verification.predictions import Samples
-    from compress.verification.report_data import ReportData
+    from compress.verification.report_data import ExtraCheck, ReportData
     from compress.verification.sides import Side
 
 DEFAULT_MAX_DROP = 1.0
+#: How often --stop-early may give another verdict than all samples would.
+STOP_EARLY_ERROR = 0.001
 _TASKS = {"class logits": "image-classification", "pair scores": "embedding", "sequence losses": "causal-lm"}
 
 
@@ -39,13 +42,30 @@ class Options(NamedTuple):
     as_json: bool = False
     baseline: Path | None = None
     update_baseline: bool = False
+    label: str = ""
+    steps: tuple[str, ...] = ()
+    stop_early: bool = False
 
 
-class Answers(NamedTuple):
-    """One side's samples, and its model unless they came from a file."""
+class Pair(NamedTuple):
+    """Both models; None for a side that is a file of predictions."""
 
-    samples: Samples
-    side: Side | None
+    reference: Side | None
+    candidate: Side | None
+
+    @property
+    def preprocessing(self) -> dict[str, Any] | None:
+        """What serves a side that does not say itself how images are prepared."""
+        return next((side.preprocessing for side in self if side is not None and side.preprocessing), None)
+
+
+class Run(NamedTuple):
+    """What both sides answered, the gate, and what was certain before all samples were seen."""
+
+    reference: Samples
+    candidate: Samples
+    gate: Gate
+    decision: Decision | None = None
 
 
 class Outcome(NamedTuple):
@@ -66,7 +86,7 @@ def verify(options: Options) -> int:
     outcome = evaluate(options)
     _write(options, outcome.report)
     if options.baseline is not None and options.update_baseline and outcome.drift:
-        baseline.update(options.baseline, outcome.candidate, outcome.drift)
+        baseline.update(options.baseline, outcome.candidate, outcome.drift, options.label)
     _show(options, outcome.report)
     return 0 if outcome.report.verdict == "pass" else 1
 
@@ -85,14 +105,18 @@ def evaluate(options: Options) -> Outcome:
     if options.baseline is not None and (options.baseline.exists() or not options.update_baseline):
         accepted = baselines.load(options.baseline)
     data = _load_data(options)
-    reference, candidate = _both(options, data)
-    gate = gate or _default_gate(options, candidate.samples)
-    drift = compare(reference.samples, candidate.samples, gate)
-    checks = []
+    pair = _open(options)
+    run = _answer(options, pair, data, gate)
+    drift = compare(run.reference, run.candidate, run.gate, decision=run.decision)
+    checks = _other_checks(options, pair, data, drift)
     if accepted is not None and not options.update_baseline:
-        checks.append(baselines.check(accepted, candidate.samples, gate))
-    report = _report(options, drift, checks, reference.side, candidate.side, data)
-    return Outcome(report, drift, candidate.samples)
+        checks.append(baselines.check(accepted, run.candidate, run.gate))
+    report = _report(options, pair, drift, checks, data)
+    if data is not None:
+        report = report.model_copy(update=_origin(options, pair, data, run, drift, report))
+    if accepted is not None:
+        report = report.model_copy(update={"curves": baselines.curves(accepted, drift, options.label)})
+    return Outcome(report, drift, run.candidate)
 
 
 def _check_usage(options: Options) -> None:
@@ -100,6 +124,10 @@ def _check_usage(options: Options) -> None:
         raise InputError("give --gate or --max-drop, not both")
     if options.update_baseline and options.baseline is None:
         raise InputError("--update-baseline needs --baseline FILE, the file to write")
+    if options.stop_early and options.baseline is not None:
+        raise InputError("--stop-early leaves samples out, which --baseline needs; give one of them")
+    if options.label and not options.update_baseline:
+        raise InputError("--label names a run in the history of a baseline; give it with --update-baseline")
 
 
 def _explicit_gate(options: Options) -> Gate | None:
@@ -108,10 +136,10 @@ def _explicit_gate(options: Options) -> Gate | None:
     return None if options.gate is None else gate.load(options.gate)
 
 
-def _default_gate(options: Options, samples: Samples) -> Gate:
+def _default_gate(options: Options, kind: str) -> Gate:
     from compress.verification.gate import default_gate
 
-    return default_gate(_TASKS[samples.kind], DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop)
+    return default_gate(_TASKS[kind], DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop)
 
 
 def _load_data(options: Options) -> ImageDataset | None:
@@ -127,22 +155,107 @@ def _load_data(options: Options) -> ImageDataset | None:
     return load(options.data, part=options.part)
 
 
-def _both(options: Options, data: ImageDataset | None) -> tuple[Answers, Answers]:
-    """Both sides' samples. They run one after the other: two thread pools at once would fight for the cores."""
-    from compress.verification import predictions
-    from compress.verification.sides import is_predictions, open_side, predict
+def _open(options: Options) -> Pair:
+    from compress.verification.sides import is_predictions, open_side
 
     specs = (options.reference, options.candidate)
-    sides = [None if is_predictions(spec) else open_side(spec) for spec in specs]
-    known = next((side.preprocessing for side in sides if side is not None and side.preprocessing), None)
-    answers = []
-    for spec, side in zip(specs, sides, strict=True):
-        if side is None or data is None:
-            answers.append(Answers(predictions.load(Path(spec)), None))
-            continue
-        with _progress(spec, len(data)) as advance:
-            answers.append(Answers(predict(side, data, known, advance), side))
-    return answers[0], answers[1]
+    return Pair(*(None if is_predictions(spec) else open_side(spec) for spec in specs))
+
+
+def _answer(options: Options, pair: Pair, data: ImageDataset | None, gate: Gate | None) -> Run:
+    """Both sides' samples. They run one after the other: two thread pools at once would fight for the cores."""
+    if data is not None and pair.reference is not None and pair.candidate is not None:
+        gate = gate or _default_gate(options, "class logits")
+        if options.stop_early and gate.stop_early is None:
+            gate = gate.model_copy(update={"stop_early": STOP_EARLY_ERROR})
+        if gate.stop_early is not None:
+            return _answer_until_certain(options, pair, data, gate)
+    elif options.stop_early:
+        raise InputError("--stop-early is for two models that are run; a file of predictions is read whole")
+    reference = _samples(options.reference, pair.reference, pair, data)
+    candidate = _samples(options.candidate, pair.candidate, pair, data)
+    return Run(reference, candidate, gate or _default_gate(options, candidate.kind))
+
+
+def _samples(spec: str, side: Side | None, pair: Pair, data: ImageDataset | None) -> Samples:
+    from compress.verification import predictions
+    from compress.verification.sides import predict
+
+    if side is None or data is None:
+        return predictions.load(Path(spec))
+    with _progress(spec, len(data)) as advance:
+        return predict(side, data, pair.preprocessing, advance)
+
+
+def _answer_until_certain(options: Options, pair: Pair, data: ImageDataset, gate: Gate) -> Run:
+    """The sides take turns on parts of the data, in random order, until the gate's verdict is certain."""
+    import numpy as np
+
+    from compress.verification.early import EarlyStop
+    from compress.verification.predictions import concatenate
+    from compress.verification.sides import predict
+
+    assert pair.reference is not None and pair.candidate is not None
+    order = np.random.default_rng(gate.seed).permutation(len(data))
+    test = EarlyStop(gate, len(data))
+    parts: tuple[list[Samples], list[Samples]] = ([], [])
+    seen = 0
+    with _progress(f"{options.reference} and {options.candidate}", 2 * len(data)) as advance:
+        for look in test.look_points():
+            part = data.subset(order[seen:look])
+            for side, answers in zip((pair.reference, pair.candidate), parts, strict=True):
+                answers.append(predict(side, part, pair.preprocessing, advance))
+            seen = look
+            reference, candidate = concatenate(parts[0]), concatenate(parts[1])
+            decision = test.decide(reference, candidate)
+            if decision is not None and seen < len(data):
+                return Run(reference, candidate, gate, decision)
+    return Run(reference, candidate, gate)
+
+
+def _other_checks(options: Options, pair: Pair, data: ImageDataset | None, drift: Drift) -> list[ExtraCheck]:
+    """That the candidate is a model, and not the reference's answers by another name."""
+    from compress.verification.fresh import check_fresh
+    from compress.verification.outcome import Status
+    from compress.verification.report_data import ExtraCheck
+
+    if data is not None and pair.reference is not None and pair.candidate is not None:
+        return [check_fresh(pair.reference, pair.candidate, data, pair.preprocessing, drift.identical)]
+    if pair.candidate is None and drift.identical and options.candidate != options.reference:
+        same = f"{options.candidate} holds the answers of {options.reference} bit for bit"
+        message = f"{same}; record the candidate's own"
+        return [ExtraCheck(name="recorded answers", status=Status.ERROR, message=message)]
+    return []
+
+
+def _origin(
+    options: Options, pair: Pair, data: ImageDataset, run: Run, drift: Drift, report: ReportData
+) -> dict[str, Any]:
+    """Where the drift comes from: the first step beyond the gate's bound, and the blocks."""
+    from compress.verification import localize
+    from compress.verification.drift import compare
+    from compress.verification.sides import open_side, predict
+
+    notes = list(report.notes)
+    update: dict[str, Any] = {}
+    if options.steps:
+        bound = next((check.limit for check in run.gate.check if check.bound == "max_drop"), DEFAULT_MAX_DROP)
+
+        def measure(spec: str) -> MetricDrift:
+            samples = run.candidate
+            if spec != options.candidate:
+                samples = predict(open_side(spec), data, pair.preprocessing)
+            return compare(run.reference, samples, run.gate).metrics[0]
+
+        rows, first = localize.bisect_steps([*options.steps, options.candidate], measure, bound)
+        update["stages"] = tuple(rows)
+        lost = f"loses more than {bound:g}"
+        notes.append(f"The first step that {lost} is {first}." if first else f"No step {lost}.")
+    if pair.reference is not None and pair.candidate is not None:
+        blocks, reason = localize.block_rows(pair.reference, pair.candidate, data, pair.preprocessing)
+        update["blocks"] = tuple(blocks)
+        notes += filter(None, [reason, localize.block_note(blocks)])
+    return {**update, "notes": tuple(notes)}
 
 
 def _progress(name: str, total: int) -> AbstractContextManager[Any]:
@@ -165,12 +278,7 @@ def _progress(name: str, total: int) -> AbstractContextManager[Any]:
 
 
 def _report(
-    options: Options,
-    drift: Drift,
-    checks: list[Any],
-    reference: Side | None,
-    candidate: Side | None,
-    data: ImageDataset | None,
+    options: Options, pair: Pair, drift: Drift, checks: list[ExtraCheck], data: ImageDataset | None
 ) -> ReportData:
     from importlib.metadata import version
 
@@ -206,11 +314,11 @@ def _report(
         drift=drift,
         checks=tuple(checks),
         variants=(
-            variant("reference", options.reference, reference),
-            variant("candidate", options.candidate, candidate),
+            variant("reference", options.reference, pair.reference),
+            variant("candidate", options.candidate, pair.candidate),
         ),
         pictures=pictures,
-        environment=_environment([side for side in (reference, candidate) if side is not None]),
+        environment=_environment([side for side in pair if side is not None]),
         notes=tuple(notes),
     )
 
@@ -275,6 +383,14 @@ def _command(
     json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object")] = False,
     baseline: Annotated[Path | None, typer.Option(help="results.json of the last accepted run")] = None,
     update_baseline: Annotated[bool, typer.Option("--update-baseline", help="Accept this run as the baseline")] = False,
+    label: Annotated[str, typer.Option(help="Name of an accepted run in the history, such as a commit")] = "",
+    step: Annotated[
+        list[str] | None,
+        typer.Option(help="A model between the two, in order; the first to exceed the bound is searched for"),
+    ] = None,
+    stop_early: Annotated[
+        bool, typer.Option("--stop-early", help="Stop predicting once the verdict is certain (to 0.1 %)")
+    ] = False,
 ) -> None:
     """Compare CANDIDATE with REFERENCE on the same data and pass only what is proven.
 
@@ -283,8 +399,10 @@ def _command(
     if part not in ("evaluation", "all"):
         raise typer.BadParameter(f"{part!r}; allowed: evaluation, all", param_hint="--part")
     chosen: Literal["evaluation", "all"] = "all" if part == "all" else "evaluation"
+    paths = (junit, sarif, summary, html)
+    history = (baseline, update_baseline, label)
     options = Options(
-        reference, candidate, data, chosen, gate, max_drop, junit, sarif, summary, html, json, baseline, update_baseline
+        reference, candidate, data, chosen, gate, max_drop, *paths, json, *history, tuple(step or ()), stop_early
     )
     run_cli(lambda: verify(options))
 

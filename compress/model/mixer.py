@@ -35,6 +35,10 @@ class Mixer(nn.Module):
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
         raise NotImplementedError
 
+    def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor | None:
+        """The attention rows (B,H,N,M) for the same arguments as `forward`; None for a mixer that has none."""
+        return None
+
     def readers(self) -> list[Projection] | None:
         """The projections that read the block's normed input, where a norm's gains can be folded; None when
         something else (a raw key or value) reads it too, so that folding is not possible."""

@@ -19,14 +19,15 @@ from compress.verification.drift import Drift
 from compress.verification.gate import Gate
 from compress.verification.outcome import Model, Status
 from compress.verification.predictions import PairScores, Predictions, Samples, SequenceLosses
-from compress.verification.report_data import ExtraCheck
+from compress.verification.report_data import Curve, ExtraCheck, Series
 from runtime.files import write_atomic
 from targets.errors import InputError
 
 
 class Run(Model):
-    """The metrics of one accepted candidate."""
+    """The metrics of one accepted candidate. `label`: what its user called it, such as a commit."""
 
+    label: str = ""
     metrics: dict[str, float]
 
 
@@ -53,7 +54,7 @@ def load(path: Path) -> Baseline:
         raise InputError(f"{path} is no baseline: {where}: {first['msg']}; --update-baseline writes one") from error
 
 
-def update(path: Path, candidate: Samples, drift: Drift) -> None:
+def update(path: Path, candidate: Samples, drift: Drift, label: str = "") -> None:
     """Accept the candidate: its answers become the baseline and its metrics join the history."""
     history = load(path).history if path.exists() else ()
     metrics = {m.name: m.candidate for m in drift.metrics if m.candidate is not None}
@@ -63,7 +64,7 @@ def update(path: Path, candidate: Samples, drift: Drift) -> None:
         data=_digest(candidate),
         samples=len(candidate),
         answers=base64.b64encode(zlib.compress(_answers(candidate).tobytes(), 9)).decode(),
-        history=(*history, Run(metrics=metrics)),
+        history=(*history, Run(label=label, metrics=metrics)),
     )
     write_atomic(path, (baseline.model_dump_json(indent=1, by_alias=True) + "\n").encode())
 
@@ -83,6 +84,20 @@ def check(baseline: Baseline, candidate: Samples, gate: Gate) -> ExtraCheck:
         return ExtraCheck(name="baseline", status=Status.ERROR, message=f"the baseline's answers are damaged: {error}")
     result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, candidate)
     return ExtraCheck(name="baseline", status=result.status, message=f"since the last accepted run: {result.message}")
+
+
+def curves(baseline: Baseline, drift: Drift, label: str) -> tuple[Curve, ...]:
+    """The main metric of the accepted runs, oldest first, and of this one; none where it was not measured."""
+    main = drift.metrics[0] if drift.metrics else None
+    if main is None or main.candidate is None:
+        return ()
+    values = [run.metrics[main.name] for run in baseline.history if main.name in run.metrics]
+    runs = [float(number) for number in range(1, len(values) + 2)]
+    accepted = Series(name="accepted runs", x=tuple(runs[:-1]), y=tuple(values)) if values else None
+    this = Series(name=label or "this run", x=tuple(runs[-1:]), y=(main.candidate,))
+    unit = f"{main.title} ({main.unit})" if main.unit else main.title
+    series = tuple(filter(None, (accepted, this)))
+    return (Curve(title="Accepted runs", x_label="Run", y_label=unit, series=series),)
 
 
 def _answers(samples: Samples) -> np.ndarray:

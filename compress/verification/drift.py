@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from compress.verification.early import Decision
 from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
 from compress.verification.gate import Gate, Slices, sides_fault
 from compress.verification.metrics import METRICS, correct, log_softmax, metrics_for, sample_kl
@@ -101,13 +102,22 @@ class Drift(Model):
         return cls.model_validate_json(text)
 
 
-def compare(reference: Samples, candidate: Samples, gate: Gate, slices: Slices | None = None) -> Drift:
+def compare(
+    reference: Samples,
+    candidate: Samples,
+    gate: Gate,
+    slices: Slices | None = None,
+    decision: Decision | None = None,
+) -> Drift:
     """Compare two sides on the same samples and judge them by `gate`. Deterministic.
 
-    `slices` maps a slice's name to a bool mask of shape [S]. Sides that cannot be compared give a Drift whose gate has
-    status `error`, not an exception.
+    `decision`: what was certain when predicting stopped early, which then is the verdict. `slices` maps a slice's name
+    to a bool mask of shape [S]. Sides that cannot be compared give a Drift whose gate has status `error`, not an
+    exception.
     """
     result = gate.judge(reference, candidate, slices)
+    if decision is not None:
+        result = decision.settle(result)
     whole = Drift(samples=len(candidate), kind=candidate.kind, gate=result)
     if sides_fault(reference, candidate) is not None:
         return whole

@@ -78,6 +78,12 @@ class Gate(Model):
     min_samples: int = Field(default=50, ge=1, description="Least samples in every scope that is judged")
     resamples: int = Field(default=2000, ge=200, le=100_000, description="Bootstrap resamples, where any are drawn")
     seed: int = Field(default=0, ge=0)
+    stop_early: float | None = Field(
+        default=None,
+        ge=0,
+        le=0.01,
+        description="Stop predicting once the verdict is certain up to this error (0: logically certain)",
+    )
     check: tuple[Check, ...] = Field(min_length=1)
 
     def sampling(self) -> Sampling:
@@ -112,6 +118,8 @@ class Gate(Model):
         if not scopes:
             return [_no_result(check, check.per, len(candidate), f"the data have no {check.per} to judge by")]
         metric = METRICS[check.metric]
+        if check.bound in ("max_drop", "max_relative_drop") and (fault := reference.knows_nothing(self.confidence)):
+            return [_no_result(check, check.per, len(candidate), f"reference: {fault}")]
         sides = _rows(metric, check.bound, reference, candidate)
         return [self._judge_scope(check, metric, scope, mask, sides) for scope, mask in scopes]
 

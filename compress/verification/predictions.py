@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -48,6 +49,13 @@ class Samples:
                 rows = np.flatnonzero(broken.reshape(len(self), -1).any(axis=1))
                 where = f"{len(rows)} of {len(self)} samples, first in sample {rows[0]}"
                 return f"{name} are not finite (NaN or infinite) in {where}"
+        return None
+
+    def knows_nothing(self, confidence: float) -> str | None:
+        """Why these answers cannot be told from ones that have nothing to do with the truth, or None.
+
+        A reference like that has nothing to lose, so no drop from it means anything.
+        """
         return None
 
     def mismatch(self, other: Samples) -> str | None:
@@ -103,6 +111,20 @@ class Predictions(Samples):
         if self.names is not None and len(self.names) != classes:
             raise InputError(f"{len(self.names)} class names for {classes} classes: give one name per class")
 
+    def knows_nothing(self, confidence: float) -> str | None:
+        from compress.verification.statistics import rate_interval
+
+        classes, samples = self.logits.shape[1], len(self)
+        answers = self.logits.argmax(axis=1)
+        chance = float(np.bincount(answers, minlength=classes) @ np.bincount(self.labels, minlength=classes))
+        hits, expected = int((answers == self.labels).sum()), chance / samples**2
+        if rate_interval(hits, samples, confidence).low > expected:
+            return None
+        return (
+            f"right in {100 * hits / samples:.1f} % of {samples:,} samples, where answers without regard to the input "
+            f"would be in {100 * expected:.1f} %: do its labels, the data's class names and its preprocessing fit?"
+        )
+
     def class_names(self) -> list[str]:
         """Names of the C classes; their numbers where no names are known."""
         return list(self.names) if self.names is not None else [str(k) for k in range(self.logits.shape[1])]
@@ -130,6 +152,12 @@ class SequenceLosses(Samples):
             if value.shape != self.nll.shape or (value < 1).any():
                 raise InputError(f"{name} must hold one count of at least 1 per sequence")
 
+    def knows_nothing(self, confidence: float) -> str | None:
+        bits = float(self.nll.sum() / self.bytes.sum() / np.log(2))
+        if bits < 8:
+            return None
+        return f"{bits:.1f} bits per byte, where guessing bytes takes 8: do tokenizer and text fit?"
+
 
 @dataclass(frozen=True, eq=False)
 class PairScores(Samples):
@@ -147,8 +175,24 @@ class PairScores(Samples):
         if self.scores.shape != self.gold.shape:
             raise InputError(f"{len(self.scores)} scores but {len(self.gold)} gold scores: give one per pair")
 
+    def knows_nothing(self, confidence: float) -> str | None:
+        from scipy.stats import spearmanr
+
+        constant = np.ptp(self.scores) == 0 or np.ptp(self.gold) == 0
+        if not constant and spearmanr(self.scores, self.gold, alternative="greater").pvalue < (1 - confidence) / 2:
+            return None
+        return f"its scores of {len(self):,} pairs do not rise with the gold scores: do tokenizer and data fit?"
+
 
 KINDS: tuple[type[Samples], ...] = (Predictions, SequenceLosses, PairScores)
+
+
+def concatenate(parts: Sequence[Samples]) -> Samples:
+    """The samples of all parts (at least one, all of one kind), in order."""
+    first = parts[0]
+    joined = {name: np.concatenate([part.arrays()[name] for part in parts]) for name in first.arrays()}
+    others = {field.name: getattr(first, field.name) for field in fields(first)}
+    return type(first)(**{**others, **joined})
 
 
 def load(path: Path) -> Samples:

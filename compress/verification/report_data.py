@@ -53,10 +53,14 @@ class StageRow(Model):
 
 
 class BlockRow(Model):
-    """How far one block's output moved: relative error |y - y'| / |y|, mean cosine, KL of attention in nats."""
+    """How far one block's output moved: relative error |y - y'| / |y|, mean cosine, KL of attention rows in nats.
+
+    `own_error` is the relative error of the block fed with the original's input: what it adds by itself.
+    """
 
     name: str
     relative_error: float = Field(ge=0)
+    own_error: float | None = Field(default=None, ge=0)
     cosine: float | None = None
     attention_kl: float | None = None
 

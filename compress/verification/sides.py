@@ -6,7 +6,8 @@ B batch, C classes, H height, W width.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,10 @@ from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.data import ImageDataset
+    from compress.model import Transformer
 
 Forward = Callable[[NDArray[np.float32]], NDArray[Any]]
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 BATCH = 32
 
 
@@ -29,7 +32,8 @@ BATCH = 32
 class Side:
     """An opened model. `forward` maps pixel values float32 [B, 3|1, H, W] to logits [B, C].
 
-    `preprocessing` and `labels` are None where the model does not carry them (a bare ONNX file).
+    `preprocessing` and `labels` are None where the model does not carry them (a bare ONNX file). `canonical` reads the
+    model into the form whose blocks can be compared; None where there is only a graph.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Side:
     parameters: int | None = None
     fixed_batch: int | None = None
     max_batch: int = BATCH
+    canonical: Callable[[], Transformer] | None = None
 
 
 def is_predictions(spec: str) -> bool:
@@ -71,7 +76,7 @@ def open_side(spec: str) -> Side:
 def predict(
     side: Side,
     data: ImageDataset,
-    preprocessing: dict[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Predictions:
     """The side's logits on all of `data`, whose classes are matched to the model's.
@@ -79,22 +84,50 @@ def predict(
     `preprocessing` serves a side that has none of its own; `advance` is told of images done.
     Raises InputError if there is no preprocessing or a shape is wrong.
     """
-    section = side.preprocessing or preprocessing
-    if section is None:
-        raise InputError(f"{side.name} does not say how images are prepared; put preprocessor_config.json beside it")
     matched = data.for_labels(side.labels) if side.labels is not None else data
-    parts = []
     size = side.fixed_batch or min(BATCH, side.max_batch)
-    for pixels_BCHW, _ in matched.batches(section, batch_size=size):
-        full = _padded(pixels_BCHW, side.fixed_batch)
-        logits_BC = np.asarray(side.forward(full))
-        if logits_BC.ndim != 2 or len(logits_BC) != len(full):
-            shape = list(logits_BC.shape)
-            raise InputError(f"{side.name} gives outputs of shape {shape}; logits [batch, classes] needed")
-        parts.append(logits_BC[: len(pixels_BCHW)].astype(np.float32))
+    parts = []
+    for pixels_BCHW, _ in _ahead(matched.batches(_section(side, preprocessing), batch_size=size)):
+        parts.append(_logits(side, pixels_BCHW))
         advance(len(pixels_BCHW))
     names = list(side.labels) if side.labels is not None else None
     return Predictions(np.concatenate(parts), matched.labels, names)
+
+
+def logits_of(
+    side: Side, images: Sequence[NDArray[np.uint8]], preprocessing: Mapping[str, Any] | None = None
+) -> NDArray[np.float32]:
+    """The side's logits [B, C] on images of no data set, uint8 [H, W, C] each. Arguments and errors as `predict`."""
+    from runtime.image import prepare
+
+    section = _section(side, preprocessing)
+    size = side.fixed_batch or min(BATCH, side.max_batch)
+    starts = range(0, len(images), size)
+    return np.concatenate([_logits(side, prepare(images[start : start + size], section)) for start in starts])
+
+
+def _section(side: Side, preprocessing: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    section = side.preprocessing or preprocessing
+    if section is None:
+        raise InputError(f"{side.name} does not say how images are prepared; put preprocessor_config.json beside it")
+    return section
+
+
+def _logits(side: Side, pixels_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    full = _padded(pixels_BCHW, side.fixed_batch)
+    logits_BC = np.asarray(side.forward(full))
+    if logits_BC.ndim != 2 or len(logits_BC) != len(full):
+        raise InputError(f"{side.name} gives outputs of shape {list(logits_BC.shape)}; logits [batch, classes] needed")
+    return logits_BC[: len(pixels_BCHW)].astype(np.float32)
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, each prepared in a thread of its own while the model works on the one before it."""
+    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def _padded(pixels_BCHW: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:
@@ -180,9 +213,9 @@ def _hugging_face(name: str, path: Path) -> Side:
     preprocessing = preprocessing_from_hf(path)
     from transformers import CONFIG_MAPPING
 
-    if json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type") not in CONFIG_MAPPING:
-        from compress.families import read_checkpoint
+    from compress.families import read_checkpoint
 
+    if json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type") not in CONFIG_MAPPING:
         model = read_checkpoint(path, preprocessing)
         return _torch_side(name, path, "model folder", model, model.structure)
 
@@ -213,6 +246,7 @@ def _hugging_face(name: str, path: Path) -> Side:
         preprocessing=preprocessing,
         labels=_config_labels(path),
         parameters=sum(parameter.numel() for parameter in original.parameters()),
+        canonical=lambda: read_checkpoint(path, preprocessing),
     )
 
 
@@ -232,6 +266,7 @@ def _torch_side(name: str, path: Path, kind: str, model: Any, structure: Any) ->
         preprocessing=dict(structure.preprocessing),
         labels=tuple(structure.labels),
         parameters=model.num_parameters(),
+        canonical=lambda: model,
     )
 
 

@@ -58,7 +58,8 @@ def test_a_clear_drop_fails_without_talk_of_sample_size() -> None:
 @settings(max_examples=25, deadline=None)
 def test_an_equal_candidate_has_drop_zero_and_passes(samples: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    p = Predictions(generator.normal(size=(samples, 5)), generator.integers(0, 5, samples))
+    labels = generator.integers(0, 5, samples)
+    p = Predictions(generator.normal(size=(samples, 5)) + np.eye(5)[labels], labels)
     result = default_gate(VISION, 1.0).judge(p, p)
     assert result and result.checks[0].value == 0.0
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.verification.predictions import PairScores, Predictions
 from compress.verification.report_data import ReportData
 from compress.verification.testing import assert_no_drift
-from compress.verify import Options, verify
+from compress.verify import Options, evaluate, verify
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 CLASSES = ("bolt", "nut", "screw", "washer")
@@ -250,6 +250,111 @@ def test_a_bundle_without_two_dimensional_outputs_is_refused(reference: str, dat
         run(reference, path, data)
 
 
+def test_a_wrong_normalisation_of_both_sides_is_not_a_drop_of_nothing(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_onnx(tmp_path / "w", templates())
+    (path.parent / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "image_mean": [1e4]}))
+    assert run(str(path), path, data) == 1
+    assert "answers without regard to the input" in capsys.readouterr().out
+
+
+def write_memory(folder: Path, reference: str, data: str) -> Path:
+    """An ONNX file that finds the nearest image of the data in its memory and repeats the reference's logits for it."""
+    from compress.data import load
+    from compress.verification.sides import open_side, predict
+
+    side, images = open_side(reference), load(data)
+    assert side.preprocessing is not None
+    pixels = np.concatenate([part for part, _ in images.batches(side.preprocessing, batch_size=64)]).reshape(
+        SAMPLES, -1
+    )
+    answers = predict(side, images).logits
+    path = write_onnx(folder, pixels)
+    model = onnx.load(path)
+    nodes = [
+        *model.graph.node[:1],
+        helper.make_node("MatMul", ["flat", "weight"], ["similarity"]),
+        helper.make_node("Add", ["similarity", "offset"], ["score"]),
+        helper.make_node("ArgMax", ["score"], ["nearest"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["answers", "nearest"], ["logits"]),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    offset = -0.5 * (pixels**2).sum(axis=1)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(offset, "offset"), numpy_helper.from_array(answers, "answers")]
+    )
+    onnx.save(model, path)
+    return path
+
+
+def test_a_candidate_that_answers_from_a_memory_of_the_reference_does_not_pass(
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = write_memory(tmp_path / "m", reference, data)
+    assert run(reference, memory, data) == 1
+    assert "error    fresh inputs: the candidate repeats the reference bit for bit" in capsys.readouterr().out
+    assert run(str(write_onnx(tmp_path / "r", templates() * 1.01)), memory, data) == 1
+    assert "knows the data by heart" in capsys.readouterr().out
+
+
+def test_a_recording_of_the_reference_is_not_a_candidate(reference: str, data: str, tmp_path: Path) -> None:
+    from compress.data import load
+    from compress.verification.sides import open_side, predict
+
+    recorded = tmp_path / "recorded.npz"
+    predict(open_side(reference), load(data)).save(recorded)
+    assert run(reference, recorded, data) == 1
+
+
+# ---- where the drift comes from, and stopping early ----
+
+
+def test_the_first_step_beyond_the_bound_is_found_by_bisection(reference: str, data: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(3).normal(size=templates().shape).astype(np.float32)
+    sizes = (0.01, 0.02, 0.03, 0.9, 1.0)
+    steps = [write_onnx(tmp_path / f"s{k}", templates() + size * noise) for k, size in enumerate(sizes)]
+    names = tuple(map(str, steps))
+    report = evaluate(Options(reference, names[-1], data, "all", max_drop=2.0, steps=names[:-1])).report
+    assert [row.name for row in report.stages if row.status == "first beyond the bound"] == [names[3]]
+    assert [row.status for row in report.stages].count("not measured") >= 1
+    assert f"first step that loses more than 2 is {names[3]}" in " ".join(report.notes)
+    report = evaluate(Options(reference, names[1], data, "all", max_drop=2.0, steps=names[:1])).report
+    assert "No step loses more than 2." in report.notes
+
+
+def test_blocks_are_compared_where_both_sides_have_them(tmp_path: Path) -> None:
+    from compress import model as models
+    from compress import zoo
+    from compress.data import preprocessing_from_hf
+    from compress.families import read_checkpoint
+
+    folder = zoo.locate("zoo:vit-mnist")
+    model = read_checkpoint(folder, preprocessing_from_hf(folder))
+    model.block(4).ffn.down.weight.data.mul_(0.5)  # type: ignore[union-attr]
+    models.save(model, tmp_path / "hurt")
+    with np.load(ROOT / "compress" / "zoo" / "mnist" / "test.npz") as file:
+        names = np.array([str(k) for k in range(10)])
+        np.savez(tmp_path / "d.npz", images=file["images"][:100], labels=file["labels"][:100], class_names=names)
+    report = evaluate(Options("zoo:vit-mnist", str(tmp_path / "hurt"), str(tmp_path / "d.npz"), "all")).report
+    assert max(report.blocks, key=lambda row: row.own_error or 0).name == "block 4"
+    assert any("largest error of its own is that of block 4" in note for note in report.notes)
+
+
+def test_stopping_early_gives_the_same_verdict_from_fewer_samples(
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = write_onnx(tmp_path / "bad", templates()[::-1].copy())
+    assert run(reference, bad, data, stop_early=True) == 1
+    assert "stopped after" in capsys.readouterr().out
+    gate = tmp_path / "gate.toml"
+    gate.write_text('stop_early = 0.01\n[[check]]\nmetric = "top1"\nmax_drop = 3.0\n')
+    good = write_onnx(tmp_path / "good", templates() * 1.001)
+    assert run(reference, good, data, gate=gate, max_drop=None) == 0
+    assert "certain (up to an error of 1 %) that it passes on all" in capsys.readouterr().out
+
+
 # ---- baseline ----
 
 
@@ -271,6 +376,11 @@ def test_a_baseline_is_written_on_request_and_holds_later_runs_to_it(
     assert "fail     baseline: since the last accepted run" in out and "pass     top1" in out
     assert run(reference, good, data, baseline=baseline, update_baseline=True) == 0
     assert len(json.loads(baseline.read_text())["history"]) == 2
+    assert run(reference, good, data, baseline=baseline, update_baseline=True, label="4d93c5") == 0
+    report = evaluate(Options(reference, str(good), data, "all", max_drop=2.0, baseline=baseline)).report
+    assert json.loads(baseline.read_text())["history"][-1]["label"] == "4d93c5"
+    accepted, this = report.curves[0].series
+    assert accepted.x == (1, 2, 3) and this.x == (4,) and len(set(accepted.y + this.y)) == 1
 
 
 def test_a_failed_run_is_never_accepted_and_other_data_never_compared(
@@ -327,6 +437,8 @@ def test_a_teams_own_test_fails_with_what_did_not_pass(reference: str, data: str
         ({"data": "absent"}, "no data at absent"),
         ({"gate": Path("gate.toml")}, "not both"),
         ({"update_baseline": True}, "--update-baseline needs"),
+        ({"stop_early": True, "baseline": Path("results.json")}, "--stop-early leaves samples out"),
+        ({"label": "4d93c5"}, "--label names a run"),
         ({"candidate": "/tmp"}, "no model that can be read"),
     ],
 )

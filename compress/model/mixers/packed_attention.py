@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor
 
-from compress.model.attention import attend, attention_mask, join_heads, split_heads
+from compress.model.attention import attend, attention_mask, join_heads, probabilities, split_heads
 from compress.model.mixer import Context, Mixer, MixerSpec
 from compress.model.projection import Projection
 
@@ -47,12 +47,21 @@ class PackedAttention(Mixer):
         self.output = Projection(spec.num_heads * spec.value_dim, hidden_size, loops=loops)
 
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, context)
+        mask = attention_mask(context, x_BND.shape[1], self.spec.causal, x_BND.device)
+        return self.output(join_heads(attend(q_BHNK, k_BGNK, v_BGNV, mask, self.spec.scale)), loop)
+
+    def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        q_BHNK, k_BGNK, _ = self._heads(x_BND, loop, context)
+        mask = attention_mask(context, x_BND.shape[1], self.spec.causal, x_BND.device)
+        return probabilities(q_BHNK, k_BGNK, mask, self.spec.scale)
+
+    def _heads(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B,H,N,K) of the rows asked for, keys (B,G,N,K) and values (B,G,N,V)."""
         spec = self.spec
         q, k, v = self.packed(x_BND, loop).split(spec.widths, dim=-1)
-        mask = attention_mask(context, x_BND.shape[1], spec.causal, x_BND.device)
         q_BHNK = split_heads(q[:, : context.rows], spec.num_heads)
-        k_BGNK, v_BGNV = split_heads(k, spec.num_kv_heads), split_heads(v, spec.num_kv_heads)
-        return self.output(join_heads(attend(q_BHNK, k_BGNK, v_BGNV, mask, spec.scale)), loop)
+        return q_BHNK, split_heads(k, spec.num_kv_heads), split_heads(v, spec.num_kv_heads)
 
     def readers(self) -> list[Projection]:
         return [self.packed]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compress.model import scores as _scores  # noqa: F401  (registers the kinds)
 from compress.model import values as _values  # noqa: F401
-from compress.model.attention import AnyScores, AnyValues, attention_mask
+from compress.model.attention import AnyScores, AnyValues, attention_mask, probabilities
 from compress.model.mixer import Context, Mixer, MixerSpec
 from compress.model.projection import Projection
 
@@ -36,6 +36,11 @@ class SoftmaxAttention(Mixer):
         q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
         mask = attention_mask(context, x_BND.shape[1], self.causal, x_BND.device)
         return self.values(q_BHNK[:, :, : context.rows], k_BGNK, x_BND, mask, loop)
+
+    def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
+        mask = attention_mask(context, x_BND.shape[1], self.causal, x_BND.device)
+        return probabilities(q_BHNK[:, :, : context.rows], k_BGNK, mask)
 
     def readers(self) -> list[Projection] | None:
         halves = self.scores.readers(), self.values.readers()

@@ -1,0 +1,141 @@
+"""Where a rewritten model leaves its original: the output of every step of its schedule held against the original's.
+
+B batch, N tokens, D hidden size, H heads, M keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from compress.model.block import Block, Site
+from compress.model.mixer import Context
+from compress.model.structure import Step, Structure, output_targets
+from compress.model.transformer import Transformer
+from compress.verification.report_data import BlockRow
+
+
+def comparable(original: Structure, structure: Structure) -> str | None:
+    """Why the blocks of the two cannot be held against each other, or None."""
+    if original.hidden_size != structure.hidden_size:
+        return f"the hidden sizes differ: {original.hidden_size} and {structure.hidden_size}"
+    if [step.origin for step in original.schedule] != list(range(len(original.schedule))):
+        return "the reference is itself a rewritten model, whose blocks are not those that the candidate stands for"
+    origins = [step.origin for step in structure.schedule]
+    if origins != sorted(origins) or not origins or origins[-1] >= len(original.schedule):
+        return f"the candidate's blocks stand for the layers {origins} of {len(original.schedule)}"
+    return None
+
+
+def compare_blocks(original: Transformer, model: Transformer, batches: Iterable[dict[str, Tensor]]) -> list[BlockRow]:
+    """A row for the embedding and one per step of the model's schedule, in order. Padding is left out.
+
+    Raises ValueError where the two are not `comparable` or there is no batch.
+    """
+    if fault := comparable(original.structure, model.structure):
+        raise ValueError(fault)
+    targets = output_targets(model.structure, original.structure)
+    names = ["embedding", *(_name(index, step, model) for index, step in enumerate(model.structure.schedule))]
+    sums = [_Sums() for _ in names]
+    with torch.inference_mode():
+        for inputs in batches:
+            wanted = _trace(original, inputs)
+            given = _trace(model, inputs)
+            sums[0].add(wanted.states[0], given.states[0], given.context)
+            for index, step in enumerate(model.structure.schedule):
+                goal_BND = wanted.states[targets[index] + 1]
+                before = wanted.states[targets[index - 1] + 1] if index else wanted.states[0]
+                own_BND = model.block(step.block)(before, step.loop, given.context)
+                sums[index + 1].add(goal_BND, given.states[index + 1], given.context, own_BND)
+                attention = wanted.attention[step.origin], given.attention[index]
+                sums[index + 1].add_attention(*attention, given.context)
+    if not sums[0].tokens:
+        raise ValueError("there is no input to compare the blocks on")
+    return [total.row(name) for name, total in zip(names, sums, strict=True)]
+
+
+def _name(index: int, step: Step, model: Transformer) -> str:
+    loop = f", loop {step.loop}" if model.structure.blocks[step.block].loops > 1 else ""
+    layer = f" (layer {step.origin})" if step.origin != index else ""
+    return f"block {step.block}{loop}{layer}"
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What one model does to a batch: the embedding and each step's output, and each step's attention rows."""
+
+    context: Context
+    states: list[Tensor]
+    attention: list[Tensor | None]
+
+
+def _trace(model: Transformer, inputs: dict[str, Tensor]) -> _Trace:
+    x_BND, context = model.embed(inputs)
+    trace = _Trace(context, [x_BND], [])
+    for step in model.structure.schedule:
+        x_BND, rows_BHNM = _step(model.block(step.block), x_BND, step.loop, context)
+        trace.states.append(x_BND)
+        trace.attention.append(rows_BHNM)
+    return trace
+
+
+def _step(block: Block, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor | None]:
+    """The block's output, and its attention rows if its mixer has any."""
+    seen: dict[Site, Tensor] = {}
+    out_BND = block(x_BND, loop, context, seen.__setitem__)
+    if block.mixer is None:
+        return out_BND, None
+    return out_BND, block.mixer.attention(seen["mixer.in"], loop, replace(context, rows=block.keep_tokens))
+
+
+class _Sums:
+    """Running sums over the real tokens of the batches, in float64."""
+
+    def __init__(self) -> None:
+        self.tokens = self.rows = 0
+        self.error = self.own = self.size = self.cosine = self.kl = 0.0
+        self.has_own = False
+
+    def add(self, wanted_BND: Tensor, given_BND: Tensor, context: Context, own_BND: Tensor | None = None) -> None:
+        """Count what the original and the model have, on the tokens that the model still has."""
+        kept = given_BND.shape[1]
+        wanted = _real(wanted_BND[:, :kept], context)
+        given = _real(given_BND, context)
+        self.tokens += len(wanted)
+        self.size += float(wanted.square().sum())
+        self.error += float((given - wanted).square().sum())
+        self.cosine += float(torch.nn.functional.cosine_similarity(given, wanted, dim=-1).sum())
+        if own_BND is not None:
+            self.has_own = True
+            self.own += float((_real(own_BND, context) - wanted).square().sum())
+
+    def add_attention(self, wanted_BHNM: Tensor | None, given_BHNM: Tensor | None, context: Context) -> None:
+        """KL(original || model) of each row, where both have as many heads."""
+        if wanted_BHNM is None or given_BHNM is None or wanted_BHNM.shape[1] != given_BHNM.shape[1]:
+            return
+        wanted, given = wanted_BHNM[:, :, : given_BHNM.shape[2]].double(), given_BHNM.double()
+        tiny = torch.finfo(torch.float32).tiny
+        kl_BHN = (wanted * (wanted.clamp(min=tiny).log() - given.clamp(min=tiny).log())).sum(-1).clamp(min=0)
+        kl_TH = _real(kl_BHN.transpose(1, 2), context)
+        self.rows += kl_TH.numel()
+        self.kl += float(kl_TH.sum())
+
+    def row(self, name: str) -> BlockRow:
+        size = max(self.size, 1e-30)
+        return BlockRow(
+            name=name,
+            relative_error=(self.error / size) ** 0.5,
+            own_error=(self.own / size) ** 0.5 if self.has_own else None,
+            cosine=self.cosine / self.tokens,
+            attention_kl=self.kl / self.rows if self.rows else None,
+        )
+
+
+def _real(x_BNK: Tensor, context: Context) -> Tensor:
+    """The rows of real tokens (T, K), in float64."""
+    if context.mask_BN is None:
+        return x_BNK.flatten(0, 1).double()
+    return x_BNK[context.mask_BN[:, : x_BNK.shape[1]].bool()].double()

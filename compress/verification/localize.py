@@ -1,0 +1,104 @@
+"""Finding where drift comes from: the first step between two models, and the blocks of one, that lose what is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from compress.verification.drift import MetricDrift
+from compress.verification.report_data import BlockRow, StageRow
+
+if TYPE_CHECKING:
+    from compress.data import ImageDataset
+    from compress.verification.sides import Side
+
+#: Inputs on which blocks are compared: their errors vary little from input to input.
+BLOCK_SAMPLES, BLOCK_BATCH = 64, 16
+#: A block's output that is off by more than this share of its size is named as the first that is.
+BLOCK_BOUND = 0.1
+
+
+def first_beyond(count: int, is_beyond: Callable[[int], bool]) -> int | None:
+    """The first of `count` stages in a row that is beyond a bound, by bisection: `is_beyond` is asked about log2 of
+    them. None if the last is within. Right where drift does not shrink again from stage to stage."""
+    if count == 0 or not is_beyond(count - 1):
+        return None
+    low, high = 0, count - 1
+    while low < high:
+        middle = (low + high) // 2
+        if is_beyond(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def bisect_steps(
+    steps: Sequence[str], measure: Callable[[str], MetricDrift], bound: float
+) -> tuple[list[StageRow], str | None]:
+    """A row for each step, in order, and the first step whose measured drop exceeds `bound` (the metric's unit).
+
+    `measure` gives the drop of one step from the reference; only the steps that bisection needs are measured.
+    """
+    found: dict[int, MetricDrift] = {}
+
+    def is_beyond(index: int) -> bool:
+        if index not in found:
+            found[index] = measure(steps[index])
+        return (found[index].drop or 0.0) > bound
+
+    first = first_beyond(len(steps), is_beyond)
+    rows = []
+    for index, step in enumerate(steps):
+        if index not in found:
+            rows.append(StageRow(name=step, status="not measured", note="bisection did not need it"))
+            continue
+        drift = found[index]
+        status = "first beyond the bound" if index == first else "beyond" if is_beyond(index) else "within"
+        rows.append(
+            StageRow(
+                name=step,
+                status=status,
+                metric=drift.candidate,
+                drop=drift.drop,
+                low=drift.low,
+                high=drift.high,
+            )
+        )
+    return rows, None if first is None else steps[first]
+
+
+def block_rows(
+    reference: Side, candidate: Side, data: ImageDataset, preprocessing: Mapping[str, Any] | None
+) -> tuple[list[BlockRow], str | None]:
+    """The candidate's blocks held against the reference's; or none, and why, where they cannot be."""
+    if reference.canonical is None or candidate.canonical is None:
+        return [], None
+    import numpy as np
+    import torch
+
+    from compress.verification.blocks import comparable, compare_blocks
+
+    original, model = reference.canonical(), candidate.canonical()
+    if fault := comparable(original.structure, model.structure):
+        return [], f"The blocks were not compared: {fault}."
+    section = reference.preprocessing or preprocessing or {}
+    indices = np.unique(np.linspace(0, len(data) - 1, BLOCK_SAMPLES).astype(int))
+    batches = (
+        {"pixel_values": torch.from_numpy(pixels)}
+        for pixels, _ in data.batches(section, batch_size=BLOCK_BATCH, indices=indices)
+    )
+    return compare_blocks(original, model, batches), None
+
+
+def block_note(rows: Sequence[BlockRow]) -> str | None:
+    """One sentence on where the drift of the blocks comes from; None without rows or drift."""
+    own = [row for row in rows if row.own_error]
+    if not own:
+        return None
+    first = first_beyond(len(rows), lambda index: rows[index].relative_error > BLOCK_BOUND)
+    largest = max(own, key=lambda row: row.own_error or 0.0)
+    text = f"The largest error of its own is that of {largest.name} ({100 * (largest.own_error or 0):.1f} %)"
+    if first is None:
+        return f"{text}; no block's output is off by more than {100 * BLOCK_BOUND:g} %."
+    return f"{text}; the first output off by more than {100 * BLOCK_BOUND:g} % is that of {rows[first].name}."
