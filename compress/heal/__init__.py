@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compress.heal.heal import Healed, heal
 from compress.heal.images import ImageFeed
+from compress.heal.objective import Feed, Objective
 from compress.heal.options import HealOptions
 
-__all__ = ["HealOptions", "Healed", "ImageFeed", "heal"]
+__all__ = ["Feed", "HealOptions", "Healed", "ImageFeed", "Objective", "heal"]

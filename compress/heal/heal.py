@@ -1,6 +1,6 @@
 """Healing by distillation: module-wise transfer, then hidden states and logits.
 
-B batch, N tokens, D hidden size, K classes.
+B batch, N tokens, D hidden size.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from compress.heal.anneal import is_blended, set_share, settled
 from compress.heal.checkpoint import Checkpoints
-from compress.heal.images import ImageFeed
 from compress.heal.loop import Loop
-from compress.heal.losses import changed_steps, distilled, kl_divergence, relative_error, traced
+from compress.heal.losses import changed_steps, distilled, relative_error, token_mask, traced
+from compress.heal.objective import CLASSIFICATION, Feed, Objective
 from compress.heal.options import HealOptions
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
@@ -36,7 +36,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Healed:
-    """`model` in evaluation mode on the CPU. `drift`: KL from the original on held-out images, before and after."""
+    """`model` in evaluation mode on the CPU. `drift`: the objective's, on held-out samples, before and after."""
 
     model: Transformer
     drift_before: float
@@ -47,12 +47,13 @@ class Healed:
 def heal(
     model: Transformer,
     original: Transformer,
-    train: ImageFeed,
-    held_out: ImageFeed,
+    train: Feed,
+    held_out: Feed,
     options: HealOptions,
     accelerator: Accelerator,
     work: Path,
     progress: Progress,
+    objective: Objective = CLASSIFICATION,
 ) -> Healed:
     """Train a copy of `model` towards `original`; the best state on `held_out` wins, or the untrained one.
 
@@ -61,7 +62,7 @@ def heal(
     """
     student = model.copy().to(accelerator.device).train()
     teacher = original.copy().to(accelerator.device).eval().requires_grad_(False)
-    session = _Session(student, teacher, train, held_out, options, accelerator, work, progress)
+    session = _Session(student, teacher, train, held_out, options, accelerator, work, progress, objective)
     set_share(student, 1.0)  # what ships is the new parts alone: they are what drifts and what is transferred to
     before, untrained = session.drift(), model.state_dict()
     if options.transfer_steps:
@@ -79,12 +80,13 @@ def heal(
 class _Session:
     student: Transformer
     teacher: Transformer
-    train: ImageFeed
-    held_out: ImageFeed
+    train: Feed
+    held_out: Feed
     options: HealOptions
     accelerator: Accelerator
     work: Path
     progress: Progress
+    objective: Objective
 
     @property
     def targets(self) -> list[int]:
@@ -92,13 +94,13 @@ class _Session:
 
     @torch.no_grad()
     def drift(self) -> float:
-        """Mean KL(original || student) on the held-out images."""
+        """Mean distance from the original's answers to the held-out samples."""
         self.student.eval()
         total, count = 0.0, 0
         for inputs in self.held_out.plain(EVAL_BATCH):
-            divergence = kl_divergence(self.student(inputs), self.teacher(inputs), temperature=1.0)
+            distance = self.objective.drift(self.student(inputs), self.teacher(inputs), inputs)
             size = next(iter(inputs.values())).shape[0]
-            total, count = total + float(divergence) * size, count + size
+            total, count = total + float(distance) * size, count + size
         self.student.train()
         if not math.isfinite(total):
             raise InputError("healing diverged: the model's answers are not finite; lower heal.lr or rewrite less")
@@ -124,7 +126,7 @@ class _Session:
                 x_BND = by_target[self.targets[index - 1]] if index else start_BND
                 with self.accelerator.autocast():
                     y_BND = self.student.block(schedule[index].block)(x_BND, schedule[index].loop, context)
-                errors.append(relative_error(y_BND, by_target[self.targets[index]]))
+                errors.append(relative_error(y_BND, by_target[self.targets[index]], token_mask(inputs)))
             return torch.stack(errors).mean()
 
         Loop(
@@ -151,11 +153,11 @@ class _Session:
 
         def loss(step: int) -> Tensor:
             set_share(self.student, min(1.0, step / max(1.0, options.anneal * options.steps)))
-            inputs, labels_BK = self._batch(step)
+            inputs, labels = self._batch(step)
             with self.accelerator.autocast():
                 with torch.no_grad():
                     target = ask(self.teacher, inputs, theirs)
-                value: Tensor = differ(trained, inputs, mine, options, target, labels_BK)
+                value: Tensor = differ(self.objective, trained, inputs, mine, options, target, labels)
             return value
 
         def review(step: int) -> bool:
@@ -187,9 +189,8 @@ class _Session:
         self.student.load_state_dict(best["state"])
         return int(best["ran"])
 
-    def _batch(self, step: int) -> tuple[dict[str, Tensor], Tensor]:
-        options = self.options
-        return self.train.batch(step, options.batch_size, options.flip, options.mixup)
+    def _batch(self, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        return self.train.batch(step, self.options)
 
     def _tell(self, step: int, note: str, loss: float, **numbers: float) -> None:
         known = {name: number for name, number in numbers.items() if number != float("inf")}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from compress.data import ImageDataset, augment
+from compress.heal.options import HealOptions
+from compress.heal.order import epoch_order
 
 #: Prepared images up to this size are kept on the device; larger sets are decoded batch by batch.
 HELD_BYTES = 4 << 30
@@ -31,13 +33,13 @@ class ImageFeed:
     rank: int = 0
     world: int = 1
 
-    def batch(self, step: int, size: int, flip: bool, mixup: bool) -> tuple[dict[str, Tensor], Tensor]:
+    def batch(self, step: int, options: HealOptions) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs of a training step and the shares of the classes in them (B,K): one-hot labels, mixed like images."""
-        indices_B = self._order(step, size)
+        indices_B = epoch_order(len(self.dataset), self.seed, step, options.batch_size, self.rank, self.world)
         draw = self.seed * self.world + self.rank
-        x_BCYX = augment(self._images(indices_B), seed=draw, step=step, flip=flip)
+        x_BCYX = augment(self._images(indices_B), seed=draw, step=step, flip=options.flip)
         labels_BK = self._labels[torch.from_numpy(indices_B).to(self.device)]
-        if not mixup:
+        if not options.mixup:
             return {"pixel_values": x_BCYX}, labels_BK
         shares = np.random.default_rng((draw, step, 1)).random(len(indices_B)).astype(np.float32)
         share_B1 = torch.from_numpy(shares).to(self.device)[:, None]
@@ -51,14 +53,6 @@ class ImageFeed:
             {"pixel_values": self._images(everything[start : start + size])}
             for start in range(0, len(everything), size)
         ]
-
-    def _order(self, step: int, size: int) -> np.ndarray:
-        """Indices (B,): each epoch a seeded permutation, dealt out over the processes."""
-        count = len(self.dataset)
-        first = (step * self.world + self.rank) * size
-        places = np.arange(first, first + size)
-        epochs = {epoch: _permutation(self.seed, epoch, count) for epoch in set((places // count).tolist())}
-        return np.array([epochs[place // count][place % count] for place in places.tolist()], np.int64)
 
     def _images(self, indices_B: np.ndarray) -> Tensor:
         if self._held is not None:
@@ -81,8 +75,3 @@ class ImageFeed:
     def _prepared(self, indices_B: np.ndarray) -> Tensor:
         parts = self.dataset.batches(self.preprocessing, batch_size=1024, indices=indices_B)
         return torch.cat([torch.from_numpy(images) for images, _ in parts])
-
-
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count)

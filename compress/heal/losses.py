@@ -1,11 +1,13 @@
-"""What healing minimises. B batch, N tokens, D hidden size, C classes."""
+"""What healing minimises. B batch, N tokens, D hidden size."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from compress.heal.objective import Objective
 from compress.heal.options import HealOptions
 from compress.model.block import Site
 from compress.model.transformer import Transformer
@@ -19,50 +21,57 @@ def traced(model: torch.nn.Module, inputs: dict[str, Tensor], steps: list[int]) 
         if site == "out":
             seen[step] = x_BND
 
-    logits = model(inputs, observe)
-    return logits, [seen[step] for step in steps]
+    output = model(inputs, observe)
+    return output, [seen[step] for step in steps]
 
 
-def kl_divergence(logits_BC: Tensor, target_BC: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(softmax(target / T) || softmax(logits / T)), mean over the batch (Hinton et al. 2015)."""
-    log_p_BC = F.log_softmax(logits_BC.float() / temperature, dim=-1)
-    log_q_BC = F.log_softmax(target_BC.float() / temperature, dim=-1)
-    return temperature**2 * F.kl_div(log_p_BC, log_q_BC, reduction="batchmean", log_target=True)
+def relative_error(x_BND: Tensor, target_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+    """Mean squared error over the variance of the target, on the tokens that x still has and that `mask` keeps."""
+    kept = x_BND.shape[1]
+    x_BND, target_BND = x_BND.float(), target_BND[:, :kept].float()
+    squared_BND = (x_BND - target_BND).square()
+    if mask_BN is None:
+        return squared_BND.mean() / target_BND.var().clamp(min=1e-12)
+    weight_BN1 = mask_BN[:, :kept, None].float()
+    count = weight_BN1.sum().clamp(min=1) * x_BND.shape[2]
+    mean = (weight_BN1 * target_BND).sum() / count
+    variance = (weight_BN1 * (target_BND - mean).square()).sum() / (count - 1)
+    return (weight_BN1 * squared_BND).sum() / count / variance.clamp(min=1e-12)
 
 
-def relative_error(x_BND: Tensor, target_BND: Tensor) -> Tensor:
-    """Mean squared error over the variance of the target, on the tokens that x still has."""
-    target_BND = target_BND[:, : x_BND.shape[1]].float()
-    return (x_BND.float() - target_BND).square().mean() / target_BND.var().clamp(min=1e-12)
+def token_mask(inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """Which tokens are real, (B,N); None where all are."""
+    return inputs.get("attention_mask")
 
 
 def distillation_loss(
+    objective: Objective,
     options: HealOptions,
     answer: tuple[Tensor, list[Tensor]],
     target: tuple[Tensor, list[Tensor]],
-    labels_BC: Tensor,
+    inputs: Mapping[str, Tensor],
+    labels: Tensor | None,
 ) -> Tensor:
-    """The loss of `HealOptions`. `answer` and `target`: logits and the hidden states to hold to each other;
-    `labels`: the shares of the classes in each input."""
-    loss = options.kl * kl_divergence(answer[0], target[0], options.temperature)
+    """The loss of `HealOptions`. `answer` and `target`: outputs and the hidden states to hold to each other."""
+    loss = objective.loss(options, answer[0], target[0], inputs, labels)
     if options.hidden:
-        errors = [relative_error(mine, theirs) for mine, theirs in zip(answer[1], target[1], strict=True)]
+        mask_BN = token_mask(inputs)
+        errors = [relative_error(mine, theirs, mask_BN) for mine, theirs in zip(answer[1], target[1], strict=True)]
         loss = loss + options.hidden * torch.stack(errors).mean()
-    if options.task:
-        loss = loss + options.task * F.cross_entropy(answer[0].float(), labels_BC)
     return loss
 
 
 def distilled(
+    objective: Objective,
     model: torch.nn.Module,
     inputs: dict[str, Tensor],
     steps: list[int],
     options: HealOptions,
     target: tuple[Tensor, list[Tensor]],
-    labels_BC: Tensor,
+    labels: Tensor | None,
 ) -> Tensor:
     """The model's loss against the original's answer."""
-    return distillation_loss(options, traced(model, inputs, steps), target, labels_BC)
+    return distillation_loss(objective, options, traced(model, inputs, steps), target, inputs, labels)
 
 
 def changed_steps(model: Transformer, original: Transformer, targets: list[int]) -> list[int]:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
-from compress.stages.samples import BATCH, evaluation
+from compress.stages.samples import evaluation
 
 if TYPE_CHECKING:
-    from compress.data import ImageDataset
-    from compress.model import Structure
-    from compress.verification.predictions import Predictions
+    from compress.tasks.task import Tell
 
 
 def answer_original(context: StageContext, original: SourceModel, model: OnnxModel) -> None:
@@ -32,30 +30,19 @@ def answer_dynamic(context: StageContext, original: SourceModel, models: Shipped
 
 
 def _answer_all(context: StageContext, original: SourceModel, files: dict[str, Path]) -> None:
-    structure = original.structure()
-    dataset = evaluation(context.options["data"], structure)
-    for index, (name, path) in enumerate(files.items()):
-        predictions = _answers(context, path, dataset, structure, done=index, total=len(files))
-        predictions.save(context.folder / f"{name}.npz")
-
-
-def _answers(
-    context: StageContext, path: Path, dataset: ImageDataset, structure: Structure, done: int, total: int
-) -> Predictions:
-    import numpy as np
-
-    from compress.verification.predictions import Predictions
     from runtime import ort
 
-    model = ort.load(path)
-    samples = len(dataset)
-    logits = np.empty((samples, len(structure.labels)), np.float32)
-    correct = seen = 0
-    for pixels, labels in dataset.batches(structure.preprocessing, batch_size=BATCH):
-        answers = model.run({"pixel_values": pixels})["logits"]
-        logits[seen : seen + len(answers)] = answers
-        seen += len(answers)
-        correct += int((answers.argmax(axis=1) == labels).sum())
-        context.progress(done * samples + seen, total * samples, path.name, top1=correct / seen)
-    context.log(f"{path.name}: {correct} of {samples} right ({100 * correct / samples:.2f} %)")
-    return Predictions(logits, dataset.labels, list(structure.labels))
+    task, structure = original.task, original.structure()
+    data = evaluation(context, original)
+    for index, (name, path) in enumerate(files.items()):
+        tell = _teller(context, name, index * len(data), len(files) * len(data))
+        answers = task.answers(ort.load(path).run, data, structure, tell)
+        answers.save(context.folder / f"{name}.npz")
+        context.log(f"{name}: {task.headline(answers)}")
+
+
+def _teller(context: StageContext, note: str, before: int, total: int) -> Tell:
+    def tell(done: int, **numbers: float) -> None:
+        context.progress(before + done, total, note, **numbers)
+
+    return tell

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from compress.model import Structure, Transformer
+    from compress.tasks.task import Task
     from compress.verification.drift import Drift
     from compress.verification.predictions import Samples
 
@@ -44,9 +45,22 @@ class SourceModel(ModelArtifact):
     """The original as it was read, with the source's own config files beside it."""
 
     @property
-    def passengers(self) -> list[Path]:
-        """Files of the source folder that travel into the bundle (config.json, processor)."""
-        return sorted((self.path / "source").glob("*.json"))
+    def task(self) -> Task:
+        """What the model is asked to do."""
+        from compress import tasks
+
+        return tasks.get(self.structure().task)
+
+    @property
+    def files(self) -> Path:
+        """The folder of the source's own files (config.json, processor, tokenizer)."""
+        return self.path / "source"
+
+    @property
+    def passengers(self) -> dict[str, Path]:
+        """Files that travel into the bundle, by their path there."""
+        paths = sorted(path for path in self.files.rglob("*") if path.is_file())
+        return {path.relative_to(self.files).as_posix(): path for path in paths}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from compress.stages.samples import evaluation
 if TYPE_CHECKING:
     import numpy as np
 
-    from compress.model import Structure
     from compress.verification.drift import Drift
     from runtime.manifest import BundleTarget
 
@@ -51,16 +50,16 @@ def write(
             task=structure.task,
             target=_target_section(context),
             forms=forms,
-            golden_inputs=_golden_inputs(context, structure),
+            golden_inputs=_golden_inputs(context, original),
             edgepress=version("edgepress"),
             verdict="pass" if verdict == "pass" else "fail",
             preprocessing=structure.preprocessing,
-            postprocessing={"kind": "softmax"},
-            labels=list(structure.labels),
+            postprocessing=original.task.postprocessing(structure),
+            labels=list(structure.labels) or None,
             drift={name: _summary(drift) for name, drift in comparison.drifts().items()},
             model={"source": context.options["model"], "recipe": context.options["recipe"]},
             versions={name: version(name) for name in LIBRARIES},
-            files={path.name: path for path in [*original.passengers, *reports]},
+            files=original.passengers | {path.name: path for path in reports},
         )
         write_bundle(context.folder, content)
 
@@ -72,14 +71,13 @@ def _target_section(context: StageContext) -> BundleTarget:
     return BundleTarget(**section)
 
 
-def _golden_inputs(context: StageContext, structure: Structure) -> dict[str, np.ndarray]:
+def _golden_inputs(context: StageContext, original: SourceModel) -> dict[str, np.ndarray]:
     """The first of as many evaluation samples, evenly over the data."""
     import numpy as np
 
-    dataset = evaluation(context.options["data"], structure)
-    indices = np.unique(np.linspace(0, len(dataset) - 1, GOLDEN).astype(int))
-    pixels, _ = next(dataset.batches(structure.preprocessing, batch_size=GOLDEN, indices=indices))
-    return {"pixel_values": pixels}
+    data = evaluation(context, original)
+    indices = np.unique(np.linspace(0, len(data) - 1, GOLDEN).astype(int))
+    return next(data.batches(GOLDEN, indices))
 
 
 def _summary(drift: Drift) -> dict[str, Any]:

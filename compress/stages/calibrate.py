@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import SourceModel
-from compress.stages.samples import healing, tensor_batches
+from compress.stages.samples import calibration_batches, healing
 from runtime.files import write_atomic
 from targets.errors import InputError
 
@@ -23,9 +23,8 @@ def calibrate(context: StageContext, original: SourceModel) -> None:
     from compress.rewrites import Calibration
 
     model = original.load()
-    dataset = healing(context.options["data"], model.structure)
-    # Found now, all of them, not one by one when healing first draws them.
-    dataset.raw(dataset.unreadable())
+    dataset = healing(context, original)
+    dataset.check()  # now, all of them, not one by one when healing first draws them
     samples, held_out = context.options["samples"], context.options["held_out"]
     if len(dataset) < 2:
         raise InputError(f"{dataset.location}: calibration needs at least 2 samples beside those to evaluate on")
@@ -33,7 +32,7 @@ def calibrate(context: StageContext, original: SourceModel) -> None:
     samples = min(samples, len(dataset) - held_out)
     order = np.random.default_rng(context.seed).permutation(len(dataset))
     fit = np.sort(order[held_out : held_out + samples])
-    batches = tensor_batches(dataset, model.structure, fit)
+    batches = calibration_batches(dataset, fit)
     layers = _layers(model, Calibration(model, batches, context.log), context)
     document = {"held_out": np.sort(order[:held_out]).tolist(), "fit": fit.tolist(), "layers": layers}
     write_atomic(context.folder / "calibration.json", json.dumps(document).encode())

@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import CalibrationSet, ModelArtifact, SourceModel
-from compress.stages.samples import healing, tensor_batches
+from compress.stages.samples import calibration_batches, healing
 
 if TYPE_CHECKING:
     from compress.model import Transformer
-
-#: Batch sizes at which the graph must agree with torch: a dimension that froze in the export shows at one of them.
-CHECKED_BATCHES = (1, 2, 7)
+    from compress.tasks.task import Task
 
 
 def export_plain(context: StageContext, original: SourceModel) -> None:
     """The original as it is, for comparison. Options: `opset`."""
-    _export(context, original.load())
+    _export(context, original.task, original.load())
 
 
 def export_model(
@@ -27,12 +25,11 @@ def export_model(
     from compress.rewrites import Calibration, parse_options, run_rewrite
 
     teacher, shipped = original.load(), model.load()
-    dataset = healing(context.options["data"], teacher.structure)
-    batches = tensor_batches(dataset, teacher.structure, calibration.indices("fit"))
+    batches = calibration_batches(healing(context, original), calibration.indices("fit"))
     for name in _exact_forms(shipped):
         method, options = parse_options({"use": name})
         shipped = run_rewrite(method, options, shipped, Calibration(teacher, batches, context.log))
-    _export(context, shipped)
+    _export(context, original.task, shipped)
 
 
 def _exact_forms(model: Transformer) -> list[str]:
@@ -43,29 +40,18 @@ def _exact_forms(model: Transformer) -> list[str]:
     return ["trim-last-block", "pack-qkv"] if trims else ["pack-qkv"]
 
 
-def _export(context: StageContext, model: Transformer) -> None:
-    import torch
-
-    from compress.model.embed import PatchEmbedSpec
+def _export(context: StageContext, task: Task, model: Transformer) -> None:
     from export.numerics import check_against
     from export.onnx_model import export_onnx
 
-    embed = model.structure.embed
-    assert isinstance(embed, PatchEmbedSpec)
-    generator = torch.Generator().manual_seed(context.seed)
-
-    def example(batch: int) -> dict[str, torch.Tensor]:
-        return {"pixel_values": torch.randn(batch, embed.channels, *embed.image_size, generator=generator)}
-
     path = context.folder / "model.onnx"
+    graph = task.graph_inputs(model.structure, context.seed)
     context.progress(0, 2, "tracing the graph")
-    info = export_onnx(
-        model, example(2), ["logits"], {"pixel_values": {0: "batch"}}, path, opset=context.options["opset"]
-    )
+    info = export_onnx(model, graph.example, task.outputs, graph.dynamic, path, opset=context.options["opset"])
     context.progress(1, 2, "comparing with torch")
-    numerics = check_against(model, path, [example(batch) for batch in CHECKED_BATCHES])
+    numerics = check_against(model, path, graph.cases)
     context.progress(2, 2)
     context.log(
-        f"opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; "
-        f"logits agree with torch to {max(error.max_abs for error in numerics.errors):.1e} at batch {CHECKED_BATCHES}"
+        f"opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; outputs agree with torch to "
+        f"{max(error.max_abs for error in numerics.errors):.1e} on inputs of {graph.sizes}"
     )

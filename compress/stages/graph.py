@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from compress import zoo
+from compress import tasks, zoo
 from compress.pipeline import Graph, Stage
 from compress.pipeline.tree import digest_tree
 from compress.recipe import Recipe
@@ -24,13 +24,12 @@ from compress.stages.artifacts import (
     SourceModel,
     Timing,
 )
+from compress.tasks.task import DataChoice, Part
 from runtime.power import cpu_name
 from targets.errors import InputError
 from targets.spec import Target
 
 _MODEL_CODE = ("compress.model", "compress.spec")
-_DATA_CODE = ("compress.data", "compress.stages.samples", "runtime.image", "runtime.resample", "runtime.png")
-_DATA_LIBRARIES = ("numpy", "pillow")
 _EXPORT_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 #: Highest opset that is ever asked for: what every listed device reads, and where Gelu is one node.
 _OPSET = 20
@@ -78,8 +77,6 @@ class GraphBuilder:
     """The stages of one job. `changes` is the part that a recipe decides."""
 
     def __init__(self, job: Job) -> None:
-        from compress.data import load
-
         self.job = job
         recipe = job.recipe
         if not job.model_folder.is_dir():
@@ -91,10 +88,11 @@ class GraphBuilder:
             "seed": job.seed,
         }
         self.data = {"data": data}
+        self.task = tasks.of_folder(job.model_folder)
+        self.task_code = (*self.task.code, "compress.stages.samples")
         self.model_digest = {"model": digest_tree(job.model_folder, job.memo)}
-        digests = {
-            part: load(data["source"], part=part, seed=job.seed).digest(job.memo) for part in ("evaluation", "healing")
-        }
+        choice = DataChoice(**data)
+        digests = {part: self.task.digest(choice, part, job.memo) for part in get_args(Part)}
         self.evaluation_digest = {"evaluation": digests["evaluation"]}
         self.healing_digest = {"healing": digests["healing"]}
         self.opset = {"opset": min(_OPSET, min(row.max_opset for row in job.target.software))}
@@ -113,9 +111,9 @@ class GraphBuilder:
             consumes={},
             produces=SourceModel,
             run=source.read_source,
-            options={"path": str(self.job.model_folder)},
+            options={"path": str(self.job.model_folder), "task": self.task.name},
             sources=self.model_digest,
-            code=(*_MODEL_CODE, "compress.families", "compress.data.processor"),
+            code=(*_MODEL_CODE, "compress.families", *self.task_code),
             libraries=("torch", "safetensors"),
         )
 
@@ -130,7 +128,7 @@ class GraphBuilder:
                 produces=OnnxModel,
                 run=export.export_plain,
                 options=self.opset,
-                code=(*_MODEL_CODE, "export"),
+                code=(*_MODEL_CODE, *self.task_code, "export"),
                 libraries=_EXPORT_LIBRARIES,
             ),
             Stage(
@@ -143,8 +141,8 @@ class GraphBuilder:
                 run=answers.answer_original,
                 options=self.data,
                 sources=self.evaluation_digest,
-                code=(*_DATA_CODE, "compress.verification.predictions", "runtime.ort"),
-                libraries=("onnxruntime", *_DATA_LIBRARIES),
+                code=(*self.task_code, "compress.verification.predictions", "runtime.ort"),
+                libraries=("onnxruntime", *self.task.libraries),
             ),
             Stage(
                 name="baseline-int8",
@@ -156,8 +154,8 @@ class GraphBuilder:
                 run=precision.quantize_original,
                 options=self.data,
                 sources=self.healing_digest,
-                code=(*_DATA_CODE, "export"),
-                libraries=("onnx", "onnxruntime", *_DATA_LIBRARIES),
+                code=(*self.task_code, "export"),
+                libraries=("onnx", "onnxruntime", *self.task.libraries),
             ),
         ]
 
@@ -173,8 +171,8 @@ class GraphBuilder:
             run=calibrate.calibrate,
             options={**self.data, "samples": table.samples, "held_out": table.held_out},
             sources=self.healing_digest,
-            code=(*_MODEL_CODE, *_DATA_CODE, "compress.rewrites.calibration", "compress.rewrites.drop_blocks"),
-            libraries=("torch", *_DATA_LIBRARIES),
+            code=(*_MODEL_CODE, *self.task_code, "compress.rewrites.calibration", "compress.rewrites.drop_blocks"),
+            libraries=("torch", *self.task.libraries),
         )
 
     def changes(self) -> list[Stage]:
@@ -197,8 +195,8 @@ class GraphBuilder:
                     run=rewrite.apply_rewrite,
                     options={**self.data, "rewrite": table},
                     sources=self.healing_digest,
-                    code=(*_MODEL_CODE, *_DATA_CODE, "compress.rewrites", "compress.heal.losses"),
-                    libraries=("torch", *_DATA_LIBRARIES),
+                    code=(*_MODEL_CODE, *self.task_code, "compress.rewrites", "compress.heal.objective"),
+                    libraries=("torch", *self.task.libraries),
                 )
             )
             before = stages[-1].name
@@ -217,8 +215,8 @@ class GraphBuilder:
             run=heal.run_heal,
             options={**self.data, "heal": options.model_dump(mode="json")},
             sources=self.healing_digest,
-            code=(*_MODEL_CODE, *_DATA_CODE, "compress.heal", "compress.stages.rewrite"),
-            libraries=("torch", "accelerate", *_DATA_LIBRARIES),
+            code=(*_MODEL_CODE, *self.task_code, "compress.heal", "compress.stages.rewrite"),
+            libraries=("torch", "accelerate", *self.task.libraries),
         )
 
     def _shipping(self, model: str) -> list[Stage]:
@@ -237,7 +235,7 @@ class GraphBuilder:
                 run=export.export_model,
                 options={**self.opset, **self.data},
                 sources=self.healing_digest,
-                code=(*_MODEL_CODE, *_DATA_CODE, "compress.rewrites", "export"),
+                code=(*_MODEL_CODE, *self.task_code, "compress.rewrites", "export"),
                 libraries=_EXPORT_LIBRARIES,
             ),
             Stage(
@@ -250,8 +248,8 @@ class GraphBuilder:
                 run=precision.write_shipped,
                 options={**self.data, "mode": job.mode, "accelerated": accelerated},
                 sources=self.healing_digest,
-                code=(*_DATA_CODE, "export"),
-                libraries=("onnx", "onnxruntime", *_DATA_LIBRARIES),
+                code=(*self.task_code, "export"),
+                libraries=("onnx", "onnxruntime", *self.task.libraries),
             ),
             Stage(
                 name="predict",
@@ -263,8 +261,8 @@ class GraphBuilder:
                 run=answers.answer_shipped,
                 options=self.data,
                 sources=self.evaluation_digest,
-                code=(*_DATA_CODE, "compress.verification.predictions", "runtime.ort"),
-                libraries=("onnxruntime", *_DATA_LIBRARIES),
+                code=(*self.task_code, "compress.verification.predictions", "runtime.ort"),
+                libraries=("onnxruntime", *self.task.libraries),
             ),
             Stage(
                 name="predict-int8",
@@ -276,18 +274,18 @@ class GraphBuilder:
                 run=answers.answer_dynamic,
                 options=self.data,
                 sources=self.evaluation_digest,
-                code=(*_DATA_CODE, "compress.verification.predictions", "runtime.ort"),
-                libraries=("onnxruntime", *_DATA_LIBRARIES),
+                code=(*self.task_code, "compress.verification.predictions", "runtime.ort"),
+                libraries=("onnxruntime", *self.task.libraries),
             ),
             Stage(
                 name="verify",
-                does=f"gate: at most {gate.max_drop:g} points lost, at {100 * gate.confidence:g} % confidence",
+                does=f"gate: at most {gate.max_drop:g} {self.task.limit}, at {100 * gate.confidence:g} % confidence",
                 why="fails closed: too few samples, NaN or an error never pass",
                 inputs={"reference": "baseline", "candidates": "predict", "models": "precision"},
                 consumes={"reference": Answers, "candidates": Answers, "models": ShippedModels},
                 produces=Comparison,
                 run=verify.verify,
-                options={"gate": gate.model_dump(mode="json"), "task": "image-classification"},
+                options={"gate": gate.model_dump(mode="json"), "metric": self.task.metric, "bound": self.task.bound},
                 code=("compress.verification",),
                 libraries=("numpy", "scipy", "pydantic"),
             ),
@@ -299,7 +297,7 @@ class GraphBuilder:
                 consumes={"original": OnnxModel, "original_int8": ShippedModels, "shipped": ShippedModels},
                 produces=Timing,
                 run=timing.time_models,
-                options={"threads": threads, "machine": cpu_name()},
+                options={"threads": threads, "length": self.task.timing_length, "machine": cpu_name()},
                 code=("runtime.compare", "runtime.bench", "runtime.ort"),
                 libraries=("onnxruntime",),
             ),
@@ -325,7 +323,7 @@ class GraphBuilder:
                 run=bundle.write,
                 options={**self.data, **labels, "mode": job.mode},
                 sources=self.evaluation_digest,
-                code=(*_DATA_CODE, "export", "targets", "compress.verification", "compress.stages.report"),
+                code=(*self.task_code, "export", "targets", "compress.verification", "compress.stages.report"),
                 libraries=("numpy", "onnxruntime", "edgepress"),
             ),
             Stage(
@@ -360,7 +358,7 @@ class GraphBuilder:
                 run=report.write,
                 options={**self.data, **labels, "changes": [stage.name for stage in self.changes()]},
                 sources=self.evaluation_digest,
-                code=(*_DATA_CODE, "compress.verification"),
+                code=(*self.task_code, "compress.verification"),
                 libraries=("edgepress",),
             ),
         ]

@@ -14,32 +14,39 @@ def run_heal(context: StageContext, original: SourceModel, calibration: Calibrat
     import torch
     from accelerate import Accelerator
 
-    from compress.heal import HealOptions, ImageFeed, heal
+    from compress.heal import Feed, HealOptions, heal
     from compress.model import save
 
     torch.manual_seed(context.seed)
     options = HealOptions.model_validate(context.options["heal"])
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     teacher, student = original.load(), model.load()
-    dataset = healing(context.options["data"], teacher.structure)
+    task, dataset = original.task, healing(context, original)
     held_out = calibration.indices("held_out")
     rest = np.setdiff1d(np.arange(len(dataset)), held_out)
 
-    def feed(indices: np.ndarray) -> ImageFeed:
-        return ImageFeed(
-            dataset.subset(indices),
-            teacher.structure.preprocessing,
-            context.seed,
-            accelerator.device,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
+    def feed(indices: np.ndarray) -> Feed:
+        rank, world = accelerator.process_index, accelerator.num_processes
+        return task.feed(dataset.subset(indices), context.seed, accelerator.device, rank, world)
 
     context.log(f"healing on {len(rest):,} samples, {accelerator.device.type}")
-    healed = heal(student, teacher, feed(rest), feed(held_out), options, accelerator, context.work, context.progress)
+    healed = heal(
+        student,
+        teacher,
+        feed(rest),
+        feed(held_out),
+        options,
+        accelerator,
+        context.work,
+        context.progress,
+        task.objective,
+    )
     save(healed.model, context.folder)
-    measured = drift_from(teacher, healed.model, tensor_batches(dataset, teacher.structure, held_out))
-    context.log(f"drift (mean KL) {healed.drift_before:.4f} -> {healed.drift_after:.4f} after {healed.steps} steps")
+    measured = drift_from(task, teacher, healed.model, tensor_batches(dataset, held_out))
+    context.log(
+        f"drift ({task.objective.drift_name}) {healed.drift_before:.4f} -> {healed.drift_after:.4f} "
+        f"after {healed.steps} steps"
+    )
     write_notes(
         context,
         {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import CalibrationSet, OnnxModel, SourceModel
-from compress.stages.samples import array_batches, healing
+from compress.stages.samples import healing
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -55,10 +55,8 @@ def quantize_original(
 
 
 def _batches(context: StageContext, original: SourceModel, calibration: CalibrationSet) -> Batches:
-    structure = original.structure()
-    dataset = healing(context.options["data"], structure)
-    indices = calibration.indices("fit")
-    return lambda: array_batches(dataset, structure, indices, CALIBRATION_BATCH)
+    data, indices = healing(context, original), calibration.indices("fit")
+    return lambda: data.calibration(CALIBRATION_BATCH, indices)
 
 
 def _for_tensorrt(source: Path, path: Path, mode: str, batches: Batches) -> None:

@@ -21,6 +21,7 @@ from compress.stages.samples import evaluation
 from compress.stages.timing import ORIGINAL
 
 if TYPE_CHECKING:
+    from compress.tasks.task import Task
     from compress.verification.drift import Drift
     from compress.verification.report_data import ReportData, StageRow, Variant
 
@@ -50,7 +51,7 @@ def write(
         _variant(
             f"original {entry['note']}",
             original_int8.path / entry["path"],
-            metric=_top1(answers_int8, entry["path"]),
+            metric=_metric(original.task, answers_int8, entry["path"]),
         )
         for entry in original_int8.entries()
     ]
@@ -90,7 +91,8 @@ def report_data(
     entries = models.entries()
     main, others = entries[0], entries[1:]
     decided = drifts[main["path"]]
-    reference = decided.metric("top1")
+    name = original.task.metric
+    reference = decided.metric(name)
     rows = [
         _variant(
             ORIGINAL,
@@ -102,14 +104,14 @@ def report_data(
     ]
     parameters = model.load().num_parameters()
     for entry in entries:
-        top1 = drifts[entry["path"]].metric("top1")
+        metric = drifts[entry["path"]].metric(name)
         rows.append(
             _variant(
                 entry["path"],
                 models.path / entry["path"],
                 role="candidate" if entry is main else "other",
                 parameters=parameters,
-                metric=top1.candidate if top1 else None,
+                metric=metric.candidate if metric else None,
                 note=f"{entry['precision']}, {entry['runtime']}: {entry['note']}",
             )
         )
@@ -141,16 +143,11 @@ def report_data(
     )
 
 
-def _top1(answers: Answers, name: str) -> float | None:
-    """Percent right, or None for a file that was not asked."""
-    from compress.verification.metrics import top1
-    from compress.verification.predictions import Predictions
+def _metric(task: Task, answers: Answers, name: str) -> float | None:
+    """The task's metric, or None for a file that was not asked."""
+    from compress.verification.metrics import METRICS
 
-    if not answers.has(name):
-        return None
-    predictions = answers.load(name)
-    assert isinstance(predictions, Predictions)
-    return top1(predictions)
+    return METRICS[task.metric].value(answers.load(name)) if answers.has(name) else None
 
 
 def _variant(name: str, file: Path, **fields: Any) -> Variant:
@@ -175,16 +172,12 @@ def _stage_rows(names: list[str], changes: list[ModelArtifact]) -> list[StageRow
     for name, change in zip(names, changes, strict=True):
         notes = change.notes()
         remarks = "; ".join(notes.get("remarks", [])[-1:])
-        agreement = f"agrees with the original on {100 * notes['agreement']:.1f} % of {notes['held_out']} held-out"
-        text = f"{agreement}, mean KL {notes['kl']:.4f}, {notes['parameters']:,} parameters"
+        text = f"{notes['text']}, {notes['parameters']:,} parameters"
         rows.append(StageRow(name=name, status="done", note=f"{text}. {remarks}" if remarks else text))
     return rows
 
 
 def _pictures(context: StageContext, original: SourceModel, drift: Drift) -> dict[int, str]:
-    """The images whose answers changed most."""
-    from compress.verification.report import picture
-
-    dataset = evaluation(context.options["data"], original.structure())
-    indices = [example.index for example in drift.changed]
-    return dict(zip(indices, map(picture, dataset.raw(indices)), strict=True))
+    """The samples whose answers changed most."""
+    data = evaluation(context, original)
+    return original.task.pictures(data, [example.index for example in drift.changed])

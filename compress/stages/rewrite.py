@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import NOTES, CalibrationSet, ModelArtifact, SourceModel
-from compress.stages.samples import healing, tensor_batches
+from compress.stages.samples import calibration_batches, healing, tensor_batches
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.model import Transformer
+    from compress.tasks.task import Task
 
 
 def apply_rewrite(
@@ -26,21 +27,23 @@ def apply_rewrite(
     from compress.rewrites import Calibration, parse_options, run_rewrite
 
     teacher, before = original.load(), model.load()
-    dataset = healing(context.options["data"], teacher.structure)
+    dataset = healing(context, original)
     remarks: list[str] = []
 
     def note(text: str) -> None:
         remarks.append(text)
         context.log(text)
 
-    batches = tensor_batches(dataset, teacher.structure, calibration.indices("fit"))
+    batches = calibration_batches(dataset, calibration.indices("fit"))
     method, options = parse_options(context.options["rewrite"])
     context.progress(0, 2, method.summary)
     after = run_rewrite(method, options, before, Calibration(teacher, batches, note))
     context.progress(1, 2, "measuring drift")
-    held_out = tensor_batches(dataset, teacher.structure, calibration.indices("held_out"))
+    held_out = tensor_batches(dataset, calibration.indices("held_out"))
     save(after, context.folder)
-    write_notes(context, {"remarks": remarks, **drift_from(teacher, after, held_out), **sizes(before, after)})
+    write_notes(
+        context, {"remarks": remarks, **drift_from(original.task, teacher, after, held_out), **sizes(before, after)}
+    )
     context.progress(2, 2)
 
 
@@ -53,18 +56,17 @@ def sizes(before: Transformer, after: Transformer) -> dict[str, int]:
 
 
 def drift_from(
-    original: Transformer, model: Transformer, batches: Callable[[], Iterator[dict[str, Tensor]]]
-) -> dict[str, float]:
-    """Agreement of the answers and mean KL(original || model) on held-out samples."""
+    task: Task, original: Transformer, model: Transformer, batches: Callable[[], Iterator[dict[str, Tensor]]]
+) -> dict[str, Any]:
+    """How alike the answers are on held-out samples, and how far they drifted by what healing minimises."""
     import torch
 
-    from compress.heal.losses import kl_divergence
-
-    agreed, divergence, count = 0, 0.0, 0
+    agreed, drift, count = 0.0, 0.0, 0
     with torch.no_grad():
         for inputs in batches():
             wanted, given = original(inputs), model(inputs)
-            agreed += int((wanted.argmax(-1) == given.argmax(-1)).sum())
-            divergence += float(kl_divergence(given, wanted, temperature=1.0)) * len(wanted)
+            agreed += float(task.agreement(wanted, given, inputs).sum())
+            drift += float(task.objective.drift(given, wanted, inputs)) * len(wanted)
             count += len(wanted)
-    return {"agreement": agreed / count, "kl": divergence / count, "held_out": count}
+    text = f"{task.agreement_text(agreed / count, count)}, {task.objective.drift_name} {drift / count:.4f}"
+    return {"agreement": agreed / count, "drift": drift / count, "held_out": count, "text": text}

@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
+from compress.pipeline import StageContext
+from compress.stages.artifacts import SourceModel
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-    from compress.data import ImageDataset
-    from compress.model import Structure
+    from compress.tasks.task import Part, Prepared
 
 #: Inputs that go through a model at once, where nobody waits for a single answer.
 BATCH = 128
 
 
-def evaluation(data: Mapping[str, Any], structure: Structure) -> ImageDataset:
-    """The samples that gates are judged on."""
-    return _opened(data, "evaluation", structure, data["limit"])
+def evaluation(context: StageContext, original: SourceModel) -> Prepared:
+    """The samples that gates are judged on. Option: `data`."""
+    return _opened(context, original, "evaluation")
 
 
-def healing(data: Mapping[str, Any], structure: Structure) -> ImageDataset:
-    """The samples to calibrate and heal on; none of them is evaluated on."""
-    return _opened(data, "healing", structure, None)
+def healing(context: StageContext, original: SourceModel) -> Prepared:
+    """The samples to calibrate and heal on; none of them is evaluated on. Option: `data`."""
+    return _opened(context, original, "healing")
 
 
-def _opened(data: Mapping[str, Any], part: Any, structure: Structure, limit: int | None) -> ImageDataset:
-    from compress.data import load
+def _opened(context: StageContext, original: SourceModel, part: Part) -> Prepared:
+    from compress.tasks.task import DataChoice
 
-    dataset = load(data["source"], part=part, limit=limit, seed=data["seed"], skip_corrupt=bool(data["skip_corrupt"]))
-    return dataset.for_labels(structure.labels)
+    choice = DataChoice(**context.options["data"])
+    return original.task.open(choice, part, original.structure(), original.files)
 
 
-def tensor_batches(
-    dataset: ImageDataset, structure: Structure, indices: np.ndarray, batch: int = BATCH
-) -> Callable[[], Iterator[dict[str, Tensor]]]:
-    """A function that starts over the model's inputs for these samples."""
+def tensors(inputs: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """The same inputs for torch."""
     import torch
 
-    def batches() -> Iterator[dict[str, Tensor]]:
-        for pixels, _ in dataset.batches(structure.preprocessing, batch_size=batch, indices=indices):
-            yield {"pixel_values": torch.from_numpy(pixels)}
-
-    return batches
+    return {name: torch.from_numpy(array) for name, array in inputs.items()}
 
 
-def array_batches(
-    dataset: ImageDataset, structure: Structure, indices: np.ndarray, batch: int = BATCH
-) -> Iterator[dict[str, np.ndarray]]:
-    """The same as arrays, once."""
-    for pixels, _ in dataset.batches(structure.preprocessing, batch_size=batch, indices=indices):
-        yield {"pixel_values": pixels}
+def calibration_batches(data: Prepared, indices: np.ndarray) -> Callable[[], Iterator[dict[str, Tensor]]]:
+    """A function that starts over the model's inputs for these samples, without padding."""
+    return lambda: map(tensors, data.calibration(BATCH, indices))
+
+
+def tensor_batches(data: Prepared, indices: np.ndarray) -> Callable[[], Iterator[dict[str, Tensor]]]:
+    """A function that starts over the model's inputs for these samples, in their order."""
+    return lambda: map(tensors, data.batches(BATCH, indices))

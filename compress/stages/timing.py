@@ -16,14 +16,15 @@ ORIGINAL = "original fp32"
 def time_models(
     context: StageContext, original: OnnxModel, original_int8: ShippedModels, shipped: ShippedModels
 ) -> None:
-    """Options: `threads`, `machine` (so that another machine measures anew)."""
+    """Options: `threads`, `length` (of sequences), `machine` (so that another machine measures anew)."""
     from runtime.compare import time_alternating
 
     files = {ORIGINAL: original.file}
     files |= {f"original {entry['note']}": original_int8.path / entry["path"] for entry in original_int8.entries()}
     files |= {entry["path"]: shipped.path / entry["path"] for entry in shipped.entries()}
     context.progress(0, 1, f"{len(files)} models, {ROUNDS} rounds of {SECONDS:g} s each")
-    result = time_alternating(files, rounds=ROUNDS, seconds=SECONDS, threads=context.options["threads"])
+    threads, length = context.options["threads"], context.options["length"]
+    result = time_alternating(files, rounds=ROUNDS, seconds=SECONDS, threads=threads, length=length)
     result["machine"] = context.options["machine"]
     write_atomic(context.folder / "timing.json", (json.dumps(result, indent=1) + "\n").encode())
     for name, speedup in result["speedup"].items():

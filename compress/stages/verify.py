@@ -8,13 +8,13 @@ from runtime.files import write_atomic
 
 
 def verify(context: StageContext, reference: Answers, candidates: Answers, models: ShippedModels) -> None:
-    """Options: `gate` (the recipe's table), `task`. A failed gate is a result, not an error of the stage."""
+    """Options: `gate` (the recipe's table), `metric` and `bound` of the task. A failed gate is a result, not an
+    error of the stage."""
     from compress.verification.drift import compare
     from compress.verification.gate import parse
-    from compress.verification.metrics import TASK_METRIC
 
     table = context.options["gate"]
-    check = {"metric": TASK_METRIC[context.options["task"]], "max_drop": table["max_drop"]}
+    check = {"metric": context.options["metric"], context.options["bound"]: table["max_drop"]}
     gate = parse(
         {
             "confidence": table["confidence"],

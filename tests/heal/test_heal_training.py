@@ -19,7 +19,8 @@ from scipy.stats import entropy
 from compress.heal import HealOptions
 from compress.heal.heal import heal as _heal  # noqa: F401
 from compress.heal.loop import _rate
-from compress.heal.losses import changed_steps, distillation_loss, kl_divergence, relative_error
+from compress.heal.losses import changed_steps, distillation_loss, relative_error
+from compress.heal.objective import CLASSIFICATION, kl_divergence
 from compress.model import Transformer
 from compress.model.structure import output_targets
 from compress.model.values.gated_mean import GatedMeanSpec
@@ -226,6 +227,15 @@ def test_relative_error_is_over_the_variance_of_the_target_on_the_tokens_that_st
     assert relative_error(x_BND, target_BND).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_relative_error_does_not_see_masked_tokens() -> None:
+    x_BND, target_BND = random(2, 5, 4), 5 + 2 * random(2, 5, 4, seed=1)
+    mask_BN = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    kept = mask_BN.bool()
+    expected = relative_error(x_BND[kept][None], target_BND[kept][None]).item()
+    target_BND[0, 3:] = 1e6
+    assert relative_error(x_BND, target_BND, mask_BN).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_loss_is_the_weighted_sum_that_the_options_state() -> None:
     answer = random(6, 4), [random(6, 3, 5), random(6, 1, 5, seed=2)]
     target = random(6, 4, seed=3), [random(6, 3, 5, seed=4), random(6, 3, 5, seed=5)]
@@ -234,7 +244,7 @@ def test_the_loss_is_the_weighted_sum_that_the_options_state() -> None:
     hidden = np.mean([relative_error(mine, theirs).item() for mine, theirs in zip(answer[1], target[1], strict=True)])
     task = -(shares_BC * log_softmax(answer[0].double().numpy(), axis=1)).sum(axis=1).mean()
     expected = 0.7 * kl_divergence(answer[0], target[0], 3.0).item() + 0.3 * hidden + 0.2 * task
-    loss = distillation_loss(options, answer, target, torch.from_numpy(shares_BC).float())
+    loss = distillation_loss(CLASSIFICATION, options, answer, target, {}, torch.from_numpy(shares_BC).float())
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -1,0 +1,84 @@
+"""What healing trains towards, and on what: one objective per kind of answer.
+
+B batch, K what the model gives per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from compress.heal.options import HealOptions
+
+
+class Feed(Protocol):
+    """Samples to heal on, the same again for the same (seed, step)."""
+
+    def batch(self, step: int, options: HealOptions) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Inputs of a training step, and what the labels say of them (None where the data has none)."""
+        ...
+
+    def plain(self, size: int) -> list[dict[str, Tensor]]:
+        """All samples once, in order, as they are."""
+        ...
+
+
+class Objective(Protocol):
+    """How far an answer is from the original's."""
+
+    @property
+    def drift_name(self) -> str:
+        """What `drift` measures, for messages."""
+        ...
+
+    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Distance from the original's answer, mean over the batch; 0 if equal."""
+        ...
+
+    def loss(
+        self,
+        options: HealOptions,
+        answer_BK: Tensor,
+        target_BK: Tensor,
+        inputs: Mapping[str, Tensor],
+        labels: Tensor | None,
+    ) -> Tensor:
+        """What is minimised of the model's output."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classification:
+    """KL from the original's classes; `task`: cross-entropy with the labels."""
+
+    drift_name: str = "mean KL"
+
+    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return kl_divergence(answer_BK, target_BK, temperature=1.0)
+
+    def loss(
+        self,
+        options: HealOptions,
+        answer_BK: Tensor,
+        target_BK: Tensor,
+        inputs: Mapping[str, Tensor],
+        labels: Tensor | None,
+    ) -> Tensor:
+        loss = options.kl * kl_divergence(answer_BK, target_BK, options.temperature)
+        if options.task and labels is not None:
+            loss = loss + options.task * F.cross_entropy(answer_BK.float(), labels)
+        return loss
+
+
+CLASSIFICATION = Classification()
+
+
+def kl_divergence(logits_BC: Tensor, target_BC: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(target / T) || softmax(logits / T)), mean over the batch (Hinton et al. 2015)."""
+    log_p_BC = F.log_softmax(logits_BC.float() / temperature, dim=-1)
+    log_q_BC = F.log_softmax(target_BC.float() / temperature, dim=-1)
+    return temperature**2 * F.kl_div(log_p_BC, log_q_BC, reduction="batchmean", log_target=True)

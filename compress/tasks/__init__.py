@@ -1,0 +1,62 @@
+"""What a model is asked to do, one file per task: everything that the stages need to know of it.
+
+Adding a task means adding one file that defines `TASK`; its name is the file's with `-` for `_`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.spec import unknown
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.tasks.task import Task
+
+_NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name != "task")
+#: What the names of a checkpoint's classes end in (config.json, `architectures`) -> task.
+_ARCHITECTURES = {
+    "ForImageClassification": "image-classification",
+    "ForImageClassificationWithTeacher": "image-classification",
+    "ForSequenceClassification": "text-classification",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "Model": "embedding",
+    "ForMaskedLM": "embedding",
+}
+
+
+def get(name: str) -> Task:
+    """The task of that name. Raises InputError for an unknown one."""
+    if name not in _NAMES:
+        raise InputError(unknown("task", name, _NAMES))
+    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    task: Task = module.TASK
+    return task
+
+
+def of_folder(folder: Path) -> Task:
+    """The task of a model folder, by its structure.json or config.json; image classification where neither tells.
+
+    Raises InputError for a structure.json that names no known task.
+    """
+    structure = _object(folder / "structure.json")
+    if structure:
+        return get(str(structure.get("task")))
+    classes = _object(folder / "config.json").get("architectures")
+    name = str(classes[0]) if isinstance(classes, list) and classes else ""
+    endings = [ending for ending in _ARCHITECTURES if name.endswith(ending)]
+    return get(_ARCHITECTURES[max(endings, key=len)] if endings else "image-classification")
+
+
+def _object(path: Path) -> dict[str, object]:
+    """A JSON object, {} if there is none: the reader of the model tells what is wrong with its files."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
