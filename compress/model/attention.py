@@ -30,7 +30,11 @@ AnyScores = Annotated[ScoresSpec, PlainValidator(ScoresSpec.parse), AS_ITS_VARIA
 
 class Scores(nn.Module):
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor]:
-        """Queries (B,H,N,K), already scaled, and keys (B,G,M,K): the logits are their plain dot products."""
+        """Queries (B,H,N,K), already scaled, and keys (B,G,N,K): the logits are their plain dot products."""
+        raise NotImplementedError
+
+    def key_shape(self, hidden_size: int) -> tuple[int, int]:
+        """G and K of the keys."""
         raise NotImplementedError
 
     def readers(self) -> list[Projection] | None:
@@ -51,6 +55,18 @@ AnyValues = Annotated[ValuesSpec, PlainValidator(ValuesSpec.parse), AS_ITS_VARIA
 class Values(nn.Module):
     def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
         """The mixed tokens (B,N,D). `mask` is True where a query may look; None means everywhere."""
+        return self.mix(q_BHNK, k_BGMK, self.carry(x_BMD, loop), mask_BHNM, loop)
+
+    def carry(self, x_BMD: Tensor, loop: int) -> Tensor:
+        """What of each token is carried over, (B,G,M,V): what a decoder caches."""
+        raise NotImplementedError
+
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
+        """The mixed tokens (B,N,D) from what `carry` gave."""
+        raise NotImplementedError
+
+    def carried_shape(self, hidden_size: int) -> tuple[int, int]:
+        """G and V of `carry`."""
         raise NotImplementedError
 
     def readers(self) -> list[Projection] | None:
@@ -90,15 +106,21 @@ def attend(q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | N
     return F.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, attn_mask=mask_BHNM, scale=scale)
 
 
-def attention_mask(context: Context, tokens: int, causal: bool, device: torch.device) -> Tensor | None:
-    """True where a query (row) may look at a key (column): (1 or B, 1, 1 or rows, N), or None for everywhere."""
+def attention_mask(context: Context, tokens: int, causal: bool, device: torch.device, past: int = 0) -> Tensor | None:
+    """True where a query (row) may look at a key (column): (1 or B, 1, 1 or rows, past + N), or None for everywhere."""
     mask = None
-    if context.mask_BN is not None:
-        mask = context.mask_BN[:, None, None, :].bool()
+    if context.mask_BM is not None:
+        mask = context.mask_BM[:, None, None, :].bool()
     if causal:
-        past_NN = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()[None, None, : context.rows]
-        mask = past_NN if mask is None else mask & past_NN
+        query_N1 = torch.arange(past, past + tokens, device=device)[: context.rows, None]
+        earlier_NM = torch.arange(past + tokens, device=device) <= query_N1
+        mask = earlier_NM[None, None] if mask is None else mask & earlier_NM
     return mask
+
+
+def grown(cache_BGPK: Tensor, new_BGNK: Tensor) -> Tensor:
+    """A cache with the new tokens behind the old ones (B,G,P+N,K), in the cache's own type."""
+    return torch.cat([cache_BGPK, new_BGNK.to(cache_BGPK.dtype)], dim=2)
 
 
 def _per_query_head(x_BGMK: Tensor, num_heads: int) -> Tensor:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from compress.model import ffns as _ffns  # noqa: F401  (registers the kinds)
 from compress.model import mixers as _mixers  # noqa: F401
 from compress.model.ffn import AnyFfn, Ffn
-from compress.model.mixer import AnyMixer, Context, Mixer
+from compress.model.mixer import AnyMixer, Context, Mixer, State, StateSpec
 from compress.model.norms import Norm, NormSpec
 from compress.spec import Spec
 
 Site = Literal["mixer.in", "mixer.out", "ffn.in", "ffn.out", "out"]
 Observer = Callable[[Site, Tensor], None]
+Mix = Callable[[Tensor], Tensor]
 
 
 def _ignore(site: Site, x_BND: Tensor) -> None:
@@ -62,27 +63,41 @@ class Block(nn.Module):
 
     def forward(self, x_BND: Tensor, loop: int, context: Context, observe: Observer = _ignore) -> Tensor:
         """The block's output (B,N,D); `observe` is shown the input and output of both halves on the way."""
-        context = replace(context, rows=self.keep_tokens)
+        mixer, rows = self.mixer, replace(context, rows=self.keep_tokens)
+        mix = None if mixer is None else lambda x_BND: mixer(x_BND, loop, rows)
+        return self._run(x_BND, loop, mix, observe)
+
+    def state_spec(self) -> tuple[StateSpec, ...] | None:
+        """See `Mixer.state_spec`."""
+        return () if self.mixer is None else self.mixer.state_spec()
+
+    def chunk(self, x_BND: Tensor, state: State, loop: int, context: Context) -> tuple[Tensor, State]:
+        """See `Mixer.chunk`."""
+        mixer, after = self.mixer, state
+        if mixer is None:
+            return self._run(x_BND, loop, None, _ignore), state
+
+        def mix(x_BND: Tensor) -> Tensor:
+            nonlocal after
+            y_BND, after = mixer.chunk(x_BND, state, loop, context)
+            return y_BND
+
+        y_BND = self._run(x_BND, loop, mix, _ignore)
+        return y_BND, after
+
+    def _run(self, x_BND: Tensor, loop: int, mix: Mix | None, observe: Observer) -> Tensor:
         kept_BND = x_BND[:, : self.keep_tokens]
         if self.residual == "post":
-            x_BND = _norm(self.mixer_norm, kept_BND + self._mix(x_BND, loop, context, observe), loop)
+            x_BND = _norm(self.mixer_norm, kept_BND + _mixed(mix, x_BND, observe), loop)
             x_BND = _norm(self.ffn_norm, x_BND + self._feed(x_BND, loop, observe), loop)
         elif self.residual == "parallel":
-            mixed_BND = self._mix(_norm(self.mixer_norm, x_BND, loop), loop, context, observe)
+            mixed_BND = _mixed(mix, _norm(self.mixer_norm, x_BND, loop), observe)
             x_BND = kept_BND + mixed_BND + self._feed(_norm(self.ffn_norm, kept_BND, loop), loop, observe)
         else:
-            x_BND = kept_BND + self._mix(_norm(self.mixer_norm, x_BND, loop), loop, context, observe)
+            x_BND = kept_BND + _mixed(mix, _norm(self.mixer_norm, x_BND, loop), observe)
             x_BND = x_BND + self._feed(_norm(self.ffn_norm, x_BND, loop), loop, observe)
         observe("out", x_BND)
         return x_BND
-
-    def _mix(self, x_BND: Tensor, loop: int, context: Context, observe: Observer) -> Tensor | float:
-        if self.mixer is None:
-            return 0.0
-        observe("mixer.in", x_BND)
-        y_BND = self.mixer(x_BND, loop, context)
-        observe("mixer.out", y_BND)
-        return y_BND
 
     def _feed(self, x_BND: Tensor, loop: int, observe: Observer) -> Tensor | float:
         if self.ffn is None:
@@ -91,6 +106,15 @@ class Block(nn.Module):
         y_BND = self.ffn(x_BND, loop)
         observe("ffn.out", y_BND)
         return y_BND
+
+
+def _mixed(mix: Mix | None, x_BND: Tensor, observe: Observer) -> Tensor | float:
+    if mix is None:
+        return 0.0
+    observe("mixer.in", x_BND)
+    y_BND = mix(x_BND)
+    observe("mixer.out", y_BND)
+    return y_BND
 
 
 def _norm(norm: Norm | None, x_BND: Tensor, loop: int) -> Tensor:

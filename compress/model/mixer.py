@@ -1,4 +1,7 @@
-"""What a mixer is: a map of a whole sequence, x (B,N,D) -> (B,N,D)."""
+"""What a mixer is: a map of a whole sequence, x (B,N,D) -> (B,N,D), and of a sequence chunk by chunk.
+
+B batch, N tokens at hand, P tokens before them, M = P + N.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,38 @@ from compress.spec import AS_ITS_VARIANT, Part
 
 @dataclass(frozen=True)
 class Context:
-    """What a sequence carries besides its tokens. `mask_BN`: True at real tokens; None means all are real.
+    """What a sequence carries besides its tokens. `mask_BM`: True at real tokens, in the chunk form those of the past
+    first; None means all are real. `positions_BN`: the place of each token in its sequence; None means 0, 1, 2, ...
     `rows`: only the first so many tokens are asked for as output; None means all."""
 
-    mask_BN: Tensor | None = None
+    mask_BM: Tensor | None = None
+    positions_BN: Tensor | None = None
     rows: int | None = None
+
+    def real_BN(self, tokens: int) -> Tensor | None:
+        """True at the real ones of the tokens at hand, which are the last of the mask; None means all are real."""
+        return None if self.mask_BM is None else self.mask_BM[:, -tokens:].bool()
+
+
+#: The growing dimension of a cache.
+PAST = "past"
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """A tensor that a mixer hands from chunk to chunk, FP32, batch first. `shape` leaves the batch out; the text PAST
+    in it is a dimension that grows by a row a token (a cache), everything else keeps its size."""
+
+    name: str
+    shape: tuple[int | str, ...]
+
+    @property
+    def grows(self) -> bool:
+        """Whether the state is a cache that grows with the sequence."""
+        return any(isinstance(size, str) for size in self.shape)
+
+
+State = tuple[Tensor, ...]
 
 
 class MixerSpec(Part):
@@ -38,6 +68,16 @@ class Mixer(nn.Module):
     def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor | None:
         """The attention rows (B,H,N,M) for the same arguments as `forward`; None for a mixer that has none."""
         return None
+
+    def state_spec(self) -> tuple[StateSpec, ...] | None:
+        """What `chunk` hands on, in order; None for a mixer that looks ahead and has no chunk form."""
+        return None
+
+    def chunk(self, x_BND: Tensor, state: State, loop: int, context: Context) -> tuple[Tensor, State]:
+        """The output for the next tokens of a sequence, and the state after them. Fresh state is zeros (empty where
+        it grows). Feeding a sequence in any chunks gives what `forward` gives for the whole.
+        """
+        raise NotImplementedError
 
     def readers(self) -> list[Projection] | None:
         """The projections that read the block's normed input, where a norm's gains can be folded; None when

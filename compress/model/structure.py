@@ -11,9 +11,9 @@ from compress.model.embed import AnyEmbed
 from compress.model.head import AnyHead
 from compress.model.norms import NormSpec
 from compress.spec import Spec
+from runtime.manifest import Task
 
 SCHEMA_VERSION: Literal[1] = 1
-Task = Literal["image-classification"]
 
 
 class Step(Spec):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from compress.model.block import Block, Site
+from compress.model.mixer import Context, State, StateSpec
 from compress.model.structure import Structure
 
 #: Called with the index of the step in the schedule, the site in its block, and the tensor seen there.
@@ -30,7 +31,8 @@ class Transformer(nn.Module):
         self.head = structure.head.build(structure.hidden_size)
 
     def forward(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> Tensor:
-        """The task's output; for classifiers the logits (B, classes). `observe` sees the tensors on the way."""
+        """The task's output; for classifiers the logits (B, classes), for language models those of every next token
+        (B, N, vocabulary). `observe` sees the tensors on the way."""
         x_BND, context = self.embed(inputs)
         for index, step in enumerate(self.structure.schedule):
             block = self.block(step.block)
@@ -38,10 +40,29 @@ class Transformer(nn.Module):
                 x_BND = block(x_BND, step.loop, context)
             else:
                 x_BND = block(x_BND, step.loop, context, _at_step(observe, index))
+        return self._answer(x_BND, context)
+
+    def state_specs(self) -> list[tuple[StateSpec, ...]] | None:
+        """Per step of the schedule what `chunk` hands on; None if some block looks ahead."""
+        specs = [self.block(step.block).state_spec() for step in self.structure.schedule]
+        known = [spec for spec in specs if spec is not None]
+        return known if len(known) == len(specs) else None
+
+    def chunk(self, inputs: dict[str, Tensor], states: list[State]) -> tuple[Tensor, list[State]]:
+        """The output for the next tokens, and the state of each step after them (see `Mixer.chunk`). The inputs are
+        those of `forward`, with `position_ids` where a position matters and the past in front of `attention_mask`."""
+        x_BND, context = self.embed(inputs)
+        after = []
+        for step, state in zip(self.structure.schedule, states, strict=True):
+            x_BND, new = self.block(step.block).chunk(x_BND, state, step.loop, context)
+            after.append(new)
+        return self._answer(x_BND, context), after
+
+    def _answer(self, x_BND: Tensor, context: Context) -> Tensor:
         x_BND = self.head.select(x_BND)
         if self.final_norm is not None:
             x_BND = self.final_norm(x_BND)
-        return self.head(x_BND, context)
+        return self.head(x_BND, context, self.embed)
 
     def block(self, index: int) -> Block:
         """The unique block with this index."""

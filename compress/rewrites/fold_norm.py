@@ -36,9 +36,11 @@ def fold_norm(model: Transformer, options: FoldNorm, calibration: Calibration) -
     blocks = tuple(_without_gains(spec) for spec in model.structure.blocks)
     norm = model.structure.final_norm
     head = model.structure.head
+    foldable = model.head.reader() is not None
     if norm is not None and isinstance(head, ClassifierSpec):
         head = head.replace(bias=True)
-    structure = model.structure.replace(blocks=blocks, final_norm=_plain(norm), head=head)
+    final_norm = _plain(norm) if foldable else norm
+    structure = model.structure.replace(blocks=blocks, final_norm=final_norm, head=head)
     result = rebuilt(model, structure)
     for name in result.state_dict().keys() - model.state_dict().keys():
         result.get_parameter(name).zero_()  # a bias that the model did without
@@ -60,9 +62,11 @@ def fold_norm(model: Transformer, options: FoldNorm, calibration: Calibration) -
                         f"offset; fold before other rewrites"
                     )
                 _fold(norm_module, reader, target, pools=1)
-    if model.final_norm is not None:
-        pools = len(head.pools) if isinstance(head, ClassifierSpec) else 1
-        _fold(model.final_norm, model.head.output, result.head.output, pools)
+    old_reader, new_reader = model.head.reader(), result.head.reader()
+    if model.final_norm is not None and old_reader is not None and new_reader is not None:
+        _fold(
+            model.final_norm, old_reader, new_reader, pools=len(head.pools) if isinstance(head, ClassifierSpec) else 1
+        )
     return result
 
 

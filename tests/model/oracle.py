@@ -144,6 +144,8 @@ def activated(name: str, x: Array) -> Array:
         return np.where(x > 0, x, 0.0)
     if name == "gelu":
         return x * (1 + erf(x / math.sqrt(2))) / 2
+    if name == "tanh":
+        return 1 - 2 / (np.exp(2 * x) + 1)
     if name == "silu":
         return x / (1 + np.exp(-x))
     if name == "quick_gelu":

@@ -157,7 +157,7 @@ def test_mixers_compute_their_equation(
     if mask_BN is not None:
         mask_BN[:, 0] = True
     with patch.object(torch.compiler, "is_exporting", return_value=exporting):
-        y_BND = mixer(x_BND, loop, Context(mask_BN, rows))
+        y_BND = mixer(x_BND, loop, Context(mask_BN, rows=rows))
     weights = oracle.weights_of(mixer)
     if isinstance(spec, PackedAttentionSpec):
         plain, weights = oracle.unpacked(spec, weights)

@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor
 
-from compress.model.attention import attend, attention_mask, join_heads, probabilities, split_heads
-from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.attention import attend, attention_mask, grown, join_heads, probabilities, split_heads
+from compress.model.mixer import PAST, Context, Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
 
 
@@ -47,20 +47,35 @@ class PackedAttention(Mixer):
         self.output = Projection(spec.num_heads * spec.value_dim, hidden_size, loops=loops)
 
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
-        q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, context)
+        q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, context.rows)
         mask = attention_mask(context, x_BND.shape[1], self.spec.causal, x_BND.device)
         return self.output(join_heads(attend(q_BHNK, k_BGNK, v_BGNV, mask, self.spec.scale)), loop)
 
     def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
-        q_BHNK, k_BGNK, _ = self._heads(x_BND, loop, context)
+        q_BHNK, k_BGNK, _ = self._heads(x_BND, loop, context.rows)
         mask = attention_mask(context, x_BND.shape[1], self.spec.causal, x_BND.device)
         return probabilities(q_BHNK, k_BGNK, mask, self.spec.scale)
 
-    def _heads(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B,H,N,K) of the rows asked for, keys (B,G,N,K) and values (B,G,N,V)."""
+    def state_spec(self) -> tuple[StateSpec, ...] | None:
+        spec = self.spec
+        if not spec.causal:
+            return None
+        key = StateSpec("key", (spec.num_kv_heads, PAST, spec.head_dim))
+        return key, StateSpec("value", (spec.num_kv_heads, PAST, spec.value_dim))
+
+    def chunk(self, x_BND: Tensor, state: State, loop: int, context: Context) -> tuple[Tensor, State]:
+        """The state is a cache of keys (B,G,P,K) and values (B,G,P,V)."""
+        q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, None)
+        k_BGMK, v_BGMV = grown(state[0], k_BGNK), grown(state[1], v_BGNV)
+        mask = attention_mask(context, x_BND.shape[1], True, x_BND.device, past=state[0].shape[2])
+        mixed_BHNV = attend(q_BHNK, k_BGMK, v_BGMV, mask, self.spec.scale)
+        return self.output(join_heads(mixed_BHNV), loop), (k_BGMK, v_BGMV)
+
+    def _heads(self, x_BND: Tensor, loop: int, rows: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B,H,rows,K), keys (B,G,N,K) and values (B,G,N,V)."""
         spec = self.spec
         q, k, v = self.packed(x_BND, loop).split(spec.widths, dim=-1)
-        q_BHNK = split_heads(q[:, : context.rows], spec.num_heads)
+        q_BHNK = split_heads(q[:, :rows], spec.num_heads)
         return q_BHNK, split_heads(k, spec.num_kv_heads), split_heads(v, spec.num_kv_heads)
 
     def readers(self) -> list[Projection]:

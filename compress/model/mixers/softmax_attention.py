@@ -8,8 +8,8 @@ from torch import Tensor
 
 from compress.model import scores as _scores  # noqa: F401  (registers the kinds)
 from compress.model import values as _values  # noqa: F401
-from compress.model.attention import AnyScores, AnyValues, attention_mask, probabilities
-from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.attention import AnyScores, AnyValues, attention_mask, grown, probabilities
+from compress.model.mixer import PAST, Context, Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
 
 
@@ -29,6 +29,7 @@ class SoftmaxAttention(Mixer):
     def __init__(self, spec: SoftmaxAttentionSpec, hidden_size: int, loops: int) -> None:
         super().__init__()
         self.causal = spec.causal
+        self.hidden_size = hidden_size
         self.scores = spec.scores.build(hidden_size, loops)
         self.values = spec.values.build(hidden_size, spec.scores.num_heads, loops)
 
@@ -41,6 +42,22 @@ class SoftmaxAttention(Mixer):
         q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
         mask = attention_mask(context, x_BND.shape[1], self.causal, x_BND.device)
         return probabilities(q_BHNK[:, :, : context.rows], k_BGNK, mask)
+
+    def state_spec(self) -> tuple[StateSpec, ...] | None:
+        if not self.causal:
+            return None
+        (groups, size), (carriers, width) = (
+            self.scores.key_shape(self.hidden_size),
+            self.values.carried_shape(self.hidden_size),
+        )
+        return StateSpec("key", (groups, PAST, size)), StateSpec("value", (carriers, PAST, width))
+
+    def chunk(self, x_BND: Tensor, state: State, loop: int, context: Context) -> tuple[Tensor, State]:
+        """The state is a cache of keys (B,G,P,K) and of what is carried of each token (B,G,P,V)."""
+        q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
+        k_BGMK, v_BGMV = grown(state[0], k_BGNK), grown(state[1], self.values.carry(x_BND, loop))
+        mask = attention_mask(context, x_BND.shape[1], True, x_BND.device, past=state[0].shape[2])
+        return self.values.mix(q_BHNK, k_BGMK, v_BGMV, mask, loop), (k_BGMK, v_BGMV)
 
     def readers(self) -> list[Projection] | None:
         halves = self.scores.readers(), self.values.readers()

@@ -32,5 +32,8 @@ class MergedScores(Scores):
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor]:
         return split_heads(self.query(x_BND, loop), self.num_heads), x_BND[:, None]
 
+    def key_shape(self, hidden_size: int) -> tuple[int, int]:
+        return 1, hidden_size
+
     def readers(self) -> None:
         return None

@@ -39,5 +39,8 @@ class SymmetricScores(Scores):
         u_BHNK = split_heads(self.shared(x_BND, loop), self.spec.num_heads)
         return u_BHNK * self.signs_HK[:, None] + self.offset[loop][:, None], u_BHNK
 
+    def key_shape(self, hidden_size: int) -> tuple[int, int]:
+        return self.spec.num_heads, self.spec.head_dim
+
     def readers(self) -> list[Projection]:
         return [self.shared]

@@ -31,9 +31,16 @@ class Blended(Values):
         self.new = spec.new.build(hidden_size, num_heads, loops)
         self.register_buffer("share", torch.zeros(()))
 
-    def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
-        old_BND = self.old(q_BHNK, k_BGMK, x_BMD, mask_BHNM, loop)
-        return torch.lerp(old_BND, self.new(q_BHNK, k_BGMK, x_BMD, mask_BHNM, loop), self.share.to(old_BND.dtype))
+    def carry(self, x_BMD: Tensor, loop: int) -> Tensor:
+        return x_BMD[:, None]  # each half makes of it what it carries
+
+    def carried_shape(self, hidden_size: int) -> tuple[int, int]:
+        return 1, hidden_size
+
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
+        old_BND = self.old(q_BHNK, k_BGMK, v_BGMV[:, 0], mask_BHNM, loop)
+        new_BND = self.new(q_BHNK, k_BGMK, v_BGMV[:, 0], mask_BHNM, loop)
+        return torch.lerp(old_BND, new_BND, self.share.to(old_BND.dtype))
 
     def readers(self) -> list[Projection] | None:
         old, new = self.old.readers(), self.new.readers()

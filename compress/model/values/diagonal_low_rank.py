@@ -31,11 +31,17 @@ class DiagonalLowRank(Values):
         self.value = Projection(hidden_size, num_heads * spec.rank, bias=False, loops=loops)
         self.output = Projection(num_heads * spec.rank, hidden_size, loops=loops)
 
-    def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
+    def carry(self, x_BMD: Tensor, loop: int) -> Tensor:
         low_BHMR = split_heads(self.value(x_BMD, loop), self.num_heads)
         full_BHMD = x_BMD[:, None] * self.gates[loop][:, None]
-        mixed_BHNV = attend(q_BHNK, k_BGMK, torch.cat([low_BHMR, full_BHMD], dim=-1), mask_BHNM)
-        rank = low_BHMR.shape[-1]
+        return torch.cat([low_BHMR, full_BHMD], dim=-1)
+
+    def carried_shape(self, hidden_size: int) -> tuple[int, int]:
+        return self.num_heads, self.value.weight.shape[0] // self.num_heads + hidden_size
+
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
+        mixed_BHNV = attend(q_BHNK, k_BGMK, v_BGMV, mask_BHNM)
+        rank = self.value.weight.shape[0] // self.num_heads
         return mixed_BHNV[..., rank:].sum(dim=1) + self.output(join_heads(mixed_BHNV[..., :rank]), loop)
 
     def readers(self) -> None:

@@ -37,10 +37,16 @@ class GatedMean(Values):
             [nn.Parameter(torch.zeros(hidden_size)) for _ in range(0 if spec.projection else loops)]
         )
 
-    def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
+    def carry(self, x_BMD: Tensor, loop: int) -> Tensor:
+        return x_BMD[:, None]
+
+    def carried_shape(self, hidden_size: int) -> tuple[int, int]:
+        return 1, hidden_size
+
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
         p_BHNM = probabilities(q_BHNK, k_BGMK, mask_BHNM)
         p_BNM = (p_BHNM * self.gates[loop][:, None, None]).sum(dim=1) if len(self.gates) else p_BHNM[:, 0]
-        z_BND = p_BNM @ x_BMD
+        z_BND = p_BNM @ v_BGMV[:, 0]
         return z_BND + self.offset[loop] if self.output is None else self.output(z_BND, loop)
 
     def readers(self) -> None:

@@ -32,8 +32,13 @@ class ProjectedValues(Values):
         self.value = Projection(hidden_size, width, bias=spec.value_bias, loops=loops)
         self.output = Projection(num_heads * spec.head_dim, hidden_size, bias=spec.output_bias, loops=loops)
 
-    def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
-        v_BGMV = split_heads(self.value(x_BMD, loop), self.num_kv_heads)
+    def carry(self, x_BMD: Tensor, loop: int) -> Tensor:
+        return split_heads(self.value(x_BMD, loop), self.num_kv_heads)
+
+    def carried_shape(self, hidden_size: int) -> tuple[int, int]:
+        return self.num_kv_heads, self.value.weight.shape[0] // self.num_kv_heads
+
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
         return self.output(join_heads(attend(q_BHNK, k_BGMK, v_BGMV, mask_BHNM)), loop)
 
     def readers(self) -> list[Projection]:

@@ -1,0 +1,104 @@
+"""Feeding a causal model in any chunks gives what the whole sequence gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from compress.model import Step, Structure, Transformer
+from compress.model.block import BlockSpec
+from compress.model.embed import TokenEmbedSpec
+from compress.model.head import LanguageModelSpec
+from compress.model.norms import NormSpec
+from compress.model.streaming import Streaming
+from compress.model.values.gated_mean import GatedMeanSpec
+from targets.errors import InputError
+
+from .tiny import HIDDEN, block_spec, randomised
+
+VOCABULARY = 11
+
+
+def decoder(*blocks: BlockSpec, tied: bool = True) -> Transformer:
+    structure = Structure(
+        task="causal-lm",
+        hidden_size=HIDDEN,
+        embed=TokenEmbedSpec(vocab_size=VOCABULARY, max_positions=32),
+        blocks=blocks,
+        schedule=tuple(Step(block=index, origin=index) for index in range(len(blocks))),
+        final_norm=NormSpec(),
+        head=LanguageModelSpec(vocab_size=VOCABULARY, tied=tied),
+        labels=(),
+        preprocessing={},
+    )
+    return randomised(Transformer(structure), 0).double().eval()
+
+
+def streamed(model: Transformer, ids_BN: Tensor, mask_BN: Tensor, sizes: list[int]) -> Tensor:
+    """The logits of all tokens, fed in chunks of these sizes, then the rest."""
+    streaming = Streaming(model)
+    place_BN = (mask_BN.cumsum(1) - 1).clamp(min=0)
+    state = {one.past: one.fresh(len(ids_BN)).double() for one in streaming.flat}
+    parts, start = [], 0
+    for size in [*sizes, ids_BN.shape[1] - sum(sizes)]:
+        span = slice(start, start + size)
+        start += size
+        inputs = {"input_ids": ids_BN[:, span], "attention_mask": mask_BN[:, :start], "position_ids": place_BN[:, span]}
+        output, *present = streaming({**inputs, **state})
+        state = dict(zip(state, present, strict=True))
+        parts.append(output)
+    return torch.cat(parts, dim=1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 3), max_size=3),
+    length=st.integers(10, 14),
+    padded=st.integers(0, 4),
+    rope=st.booleans(),
+    tied=st.booleans(),
+)
+@torch.no_grad()
+def test_any_chunking_gives_what_the_whole_gives(
+    sizes: list[int], length: int, padded: int, rope: bool, tied: bool
+) -> None:
+    model = decoder(
+        block_spec(heads=4, kv_heads=2, head_dim=4, causal=True, rope=rope),
+        block_spec(causal=True, values=GatedMeanSpec(projection=True)),
+        tied=tied,
+    )
+    generator = torch.Generator().manual_seed(length)
+    ids_BN = torch.randint(VOCABULARY, (2, length), generator=generator)
+    mask_BN = torch.ones_like(ids_BN)
+    mask_BN[1, :padded] = 0
+    place_BN = (mask_BN.cumsum(1) - 1).clamp(min=0)
+    whole = model({"input_ids": ids_BN, "attention_mask": mask_BN, "position_ids": place_BN})
+    given_ = streamed(model, ids_BN, mask_BN, sizes)
+    real = mask_BN.bool()
+    torch.testing.assert_close(given_[real], whole[real], atol=1e-12, rtol=0)
+
+
+@torch.no_grad()
+def test_left_padding_changes_no_real_token() -> None:
+    model = decoder(block_spec(head_dim=4, causal=True, rope=True))
+    ids_BN = torch.tensor([[3, 1, 4, 1, 5]])
+    padded_BN = torch.cat([torch.zeros(1, 3, dtype=torch.long), ids_BN], dim=1)
+    mask_BN = (torch.arange(8) >= 3).long()[None]
+    given_ = streamed(model, padded_BN, mask_BN, [2, 4])
+    torch.testing.assert_close(given_[:, 3:], model({"input_ids": ids_BN}), atol=1e-12, rtol=0)
+
+
+def test_caches_have_the_names_of_optimum() -> None:
+    names = [(one.past, one.present) for one in Streaming(decoder(block_spec(causal=True))).flat]
+    assert names == [
+        ("past_key_values.0.key", "present.0.key"),
+        ("past_key_values.0.value", "present.0.value"),
+    ]
+
+
+def test_a_model_that_looks_ahead_has_no_recurrent_form() -> None:
+    with pytest.raises(InputError, match="looks ahead"):
+        Streaming(decoder(block_spec(causal=True), block_spec()))
