@@ -136,7 +136,6 @@ class _Sums:
 
 def _real(x_BNK: Tensor, context: Context) -> Tensor:
     """The rows of real tokens (T, K), in float64."""
-    real_BN = context.real_BN(x_BNK.shape[1])
-    if real_BN is None:
+    if context.mask_BM is None:
         return x_BNK.flatten(0, 1).double()
-    return x_BNK[real_BN].double()
+    return x_BNK[context.mask_BM[:, : x_BNK.shape[1]].bool()].double()
