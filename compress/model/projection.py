@@ -1,6 +1,6 @@
-"""The one linear map of the model: weights shared by all loops of a block, biases of each loop's own.
+"""The one linear map of the model: weights shared by all loops of a block, biases and deltas of each loop's own.
 
-B batch, N tokens, I inputs, O outputs.
+B batch, N tokens, I inputs, O outputs, R rank.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from torch.nn import functional as F
 class Projection(nn.Module):
     """y = x W^T + b_loop, with W (O x I) tied over the loops and one bias vector a loop.
 
-    Biases are a list of vectors, not a matrix, so that an exported graph reads them without a Gather.
+    With deltas, y = x W^T + x (U_loop D_loop)^T + b_loop, U (O x R) and D (R x I), computed as (x D^T) U^T.
+    Biases are a list of vectors, not a matrix, so that an exported graph reads them without a Gather; deltas likewise.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, loops: int = 1) -> None:
@@ -21,9 +22,19 @@ class Projection(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.ParameterList([nn.Parameter(torch.zeros(outputs)) for _ in range(loops if bias else 0)])
         nn.init.trunc_normal_(self.weight, std=0.02)
+        self.delta_down, self.delta_up = nn.ParameterList(), nn.ParameterList()
+
+    def add_deltas(self, rank: int, loops: int) -> None:
+        """Give each loop a delta of this rank, or of full rank if that is less; they start at zero."""
+        self.delta_down, self.delta_up = zero_product(
+            self.weight.shape[1], self.weight.shape[0], min(rank, *self.weight.shape), loops
+        )
 
     def forward(self, x_BNI: Tensor, loop: int = 0) -> Tensor:
-        return F.linear(x_BNI, self.weight, self.bias[loop] if len(self.bias) else None)
+        y_BNO = F.linear(x_BNI, self.weight, self.bias[loop] if len(self.bias) else None)
+        if not len(self.delta_down):
+            return y_BNO
+        return y_BNO + F.linear(F.linear(x_BNI, self.delta_down[loop]), self.delta_up[loop])
 
     @torch.no_grad()
     def set(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
@@ -39,6 +50,20 @@ class Projection(nn.Module):
             assert bias_O is not None
             bias.copy_(bias_O)
 
+    def weight_of(self, loop: int) -> Tensor:
+        """The weight of a loop with its delta (O x I)."""
+        if not len(self.delta_down):
+            return self.weight
+        return self.weight + self.delta_up[loop] @ self.delta_down[loop]
+
     def bias_or_zero(self, loop: int = 0) -> Tensor:
         """The bias of a loop (O,), or zeros."""
         return self.bias[loop] if len(self.bias) else self.weight.new_zeros(self.weight.shape[0])
+
+
+def zero_product(inputs: int, outputs: int, rank: int, loops: int) -> tuple[nn.ParameterList, nn.ParameterList]:
+    """Down (R x I) and up (O x R) a loop, whose product is zero: small noise and zeros, so that both can be learned."""
+    down = nn.ParameterList([nn.Parameter(torch.empty(rank, inputs)) for _ in range(loops)])
+    for one in down:
+        nn.init.trunc_normal_(one, std=1e-3)
+    return down, nn.ParameterList([nn.Parameter(torch.zeros(outputs, rank)) for _ in range(loops)])

@@ -27,9 +27,9 @@ def fold_value_bias(model: Transformer, options: FoldValueBias, calibration: Cal
     for index in chosen:
         old, new = attention(model.block(index)).values, attention(result.block(index)).values
         assert isinstance(old, ProjectedValues) and isinstance(new, ProjectedValues)
-        weight_DV = old.output.weight.double()
-        heads_per_group = weight_DV.shape[1] // old.value.weight.shape[0]
+        heads_per_group = old.output.weight.shape[1] // old.value.weight.shape[0]
         for loop, target in enumerate(new.output.bias):
+            weight_DV = old.output.weight_of(loop).double()
             bias_GV = old.value.bias[loop].double().reshape(old.num_kv_heads, -1)
             bias_HV = bias_GV.repeat_interleave(heads_per_group, dim=0)
             target.copy_((old.output.bias_or_zero(loop).double() + weight_DV @ bias_HV.flatten()).float())

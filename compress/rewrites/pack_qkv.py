@@ -25,7 +25,8 @@ class PackQkv(Options):
 def pack_qkv(model: Transformer, options: PackQkv, calibration: Calibration) -> Transformer:
     """Put query, key and value projections into one matrix, so that one product (and one int8 scale) serves them.
 
-    Exact. Layers with other scores or values, or with rotary positions, stay as they are. Export applies it last.
+    Exact. Layers with other scores or values, rotary positions, or maps that have deltas of each loop, stay as they
+    are. Export applies it last.
     """
     blocks = [index for index, spec in enumerate(model.structure.blocks) if _packed(spec) is not None]
     result = with_blocks(model, lambda spec: spec.replace(mixer=_packed(spec)), blocks)
@@ -44,7 +45,7 @@ def pack_qkv(model: Transformer, options: PackQkv, calibration: Calibration) -> 
 
 def _packed(spec: BlockSpec) -> PackedAttentionSpec | None:
     mixer = spec.mixer
-    if not isinstance(mixer, SoftmaxAttentionSpec):
+    if not isinstance(mixer, SoftmaxAttentionSpec) or spec.per_loop.delta_rank or spec.per_loop.signal_rank:
         return None
     scores, values = mixer.scores, mixer.values
     if not isinstance(scores, ProjectedScoresSpec) or not isinstance(values, ProjectedValuesSpec):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress.model.block import Block, BlockSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttention, SoftmaxAttentionSpec
+from compress.model.per_loop import PerLoopSpec
 from compress.model.scores.merged import MergedScores
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.scores.symmetric import SymmetricScores
@@ -50,6 +51,19 @@ def with_blocks(model: Transformer, change: Callable[[BlockSpec], BlockSpec], bl
     return rebuilt(model, model.structure.replace(blocks=tuple(specs)))
 
 
+def grown(model: Transformer, change: Callable[[BlockSpec], BlockSpec], blocks: list[int]) -> Transformer:
+    """The model with parts added to these blocks that start so that they change nothing, from a fixed seed."""
+    specs = list(model.structure.blocks)
+    for index in blocks:
+        specs[index] = change(specs[index])
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        result = Transformer(model.structure.replace(blocks=tuple(specs)))
+    result.load_state_dict({**result.state_dict(), **model.state_dict()})
+    return result.to(device).eval()
+
+
 def attention_spec(spec: BlockSpec, rewrite: str) -> SoftmaxAttentionSpec:
     """The block's mixer spec if it is softmax attention. Raises InputError that says why the rewrite is refused."""
     if not isinstance(spec.mixer, SoftmaxAttentionSpec):
@@ -82,9 +96,12 @@ def refuse_positions(mixer: SoftmaxAttentionSpec, rewrite: str) -> None:
 
 
 def single_loop(spec: BlockSpec, rewrite: str) -> None:
-    """Raises InputError for a block that several loops share: its biases and gains differ per loop."""
+    """Raises InputError for a block that several loops share, or that has what tells loops apart: no single weight
+    stands for it."""
     if spec.loops > 1:
         raise InputError(f"{rewrite} is refused for a block that is looped {spec.loops} times; apply it before tying")
+    if spec.per_loop != PerLoopSpec():
+        raise InputError(f"{rewrite} is refused for a block with deltas, signals or timestep gains")
 
 
 def query_key_HKD(module: SoftmaxAttention) -> tuple[Tensor, Tensor, Tensor]:

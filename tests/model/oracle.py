@@ -34,9 +34,16 @@ def under(w: Weights, prefix: str) -> Weights:
     return {name.removeprefix(f"{prefix}."): array for name, array in w.items() if name.startswith(f"{prefix}.")}
 
 
+def weight(w: Weights, loop: int) -> Array:
+    """W with the delta of a loop."""
+    if f"delta_up.{loop}" not in w:
+        return w["weight"]
+    return w["weight"] + w[f"delta_up.{loop}"] @ w[f"delta_down.{loop}"]
+
+
 def linear(w: Weights, x_I: Array, loop: int) -> Array:
-    """y_o = sum_i W_oi x_i + b_o, with the bias of a loop."""
-    return w["weight"] @ x_I + w.get(f"bias.{loop}", 0.0)
+    """y_o = sum_i W_oi x_i + b_o, with the delta and the bias of a loop."""
+    return weight(w, loop) @ x_I + w.get(f"bias.{loop}", 0.0)
 
 
 def turned(x_K: Array, position: int, theta: float) -> Array:
@@ -96,7 +103,7 @@ def carried(spec: Any, w: Weights, x_ND: Array, rows: list[dict[int, float]], lo
             assert spec.kind == "projected"
             g, size = h // (heads // spec.num_kv_heads), spec.head_dim
             value = sum(p * head(linear(under(w, "value"), x_ND[j], loop), g, size) for j, p in rows[h].items())
-        y_D = y_D + head(output["weight"].T, h, size).T @ value
+        y_D = y_D + head(weight(output, loop).T, h, size).T @ value
     return y_D
 
 
@@ -128,7 +135,8 @@ def unpacked(spec: PackedAttentionSpec, w: Weights) -> tuple[SoftmaxAttentionSpe
     cuts = np.cumsum(spec.widths)[:2]
     parts: Weights = {}
     for name, array in under(w, "packed").items():
-        named = zip(("scores.query", "scores.key", "values.value"), np.split(array, cuts), strict=True)
+        pieces = [array] * 3 if name.startswith("delta_down") else np.split(array, cuts)
+        named = zip(("scores.query", "scores.key", "values.value"), pieces, strict=True)
         parts |= {f"{part}.{name}": piece for part, piece in named}
     parts |= {f"values.output.{name}": array for name, array in under(w, "output").items()}
     counts = {"num_heads": spec.num_heads, "num_kv_heads": spec.num_kv_heads}
@@ -185,12 +193,15 @@ def block(spec: BlockSpec, w: Weights, x_ND: Array, visible: Callable[[int, int]
         if isinstance(mixer, PackedAttentionSpec):
             mixer, parts = unpacked(mixer, parts)
         assert isinstance(mixer, SoftmaxAttentionSpec)
-        return attention(mixer, parts, x_ND, visible, loop)
+        return attention(mixer, parts, x_ND, visible, loop) * w.get(f"mixer_gain.value.{loop}", 1.0)
 
     def fed_all(x_ND: Array) -> Array:
         if spec.ffn is None:
             return np.zeros_like(x_ND)
-        return np.array([fed(spec.ffn, under(w, "ffn"), x_D, loop) for x_D in x_ND])
+        if f"ffn_signal.down.{loop}" in w:
+            x_ND = x_ND + x_ND @ (w[f"ffn_signal.up.{loop}"] @ w[f"ffn_signal.down.{loop}"]).T
+        y_ND = np.array([fed(spec.ffn, under(w, "ffn"), x_D, loop) for x_D in x_ND])
+        return y_ND * w.get(f"ffn_gain.value.{loop}", 1.0)
 
     def normed_all(which: str, x_ND: Array) -> Array:
         return np.array([normed(getattr(spec, which), under(w, which), x_D, loop) for x_D in x_ND])

@@ -197,6 +197,9 @@ def test_norms_compute_their_equation(spec: NormSpec, shape: tuple[int, int, int
     ffn=st.one_of(st.none(), ffn_specs),
     norm=st.one_of(st.none(), norm_specs),
     residual=st.sampled_from(["pre", "post", "parallel"]),
+    deltas=st.integers(0, 2),
+    signals=st.integers(0, 2),
+    timestep=st.booleans(),
     keep=st.sampled_from([None, 1, 3]),
     shape=tokens,
     seed=st.integers(0, 99),
@@ -207,10 +210,14 @@ def test_blocks_put_norms_and_residuals_where_they_say(
     ffn: FfnSpec | None,
     norm: NormSpec | None,
     residual: str,
+    deltas: int,
+    signals: int,
+    timestep: bool,
     keep: int | None,
     shape: tuple[int, int, int],
     seed: int,
 ) -> None:
+    timestep = timestep and residual == "pre" and norm is not None and norm.affine
     spec = BlockSpec.model_validate(
         {
             "mixer": mixer,
@@ -219,6 +226,7 @@ def test_blocks_put_norms_and_residuals_where_they_say(
             "ffn_norm": norm,
             "residual": residual,
             "loops": LOOPS,
+            "per_loop": {"delta_rank": deltas, "signal_rank": signals, "timestep": timestep},
             "keep_tokens": keep,
         }
     )

@@ -29,13 +29,16 @@ ROPE = block_spec(rope=True, head_dim=4)
 LOOPED = block_spec(loops=2)
 #: The least that each rewrite has to be told.
 NEEDED: dict[str, dict[str, Any]] = {
+    "affine-patch": {"layers": [0]},
     "drop-blocks": {"layers": [0]},
     "low-rank-affine-mlp": {"rank": 2},
     "low-rank-heads": {"rank": 2},
     "prune-heads": {"keep": 1},
     "prune-neurons": {"keep": 3},
+    "relax-loops": {"delta_rank": 2},
     "single-head": {"rank": 2},
     "symmetric-qk": {"rank": 2},
+    "tie-layers": {"grouping": [0, 0], "delta_rank": 1},
 }
 
 
@@ -57,6 +60,8 @@ def test_rotary_positions_stand_between_query_and_key(use: str) -> None:
 @pytest.mark.parametrize(
     "use",
     [
+        "affine-patch",
+        "align-layers",
         "fold-norm",
         "merge-qk",
         "low-rank-heads",
@@ -70,6 +75,7 @@ def test_rotary_positions_stand_between_query_and_key(use: str) -> None:
         "drop-mlp",
         "prune-neurons",
         "drop-blocks",
+        "tie-layers",
         "trim-last-block",
     ],
 )
@@ -127,6 +133,25 @@ def test_a_looped_block_is_refused_before_tying(use: str) -> None:
         ("affine-mlp", {}, [PLAIN.replace(ffn=None, ffn_norm=None)], "a chosen layer has no feed-forward"),
         ("drop-value", {}, [PLAIN.replace(mixer=None, mixer_norm=None)], "a chosen layer has no mixer"),
         ("drop-blocks", {"layers": "all"}, [PLAIN, PLAIN], "would remove all 2 blocks; keep one at least"),
+        ("affine-patch", {"layers": [0, 2]}, [PLAIN] * 3, "layers must follow one another and be among 0 to 2"),
+        ("affine-patch", {"layers": [2, 3]}, [PLAIN] * 3, "layers must follow one another and be among 0 to 2"),
+        ("affine-patch", {"layers": "auto:3"}, [PLAIN, PLAIN], "asks for more than the 2 layers of the model"),
+        ("affine-patch", {"layers": [0]}, [PLAIN.replace(keep_tokens=1)], "apply it before trimming"),
+        ("align-layers", {"reference": 2}, [PLAIN, PLAIN], "there is no layer 2; the model has 2 (0 to 1)"),
+        ("relax-loops", {}, [PLAIN, PLAIN], "no block of this model is looped; use tie-layers first"),
+        ("relax-loops", {}, [LOOPED.replace(per_loop={"delta_rank": 1})], "have parts of their own already"),
+        (
+            "relax-loops",
+            {"timestep": True},
+            [block_spec(residual="post", loops=2)],
+            "timestep gains need pre-norm blocks",
+        ),
+        ("tie-layers", {"grouping": [0, 0, 0]}, [PLAIN, PLAIN], "grouping names 3 layers; the model has 2"),
+        ("tie-layers", {"grouping": [0, 1]}, [PLAIN, PLAIN], "ties none of them; ask for fewer blocks"),
+        ("tie-layers", {"grouping": "cycle", "blocks": 2}, [PLAIN, PLAIN], "ties none of them"),
+        ("tie-layers", {"grouping": "middle"}, [PLAIN, PLAIN], "1 shared blocks do not fit into the 0 layers"),
+        ("tie-layers", {}, [PLAIN, block_spec(ffn=AffineSpec())], "layers 0 and 1 are built differently"),
+        ("affine-mlp", {}, [PLAIN.replace(per_loop={"delta_rank": 1})], "a block with deltas, signals or timestep"),
     ],
 )
 def test_what_a_rewrite_cannot_do_it_refuses_with_the_reason(
@@ -142,7 +167,8 @@ def test_a_head_that_reads_every_token_needs_the_whole_last_block() -> None:
 def test_packed_attention_is_rewritten_no_more() -> None:
     packed = rewritten(model_of(PLAIN), "pack-qkv")
     feeds = {"affine-mlp", "drop-mlp", "low-rank-affine-mlp", "prune-neurons"}
-    for use in sorted(REWRITES.keys() - feeds - {"drop-blocks", "pack-qkv", "trim-last-block"}):
+    whole = {"affine-patch", "align-layers", "drop-blocks", "relax-loops", "tie-layers"}
+    for use in sorted(REWRITES.keys() - feeds - whole - {"pack-qkv", "trim-last-block"}):
         assert "a chosen layer has a 'packed-attention' mixer" in refusal(packed, use)
 
 
@@ -209,6 +235,8 @@ def test_layers_are_read_strictly(layers: Any) -> None:
         ({"use": "low-rank-heads", "rank": "many"}, "rank: Input should be a valid integer"),
         ({"use": "drop-projection", "anneal": "often"}, "anneal: Input should be a valid boolean"),
         ({"use": "drop-blocks"}, "layers: Field required"),
+        ({"use": "relax-loops"}, "expected a delta_rank or signal_rank above 0, or timestep = true"),
+        ({"use": "tie-layers", "grouping": "spiral"}, "rewrite 'tie-layers': grouping"),
         ({"use": "affine-mlp", "layers": [1, 1]}, "expected different layer indices (given: [1, 1])"),
     ],
 )
@@ -281,20 +309,20 @@ def test_an_exact_rewrite_notes_how_exact_it_was() -> None:
 
 @pytest.mark.parametrize("use", sorted(REWRITES))
 def test_a_rewrite_leaves_the_model_that_it_is_given_as_it_was(use: str) -> None:
-    model = model_of(PLAIN, PLAIN)
+    model = model_of(*[LOOPED if use == "relax-loops" else PLAIN] * 2)
     structure, state = model.structure, {name: tensor.clone() for name, tensor in model.state_dict().items()}
     result = rewritten(model, use, **NEEDED.get(use, {}))
     assert model.structure == structure
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     mine = {parameter.data_ptr() for parameter in model.parameters()}
     assert not [name for name, parameter in result.named_parameters() if parameter.data_ptr() in mine]
-    assert result.structure != structure
+    assert (result.structure != structure) == (use != "align-layers")
     assert not result.training
 
 
 @pytest.mark.parametrize("use", sorted(REWRITES))
 def test_a_rewrite_gives_the_same_weights_each_time(use: str) -> None:
-    model = model_of(PLAIN, PLAIN)
+    model = model_of(*[LOOPED if use == "relax-loops" else PLAIN] * 2)
     first, second = (rewritten(model, use, **NEEDED.get(use, {})).state_dict() for _ in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
@@ -308,6 +336,8 @@ tables = st.sampled_from(
         {"use": "drop-value", "anneal": True, "layers": [0]},
         {"use": "merge-qk", "layers": "auto:1"},
         {"use": "affine-mlp", "layers": "auto:2"},
+        {"use": "tie-layers", "grouping": "sequence", "signal_rank": 2, "timestep": True},
+        {"use": "relax-loops", "delta_rank": 1, "timestep": True},
     ]
 )
 
