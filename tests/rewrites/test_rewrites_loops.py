@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model.tiny import HIDDEN, block_spec, images, logits, model_of
 
-from compress.heal.losses import kl_divergence
+from compress.heal.objective import kl_divergence
 from compress.model import Transformer, load, save
 from compress.model.block import BlockSpec
 from compress.model.ffns.affine import Affine
