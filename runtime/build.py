@@ -1,10 +1,10 @@
-"""python -m runtime.build: build a bundle's TensorRT engine on the device that will run it."""
+"""python -m runtime.build: build a bundle's TensorRT engines on the device that will run them, and check them there."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ from targets.errors import EnvironmentLacks, GateFailed, InputError, run_cli
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
     from runtime.cuda import Device
-    from runtime.engine_file import EngineIdentity, EngineRecord
+    from runtime.engine_file import EngineIdentity, StoredEngine
     from runtime.manifest import ModelFile
+    from runtime.session import Session
     from runtime.trt import TensorRT
 
 _MB = 1 << 20
@@ -24,15 +25,20 @@ _LEAST = 64 * _MB
 _MOST = 2048 * _MB
 
 
-def workspace(onnx_bytes: int, available: int | None, asked: int | None) -> int:
-    """Bytes of scratch memory that the builder may take.
+def memory_needed(onnx_bytes: int) -> int:
+    """Bytes that a build takes beside its workspace: the weights about four times (file, network, candidate and
+    result), and the libraries."""
+    return 4 * onnx_bytes + _SPARE
 
-    The builder holds the weights about four times (file, network, candidate and result); what is then left of the
-    available memory is halved. Raises EnvironmentLacks if that is too little: the build would be killed halfway.
+
+def workspace(onnx_bytes: int, available: int | None, asked: int | None) -> int:
+    """Bytes of scratch memory that the builder may take: half of what is then left of the available memory.
+
+    Raises EnvironmentLacks if that is too little: the build would be killed halfway.
     """
     if available is None:
         return asked or _MOST
-    needed = 4 * onnx_bytes + _SPARE
+    needed = memory_needed(onnx_bytes)
     left = available - needed
     if left < _LEAST:
         have, want = available // _MB, (needed + _LEAST) // _MB
@@ -42,11 +48,55 @@ def workspace(onnx_bytes: int, available: int | None, asked: int | None) -> int:
     return min(asked, left) if asked else min(_MOST, max(_LEAST, left // 2))
 
 
-def engine_model(bundle: Bundle) -> ModelFile:
-    """The model that the bundle means for TensorRT. Raises InputError if it has none."""
-    for model in bundle.manifest.models:
-        if model.runtime == "tensorrt":
-            return model
+def make_engine(
+    tensorrt: TensorRT,
+    files: Path,
+    identity: EngineIdentity,
+    folder: Path,
+    *,
+    gpu_free: int | None = None,
+    workspace_bytes: int | None = None,
+    timing_cache: bytes = b"",
+    tell: Callable[[float, str], None] = lambda fraction, phase: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[StoredEngine, bytes]:
+    """Build the engine of an ONNX file below `files` and store it in `folder`; returns it and the timing cache.
+
+    `gpu_free`: bytes free on the GPU, None where there is none. `say` is told the estimate before the build and the
+    proof of the precision after it. Raises as `build_engine` does, and EnvironmentLacks where memory is too short.
+    """
+    from runtime import engine_file
+    from runtime.engine import build_engine
+    from targets.machine import memory_bytes
+
+    onnx_bytes = sum((files / path).stat().st_size for path in identity.onnx)
+    free = [size for size in (memory_bytes(field="MemAvailable"), gpu_free) if size is not None]
+    scratch = workspace(onnx_bytes, min(free, default=None), workspace_bytes)
+    say(
+        f"building {identity.model} ({onnx_bytes / 1e6:.1f} MB, {identity.precision}) with {tensorrt.label} for compute"
+        f" capability {' and '.join(identity.compute_capabilities)}, at most {scratch // _MB} MB of workspace,"
+        f" about {memory_needed(onnx_bytes) // _MB} MB besides"
+    )
+    built = build_engine(
+        tensorrt,
+        files / identity.model,
+        identity.spans,
+        precision=identity.precision,
+        capabilities=identity.compute_capabilities,
+        workspace_bytes=scratch,
+        timing_cache=timing_cache,
+        tell=tell,
+    )
+    stored = engine_file.store(folder, identity, built, onnx_bytes)
+    say(f"engine: {stored.record.describe()}")
+    return stored, built.timing_cache
+
+
+def engine_models(bundle: Bundle) -> list[ModelFile]:
+    """The models that the bundle means for TensorRT. Raises InputError if it has none."""
+    models = [model for model in bundle.manifest.models if model.runtime == "tensorrt"]
+    if models:
+        return models
     name = bundle.manifest.target.name
     raise InputError(
         f"{bundle.source} was made for {name} and has no model for TensorRT; make one with --target jetson"
@@ -56,36 +106,118 @@ def engine_model(bundle: Bundle) -> ModelFile:
 def main() -> int:
     """Run the command line; the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m runtime.build", description="Build a bundle's TensorRT engine on the device that will run it."
+        prog="python -m runtime.build",
+        description="Build a bundle's TensorRT engines on the device that will run them, and check them there.",
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="bundle: a folder (an engine cannot be put into a zip)")
     parser.add_argument("--workspace", metavar="MB", type=positive, help="scratch memory for the builder")
     parser.add_argument("--force", action="store_true", help="build even if a matching engine is there")
+    parser.add_argument(
+        "--allow-fallback",
+        action="store_true",
+        help="where no engine can be built, check the ONNX Runtime form: exit 0",
+    )
     args = parser.parse_args()
-    from runtime import engine_file, trt
     from runtime.bundle import open_files
 
     bundle = open_files(args.bundle)
     if bundle.packed:
         raise InputError(f"{bundle.source} is a zip; unpack it, the engine is written into the bundle's folder")
-    model = engine_model(bundle)
-    tensorrt = trt.load()
-    device, absence = _device()
-    if device is None and tensorrt.needs_device_to_build:
-        raise EnvironmentLacks(f"{tensorrt.label} builds on the GPU that will run the engine: {absence}")
-    capability = device.capability() if device else bundle.manifest.target.compute_capability
-    if capability is None:
-        raise InputError(f"{bundle.source}: its target names no compute capability; make the bundle again")
-    identity = engine_file.identify(bundle, model, tensorrt, capability)
-    record = None if args.force else engine_file.find_record(bundle, identity)
-    if record is None:
-        record = _build(bundle, model, tensorrt, identity, device, args.workspace)
-    else:
-        print(f"a matching engine is there ({record.bytes} bytes)", file=sys.stderr)
-    if record.golden != "pass":
-        record = _check(bundle, model, tensorrt, device, record, absence)
-    print(engine_file.engine_path(bundle, identity))
+    models = engine_models(bundle)
+    try:
+        builder = _Builder(bundle, args.workspace, args.force)
+        for model in models:
+            print(builder.provide(model))
+    except EnvironmentLacks as lack:
+        if not args.allow_fallback:
+            raise
+        print(f"note: no engine: {lack}; falling back to ONNX Runtime", file=sys.stderr)
+        _check_fallback(bundle)
     return 0
+
+
+class _Builder:
+    """Provides the engines of one bundle on this machine."""
+
+    def __init__(self, bundle: Bundle, workspace_mb: int | None, force: bool) -> None:
+        from runtime import trt
+
+        self.bundle, self.force = bundle, force
+        self.workspace_bytes = workspace_mb * _MB if workspace_mb else None
+        self.tensorrt = trt.load()
+        self.device, self.absence = _device()
+        if self.device is None and self.tensorrt.needs_device_to_build:
+            raise EnvironmentLacks(f"{self.tensorrt.label} builds on the GPU that will run the engine: {self.absence}")
+        capability = self.device.capability() if self.device else bundle.manifest.target.compute_capability
+        if capability is None:
+            raise InputError(f"{bundle.source}: its target names no compute capability; make the bundle again")
+        self.capability = capability
+
+    def provide(self, model: ModelFile) -> Path:
+        """Find or build the engine of one model, check it if it was not yet, and return its path."""
+        from runtime import engine_file
+
+        identity = engine_file.identify(self.bundle, model, self.tensorrt, self.capability)
+        found = None if self.force else engine_file.find_engine(self.bundle.root, identity)
+        if found is not None:
+            print(f"a matching engine is there ({found.record.bytes} bytes)", file=sys.stderr)
+        engine = found or self._build(identity)
+        if self.device is None:
+            print(f"note: not checked: {self.absence}; runtime.run refuses the engine until it is", file=sys.stderr)
+        elif not engine.passed(self.device.name):
+            self._check(self.device, model, engine)
+        return engine.path
+
+    def _build(self, identity: EngineIdentity) -> StoredEngine:
+        from runtime.engine_file import LOCAL
+        from runtime.files import write_atomic
+        from runtime.progress import terminal_teller
+
+        cache = self.bundle.root / LOCAL / f"{identity.stem}.timing"
+        engine, timings = make_engine(
+            self.tensorrt,
+            self.bundle.root,
+            identity,
+            cache.parent,
+            gpu_free=self.device.free_bytes() if self.device else None,
+            workspace_bytes=self.workspace_bytes,
+            timing_cache=cache.read_bytes() if cache.is_file() else b"",
+            tell=terminal_teller(),
+            say=lambda line: print(line, file=sys.stderr),
+        )
+        if timings:
+            write_atomic(cache, timings)
+        return engine
+
+    def _check(self, device: Device, model: ModelFile, engine: StoredEngine) -> None:
+        """Hold the engine against the golden outputs and note that it passed. Raises GateFailed if it differs."""
+        from runtime.engine_session import EngineModel
+        from runtime.session import Session
+
+        loaded = EngineModel(self.tensorrt, device, engine.path)
+        for line in loaded.layers():
+            print(line, file=sys.stderr)
+        _hold_against_golden(Session(self.bundle, model, loaded, 1, ()), "the engine", "runtime.run refuses it")
+        engine.note_passed(device.name)
+
+
+def _check_fallback(bundle: Bundle) -> None:
+    """The golden check of what runs in place of an engine."""
+    from runtime.session import open_session
+
+    session = open_session(bundle, provider="cpu")
+    _hold_against_golden(session, session.describe(), "do not use this bundle here")
+
+
+def _hold_against_golden(session: Session, what: str, consequence: str) -> None:
+    from runtime.golden import check_golden, load_golden
+
+    results = check_golden(session.run, load_golden(session.bundle), session.max_batch)
+    for result in results:
+        print(f"{result.name}: max error {result.max_error:.3g}, allowed {result.atol:.3g}", file=sys.stderr)
+    bad = [result.name for result in results if not result]
+    if bad:
+        raise GateFailed(f"{what}: {', '.join(bad)} differs from the golden output; {consequence}")
 
 
 def _device() -> tuple[Device | None, str]:
@@ -96,89 +228,6 @@ def _device() -> tuple[Device | None, str]:
         return Device(), ""
     except EnvironmentLacks as lack:
         return None, str(lack)
-
-
-def _build(
-    bundle: Bundle,
-    model: ModelFile,
-    tensorrt: TensorRT,
-    identity: EngineIdentity,
-    device: Device | None,
-    asked: int | None,
-) -> EngineRecord:
-    import hashlib
-
-    from runtime import engine_file
-    from runtime.engine import build_engine
-    from runtime.files import write_atomic
-    from runtime.progress import terminal_teller
-    from targets.machine import memory_bytes
-
-    onnx_bytes = sum(bundle.manifest.files[path].bytes for path in identity.onnx)
-    sizes = (memory_bytes(field="MemAvailable"), device.free_bytes() if device else None)
-    free = [size for size in sizes if size is not None]
-    scratch = workspace(onnx_bytes, min(free, default=None), asked * _MB if asked else None)
-    cache = engine_file.engine_path(bundle, identity).with_suffix(".timing")
-    print(
-        f"building {identity.model} ({onnx_bytes / 1e6:.1f} MB, {model.precision}) with {tensorrt.label} for compute"
-        f" capability {identity.compute_capability}, at most {scratch // _MB} MB of workspace; this can take minutes",
-        file=sys.stderr,
-    )
-    built = build_engine(
-        tensorrt,
-        bundle.root / identity.model,
-        identity.spans,
-        precision=model.precision,
-        capability=identity.compute_capability,
-        workspace_bytes=scratch,
-        timing_cache=_bytes_of(cache),
-        tell=terminal_teller(),
-    )
-    if built.timing_cache:
-        write_atomic(cache, built.timing_cache)
-    types = ", ".join(f"{count} in {name}" for name, count in sorted(built.compute_types.items()))
-    print(f"layers that compute: {types}; {built.quantize_layers} quantize layers", file=sys.stderr)
-    if model.precision == "int8" and len(built.data) > 2 * onnx_bytes + 8 * _MB:
-        print(
-            f"note: the engine is {len(built.data) / onnx_bytes:.1f} times its ONNX file; the builder did not keep all"
-            " weights in int8",
-            file=sys.stderr,
-        )
-    digest = hashlib.sha256(built.data).hexdigest()
-    record = engine_file.EngineRecord(identity, digest, len(built.data), "not run")
-    engine_file.store(bundle, record, built.data)
-    return record
-
-
-def _check(
-    bundle: Bundle, model: ModelFile, tensorrt: TensorRT, device: Device | None, record: EngineRecord, absence: str
-) -> EngineRecord:
-    """Hold the engine against the golden outputs and note it in its record. Raises GateFailed if it differs."""
-    from runtime import engine_file
-    from runtime.engine_session import EngineModel
-    from runtime.golden import check_golden, load_golden
-    from runtime.session import Session
-
-    if device is None:
-        print(f"note: built but not checked: {absence}; runtime.run refuses it until it is", file=sys.stderr)
-        return record
-    engine = EngineModel(tensorrt, device, engine_file.engine_path(bundle, record.identity))
-    session = Session(bundle, model, engine, 1, ())
-    results = check_golden(session.run, load_golden(bundle), session.max_batch)
-    for result in results:
-        print(f"{result.name}: max error {result.max_error:.3g}, allowed {result.atol:.3g}", file=sys.stderr)
-    bad = [result.name for result in results if not result]
-    if bad:
-        raise GateFailed(
-            f"the engine's {', '.join(bad)} differs from the golden output; runtime.run refuses the engine"
-        )
-    record = replace(record, golden="pass")
-    engine_file.store(bundle, record, None)
-    return record
-
-
-def _bytes_of(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
 
 
 if __name__ == "__main__":

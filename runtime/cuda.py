@@ -44,6 +44,13 @@ class Device:
         """Compute capability such as '8.7'."""
         return f"{self._attribute(_CAPABILITY_MAJOR)}.{self._attribute(_CAPABILITY_MINOR)}"
 
+    @property
+    def name(self) -> str:
+        """What the driver calls the GPU."""
+        text = ctypes.create_string_buffer(256)
+        self._call("cuDeviceGetName", text, len(text), self._handle)
+        return text.value.decode(errors="replace")
+
     def free_bytes(self) -> int:
         """Memory that the GPU has free."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()

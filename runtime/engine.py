@@ -6,32 +6,72 @@ The same code drives TensorRT 10 and 11 and TensorRT for RTX.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.progress import BuildProgress
 from runtime.trt import TensorRT
-from targets.errors import EnvironmentLacks, InputError
+from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 Span = tuple[int, int, int]
 _COMPUTE = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "ATTENTION_INPUT")
+_MOVES = ("SHUFFLE", "CAST", "IDENTITY")
+_MB = 1 << 20
+#: Weights of an engine may take this much more than the file that it was built from: folded constants, padding.
+_MORE, _PADDING = 1.25, _MB
+
+
+@dataclass(frozen=True)
+class LayerTypes:
+    """What the layers that compute (convolutions and matrix products) are made of, read from the network before the
+    build: `results` counts the types that they give, `quantized` those that read a dequantised weight, and
+    `quantize_layers` the halves of Q/DQ pairs."""
+
+    results: dict[str, int]
+    quantized: int
+    quantize_layers: int
+
+    def require(self, onnx: Path, precision: str) -> None:
+        """A strongly typed build gives what the file says, so a file without the precision is refused (InputError)."""
+        if precision == "int8" and not self.quantized:
+            raise InputError(
+                f"{onnx}: asked for int8, but the file has no layer with quantized weights; make the bundle again"
+            )
+        if precision == "fp16" and not self.results.get("float16") and not self.results.get("bfloat16"):
+            raise InputError(
+                f"{onnx}: asked for fp16, but every layer of the file computes in fp32; make the bundle again"
+            )
 
 
 @dataclass(frozen=True)
 class EngineBuild:
     """A built engine.
 
-    `profile` maps inputs to (min, opt, max) shapes, `compute_types` counts the result types of the layers that compute
-    (convolutions and matrix products), `quantize_layers` the halves of Q/DQ pairs.
+    `profile` maps inputs to (min, opt, max) shapes; `weights_bytes` is what the builder says that the engine's weights
+    take, None if it does not say.
     """
 
     data: bytes
     timing_cache: bytes
     profile: dict[str, list[list[int]]]
-    compute_types: dict[str, int]
-    quantize_layers: int
+    layers: LayerTypes
+    weights_bytes: int | None
+
+    def require_weights(self, onnx: Path, precision: str) -> None:
+        """Hold the engine's weights against the file's bytes: more means that the builder widened or copied them.
+
+        Raises GateFailed. Where the builder says nothing the engine's own size is judged, less exactly: it holds
+        kernels too.
+        """
+        file_bytes = onnx.stat().st_size
+        held, room = (self.weights_bytes, _PADDING) if self.weights_bytes is not None else (len(self.data), 16 * _MB)
+        if held > _MORE * file_bytes + room:
+            raise GateFailed(
+                f"the engine of {onnx.name} holds {held / 1e6:.1f} MB of weights, the file in {precision} only"
+                f" {file_bytes / 1e6:.1f} MB; the builder did not keep the precision, so the engine is not used"
+            )
 
 
 def build_engine(
@@ -40,16 +80,18 @@ def build_engine(
     spans: Mapping[str, Span],
     *,
     precision: str,
-    capability: str | None,
+    capabilities: Sequence[str],
     workspace_bytes: int,
     timing_cache: bytes = b"",
     tell: Callable[[float, str], None] = lambda fraction, phase: None,
 ) -> EngineBuild:
-    """Build an engine for one GPU.
+    """Build an engine.
 
-    `spans` gives (min, opt, max) of each dynamic dimension by its name in the ONNX file; `capability` such as '8.6' is
-    what TensorRT for RTX builds for (TensorRT itself builds for the GPU that is there). Raises InputError if the file
-    does not parse or lacks the precision, EnvironmentLacks if the build fails for want of a device or memory.
+    `spans` gives (min, opt, max) of each dynamic dimension by its name in the ONNX file; `capabilities` such as '8.6'
+    are what TensorRT for RTX builds one engine for (TensorRT itself builds for the GPU that is there).
+
+    Raises InputError if the file does not parse or lacks the precision, EnvironmentLacks if the build fails for want of
+    a device or memory, GateFailed if the engine's weights are wider than the file's.
     """
     log = trt.logger()
     builder = _builder(trt, log)
@@ -58,13 +100,14 @@ def build_engine(
     if not parser.parse_from_file(str(onnx)):
         problems = [parser.get_error(index).desc() for index in range(parser.num_errors)] or ["no reason given"]
         raise InputError(f"{onnx}: {trt.label} cannot parse it: {' '.join(problems[0].split())}")
-    types, quantize = _layer_types(trt, network)
-    _check_precision(onnx, precision, types, quantize)
+    layers = _layer_types(trt, network)
+    layers.require(onnx, precision)
     config = builder.create_builder_config()
+    config.profiling_verbosity = trt.module.ProfilingVerbosity.DETAILED  # the inspector then tells number formats
     config.set_memory_pool_limit(trt.module.MemoryPoolType.WORKSPACE, workspace_bytes)
     profile = _add_profile(builder, config, network, onnx, spans)
     if trt.flavour == "tensorrt_rtx":
-        _set_capability(trt, config, capability)
+        _set_capabilities(trt, config, capabilities)
     else:
         config.set_timing_cache(config.create_timing_cache(timing_cache), False)
     progress = BuildProgress(tell)
@@ -78,7 +121,9 @@ def build_engine(
             f"{trt.label} could not build {onnx}: {log.lines[0] if log.lines else 'no reason given'}"
         )
     cache = bytes(config.get_timing_cache().serialize()) if trt.flavour == "tensorrt" else b""
-    return EngineBuild(bytes(data), cache, profile, types, quantize)
+    built = EngineBuild(bytes(data), cache, profile, layers, log.weights_bytes)
+    built.require_weights(onnx, precision)
+    return built
 
 
 def _builder(trt: TensorRT, log: Any) -> Any:
@@ -95,25 +140,28 @@ def _flags(trt: TensorRT) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _layer_types(trt: TensorRT, network: Any) -> tuple[dict[str, int], int]:
-    """How many computing layers give each type, and how many layers quantise or dequantise."""
-    types: Counter[str] = Counter()
-    quantize = 0
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        kind = str(layer.type).rpartition(".")[2]
-        if kind in _COMPUTE and layer.num_outputs:
-            types[trt.dtype(layer.get_output(0).dtype)] += 1
-        quantize += kind in ("QUANTIZE", "DEQUANTIZE")
-    return dict(types), quantize
+def _layer_types(trt: TensorRT, network: Any) -> LayerTypes:
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    kinds = [str(layer.type).rpartition(".")[2] for layer in layers]
+    makers = {
+        layer.get_output(at).name: (kind, layer)
+        for kind, layer in zip(kinds, layers, strict=True)
+        for at in range(layer.num_outputs)
+    }
 
+    def dequantised(tensor: Any) -> bool:
+        """Whether a weight comes out of a DequantizeLinear, perhaps transposed or cast on the way."""
+        if tensor is None or tensor.name not in makers:
+            return False
+        kind, layer = makers[tensor.name]
+        return kind == "DEQUANTIZE" or (kind in _MOVES and dequantised(layer.get_input(0)))
 
-def _check_precision(onnx: Path, precision: str, types: Mapping[str, int], quantize: int) -> None:
-    """A strongly typed build gives what the file says, so a file without the precision asked for is refused."""
-    if precision == "int8" and not quantize:
-        raise InputError(f"{onnx}: asked for int8, but the file has no quantize layers; make the bundle again")
-    if precision == "fp16" and not types.get("float16") and not types.get("bfloat16"):
-        raise InputError(f"{onnx}: asked for fp16, but every layer of the file computes in fp32; make the bundle again")
+    compute = [layer for kind, layer in zip(kinds, layers, strict=True) if kind in _COMPUTE and layer.num_outputs]
+    return LayerTypes(
+        results=dict(Counter(trt.dtype(layer.get_output(0).dtype) for layer in compute)),
+        quantized=sum(layer.num_inputs > 1 and dequantised(layer.get_input(1)) for layer in compute),
+        quantize_layers=sum(kind in ("QUANTIZE", "DEQUANTIZE") for kind in kinds),
+    )
 
 
 def _add_profile(
@@ -142,16 +190,16 @@ def _add_profile(
     return shapes
 
 
-def _set_capability(trt: TensorRT, config: Any, capability: str | None) -> None:
-    if capability is None:
-        return
+def _set_capabilities(trt: TensorRT, config: Any, capabilities: Sequence[str]) -> None:
     offered = trt.module.ComputeCapability.__members__
-    name = "SM" + capability.replace(".", "")
-    if name not in offered:
-        have = ", ".join(one for one in offered if one.startswith("SM"))
-        raise EnvironmentLacks(f"{trt.label} does not build for compute capability {capability}; it offers {have}")
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(offered[name], 0)
+    names = ["SM" + capability.replace(".", "") for capability in capabilities]
+    for capability, name in zip(capabilities, names, strict=True):
+        if name not in offered:
+            have = ", ".join(one for one in offered if one.startswith("SM"))
+            raise EnvironmentLacks(f"{trt.label} does not build for compute capability {capability}; it offers {have}")
+    config.num_compute_capabilities = len(names)
+    for index, name in enumerate(names):
+        config.set_compute_capability(offered[name], index)
 
 
 def _monitor(trt: TensorRT, progress: BuildProgress) -> Any:

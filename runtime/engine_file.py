@@ -1,33 +1,39 @@
-"""Engines on the disk: `engines/NAME.engine` with `engines/NAME.json`, which says what it was built from and for.
+"""Engines on the disk: NAME.engine with NAME.json, which says what it was built from and for, and NAME.golden.json once
+the golden check passed on the device that runs it.
 
-An engine is tied to the TensorRT version and the GPU, and counts only once the golden check passed on the device.
+An engine is tied to the TensorRT version and the GPUs that it was built for. It may come with the bundle, in `engines`,
+or be built on the device, in `engines/local`; it counts only once the golden check passed there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from runtime.bundle import Bundle
+from runtime.engine import EngineBuild
 from runtime.files import sha256_of, write_atomic
 from runtime.manifest import MODEL, ModelFile, Span
-from runtime.trt import TensorRT
+from runtime.trt import Flavour, TensorRT
 from targets.errors import InputError
 from targets.strict import read
 
 FOLDER = "engines"
+LOCAL = "engines/local"
+_GOLDEN = ".golden.json"
 
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """What an engine must match to be used: the same ONNX files, TensorRT, GPU, precision and shapes."""
+    """What an engine must match to be used: the same ONNX files, TensorRT, GPUs, precision and shapes."""
 
     onnx: dict[str, str]  # path -> SHA-256, weights stored apart included
-    flavour: str
+    flavour: Flavour
     version: str
-    compute_capability: str
+    compute_capabilities: tuple[str, ...]
     precision: str
     spans: dict[str, Span]
 
@@ -39,18 +45,64 @@ class EngineIdentity:
     @property
     def stem(self) -> str:
         """File name without its suffix."""
-        capability = self.compute_capability.replace(".", "")
-        return f"{Path(self.model).stem}-{self.flavour}-{self.version}-sm{capability}"
+        gpus = "-".join(f"sm{one.replace('.', '')}" for one in self.compute_capabilities)
+        return f"{Path(self.model).stem}-{self.flavour}-{self.version}-{gpus}"
+
+    def serves(self, wanted: EngineIdentity) -> bool:
+        """Whether an engine of this identity is one of the wanted, for its GPUs and perhaps more."""
+        same = replace(self, compute_capabilities=()) == replace(wanted, compute_capabilities=())
+        return same and set(wanted.compute_capabilities) <= set(self.compute_capabilities)
 
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """The json beside an engine. `golden` is "pass" once its outputs were held against the golden ones."""
+    """The json beside an engine: what it is, and what proves its precision.
+
+    `compute_types` counts the result types of the layers that compute, `quantized` those with int8 weights;
+    `weights_bytes` is what the builder says that the weights take, to be held against `onnx_bytes`.
+    """
 
     identity: EngineIdentity
     sha256: str
     bytes: int
-    golden: Literal["pass", "not run"]
+    onnx_bytes: int
+    weights_bytes: int | None
+    compute_types: dict[str, int]
+    quantized: int
+    profile: dict[str, tuple[tuple[int, ...], ...]]
+
+    def describe(self) -> str:
+        """'fp16: 73 layers compute in float16, weights take 8.1 MB of 10.1 MB'."""
+        types = ", ".join(f"{count} in {name}" for name, count in sorted(self.compute_types.items()))
+        quantized = f", {self.quantized} of them with int8 weights" if self.quantized else ""
+        weights = "" if self.weights_bytes is None else f"; weights take {self.weights_bytes / 1e6:.2f} MB"
+        return (
+            f"{self.bytes / 1e6:.2f} MB from {self.onnx_bytes / 1e6:.2f} MB of ONNX; layers that compute: {types}"
+            f"{quantized}{weights}"
+        )
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine that lies at `path`, with its record beside it."""
+
+    path: Path
+    record: EngineRecord
+
+    def passed(self, device: str) -> bool:
+        """Whether this very engine passed its golden check on this device."""
+        try:
+            note = json.loads(self.path.with_suffix(_GOLDEN).read_bytes())
+        except (OSError, ValueError):
+            return False
+        return bool(note == self._note(device))
+
+    def note_passed(self, device: str) -> None:
+        """Note on the disk that it passed its golden check on this device."""
+        write_atomic(self.path.with_suffix(_GOLDEN), _json(self._note(device)))
+
+    def _note(self, device: str) -> dict[str, str]:
+        return {"engine": self.record.sha256, "device": device, "golden": "pass"}
 
 
 def identify(bundle: Bundle, model: ModelFile, trt: TensorRT, capability: str) -> EngineIdentity:
@@ -58,43 +110,63 @@ def identify(bundle: Bundle, model: ModelFile, trt: TensorRT, capability: str) -
     manifest = bundle.manifest
     onnx = model.path if model.path.endswith(".onnx") else MODEL
     files = {path: digest.sha256 for path, digest in manifest.files.items() if path.startswith(onnx)}
-    return EngineIdentity(files, trt.flavour, trt.version, capability, model.precision, spans_of(bundle))
+    spans = spans_of(manifest.target.profile, recurrent=bool(manifest.state))
+    return EngineIdentity(files, trt.flavour, trt.version, (capability,), model.precision, spans)
 
 
-def spans_of(bundle: Bundle) -> dict[str, Span]:
+def spans_of(profile: Mapping[str, Span], *, recurrent: bool) -> dict[str, Span]:
     """(min, opt, max) of the dynamic dimensions; a recurrent model's batch is fixed at its best.
 
     With batch and chunk both dynamic the builder fails on recurrent models.
     """
-    manifest = bundle.manifest
-    spans = dict(manifest.target.profile)
-    if manifest.state and "batch" in spans:
+    spans = dict(profile)
+    if recurrent and "batch" in spans:
         best = spans["batch"][1]
         spans["batch"] = (best, best, best)
     return spans
 
 
-def engine_path(bundle: Bundle, identity: EngineIdentity) -> Path:
-    """Where that engine lies, or would."""
-    return bundle.root / FOLDER / f"{identity.stem}.engine"
+def read_record(path: Path) -> EngineRecord:
+    """The json beside an engine. Raises OSError, ValueError or InputError if it is not there or not one."""
+    return read(EngineRecord, json.loads(path.read_bytes()), str(path))
 
 
-def find_record(bundle: Bundle, identity: EngineIdentity) -> EngineRecord | None:
-    """The record of an engine that matches and is whole, or None."""
-    path = engine_path(bundle, identity)
-    try:
-        record = read(EngineRecord, json.loads(path.with_suffix(".json").read_bytes()), str(path))
-        whole = path.stat().st_size == record.bytes and sha256_of(path) == record.sha256
-    except (OSError, ValueError, InputError):  # absent or not ours: build anew
-        return None
-    return record if whole and record.identity == identity else None
+def find_engine(root: Path, wanted: EngineIdentity) -> StoredEngine | None:
+    """A whole engine of a bundle at `root` that serves the identity, or None. One built on the device comes first."""
+    for folder in (root / LOCAL, root / FOLDER):
+        for path in sorted(folder.glob("*.json")):
+            if path.name.endswith(_GOLDEN):
+                continue
+            engine = path.with_suffix(".engine")
+            try:
+                record = read_record(path)
+                whole = engine.stat().st_size == record.bytes and sha256_of(engine) == record.sha256
+            except (OSError, ValueError, InputError):  # damaged, or of another version: as if it were not there
+                continue
+            if whole and record.identity.serves(wanted):
+                return StoredEngine(engine, record)
+    return None
 
 
-def store(bundle: Bundle, record: EngineRecord, engine: bytes | None) -> Path:
-    """Write an engine (None: it is there already) and then its record, each whole or not at all. Returns its path."""
-    path = engine_path(bundle, record.identity)
-    if engine is not None:
-        path.with_suffix(".json").unlink(missing_ok=True)
-        write_atomic(path, engine)
-    write_atomic(path.with_suffix(".json"), json.dumps(asdict(record), indent=2, sort_keys=True).encode() + b"\n")
-    return path
+def store(folder: Path, identity: EngineIdentity, built: EngineBuild, onnx_bytes: int) -> StoredEngine:
+    """Write an engine and then its record, each whole or not at all."""
+    record = EngineRecord(
+        identity=identity,
+        sha256=hashlib.sha256(built.data).hexdigest(),
+        bytes=len(built.data),
+        onnx_bytes=onnx_bytes,
+        weights_bytes=built.weights_bytes,
+        compute_types=built.layers.results,
+        quantized=built.layers.quantized,
+        profile={name: tuple(map(tuple, shapes)) for name, shapes in built.profile.items()},
+    )
+    path = folder / f"{identity.stem}.engine"
+    path.with_suffix(".json").unlink(missing_ok=True)
+    path.with_suffix(_GOLDEN).unlink(missing_ok=True)
+    write_atomic(path, built.data)
+    write_atomic(path.with_suffix(".json"), _json(asdict(record)))
+    return StoredEngine(path, record)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=2, sort_keys=True).encode() + b"\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ class EngineModel:
 
     def __init__(self, tensorrt: trt.TensorRT, device: Device, path: Path) -> None:
         """Raises EnvironmentLacks if this TensorRT or this GPU cannot run the engine."""
+        self._tensorrt = tensorrt
         log = tensorrt.logger()
         self._runtime = tensorrt.module.Runtime(log)
         self._engine: Any = self._runtime.deserialize_cuda_engine(path.read_bytes())
@@ -43,6 +46,12 @@ class EngineModel:
             tensors[self._engine.get_tensor_mode(name)].append(Tensor(name, kind, shape))
         self.inputs: tuple[Tensor, ...] = tuple(tensors[mode.INPUT])
         self.outputs: tuple[Tensor, ...] = tuple(tensors[mode.OUTPUT])
+
+    def layers(self) -> list[str]:
+        """A line per number format: how many layers of the engine give it, from the engine's own inspector."""
+        inspector = self._engine.create_engine_inspector()
+        text = inspector.get_engine_information(self._tensorrt.module.LayerInformationFormat.JSON)
+        return [f"layers of the engine in {kind}: {count}" for kind, count in sorted(layer_formats(text).items())]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name. Raises InputError if a shape is outside the engine's profile."""
@@ -81,19 +90,33 @@ class EngineModel:
         return address
 
 
+def layer_formats(information: str) -> dict[str, int]:
+    """How many layers give each number format ('Half', 'Int8', 'Float', ...), from the inspector's JSON.
+
+    Layers are texts (without formats, then counted as 'unknown') where the engine was built without detailed profiling.
+    """
+    layers = json.loads(information).get("Layers", [])
+    formats: Counter[str] = Counter()
+    for layer in layers:
+        outputs = layer.get("Outputs", []) if isinstance(layer, dict) else []
+        texts = {str(one.get("Format/Datatype", one.get("Datatype", "unknown"))) for one in outputs} or {"unknown"}
+        formats.update({text.removesuffix(" format").split()[-1] for text in texts})
+    return dict(formats)
+
+
 def open_engine(bundle: Bundle, model: ModelFile) -> EngineModel:
-    """The engine built on this device for this bundle.
+    """The engine of this bundle for this device.
 
     Raises EnvironmentLacks if TensorRT, a GPU or the engine is missing, or the engine never passed its golden check.
     """
     tensorrt = trt.load()
     device = Device()
     identity = engine_file.identify(bundle, model, tensorrt, device.capability())
-    record = engine_file.find_record(bundle, identity)
+    engine = engine_file.find_engine(bundle.root, identity)
     build = f"run python -m runtime.build {bundle.source}"
-    if record is None:
-        where = f"{tensorrt.label} on compute capability {identity.compute_capability}"
+    if engine is None:
+        where = f"{tensorrt.label} on compute capability {device.capability()}"
         raise EnvironmentLacks(f"no engine of {model.path} for {where}; {build}")
-    if record.golden != "pass":
+    if not engine.passed(device.name):
         raise EnvironmentLacks(f"the engine of {model.path} was never checked on this device; {build}")
-    return EngineModel(tensorrt, device, engine_file.engine_path(bundle, identity))
+    return EngineModel(tensorrt, device, engine.path)

@@ -5,15 +5,25 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from targets.errors import EnvironmentLacks
 
+Flavour = Literal["tensorrt", "tensorrt_rtx"]
+#: Installs TensorRT for RTX from wheels alone, on a machine with a GPU or without.
+INSTALL_RTX = "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13==0.5.0 tensorrt-rtx-cu13-bindings==1.7.1.116"
 _ADVICE = "it comes with JetPack on a Jetson; elsewhere pip install tensorrt (RTX cards: pip install tensorrt-rtx)"
+_MODULES: dict[str, Flavour] = {
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt_rtx",
+    "tensorrt_rtx_bindings": "tensorrt_rtx",
+}
 _RTX_LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"  # a wheel that holds the libraries which the bare bindings want
-_DTYPES = {"FLOAT": "float32", "HALF": "float16"}
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
+_WEIGHTS = re.compile(r"Total Weights Memory: (\d+)")
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,7 @@ class TensorRT:
     """An importable TensorRT. `module` has the API of `tensorrt` 10."""
 
     module: Any
-    flavour: Literal["tensorrt", "tensorrt_rtx"]
+    flavour: Flavour
     version: str
 
     @property
@@ -40,25 +50,31 @@ class TensorRT:
         return _DTYPES.get(name, name.lower())
 
     def logger(self) -> Any:
-        """A trt.ILogger that keeps errors in its list `lines` and prints nothing."""
+        """A trt.ILogger that prints nothing. It keeps errors in `lines`, and in `weights_bytes` what a build says of
+        the memory that the engine's weights take (None until then)."""
         base = self.module.ILogger
 
         class Log(base):  # type: ignore[misc,valid-type]  # the base class is known at run time only
             def __init__(self) -> None:
                 base.__init__(self)
                 self.lines: list[str] = []
+                self.weights_bytes: int | None = None
 
             def log(self, severity: Any, message: str) -> None:
                 if severity <= base.ERROR:
                     self.lines.append(message.strip())
+                elif found := _WEIGHTS.search(message):
+                    self.weights_bytes = int(found[1])
 
         return Log()
 
 
-def load() -> TensorRT:
-    """Import TensorRT. Raises EnvironmentLacks with what to install."""
+def load(flavour: Flavour | None = None) -> TensorRT:
+    """Import TensorRT, of one flavour or the first that is there. Raises EnvironmentLacks with what to install."""
     problem = ""
-    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+    for name in _MODULES:
+        if flavour not in (None, _MODULES[name]):
+            continue
         if importlib.util.find_spec(name) is None:
             continue
         if name == "tensorrt_rtx_bindings":
@@ -69,8 +85,10 @@ def load() -> TensorRT:
             problem = problem or f"{name} is installed but does not import: {' '.join(str(error).split())}"
             continue
         if hasattr(module, "Builder"):  # type stubs alone import as an empty package
-            return TensorRT(module, "tensorrt" if name == "tensorrt" else "tensorrt_rtx", module.__version__)
-    raise EnvironmentLacks(f"TensorRT is not installed; {_ADVICE}" if not problem else f"{problem}; {_ADVICE}")
+            return TensorRT(module, _MODULES[name], module.__version__)
+    advice = INSTALL_RTX if flavour == "tensorrt_rtx" else _ADVICE
+    missing = "TensorRT for RTX is not installed" if flavour == "tensorrt_rtx" else "TensorRT is not installed"
+    raise EnvironmentLacks(f"{problem or missing}; {advice}")
 
 
 def _preload_rtx_libraries() -> None:

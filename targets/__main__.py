@@ -44,6 +44,13 @@ def _show(name: str) -> int:
             for low, best, high in (target.profile.batch, target.profile.length, target.profile.chunk)
         ),
     }
+    if target.engine:
+        lines["engines"] = (
+            f"{' and '.join(target.engine.precisions)}, built on the workstation by TensorRT for RTX for compute"
+            f" capability {' and '.join(target.engine.capabilities)}"
+        )
+    elif "tensorrt" in target.runtimes:
+        lines["engines"] = "built on the device: python -m runtime.build BUNDLE"
     for label, text in lines.items():
         print(f"{label:22}{text}")
     for row in target.software:

@@ -96,6 +96,23 @@ class Power:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """Engines that are built on the workstation, by TensorRT for RTX, which needs no GPU to build, and travel in the
+    bundle: one for each precision, each for all compute capabilities. Without this table the device builds its own."""
+
+    capabilities: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("capabilities", "precisions"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty, allowed: at least one")
+        for capability in self.capabilities:
+            if not re.fullmatch(r"\d+\.\d", capability):
+                raise ValueError(f"capabilities has {capability!r}, allowed: like '8.6'")
+
+
+@dataclass(frozen=True)
 class Target:
     """A device profile: one TOML file. `runtimes` and `software` are in order of preference, newest software last."""
 
@@ -110,6 +127,7 @@ class Target:
     software: tuple[Software, ...]
     aliases: tuple[str, ...] = ()
     power: Power | None = None
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         for name in ("runtimes", "precisions", "software"):
@@ -119,6 +137,12 @@ class Target:
             raise ValueError(f"default_precision is {self.default_precision!r}, allowed: {', '.join(self.precisions)}")
         if "tensorrt" in self.runtimes and self.hardware.compute_capability is None:
             raise ValueError("runtimes has tensorrt, so hardware.compute_capability is needed")
+        if self.engine is not None:
+            if self.hardware.compute_capability not in self.engine.capabilities:
+                raise ValueError(f"engine.capabilities lacks the device's own, {self.hardware.compute_capability}")
+            odd = [one for one in self.engine.precisions if one not in self.precisions]
+            if odd:
+                raise ValueError(f"engine.precisions has {odd[0]}, allowed: {', '.join(self.precisions)}")
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}, allowed: 1 or more")
 

@@ -96,6 +96,27 @@ class ShippedModels(Artifact):
 
 
 @dataclass(frozen=True)
+class Engines(Artifact):
+    """TensorRT engines in `engines`, each with its record, built but not run."""
+
+    def files(self) -> dict[str, Path]:
+        """Path in the bundle -> file."""
+        return {path.relative_to(self.path).as_posix(): path for path in sorted(self.path.glob("engines/*"))}
+
+    def lines(self) -> list[str]:
+        """A line per engine, for people."""
+        from runtime.engine_file import read_record
+
+        records = [read_record(path) for name, path in self.files().items() if name.endswith(".json")]
+        return [
+            f"engine of {record.identity.model} ({record.identity.precision}) for compute capability "
+            f"{' and '.join(record.identity.compute_capabilities)}, TensorRT for RTX {record.identity.version}: "
+            f"{record.describe()}; built and not run"
+            for record in records
+        ]
+
+
+@dataclass(frozen=True)
 class Answers(Artifact):
     """Predictions on the evaluation samples, one file per model."""
 

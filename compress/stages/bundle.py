@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import targets
 from compress.pipeline import StageContext
-from compress.stages.artifacts import Comparison, ModelArtifact, OnnxModel, ShippedModels, SourceModel
+from compress.stages.artifacts import Comparison, Engines, ModelArtifact, OnnxModel, ShippedModels, SourceModel
 from compress.stages.outcome import judge
 from compress.stages.report import LIBRARIES, report_data
 from compress.stages.samples import evaluation
@@ -31,6 +31,7 @@ def write(
     models: ShippedModels,
     comparison: Comparison,
     model: ModelArtifact,
+    engines: Engines | None = None,
 ) -> None:
     """Options: `target`, `recipe`, `model` (names), `mode` (precision), `data`."""
     from compress.verification.report import write_report
@@ -45,7 +46,9 @@ def write(
         for entry in entries
     ]
     with tempfile.TemporaryDirectory() as folder:
-        reports = write_report(report_data(context, original, original_onnx, models, comparison, model), Path(folder))
+        reports = write_report(
+            report_data(context, original, original_onnx, models, comparison, model, engines), Path(folder)
+        )
         content = BundleContent(
             task=structure.task,
             target=_target_section(context),
@@ -59,7 +62,9 @@ def write(
             drift={name: _summary(drift) for name, drift in comparison.drifts().items()},
             model={"source": context.options["model"], "recipe": context.options["recipe"]},
             versions={name: version(name) for name in LIBRARIES},
-            files=original.passengers | {path.name: path for path in reports},
+            files=original.passengers
+            | {path.name: path for path in reports}
+            | (engines.files() if engines is not None else {}),
         )
         write_bundle(context.folder, content)
 

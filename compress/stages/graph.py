@@ -11,12 +11,26 @@ from compress import tasks, zoo
 from compress.pipeline import Graph, Stage
 from compress.pipeline.tree import digest_tree
 from compress.recipe import Recipe
-from compress.stages import answers, bundle, calibrate, export, heal, precision, report, rewrite, source, timing, verify
+from compress.stages import (
+    answers,
+    bundle,
+    calibrate,
+    engine,
+    export,
+    heal,
+    precision,
+    report,
+    rewrite,
+    source,
+    timing,
+    verify,
+)
 from compress.stages.artifacts import (
     Answers,
     BundleArtifact,
     CalibrationSet,
     Comparison,
+    Engines,
     ModelArtifact,
     OnnxModel,
     ReportArtifact,
@@ -64,6 +78,15 @@ class Job:
         if mode not in self.target.precisions:
             raise InputError(f"target {self.target.name} has no {mode}; it takes {', '.join(self.target.precisions)}")
         return mode
+
+    @property
+    def engine_precisions(self) -> tuple[str, ...]:
+        """Precisions of the files for TensorRT: the one that ships, then the others that the target's engines have.
+        Where the target has no engine in that one (fp32), nothing is added."""
+        if "tensorrt" not in self.target.runtimes:
+            return ()
+        every = self.target.engine.precisions if self.target.engine else ()
+        return (self.mode, *(one for one in every if one != self.mode and self.mode in every))
 
 
 def build_graph(job: Job) -> Graph:
@@ -219,9 +242,38 @@ class GraphBuilder:
             libraries=("torch", "accelerate", *self.task.libraries),
         )
 
+    def _engine(self) -> list[Stage]:
+        """The engine stage, for targets whose engines are built here. Raises EnvironmentLacks without TensorRT."""
+        from runtime import trt
+
+        target = self.job.target
+        if target.engine is None:
+            return []
+        capabilities = list(target.engine.capabilities)
+        return [
+            Stage(
+                name="engine",
+                does=f"builds TensorRT engines in {' and '.join(self.job.engine_precisions)} for compute capability "
+                f"{' and '.join(capabilities)}",
+                why="the device need not build them; it only checks them",
+                inputs={"models": "precision"},
+                consumes={"models": ShippedModels},
+                produces=Engines,
+                run=engine.build_engines,
+                options={
+                    "capabilities": capabilities,
+                    "profile": target.manifest_section()["profile"],
+                    "tensorrt": trt.load("tensorrt_rtx").version,
+                },
+                code=("export.onnx_model", "runtime.build", "runtime.engine", "runtime.engine_file", "runtime.trt"),
+                libraries=("onnx",),
+            )
+        ]
+
     def _shipping(self, model: str) -> list[Stage]:
         job, gate = self.job, self.job.recipe.gate
-        accelerated = "tensorrt" in job.target.runtimes
+        built = self._engine()
+        engines = {"engines": built[0].name} if built else {}
         threads = os.cpu_count() or 1
         labels = {"target": job.target.name, "recipe": job.recipe_name, "model": job.recipe.model.source}
         return [
@@ -246,11 +298,12 @@ class GraphBuilder:
                 consumes={"original": SourceModel, "calibration": CalibrationSet, "model": OnnxModel},
                 produces=ShippedModels,
                 run=precision.write_shipped,
-                options={**self.data, "mode": job.mode, "accelerated": accelerated},
+                options={**self.data, "mode": job.mode, "engines": list(job.engine_precisions)},
                 sources=self.healing_digest,
                 code=(*self.task_code, "export"),
                 libraries=("onnx", "onnxruntime", *self.task.libraries),
             ),
+            *built,
             Stage(
                 name="predict",
                 does="asks every file that ships about every evaluation sample",
@@ -311,6 +364,7 @@ class GraphBuilder:
                     "models": "precision",
                     "comparison": "verify",
                     "model": model,
+                    **engines,
                 },
                 consumes={
                     "original": SourceModel,
@@ -318,6 +372,7 @@ class GraphBuilder:
                     "models": ShippedModels,
                     "comparison": Comparison,
                     "model": ModelArtifact,
+                    **dict.fromkeys(engines, Engines),
                 },
                 produces=BundleArtifact,
                 run=bundle.write,
@@ -340,6 +395,7 @@ class GraphBuilder:
                     "comparison": "verify",
                     "timing": "timing",
                     "model": model,
+                    **engines,
                     **{f"change_{index}": stage.name for index, stage in enumerate(self.changes())},
                 },
                 consumes={
@@ -352,6 +408,7 @@ class GraphBuilder:
                     "comparison": Comparison,
                     "timing": Timing,
                     "model": ModelArtifact,
+                    **dict.fromkeys(engines, Engines),
                     **{f"change_{index}": ModelArtifact for index, _ in enumerate(self.changes())},
                 },
                 produces=ReportArtifact,

@@ -24,14 +24,17 @@ CALIBRATION_BATCH = 32
 
 
 def write_shipped(context: StageContext, original: SourceModel, calibration: CalibrationSet, model: OnnxModel) -> None:
-    """Options: `mode`, `accelerated` (the target runs TensorRT, ONNX Runtime is its fallback), `data`."""
+    """Options: `mode`, `engines` (precisions of the files for TensorRT, `mode` first; none where the target has no
+    TensorRT; ONNX Runtime is its fallback), `data`."""
     mode = context.options["mode"]
+    engines = context.options["engines"]
     batches = _batches(context, original, calibration)
     entries = []
-    if context.options["accelerated"]:
-        _for_tensorrt(model.file, context.folder / "model.onnx", mode, batches)
-        entries.append(_entry("model.onnx", "tensorrt", mode, "standard operators, for the engine"))
-        context.progress(1, 2, "model.onnx")
+    for index, precision in enumerate(engines):
+        name = "model.onnx" if precision == mode else f"model.{precision}.onnx"
+        _for_tensorrt(model.file, context.folder / name, precision, batches)
+        entries.append(_entry(name, "tensorrt", precision, "standard operators, for the engine"))
+        context.progress(index + 1, len(engines) + 1, name)
     name = "model.cpu.onnx" if entries else "model.onnx"
     note = _for_cpu(model.file, context.folder / name, mode)
     entries.append(_entry(name, "onnxruntime", "fp32" if mode == "fp16" else mode, note))

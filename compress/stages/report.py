@@ -11,6 +11,7 @@ from compress.pipeline import StageContext
 from compress.stages.artifacts import (
     Answers,
     Comparison,
+    Engines,
     ModelArtifact,
     OnnxModel,
     ShippedModels,
@@ -40,13 +41,14 @@ def write(
     comparison: Comparison,
     timing: Timing,
     model: ModelArtifact,
+    engines: Engines | None = None,
     **changes: ModelArtifact,
 ) -> None:
     """Options: `target`, `recipe`, `model` (names), `changes` (stage names in order), `data`."""
     from compress.verification.report import write_report
 
     times = timing.load()
-    data = report_data(context, original, original_onnx, models, comparison, model)
+    data = report_data(context, original, original_onnx, models, comparison, model, engines)
     quantized = [
         _variant(
             f"original {entry['note']}",
@@ -83,6 +85,7 @@ def report_data(
     models: ShippedModels,
     comparison: Comparison,
     model: ModelArtifact,
+    engines: Engines | None,
 ) -> ReportData:
     """Everything but what depends on the clock: the same run gives the same report."""
     from compress.verification.report_data import ExtraCheck, ReportData
@@ -139,7 +142,7 @@ def report_data(
             "python": platform.python_version(),
             "machine": platform.machine(),
         },
-        notes=tuple(_remarks(models)),
+        notes=tuple(engines.lines() if engines else _remarks(models)),
     )
 
 

@@ -5,11 +5,8 @@ Runs where TensorRT for RTX is installed; it builds for a named GPU without havi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,33 +16,10 @@ from export import graph
 from export.precision.fp16 import to_fp16
 from export.precision.int8_static import to_int8_static
 from runtime.engine import build_engine
-from runtime.trt import TensorRT, load
+from runtime.trt import load
 from targets.errors import EnvironmentLacks
 
 Batches = list[dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Talking(TensorRT):
-    """Keeps the messages of a build, which say how many bytes of weights the engine holds."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def logger(self) -> Any:
-        lines, base = self.lines, self.module.ILogger
-
-        class Log(base):  # type: ignore[misc,valid-type]
-            def __init__(self) -> None:
-                base.__init__(self)
-                self.lines = lines
-
-            def log(self, severity: Any, message: str) -> None:
-                lines.append(message.strip())
-
-        return Log()
-
-    def weight_bytes(self) -> int:
-        return int(re.findall(r"Total Weights Memory: (\d+)", "\n".join(self.lines))[-1])
 
 
 @pytest.fixture
@@ -59,11 +33,10 @@ def weights_of() -> Callable[[Path, str], int]:
         pytest.skip("TensorRT itself builds on a GPU alone")
 
     def build(path: Path, precision: str) -> int:
-        trt = Talking(found.module, found.flavour, found.version)
         spans = {"batch": (1, 1, 4), "chunk": (1, 2, 8)}
-        engine = build_engine(trt, path, spans, precision=precision, capability="8.6", workspace_bytes=1 << 28)
-        assert engine.data
-        return trt.weight_bytes()
+        engine = build_engine(found, path, spans, precision=precision, capabilities=["8.6"], workspace_bytes=1 << 28)
+        assert engine.data and engine.weights_bytes is not None
+        return engine.weights_bytes
 
     return build
 

@@ -7,15 +7,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from runtime_toys import onnx_accumulator, onnx_classifier, oracle
+from runtime_toys import KERNEL, WEIGHT, onnx_accumulator, onnx_classifier, oracle
 
 from runtime import engine_file, trt
 from runtime.build import workspace
 from runtime.bundle import open_files
-from runtime.engine import build_engine
+from runtime.engine import EngineBuild, LayerTypes, build_engine
+from runtime.engine_session import layer_formats
 from runtime.progress import BuildProgress
 from runtime.session import open_bundle
-from targets.errors import EnvironmentLacks, InputError
+from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 GB = 1 << 30
 MB = 1 << 20
@@ -71,10 +72,10 @@ def rtx_bundle(maker):
     return maker.write(models=models, files=files, target=target)
 
 
-def build(path, model, precision, spans=SPANS, capability="8.6", **options):
+def build(path, model, precision, spans=SPANS, capabilities=("8.6",), **options):
     onnx.save(model, path)
     return build_engine(
-        TENSORRT, path, spans, precision=precision, capability=capability, workspace_bytes=256 * MB, **options
+        TENSORRT, path, spans, precision=precision, capabilities=capabilities, workspace_bytes=256 * MB, **options
     )
 
 
@@ -90,19 +91,20 @@ def test_without_tensorrt_one_line_says_what_to_install(run_module, rtx_bundle):
 
 @needs_cross_build
 @pytest.mark.parametrize(
-    ("model", "precision", "types", "quantize"),
+    ("model", "precision", "types", "quantized", "weights"),
     [
-        (onnx_classifier(), "fp32", {"float32": 2}, 0),
-        (onnx_classifier("float16"), "fp16", {"float16": 2}, 0),
-        (onnx_int8(), "int8", {"float32": 1}, 3),
+        (onnx_classifier(), "fp32", {"float32": 2}, 0, 4 * (KERNEL.size + WEIGHT.size)),
+        (onnx_classifier("float16"), "fp16", {"float16": 2}, 0, 2 * (KERNEL.size + WEIGHT.size)),
+        (onnx_int8(), "int8", {"float32": 1}, 1, 40),
     ],
     ids=["fp32", "fp16", "int8"],
 )
-def test_an_engine_is_built_in_the_precision_of_the_file(tmp_path, model, precision, types, quantize):
+def test_an_engine_is_built_in_the_precision_of_the_file(tmp_path, model, precision, types, quantized, weights):
     told = []
     built = build(tmp_path / "m.onnx", model, precision, tell=lambda fraction, phase: told.append(fraction))
     assert len(built.data) > 10_000
-    assert built.compute_types == types and built.quantize_layers == quantize
+    assert built.layers.results == types and built.layers.quantized == quantized
+    assert weights <= built.weights_bytes < weights + 4096
     name = model.graph.input[0].name
     assert [shape[0] for shape in built.profile[name]] == [1, 1, 8]
     assert told == sorted(told) and told[-1] == 1.0 and len(told) > 5
@@ -110,31 +112,47 @@ def test_an_engine_is_built_in_the_precision_of_the_file(tmp_path, model, precis
 
 @needs_tensorrt
 @pytest.mark.parametrize(
-    ("model", "precision", "spans", "capability", "message"),
+    ("model", "precision", "spans", "message"),
     [
-        (onnx_classifier(), "fp16", SPANS, "8.6", "asked for fp16, but every layer of the file computes in fp32"),
-        (onnx_classifier("float16"), "int8", SPANS, "8.6", "asked for int8, but the file has no quantize layers"),
-        (
-            onnx_classifier(),
-            "fp32",
-            {"length": (1, 2, 3)},
-            "8.6",
-            "dimension 'batch' of input 'pixel_values' has no range",
-        ),
+        (onnx_classifier(), "fp16", SPANS, "asked for fp16, but every layer of the file computes in fp32"),
+        (onnx_classifier("float16"), "int8", SPANS, "asked for int8, but the file has no layer with quantized weights"),
+        (onnx_classifier(), "fp32", {"length": (1, 2, 3)}, "dimension 'batch' of input 'pixel_values' has no range"),
     ],
 )
-def test_a_file_without_what_is_asked_is_refused(tmp_path, model, precision, spans, capability, message):
+def test_a_file_without_what_is_asked_is_refused(tmp_path, model, precision, spans, message):
     with pytest.raises(InputError, match=message):
-        build(tmp_path / "m.onnx", model, precision, spans, capability)
+        build(tmp_path / "m.onnx", model, precision, spans)
+
+
+@needs_cross_build
+def test_one_engine_for_several_capabilities_is_built_with_equal_bytes_each_time(tmp_path):
+    first, second = (
+        build(tmp_path / "m.onnx", onnx_classifier(), "fp32", capabilities=("8.6", "8.9")) for _ in range(2)
+    )
+    assert first.data == second.data
+
+
+def test_an_engine_whose_weights_are_wider_than_the_file_is_refused(tmp_path):
+    """As a builder makes it that drops Q/DQ and computes in float32 from then on."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(bytes(8 * MB))
+    layers = LayerTypes({"float32": 1}, 1, 3)
+    EngineBuild(b"", b"", {}, layers, 9 * MB).require_weights(path, "int8")
+    with pytest.raises(GateFailed, match=r"holds 33\.6 MB of weights, the file in int8 only 8\.4 MB"):
+        EngineBuild(b"", b"", {}, layers, 32 * MB).require_weights(path, "int8")
+    with pytest.raises(GateFailed, match="did not keep the precision"):
+        EngineBuild(bytes(32 * MB), b"", {}, layers, None).require_weights(path, "int8")
 
 
 @needs_cross_build
 def test_a_capability_that_is_not_offered_and_a_file_that_does_not_parse_are_named(tmp_path):
     with pytest.raises(EnvironmentLacks, match=r"does not build for compute capability 8.7; it offers .*SM86"):
-        build(tmp_path / "m.onnx", onnx_classifier(), "fp32", capability="8.7")
+        build(tmp_path / "m.onnx", onnx_classifier(), "fp32", capabilities=("8.6", "8.7"))
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(InputError, match="cannot parse it"):
-        build_engine(TENSORRT, tmp_path / "broken.onnx", SPANS, precision="fp32", capability="8.6", workspace_bytes=MB)
+        build_engine(
+            TENSORRT, tmp_path / "broken.onnx", SPANS, precision="fp32", capabilities=["8.6"], workspace_bytes=MB
+        )
 
 
 @needs_cross_build
@@ -151,9 +169,10 @@ def test_an_interrupt_during_the_build_cancels_it(tmp_path):
 def test_the_command_builds_reuses_and_rebuilds(run_module, rtx_bundle):
     done = run_module("runtime.build", rtx_bundle, "--workspace", "128")
     assert done.returncode == 0, done.stderr
-    assert "2 in float16; 0 quantize layers" in done.stderr and "at most 128 MB of workspace" in done.stderr
+    assert "layers that compute: 2 in float16; weights take 0.00 MB" in done.stderr
+    assert "at most 128 MB of workspace" in done.stderr
     assert "100 %" in done.stderr
-    (engine,) = (rtx_bundle / "engines").glob("*.engine")
+    (engine,) = (rtx_bundle / "engines" / "local").glob("*.engine")
     assert done.stdout.strip() == str(engine)
     assert engine.name == f"model-tensorrt_rtx-{TENSORRT.version}-sm86.engine"
     record = json.loads(engine.with_suffix(".json").read_text())
@@ -172,13 +191,13 @@ def test_the_command_builds_reuses_and_rebuilds(run_module, rtx_bundle):
 def test_an_engine_that_was_never_checked_is_not_used(run_module, rtx_bundle):
     """There is no driver that can run it here, so the build says so and the session falls back, with a note."""
     done = run_module("runtime.build", rtx_bundle)
-    record = json.loads(next((rtx_bundle / "engines").glob("*.json")).read_text())
-    if "built but not checked" in done.stderr:
-        assert record["golden"] == "not run"
+    checked = list((rtx_bundle / "engines" / "local").glob("*.golden.json"))
+    if "note: not checked: " in done.stderr:
+        assert done.returncode == 0 and not checked
         session = open_bundle(rtx_bundle)
         assert session.model.path == "model.cpu.onnx" and "model.onnx does not run on TensorRT" in session.notes[0]
     else:
-        assert done.returncode == 0 and record["golden"] == "pass"
+        assert done.returncode == 0 and len(checked) == 1
         assert open_bundle(rtx_bundle, strict=True).provider == TENSORRT.label
 
 
@@ -195,7 +214,7 @@ def test_a_recurrent_model_is_built_with_a_fixed_batch(run_module, maker):
     )
     done = run_module("runtime.build", bundle)
     assert done.returncode == 0, done.stderr
-    record = json.loads(next((bundle / "engines").glob("*.json")).read_text())
+    record = json.loads(next((bundle / "engines" / "local").glob("*.json")).read_text())
     assert record["identity"]["spans"]["batch"] == [2, 2, 2] and record["identity"]["spans"]["chunk"] == [1, 1, 64]
 
 
@@ -235,23 +254,48 @@ def identity(bundle, **changes):
 def test_an_engine_is_found_only_by_what_it_was_built_from_and_for(rtx_bundle):
     files, mine = identity(rtx_bundle)
     assert set(mine.onnx) == {"model.onnx"} and mine.precision == "fp16" and mine.spans == {"batch": (1, 1, 8)}
-    assert engine_file.find_record(files, mine) is None
-    import hashlib
-
-    record = engine_file.EngineRecord(mine, hashlib.sha256(b"engine").hexdigest(), 6, "pass")
-    path = engine_file.store(files, record, b"engine")
-    assert path.name == "model-tensorrt-10.3.0-sm87.engine"
-    assert engine_file.find_record(files, mine) == record
+    assert engine_file.find_engine(files.root, mine) is None
+    built = EngineBuild(b"engine", b"", {"x": [[1], [1], [8]]}, LayerTypes({"float16": 2}, 0, 0), 12)
+    both = replace(mine, compute_capabilities=("8.6", "8.7"))
+    shipped = engine_file.store(files.root / engine_file.FOLDER, both, built, 100)
+    assert shipped.path.name == "model-tensorrt-10.3.0-sm86-sm87.engine"
+    assert engine_file.find_engine(files.root, mine) == shipped
+    local = engine_file.store(files.root / engine_file.LOCAL, mine, built, 100)
+    assert engine_file.find_engine(files.root, mine) == local, "the one built here comes first"
     for change in (
-        {"version": "10.16.2"}, {"compute_capability": "8.9"}, {"precision": "int8"}, {"flavour": "tensorrt_rtx"},
+        {"version": "10.16.2"}, {"compute_capabilities": ("8.9",)}, {"precision": "int8"}, {"flavour": "tensorrt_rtx"},
         {"spans": {"batch": (1, 1, 4)}}, {"onnx": {"model.onnx": "0" * 64}},
     ):  # fmt: skip
-        assert engine_file.find_record(files, replace(mine, **change)) is None
-    path.write_bytes(b"engina")
-    assert engine_file.find_record(files, mine) is None
-    path.write_bytes(b"engine")
-    path.with_suffix(".json").write_text("{}")
-    assert engine_file.find_record(files, mine) is None
+        assert engine_file.find_engine(files.root, replace(mine, **change)) is None
+    local.path.write_bytes(b"engina")
+    assert engine_file.find_engine(files.root, mine) == shipped, "a damaged engine is as good as none"
+    local.path.write_bytes(b"engine")
+    local.path.with_suffix(".json").write_text("{}")
+    shipped.path.unlink()
+    assert engine_file.find_engine(files.root, mine) is None
+
+
+def test_a_golden_note_counts_for_this_engine_on_this_device_alone(rtx_bundle):
+    files, mine = identity(rtx_bundle)
+    built = EngineBuild(b"engine", b"", {}, LayerTypes({"float16": 2}, 0, 0), 12)
+    engine = engine_file.store(files.root / engine_file.FOLDER, mine, built, 100)
+    assert not engine.passed("Orin")
+    engine.note_passed("Orin")
+    assert engine.passed("Orin") and not engine.passed("Thor")
+    assert engine_file.find_engine(files.root, mine) == engine, "the note is no engine's record"
+    again = engine_file.store(files.root / engine_file.FOLDER, mine, replace(built, data=b"other"), 100)
+    assert not again.passed("Orin")
+    again.path.with_suffix(".golden.json").write_text("{")
+    assert not again.passed("Orin")
+
+
+def test_the_inspectors_layers_are_counted_by_number_format():
+    layers = [
+        {"Name": "a", "Outputs": [{"Name": "x", "Format/Datatype": "Row major linear FP16 format"}]},
+        {"Name": "b", "Outputs": [{"Name": "y", "Datatype": "Int8"}, {"Name": "z", "Datatype": "Int8"}]},
+        "a layer of an engine without detailed profiling",
+    ]
+    assert layer_formats(json.dumps({"Layers": layers})) == {"FP16": 1, "Int8": 1, "unknown": 1}
 
 
 def test_weights_stored_apart_belong_to_an_engines_identity(maker):

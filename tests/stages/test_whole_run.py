@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs import ROOT, SMALL, compress, digests, environment, one_line_error
+from jobs import ROOT, SMALL, compress, digests, environment, needed_for, one_line_error
 from PIL import Image
+
+import targets
+from compress.pipeline import Cache, Runner
+from compress.recipe import ModelTable, load
+from compress.stages.graph import Job, build_graph
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +114,50 @@ def test_the_device_side_runs_the_bundle_on_a_picture(
     assert f'"{label}"' in done.stdout
     command = [sys.executable, "-m", "runtime.selftest", str(finished[0] / "bundle")]
     assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None,
+    reason="TensorRT for RTX, which has wheels for Linux on x86-64 alone, is not installed",
+)
+def test_a_target_with_engines_gets_them_in_its_precisions_for_its_gpus(
+    cache: Path, finished: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle alone: the other stages were seen to run, and this leaves out the timing."""
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(cache))
+    recipe = load("quick", [text for flag, text in pairwise(SMALL) if flag == "--set"])
+    recipe = recipe.model_copy(update={"model": ModelTable(source="zoo:vit-mnist")})
+    job = Job(recipe, "quick", targets.load("rtx"), 0, cache / "digests.json")
+    bundle = Runner(needed_for(build_graph(job), "bundle"), Cache()).run()["bundle"].path
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    records = {name: json.loads((bundle / name).read_text()) for name in files if re.match(r"engines/.*\.json", name)}
+    assert {record["identity"]["precision"] for record in records.values()} == {"fp16", "int8"}
+    for name, record in records.items():
+        (model,) = record["identity"]["onnx"]
+        assert record["identity"]["onnx"][model] == files[model]["sha256"]
+        assert record["identity"]["compute_capabilities"] == ["8.6", "8.9"]
+        assert record["sha256"] == files[name.replace(".json", ".engine")]["sha256"]
+        assert record["weights_bytes"] < 1.1 * files[model]["bytes"]
+        assert (record["quantized"] > 20) == (record["identity"]["precision"] == "int8")
+    assert "built and not run" in (bundle / "report.md").read_text()
+    command = [sys.executable, "-m", "runtime.selftest", str(bundle)]
+    assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 0
+    built = subprocess.run([*command[:2], "runtime.build", str(bundle)], capture_output=True, text=True, cwd=ROOT)
+    assert built.stderr.count("a matching engine is there") == 2, "what came with the bundle is not built again"
+
+
+def test_a_missing_tensorrt_is_told_before_any_work_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text("raise ImportError('libtensorrt_rtx.so.1: cannot open')\n")
+    (tmp_path / "tensorrt_rtx_bindings.py").write_text("raise ImportError('libtensorrt_rtx.so.1: cannot open')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "compress.run", *SMALL, "--target", "rtx", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env={**environment(tmp_path / "cache"), "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        check=False,
+    )
+    assert "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13==" in one_line_error(done, 3)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_gate_that_fails_marks_the_bundle_and_exits_with_one(
