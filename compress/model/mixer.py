@@ -79,6 +79,10 @@ class Mixer(nn.Module):
         """
         raise NotImplementedError
 
+    def learned(self) -> list[nn.Parameter]:
+        """The parameters that no softmax attention has: what is trained first when the mixer takes its place."""
+        return []
+
     def readers(self) -> list[Projection] | None:
         """The projections that read the block's normed input, where a norm's gains can be folded; None when
         something else (a raw key or value) reads it too, so that folding is not possible."""

@@ -39,7 +39,11 @@ class ProjectedValues(Values):
         return self.num_kv_heads, self.value.weight.shape[0] // self.num_kv_heads
 
     def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
-        return self.output(join_heads(attend(q_BHNK, k_BGMK, v_BGMV, mask_BHNM)), loop)
+        return self.combine(attend(q_BHNK, k_BGMK, v_BGMV, mask_BHNM), loop)
+
+    def combine(self, mixed_BHNV: Tensor, loop: int) -> Tensor:
+        """The output (B,N,D) from the heads' mixtures of values."""
+        return self.output(join_heads(mixed_BHNV), loop)
 
     def readers(self) -> list[Projection]:
         return [self.value]

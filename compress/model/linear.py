@@ -1,0 +1,70 @@
+"""The sums of linear attention, shared by its mixers: always in FP32, since a running sum in 16 bits stops taking in
+tokens after some two thousand of them.
+
+B batch, N tokens (R <= N of them are asked), H heads, G key heads, F features, V value size, W width of what is summed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """In FP32, or FP64 if that is what it is in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def in_full(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast inside: products of FP32 tensors stay in FP32."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
+def with_ones(v_BGNV: Tensor) -> Tensor:
+    """Values with a one behind each: summed along, it becomes the denominator."""
+    return torch.cat([v_BGNV, torch.ones_like(v_BGNV[..., :1])], dim=-1)
+
+
+def divided(sums_BHNW: Tensor, eps: float) -> Tensor:
+    """Numerators over the last column, the denominator, which is taken for `eps` where it is less."""
+    return sums_BHNW[..., :-1] / sums_BHNW[..., -1:].clamp(min=eps)
+
+
+def only_real(k_BGNF: Tensor, real_BN: Tensor | None) -> Tensor:
+    """Features of keys with those of padding set to zero, so that it adds nothing to any sum."""
+    return k_BGNF if real_BN is None else k_BGNF * real_BN[:, None, :, None].to(k_BGNF.dtype)
+
+
+def whole_sums(q_BHRF: Tensor, k_BGNF: Tensor, v_BGNW: Tensor) -> Tensor:
+    """sum_j (q_i . k_j) v_j over all tokens (B,H,R,W), in a time linear in N."""
+    return per_group(q_BHRF, k_BGNF.transpose(-1, -2) @ v_BGNW)
+
+
+def causal_sums(q_BHRF: Tensor, k_BGNF: Tensor, v_BGNW: Tensor, past_BGFW: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_{j <= i} (q_i . k_j) v_j + q_i past (B,H,R,W), and the past of the next chunk, past + sum_j k_j v_j^T."""
+    weights_BHRN = causal_products(q_BHRF, k_BGNF)
+    sums_BHRW = per_group(weights_BHRN, v_BGNW) + per_group(q_BHRF, past_BGFW)
+    return sums_BHRW, past_BGFW + k_BGNF.transpose(-1, -2) @ v_BGNW
+
+
+def causal_products(q_BHRF: Tensor, k_BGNF: Tensor) -> Tensor:
+    """q_i . k_j where j <= i, else 0 (B,H,R,N)."""
+    products_BHRN = per_group(q_BHRF, k_BGNF.transpose(-1, -2))
+    row_R1 = torch.arange(q_BHRF.shape[2], device=q_BHRF.device)[:, None]
+    earlier_RN = torch.arange(k_BGNF.shape[2], device=q_BHRF.device) <= row_R1
+    return products_BHRN * earlier_RN.to(products_BHRN.dtype)
+
+
+def per_group(x_BHRF: Tensor, y_BGFW: Tensor) -> Tensor:
+    """x y with the matrix of each head's group (B,H,R,W), without a copy of it per head."""
+    batch, heads, rows, size = x_BHRF.shape
+    groups = y_BGFW.shape[1]
+    if groups == heads:
+        return x_BHRF @ y_BGFW
+    stacked = x_BHRF.reshape(batch, groups, heads // groups * rows, size) @ y_BGFW
+    return stacked.reshape(batch, heads, rows, -1)

@@ -1,0 +1,116 @@
+"""Linear attention: the exponential of softmax attention becomes a product of features, so that the past is a sum.
+
+B batch, N tokens (R of them are asked), D hidden size, H heads, G key heads, F features, V value size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from compress.model import features as _features  # noqa: F401  (registers the kinds)
+from compress.model import scores as _scores  # noqa: F401
+from compress.model.attention import AnyScores
+from compress.model.feature import AnyFeatureMap
+from compress.model.linear import (
+    causal_products,
+    causal_sums,
+    divided,
+    in_full,
+    only_real,
+    per_group,
+    whole_sums,
+    wide,
+    with_ones,
+)
+from compress.model.mixer import Context, Mixer, MixerSpec, State, StateSpec
+from compress.model.projection import Projection
+from compress.model.values.projected import ProjectedValuesSpec
+
+
+class LinearAttentionSpec(MixerSpec):
+    """y_i = sum_j (phi(q_i) . phi(k_j)) v_j / max(sum_j phi(q_i) . phi(k_j), eps), over j <= i if causal, then the
+    output projection (Katharopoulos et al. 2020, arXiv 2006.16236). phi comes after rotary positions. Padding has
+    phi(k) = 0. `balance`: queries are multiplied and keys divided by it before phi, which leaves q . k as it is.
+
+    The state, if causal, is one tensor (G,F,V+1): S = sum_j phi(k_j) v_j^T, and z = sum_j phi(k_j) in the last column.
+    """
+
+    kind: Literal["linear-attention"] = "linear-attention"
+    scores: AnyScores
+    values: ProjectedValuesSpec
+    feature: AnyFeatureMap
+    balance: PositiveFloat = 1.0
+    eps: PositiveFloat = 1e-6
+    causal: bool = False
+
+    def build(self, hidden_size: int, loops: int) -> LinearAttention:
+        return LinearAttention(self, hidden_size, loops)
+
+
+class LinearAttention(Mixer):
+    def __init__(self, spec: LinearAttentionSpec, hidden_size: int, loops: int) -> None:
+        super().__init__()
+        self.spec = spec
+        heads = spec.scores.num_heads
+        self.scores = spec.scores.build(hidden_size, loops)
+        self.values = spec.values.build(hidden_size, heads, loops)
+        groups, size = self.scores.key_shape(hidden_size)
+        if groups != spec.values.num_kv_heads:
+            raise ValueError(f"{groups} key heads but {spec.values.num_kv_heads} value heads")
+        self.feature = spec.feature.build(heads, groups, size)
+        self.state_shape = (groups, spec.feature.features(size), spec.values.head_dim + 1)
+
+    def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        q_BHRF, k_BGNF, v_BGNW = self._parts(x_BND, loop, context)
+        with in_full(x_BND.device):
+            if self.spec.causal:
+                sums_BHRW, _ = causal_sums(q_BHRF, k_BGNF, v_BGNW, self._fresh(v_BGNW))
+            else:
+                sums_BHRW = whole_sums(q_BHRF, k_BGNF, v_BGNW)
+        return self._output(sums_BHRW, x_BND, loop)
+
+    def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        q_BHRF, k_BGNF, _ = self._parts(x_BND, loop, context)
+        with in_full(x_BND.device):
+            rows_BHRN = (
+                causal_products(q_BHRF, k_BGNF) if self.spec.causal else per_group(q_BHRF, k_BGNF.transpose(-1, -2))
+            )
+        return rows_BHRN / rows_BHRN.sum(dim=-1, keepdim=True).clamp(min=self.spec.eps)
+
+    def state_spec(self) -> tuple[StateSpec, ...] | None:
+        return (StateSpec("sums", self.state_shape),) if self.spec.causal else None
+
+    def chunk(self, x_BND: Tensor, state: State, loop: int, context: Context) -> tuple[Tensor, State]:
+        q_BHNF, k_BGNF, v_BGNW = self._parts(x_BND, loop, context)
+        with in_full(x_BND.device):
+            sums_BHNW, present_BGFW = causal_sums(q_BHNF, k_BGNF, v_BGNW, state[0])
+        return self._output(sums_BHNW, x_BND, loop), (present_BGFW,)
+
+    def readers(self) -> list[Projection] | None:
+        scores, values = self.scores.readers(), self.values.readers()
+        return None if scores is None else scores + values
+
+    def learned(self) -> list[nn.Parameter]:
+        return list(self.feature.parameters())
+
+    def balanced(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor]:
+        """Queries (B,H,N,K) and keys (B,G,N,K) as the feature map gets them, in FP32."""
+        q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
+        return wide(q_BHNK) * self.spec.balance, wide(k_BGNK) / self.spec.balance
+
+    def _parts(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """phi(q) (B,H,R,F) of the rows asked for, phi(k) (B,G,N,F), values and ones (B,G,N,V+1), all in FP32."""
+        q_BHNK, k_BGNK = self.balanced(x_BND, loop, context)
+        with in_full(x_BND.device):
+            q_BHRF = self.feature.query(q_BHNK[:, :, : context.rows])
+            k_BGNF = only_real(self.feature.key(k_BGNK), context.real_BN(x_BND.shape[1]))
+        return q_BHRF, k_BGNF, with_ones(wide(self.values.carry(x_BND, loop)))
+
+    def _fresh(self, v_BGNW: Tensor) -> Tensor:
+        return v_BGNW.new_zeros(v_BGNW.shape[0], *self.state_shape)
+
+    def _output(self, sums_BHRW: Tensor, x_BND: Tensor, loop: int) -> Tensor:
+        return self.values.combine(divided(sums_BHRW, self.spec.eps).to(x_BND.dtype), loop)

@@ -1,0 +1,144 @@
+"""Softmax attention over a sliding window and linear attention for what lies before it.
+
+B batch, N tokens at hand (R of them are asked), W window, M = W + N, D hidden size, H heads, G key heads, K query/key
+size, F features, V value size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.model import features as _features  # noqa: F401  (registers the kinds)
+from compress.model import scores as _scores  # noqa: F401
+from compress.model.attention import AnyScores
+from compress.model.feature import AnyFeatureMap
+from compress.model.linear import causal_products, causal_sums, divided, in_full, only_real, per_group, wide, with_ones
+from compress.model.mixer import Context, Mixer, MixerSpec, State, StateSpec
+from compress.model.projection import Projection
+from compress.model.values.projected import ProjectedValuesSpec
+
+#: A share of 0.1 for the window at the start of training, as in LoLCATs.
+FIRST_GATE = -2.197
+
+
+class WindowedLinearAttentionSpec(MixerSpec):
+    """y_n = (g_h sum_{n-W < i <= n} e^(q_n.k_i - c_n) v_i + phi(q_n) S) / max(g_h sum_i e^(q_n.k_i - c_n) +
+    phi(q_n) . z, eps), S = sum_{j <= n-W} phi(k_j) v_j^T, z = sum_{j <= n-W} phi(k_j), c_n the largest logit of the
+    window, g_h = sigmoid(gate_h) learned (LoLCATs, Zhang et al. 2024, arXiv 2410.10254). Causal. `balance`: see
+    `LinearAttentionSpec`.
+
+    The state: `sums` as that of linear attention, the last W `keys` and `values`, and which of them are `real`.
+    Padding takes up places of the window, so it belongs in front of a sequence.
+    """
+
+    kind: Literal["windowed-linear-attention"] = "windowed-linear-attention"
+    scores: AnyScores
+    values: ProjectedValuesSpec
+    feature: AnyFeatureMap
+    window: PositiveInt = 64
+    balance: PositiveFloat = 1.0
+    eps: PositiveFloat = 1e-6
+
+    def build(self, hidden_size: int, loops: int) -> WindowedLinearAttention:
+        return WindowedLinearAttention(self, hidden_size, loops)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Of a chunk and the window before it, in FP32: queries, keys and values, which tokens are real, and for the
+    tokens that leave the window while the chunk passes, which are the first N, phi(k); phi(q) beside."""
+
+    q_BHRK: Tensor
+    k_BGMK: Tensor
+    v_BGMV: Tensor
+    real_BM: Tensor
+    phi_q_BHRF: Tensor
+    phi_k_BGNF: Tensor
+
+
+class WindowedLinearAttention(Mixer):
+    def __init__(self, spec: WindowedLinearAttentionSpec, hidden_size: int, loops: int) -> None:
+        super().__init__()
+        self.spec = spec
+        heads = spec.scores.num_heads
+        self.scores = spec.scores.build(hidden_size, loops)
+        self.values = spec.values.build(hidden_size, heads, loops)
+        groups, size = self.scores.key_shape(hidden_size)
+        if groups != spec.values.num_kv_heads:
+            raise ValueError(f"{groups} key heads but {spec.values.num_kv_heads} value heads")
+        self.feature = spec.feature.build(heads, groups, size)
+        self.gate_H = nn.Parameter(torch.full((heads,), FIRST_GATE))
+        self.state_shapes = (
+            (groups, spec.feature.features(size), spec.values.head_dim + 1),
+            (groups, spec.window, size),
+            (groups, spec.window, spec.values.head_dim),
+            (spec.window,),
+        )
+
+    def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        return self.chunk(x_BND, self._fresh(x_BND), loop, context)[0]
+
+    def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        parts = self._parts(x_BND, self._fresh(x_BND), loop, context)
+        window = self.spec.window
+        with in_full(x_BND.device):
+            before_BHRN = causal_products(parts.phi_q_BHRF, parts.phi_k_BGNF)[..., window:]
+            near_BHRN = self._near(parts)[..., window:]
+        rows_BHRN = near_BHRN + F.pad(before_BHRN, (0, near_BHRN.shape[-1] - before_BHRN.shape[-1]))
+        return rows_BHRN / rows_BHRN.sum(dim=-1, keepdim=True).clamp(min=self.spec.eps)
+
+    def state_spec(self) -> tuple[StateSpec, ...]:
+        names = ("sums", "keys", "values", "real")
+        return tuple(StateSpec(name, shape) for name, shape in zip(names, self.state_shapes, strict=True))
+
+    def chunk(self, x_BND: Tensor, state: State, loop: int, context: Context) -> tuple[Tensor, State]:
+        parts, window = self._parts(x_BND, state, loop, context), self.spec.window
+        with in_full(x_BND.device):
+            leaving_BGNW = with_ones(parts.v_BGMV[:, :, :-window])
+            sums_BHRW, present_BGFW = causal_sums(parts.phi_q_BHRF, parts.phi_k_BGNF, leaving_BGNW, state[0])
+            sums_BHRW = sums_BHRW + per_group(self._near(parts), with_ones(parts.v_BGMV))
+        y_BND = self.values.combine(divided(sums_BHRW, self.spec.eps).to(x_BND.dtype), loop)
+        last = parts.k_BGMK[:, :, -window:], parts.v_BGMV[:, :, -window:], parts.real_BM[:, -window:]
+        return y_BND, (present_BGFW, *last)
+
+    def readers(self) -> list[Projection] | None:
+        scores, values = self.scores.readers(), self.values.readers()
+        return None if scores is None else scores + values
+
+    def learned(self) -> list[nn.Parameter]:
+        return [*self.feature.parameters(), self.gate_H]
+
+    def _parts(self, x_BND: Tensor, state: State, loop: int, context: Context) -> _Parts:
+        q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
+        q_BHRK = wide(q_BHNK[:, :, : context.rows])
+        k_BGMK = torch.cat([state[1], wide(k_BGNK)], dim=2)
+        v_BGMV = torch.cat([state[2], wide(self.values.carry(x_BND, loop))], dim=2)
+        real_BN = context.real_BN(x_BND.shape[1])
+        real_BN = torch.ones_like(x_BND[..., 0]) if real_BN is None else real_BN.expand(x_BND.shape[0], -1)
+        real_BM = torch.cat([state[3], real_BN.to(state[3].dtype)], dim=1)
+        balance, window = self.spec.balance, self.spec.window
+        with in_full(x_BND.device):
+            phi_q_BHRF = self.feature.query(q_BHRK * balance)
+            phi_k_BGNF = only_real(self.feature.key(k_BGMK[:, :, :-window] / balance), real_BM[:, :-window])
+        return _Parts(q_BHRK, k_BGMK, v_BGMV, real_BM, phi_q_BHRF, phi_k_BGNF)
+
+    def _near(self, parts: _Parts) -> Tensor:
+        """g_h e^(q_n.k_i - c_n) for the window of each query, else 0 (B,H,R,M)."""
+        window, device = self.spec.window, parts.q_BHRK.device
+        logits_BHRM = per_group(parts.q_BHRK, parts.k_BGMK.transpose(-1, -2))
+        row_R1 = torch.arange(parts.q_BHRK.shape[2], device=device)[:, None]
+        place_M = torch.arange(parts.k_BGMK.shape[2], device=device)
+        seen_BHRM = (place_M > row_R1) & (place_M <= row_R1 + window) & (parts.real_BM[:, None, None] > 0)
+        logits_BHRM = logits_BHRM.masked_fill(~seen_BHRM, torch.finfo(logits_BHRM.dtype).min)
+        powers_BHRM = (logits_BHRM - logits_BHRM.amax(dim=-1, keepdim=True)).exp()
+        return powers_BHRM * seen_BHRM.to(powers_BHRM.dtype) * wide(self.gate_H).sigmoid()[:, None, None]
+
+    def _fresh(self, x_BND: Tensor) -> State:
+        zeros = wide(x_BND.new_zeros(()))
+        return tuple(zeros.new_zeros(x_BND.shape[0], *shape) for shape in self.state_shapes)
