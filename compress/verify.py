@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 DEFAULT_MAX_DROP = 1.0
 #: How often --stop-early may give another verdict than all samples would.
 STOP_EARLY_ERROR = 0.001
-_TASKS = {"class logits": "image-classification", "pair scores": "embedding", "sequence losses": "causal-lm"}
+_TASKS = {
+    "class logits": "image-classification",
+    "pair scores": "embedding",
+    "embedded pairs": "embedding",
+    "embeddings": "embedding",
+    "sequence losses": "causal-lm",
+}
 
 
 class Options(NamedTuple):

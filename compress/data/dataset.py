@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.data.classes import listed, match_classes
 from compress.data.sources import Source
 from runtime.image import prepare
 from targets.errors import InputError
@@ -120,20 +121,7 @@ class ImageDataset:
         Raises InputError when the numbers of classes differ, when only some names match (by order would then be
         wrong), or when labels without names exceed the model's.
         """
-        mine, theirs = len(self.class_names), len(labels)
-        if not self._decoder.source.named and mine > theirs:
-            raise InputError(f"{self.location}: labels reach {mine - 1} but the model has {theirs} classes (from 0)")
-        if self._decoder.source.named and mine != theirs:
-            raise InputError(f"{self.location} has {mine} classes but the model has {theirs}; they must be the same")
-        number = {_plain(name): index for index, name in enumerate(labels)}
-        strangers = [name for name in self.class_names if _plain(name) not in number]
-        by_order = not self._decoder.source.named or len(strangers) == mine or len(number) < theirs
-        if strangers and not by_order:
-            raise InputError(
-                f"{self.location}: the model has no class named {_list(strangers)}; "
-                f"name the classes as the model does: {_list(labels)}"
-            )
-        class_map = None if by_order else np.array([number[_plain(name)] for name in self.class_names])
+        class_map = match_classes(self.location, self.class_names, self._decoder.source.named, labels)
         return ImageDataset(self._decoder, self._indices, labels, class_map)
 
     def digest(self, memo: Path | None = None) -> str:
@@ -154,7 +142,7 @@ class ImageDataset:
         )
 
     def _describe(self, unreadable: Mapping[int, str]) -> str:
-        names = _list([self.names[index] for index in unreadable])
+        names = listed([self.names[index] for index in unreadable])
         first = next(iter(unreadable.values()), "")
         return (
             f"{self.location}: {len(unreadable)} of {len(self)} images cannot be read: {names} (first: {first}); "
@@ -168,12 +156,3 @@ def _as_indices(indices: Iterable[int], size: int) -> np.ndarray:
     if len(chosen) and (chosen.min() < 0 or chosen.max() >= size):
         raise IndexError(f"indices {chosen.min()}..{chosen.max()} of a data set of {size} images")
     return chosen
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ").replace("-", " ").strip()
-
-
-def _list(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -74,7 +74,36 @@ class Classification:
         return loss
 
 
+@dataclass(frozen=True)
+class SentenceEmbedding:
+    """1 - cosine to the original's embedding, and the differences of all pairwise similarities within the batch.
+
+    The second term holds the similarities that embeddings are used for (similarity-preserving distillation, Tung and
+    Mori 2019, here of cosines); `kl` weighs both, no labels are needed.
+    """
+
+    drift_name: str = "1 - cosine"
+
+    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return (1 - F.cosine_similarity(answer_BK.float(), target_BK.float(), dim=-1)).mean()
+
+    def loss(
+        self,
+        options: HealOptions,
+        answer_BK: Tensor,
+        target_BK: Tensor,
+        inputs: Mapping[str, Tensor],
+        labels: Tensor | None,
+    ) -> Tensor:
+        mine_BK, theirs_BK = (F.normalize(x.float(), dim=-1) for x in (answer_BK, target_BK))
+        similarity = (mine_BK @ mine_BK.T - theirs_BK @ theirs_BK.T).square().mean()
+        return options.kl * (self.drift(answer_BK, target_BK, inputs) + PAIRS * similarity)
+
+
 CLASSIFICATION = Classification()
+EMBEDDING = SentenceEmbedding()
+#: Weight of the pairwise similarities beside the cosines: errors of both are then about equally large.
+PAIRS = 10.0
 
 
 def kl_divergence(logits_BC: Tensor, target_BC: Tensor, temperature: float) -> Tensor:

@@ -32,7 +32,10 @@ def _opened(context: StageContext, original: SourceModel, part: Part) -> Prepare
     from compress.tasks.task import DataChoice
 
     choice = DataChoice(**context.options["data"])
-    return original.task.open(choice, part, original.structure(), original.files)
+    data = original.task.open(choice, part, original.structure(), original.files)
+    for note in data.notes:
+        context.log(f"{part}: {note}")
+    return data
 
 
 def tensors(inputs: dict[str, np.ndarray]) -> dict[str, Tensor]:

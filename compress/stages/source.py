@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from compress.pipeline import StageContext
@@ -23,11 +22,7 @@ def read_source(context: StageContext) -> None:
         read_config(folder)
         model = read_checkpoint(folder, task.preprocessing(folder, context.log))
     save(model, context.folder)
-    for name in task.passengers:
-        if (folder / name).is_file():
-            copy = context.folder / "source" / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, copy)
+    task.copy_files(folder, context.folder / "source")
     structure = model.structure
     classes = f", {len(structure.labels)} classes" if structure.labels else ""
     context.log(

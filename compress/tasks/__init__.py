@@ -1,6 +1,7 @@
 """What a model is asked to do, one file per task: everything that the stages need to know of it.
 
-Adding a task means adding one file that defines `TASK`; its name is the file's with `-` for `_`.
+Adding a task means adding one file that defines `TASK`; its name is the file's with `-` for `_`. `task.py` says what a
+task has to answer, `text.py` what tasks on texts share.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from targets.errors import InputError
 if TYPE_CHECKING:
     from compress.tasks.task import Task
 
-_NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name != "task")
+_SHARED = {"task", "text"}
+_NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
 #: What the names of a checkpoint's classes end in (config.json, `architectures`) -> task.
 _ARCHITECTURES = {
     "ForImageClassification": "image-classification",

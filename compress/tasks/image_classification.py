@@ -32,6 +32,7 @@ class PreparedImages:
 
     dataset: ImageDataset
     preprocessing: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def location(self) -> Path:

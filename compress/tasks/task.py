@@ -5,6 +5,7 @@ B batch, N tokens, K what the model gives per sample.
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ class Prepared(Protocol):
     @property
     def location(self) -> Path:
         """Where they come from, for messages."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of them."""
         ...
 
     def __len__(self) -> int: ...
@@ -112,6 +118,13 @@ class Task(ABC):
     @abstractmethod
     def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:
         """The manifest's `preprocessing` section for a checkpoint's folder. Raises InputError."""
+
+    def copy_files(self, folder: Path, destination: Path) -> None:
+        """Copy the files that travel, those that there are. Raises InputError."""
+        for name in self.passengers:
+            if (folder / name).is_file():
+                (destination / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, destination / name)
 
     @abstractmethod
     def postprocessing(self, structure: Structure) -> dict[str, Any]:

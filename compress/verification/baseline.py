@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from compress.verification.drift import Drift
 from compress.verification.gate import Gate
 from compress.verification.outcome import Model, Status
-from compress.verification.predictions import PairScores, Predictions, Samples, SequenceLosses
+from compress.verification.predictions import EmbeddedPairs, PairScores, Predictions, Samples, SequenceLosses
 from compress.verification.report_data import Curve, ExtraCheck, Series
 from runtime.files import write_atomic
 from targets.errors import InputError
@@ -82,7 +82,8 @@ def check(baseline: Baseline, candidate: Samples, gate: Gate) -> ExtraCheck:
         accepted = _restore(baseline, candidate)
     except (ValueError, zlib.error) as error:
         return ExtraCheck(name="baseline", status=Status.ERROR, message=f"the baseline's answers are damaged: {error}")
-    result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, candidate)
+    judged = PairScores(candidate.scores, candidate.gold) if isinstance(candidate, EmbeddedPairs) else candidate
+    result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, judged)
     return ExtraCheck(name="baseline", status=result.status, message=f"since the last accepted run: {result.message}")
 
 
@@ -105,8 +106,9 @@ def _answers(samples: Samples) -> np.ndarray:
         return samples.logits.argmax(axis=1).astype("<u2")
     if isinstance(samples, SequenceLosses):
         return samples.nll.astype("<f8")
-    assert isinstance(samples, PairScores)
-    return samples.scores.astype("<f8")
+    if isinstance(samples, PairScores | EmbeddedPairs):
+        return samples.scores.astype("<f8")
+    raise InputError(f"{samples.kind} have no metric of their own to keep; give data with scores")
 
 
 def _restore(baseline: Baseline, candidate: Samples) -> Samples:
@@ -120,7 +122,7 @@ def _restore(baseline: Baseline, candidate: Samples) -> Samples:
     values = np.frombuffer(data, "<f8")
     if isinstance(candidate, SequenceLosses):
         return SequenceLosses(values, candidate.tokens, candidate.bytes)
-    assert isinstance(candidate, PairScores)
+    assert isinstance(candidate, PairScores | EmbeddedPairs)
     return PairScores(values, candidate.gold)
 
 

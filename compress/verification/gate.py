@@ -101,7 +101,7 @@ class Gate(Model):
             if fault is not None:
                 results.append(_no_result(check, check.per, len(candidate), fault))
             elif not isinstance(candidate, METRICS[check.metric].kind):
-                lacks = f"needs {METRICS[check.metric].kind.kind}, the sides hold {candidate.kind}"
+                lacks = f"needs {METRICS[check.metric].needs}, the sides hold {candidate.kind}"
                 results.append(_no_result(check, check.per, len(candidate), lacks))
             else:
                 results += self._judge_scopes(check, reference, candidate, slices or {})

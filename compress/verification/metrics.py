@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.predictions import PairScores, Predictions, Samples, SequenceLosses
+from compress.verification.predictions import (
+    EmbeddedPairs,
+    Embeddings,
+    PairScores,
+    Predictions,
+    Samples,
+    SequenceLosses,
+    cosines,
+)
 from targets.errors import InputError
 
 F64 = NDArray[np.float64]
@@ -44,7 +52,7 @@ class Metric:
     title: str
     unit: str
     higher_is_better: bool
-    kind: type[Samples]
+    kind: type[Samples] | tuple[type[Samples], ...]
     rows: Callable[..., F64]
     of_means: Callable[[F64], F64] | None = None
     of_rows: Callable[[F64], float] | None = None
@@ -70,6 +78,12 @@ class Metric:
             return self.of_rows(rows_SK)
         assert self.of_means is not None
         return float(self.of_means(rows_SK.mean(axis=0, keepdims=True))[0])
+
+    @property
+    def needs(self) -> str:
+        """The kinds of samples that it can be computed of, in words."""
+        kinds = self.kind if isinstance(self.kind, tuple) else (self.kind,)
+        return " or ".join(kind.kind for kind in kinds)
 
     def drop(self, reference: float, candidate: float) -> float:
         """How much worse the candidate is (positive: worse), in the metric's unit."""
@@ -141,7 +155,12 @@ def _sequence_rows(p: SequenceLosses) -> F64:
     return np.stack([p.nll, p.tokens.astype(np.float64), p.bytes.astype(np.float64)], axis=1)
 
 
-def _pair_rows(p: PairScores) -> F64:
+def _cosine_rows(reference: Embeddings, candidate: Embeddings) -> F64:
+    """The mean over the texts of a sample of the cosine to the reference's embedding."""
+    return cosines(reference.vectors, candidate.vectors).mean(axis=1, keepdims=True)
+
+
+def _pair_rows(p: PairScores | EmbeddedPairs) -> F64:
     return np.stack([p.scores, p.gold], axis=1)
 
 
@@ -183,7 +202,17 @@ _TABLE = (
         compares=True,
         sampled=False,
     ),
-    Metric("spearman", "Spearman x 100", "points", True, PairScores, _pair_rows, of_rows=_spearman),
+    Metric("spearman", "Spearman x 100", "points", True, (PairScores, EmbeddedPairs), _pair_rows, of_rows=_spearman),
+    Metric(
+        "cosine",
+        "Cosine to the reference's embedding",
+        "",
+        True,
+        Embeddings,
+        _cosine_rows,
+        _first,
+        compares=True,
+    ),
     Metric(
         "perplexity",
         "Perplexity",
@@ -253,7 +282,7 @@ def max_logit_error(reference: Predictions, candidate: Predictions) -> float:
     return METRICS["max_logit_error"].value(reference, candidate)
 
 
-def spearman(p: PairScores) -> float:
+def spearman(p: PairScores | EmbeddedPairs) -> float:
     """Spearman rank correlation with the gold scores, x 100."""
     return METRICS["spearman"].value(p)
 

@@ -184,7 +184,48 @@ class PairScores(Samples):
         return f"its scores of {len(self):,} pairs do not rise with the gold scores: do tokenizer and data fit?"
 
 
-KINDS: tuple[type[Samples], ...] = (Predictions, SequenceLosses, PairScores)
+@dataclass(frozen=True, eq=False)
+class Embeddings(Samples):
+    """An embedding model's answers: `vectors` float32 [S, T, D] of the T texts (1, or 2 for pairs) of each sample."""
+
+    vectors: NDArray[np.float32]
+
+    kind: ClassVar[str] = "embeddings"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vectors", _array(self.vectors, np.float32, 3, "vectors"))
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedPairs(Embeddings):
+    """The two embeddings [S, 2, D] of each pair of texts, beside the people's `gold` scores."""
+
+    gold: NDArray[np.float64]
+
+    kind: ClassVar[str] = "embedded pairs"
+    shared: ClassVar[tuple[str, ...]] = ("gold",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "gold", _array(self.gold, np.float64, 1, "gold"))
+        if self.vectors.shape[:2] != (len(self.gold), 2):
+            shape = list(self.vectors.shape)
+            raise InputError(f"vectors of shape {shape} for {len(self.gold)} gold scores: give [pairs, 2, width]")
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Cosine similarity of each pair, float64 [S]."""
+        return cosines(self.vectors[:, 0], self.vectors[:, 1])
+
+
+def cosines(first_SD: NDArray[np.float32], second_SD: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Cosine of the angle between rows, float64; 0 where one of them is zero."""
+    first, second = first_SD.astype(np.float64), second_SD.astype(np.float64)
+    norms = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    return np.asarray((first * second).sum(axis=-1) / np.where(norms > 0, norms, 1.0))
+
+
+KINDS: tuple[type[Samples], ...] = (Predictions, SequenceLosses, PairScores, EmbeddedPairs, Embeddings)
 
 
 def concatenate(parts: Sequence[Samples]) -> Samples:

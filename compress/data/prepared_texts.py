@@ -1,0 +1,88 @@
+"""Texts as one model wants them: token ids, cut to its length, in batches that waste little on padding.
+
+S samples, B batch, N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.data.text_dataset import TextDataset
+from runtime.text import TextPreprocessing, Tokenizer, pad, parse_preprocessing
+
+
+@dataclass(frozen=True)
+class PreparedTexts:
+    """`texts`: per sample, the token ids of its text or its two texts; `notes`: what the user should know of them."""
+
+    dataset: TextDataset
+    spec: TextPreprocessing
+    texts: list[tuple[list[int], ...]] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def ids(self) -> list[list[int]]:
+        """Token ids of the first text of each sample."""
+        return [one[0] for one in self.texts]
+
+    def different(self) -> tuple[list[list[int]], np.ndarray]:
+        """All different texts, and the place of each text of each sample [S, T] among them."""
+        places: dict[tuple[int, ...], int] = {}
+        found = [[places.setdefault(tuple(text), len(places)) for text in texts] for texts in self.texts]
+        return [list(text) for text in places], np.array(found, np.int64)
+
+    @property
+    def location(self) -> Path:
+        return self.dataset.location
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def check(self) -> None:
+        self.dataset.check()
+
+    def batches(self, size: int, indices: Collection[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        chosen = list(range(len(self)) if indices is None else indices)
+        for start in range(0, len(chosen), size):
+            yield pad([self.ids[index] for index in chosen[start : start + size]], self.spec)
+
+    def calibration(self, size: int, indices: Collection[int]) -> Iterator[dict[str, np.ndarray]]:
+        by_length: dict[int, list[list[int]]] = {}
+        for index in indices:
+            by_length.setdefault(len(self.ids[index]), []).append(self.ids[index])
+        for _, ids in sorted(by_length.items()):
+            for start in range(0, len(ids), size):
+                yield pad(ids[start : start + size], self.spec)
+
+    def subset(self, indices: Collection[int]) -> PreparedTexts:
+        chosen = list(indices)
+        return PreparedTexts(self.dataset.subset(chosen), self.spec, [self.texts[i] for i in chosen], self.notes)
+
+
+def prepare_texts(dataset: TextDataset, preprocessing: Mapping[str, Any], files: Path) -> PreparedTexts:
+    """Tokenize the texts. `files`: the folder of the tokenizer.
+
+    Raises InputError for texts that cannot be used or a tokenizer that does not fit the model, EnvironmentLacks
+    without the `tokenizers` package.
+    """
+    dataset.check()
+    spec = parse_preprocessing(preprocessing)
+    flat = [text for row in dataset.rows for text in row.texts]
+    encoded = Tokenizer(files / spec.tokenizer, spec).encode(flat)
+    rest = iter(encoded.ids)
+    texts = [tuple(next(rest) for _ in row.texts) for row in dataset.rows]
+    notes = (f"{encoded.cut} of {len(flat)} texts are longer than {spec.max_length} tokens and were cut",)
+    return PreparedTexts(dataset, spec, texts, notes if encoded.cut else ())
+
+
+def by_length(ids: list[list[int]], size: int) -> Iterator[list[int]]:
+    """Indices in batches of texts that are about equally long."""
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

@@ -1,0 +1,110 @@
+"""A list of texts, or of pairs of texts, with labels or scores where the data has any.
+
+S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.classes import listed, match_classes
+from compress.data.text_files import Row
+from targets.errors import InputError
+
+
+@dataclass(frozen=True)
+class TextDataset:
+    """Made by `compress.data.load_texts`; never changes.
+
+    `class_names`: in the order of `labels`, () without labels. `numbers`: the label as the data writes it -> its place
+    among them.
+    """
+
+    location: Path
+    rows: tuple[Row, ...]
+    class_names: tuple[str, ...] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        """File and line of each sample."""
+        return [row.name for row in self.rows]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """int64 [S]. Raises InputError that names the samples without a label."""
+        bare = [row.name for row in self.rows if row.label is None]
+        if bare:
+            raise InputError(f"{self.location}: {len(bare)} of {len(self)} texts have no label: {listed(bare)}")
+        return np.array([self.numbers[str(row.label)] for row in self.rows], np.int64)
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """float64 [S]. Raises InputError that names the samples without a score."""
+        bare = [row.name for row in self.rows if row.score is None]
+        if bare:
+            raise InputError(f"{self.location}: {len(bare)} of {len(self)} pairs have no score: {listed(bare)}")
+        return np.array([row.score for row in self.rows], np.float64)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every sample has a label."""
+        return all(row.label is not None for row in self.rows)
+
+    @property
+    def scored(self) -> bool:
+        """Whether every sample is a pair with a score."""
+        return all(row.score is not None and len(row.texts) == 2 for row in self.rows)
+
+    def check(self) -> None:
+        """Raises InputError that names and counts the samples that cannot be used."""
+        faults = [row for row in self.rows if row.fault is not None]
+        if faults:
+            raise InputError(
+                f"{self.location}: {len(faults)} of {len(self)} texts cannot be used: "
+                f"{listed([row.name for row in faults])} (first: {faults[0].fault}); "
+                "mend or remove them, or skip them with skip_corrupt"
+            )
+
+    def subset(self, indices: Collection[int]) -> TextDataset:
+        """The data set of these samples, in this order."""
+        return replace(self, rows=tuple(self.rows[index] for index in indices))
+
+    def singles(self) -> TextDataset:
+        """Every different text alone, in the order of first use: what needs no partner and no label."""
+        different = dict.fromkeys(text for row in self.rows if row.fault is None for text in row.texts)
+        return replace(self, rows=tuple(Row(text[:40], (text,)) for text in different), class_names=(), numbers={})
+
+    def for_labels(self, labels: Sequence[str]) -> TextDataset:
+        """This data set with a model's classes. Raises InputError (see `match_classes`)."""
+        named = not all(name.isdecimal() for name in self.numbers)
+        matched = match_classes(self.location, self.class_names, named, labels)
+        moved = range(len(self.class_names)) if matched is None else matched.tolist()
+        return replace(
+            self, class_names=tuple(labels), numbers={name: moved[place] for name, place in self.numbers.items()}
+        )
+
+    def digest(self) -> str:
+        """Hex digest of the content."""
+        from compress.pipeline.digest import digest_of
+
+        return digest_of(
+            [[*row.texts, row.label, row.score, row.fault] for row in self.rows] + [list(self.class_names)]
+        )
+
+
+def classes_of(rows: Sequence[Row]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Class names in order (sorted; numbers by value, none left out) and the place of each label among them."""
+    labels = sorted({row.label for row in rows if row.label is not None})
+    if all(label.isdecimal() for label in labels):
+        count = max(map(int, labels), default=-1) + 1
+        return tuple(map(str, range(count))), {label: int(label) for label in labels}
+    return tuple(labels), {label: index for index, label in enumerate(labels)}

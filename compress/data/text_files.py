@@ -1,0 +1,173 @@
+"""Texts from files: .tsv and .csv (with a header or without), .jsonl, .txt, each also as .gz."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from targets.errors import InputError
+
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")
+#: Names of columns, by what they hold.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "text": ("text", "sentence", "content", "document", "review"),
+    "label": ("label", "labels", "class", "category", "sentiment"),
+    "first": ("sentence1", "sentence_1", "sentence_a", "text1", "first"),
+    "second": ("sentence2", "sentence_2", "sentence_b", "text2", "second"),
+    "score": ("score", "similarity", "relatedness_score", "gold"),
+}
+_FORMS = "columns text (and label), or sentence1, sentence2 (and score)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text or a pair of them. `name`: file and line, for messages. `fault`: why it cannot be used."""
+
+    name: str
+    texts: tuple[str, ...]
+    label: str | None = None
+    score: float | None = None
+    fault: str | None = None
+
+
+def kind_of(path: Path) -> str | None:
+    """The suffix that says how a file is read, `.gz` aside; None for a file that holds no texts."""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file, in order. Raises InputError that names the line where the file as a whole is wrong."""
+    text = _decoded(path)
+    kind = kind_of(path)
+    if kind == ".txt":
+        return list(_paragraphs(path.name, text))
+    rows = list(_objects(path, text) if kind == ".jsonl" else _table(path, text, kind or ""))
+    if not rows:
+        raise InputError(f"{path} holds no texts; name another file")
+    return rows
+
+
+def _decoded(path: Path) -> str:
+    """The file as text. Raises InputError that names the line of the first byte that is not UTF-8."""
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged or truncated: {error}; fetch it again") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not valid UTF-8; convert the file to UTF-8"
+        ) from error
+
+
+def _paragraphs(name: str, text: str) -> Iterator[Row]:
+    """Paragraphs between blank lines; in a file without blank lines, its lines."""
+    lines = text.splitlines()
+    whole = any(not line.strip() for line in lines[:-1])
+    start, held = 1, list[str]()
+    for number, line in enumerate([*lines, ""], start=1):
+        if line.strip():
+            start = start if held else number
+            held.append(line)
+            if whole:
+                continue
+        if held:
+            yield Row(f"{name}:{start}", ("\n".join(held),))
+            held = []
+
+
+def _objects(path: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}: not valid JSON: {error.msg}") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{path}, line {number}: a {type(value).__name__}; give an object with {_FORMS}")
+        found = {str(key): "" if item is None else str(item) for key, item in value.items()}
+        yield row_of(f"{path.name}:{number}", list(found), list(found.values()))
+
+
+def _table(path: Path, text: str, kind: str) -> Iterator[Row]:
+    """The rows of a table. Without a header: text; text and label; sentence1, sentence2 and score in any order."""
+    stream = io.StringIO(text, newline="")
+    tabs = kind == ".tsv"
+    reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(stream)
+    csv.field_size_limit(1 << 24)
+    header: Sequence[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            number, line = line, reader.line_num + 1
+            if not cells:
+                continue
+            if header is None:
+                known = {name for names in COLUMNS.values() for name in names}
+                titled = sum(cell.strip().casefold() in known for cell in cells) >= min(2, len(cells))
+                header = cells if titled else _guessed(path, cells)
+                if titled:
+                    continue
+            if len(cells) != len(header):
+                raise InputError(f"{path}, line {number}: {len(cells)} columns, the first line has {len(header)}")
+            yield row_of(f"{path.name}:{number}", header, cells)
+    except csv.Error as error:
+        raise InputError(f"{path}, line {line}: {error}") from error
+
+
+def _guessed(path: Path, cells: Sequence[str]) -> list[str]:
+    """The columns of a table without a header, from its first row."""
+    if len(cells) == 1:
+        return ["text"]
+    if len(cells) == 2:
+        return ["text", "label"]
+    if len(cells) == 3:
+        numbers = [index for index, cell in enumerate(cells) if _number(cell) is not None]
+        if len(numbers) == 1:
+            names = ["sentence1", "sentence2"]
+            names.insert(numbers[0], "score")
+            return names
+    raise InputError(f"{path}: its columns are not known; give it a first line that names them: {_FORMS}")
+
+
+def row_of(name: str, header: Sequence[str], cells: Sequence[str]) -> Row:
+    """A row from cells under a header; columns that say nothing here are left out. Raises InputError."""
+    titles = [title.strip().casefold() for title in header]
+    places = {
+        meaning: next((titles.index(title) for title in names if title in titles), None)
+        for meaning, names in COLUMNS.items()
+    }
+    record = {meaning: cells[place].strip() for meaning, place in places.items() if place is not None}
+    pair = {"first", "second"} <= record.keys()
+    if not pair and "text" not in record:
+        raise InputError(f"{name}: columns {', '.join(header)}; there must be {_FORMS}")
+    texts = (record["first"], record["second"]) if pair else (record["text"],)
+    score = record.get("score", "")
+    number, fault = _number(score), None
+    if not all(texts):
+        fault = "the text is empty"
+    elif score and number is None:
+        fault = f"the score {score!r} is no number"
+    return Row(name, texts, record.get("label") or None, number, fault)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

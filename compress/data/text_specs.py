@@ -1,0 +1,138 @@
+"""Data specs for texts: `zoo:NAME`, `datasets:NAME`, a file or a folder of them, and which part is for what."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from compress.data.sources import Part
+from compress.data.splits import balanced, halves
+from compress.data.text_dataset import TextDataset, classes_of
+from compress.data.text_files import SUFFIXES, Row, kind_of, read_rows, row_of
+from targets.errors import EnvironmentLacks, InputError
+
+_ZOO = Path(__file__).parent.parent / "zoo" / "text"
+_EVALUATION = ("test", "dev", "val", "valid", "validation")  # the first that exists
+_HEALING = "train"
+_FORMS = f"zoo:NAME, datasets:NAME, a file ({' '.join(SUFFIXES)}), or a folder with train and test files"
+_MOST_CLASSES = 1000
+
+
+def load_texts(
+    spec: str,
+    *,
+    part: Part | Literal["all"] = "all",
+    limit: int | None = None,
+    seed: int = 0,
+    skip_corrupt: bool = False,
+) -> TextDataset:
+    """The texts that `spec` names.
+
+    `spec`: `zoo:NAME`; a .tsv, .csv, .jsonl or .txt file (also .gz); a folder with `train.*` and `test.*` (else
+    `dev.*`, `val.*`) of those; `datasets:NAME` or `datasets:NAME#CONFIG` where the `datasets` package is installed.
+    `part`: "evaluation" and "healing" never share a text. They are the data's own sets where it has two, otherwise two
+    seeded halves of each class; texts of the evaluation part are then left out of the other.
+    `limit`: at most so many samples, evenly over the classes, seeded. `skip_corrupt`: leave out what cannot be used.
+    Raises InputError for a spec or data that cannot be used, EnvironmentLacks where a package is missing.
+    """
+    location, everything, cut = _files(spec)
+    evaluation, healing = (everything[:cut], everything[cut:]) if cut else _halves(everything, seed)
+    names, numbers = classes_of(everything)
+    if len(names) > _MOST_CLASSES:
+        raise InputError(f"{location} has {len(names)} different labels; that is no classification")
+    seen = {text for row in evaluation for text in row.texts}
+    rows = {
+        "evaluation": evaluation,
+        "healing": [row for row in healing if seen.isdisjoint(row.texts)],
+        "all": everything,
+    }[part]
+    if skip_corrupt:
+        rows = [row for row in rows if row.fault is None]
+    dataset = TextDataset(location, tuple(rows), names, numbers)
+    if limit is not None and limit < len(dataset):
+        groups = dataset.labels if dataset.labelled else np.zeros(len(dataset), np.int64)
+        dataset = dataset.subset(balanced(groups, dataset.names, limit, seed))
+    if not len(dataset):
+        raise InputError(f"{spec} has no texts{'' if part == 'all' else f' for {part}'}; give more")
+    return dataset
+
+
+def _files(spec: str) -> tuple[Path, list[Row], int]:
+    """Where the texts are, all of them, and how many of the first are the data's evaluation set (0: it has none)."""
+    if spec.startswith("datasets:"):
+        return _from_package(spec.removeprefix("datasets:"))
+    path = _zoo(spec.removeprefix("zoo:")) if spec.startswith("zoo:") else Path(spec).expanduser()
+    if path.is_file() and kind_of(path):
+        return path, read_rows(path), 0
+    if not path.exists():
+        raise InputError(f"no texts at {spec}; give {_FORMS}")
+    if not path.is_dir():
+        raise InputError(f"{spec} is no data set of texts; give {_FORMS}")
+    evaluation = next((found for name in _EVALUATION if (found := _file(path, name))), None)
+    healing = _file(path, _HEALING)
+    if evaluation is None and healing is None:
+        raise InputError(f"{path} has no file train or test ({' '.join(SUFFIXES)}); give {_FORMS}")
+    sets = [read_rows(file) if file else None for file in (evaluation, healing)]
+    return path, *_joined(*sets)
+
+
+def _joined(evaluation: list[Row] | None, healing: list[Row] | None) -> tuple[list[Row], int]:
+    """Both sets in one list and where the second begins; 0 where there is one set only."""
+    return [*(evaluation or []), *(healing or [])], len(evaluation) if evaluation and healing else 0
+
+
+def zoo_names() -> list[str]:
+    """The embedded data sets of texts."""
+    return sorted(path.name for path in _ZOO.iterdir() if path.is_dir())
+
+
+def _zoo(name: str) -> Path:
+    if name not in zoo_names():
+        from compress.spec import unknown
+
+        raise InputError(unknown("zoo data set of texts", name, zoo_names()))
+    return _ZOO / name
+
+
+def _file(folder: Path, stem: str) -> Path | None:
+    """The one file of that name, whatever its suffix. Raises InputError if there are several."""
+    found = [path for path in sorted(folder.iterdir()) if path.name.split(".")[0] == stem and kind_of(path)]
+    if len(found) > 1:
+        raise InputError(f"{folder} has {' and '.join(path.name for path in found)}; keep one of them")
+    return found[0] if found else None
+
+
+def _halves(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """Two seeded halves of each class; equal texts stay on one side."""
+    _, numbers = classes_of(rows)
+    labels = np.array([numbers.get(row.label or "", -1) for row in rows], np.int64)
+    sides = halves(labels, ["\0".join(row.texts).encode() for row in rows], seed)
+    evaluation, healing = ([rows[index] for index in side] for side in sides)
+    return evaluation, healing
+
+
+def _from_package(name: str) -> tuple[Path, list[Row], int]:
+    """A data set of the `datasets` package, in its own splits."""
+    if importlib.util.find_spec("datasets") is None:
+        raise EnvironmentLacks("datasets:NAME needs the package datasets; pip install datasets")
+    import datasets
+
+    path, _, config = name.partition("#")
+    splits = datasets.load_dataset(path, config or None)
+    found = {
+        split: _package_rows(split, splits[split]) for split in ("test", "validation", _HEALING) if split in splits
+    }
+    if not found:
+        raise InputError(f"datasets:{name} has the splits {', '.join(splits)}; there must be train or test")
+    return Path(name), *_joined(found.get("test") or found.get("validation"), found.get(_HEALING))
+
+
+def _package_rows(split: str, table: Any) -> list[Row]:
+    return [
+        row_of(f"{split}:{index}", table.column_names, [str(value) for value in record.values()])
+        for index, record in enumerate(table)
+    ]

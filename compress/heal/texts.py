@@ -1,0 +1,69 @@
+"""Texts for healing: a seeded order, the same again after a resume.
+
+S samples, B batch, N tokens, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.heal.options import HealOptions
+from compress.heal.order import epoch_order
+from runtime.text import TextPreprocessing, pad
+from targets.errors import InputError
+
+#: Lengths are rounded up to a multiple of this, so that few shapes occur (a GPU compiles each).
+MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class TextFeed:
+    """Batches of token ids for one process of `world`; which follow from (seed, step). `labels` int64 [S], if any."""
+
+    ids: Sequence[Sequence[int]]
+    labels: np.ndarray | None
+    classes: int
+    spec: TextPreprocessing
+    seed: int
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    def batch(self, step: int, options: HealOptions) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Inputs (B,N) of a training step and one-hot labels (B,K), None without any.
+
+        Raises InputError for options that texts have no use for.
+        """
+        if options.mixup:
+            raise InputError("heal.mixup mixes images; leave it out for texts")
+        if options.task and self._one_hot is None:
+            raise InputError("heal.task trains on labels and the data has none; leave it out")
+        indices_B = epoch_order(len(self.ids), self.seed, step, options.batch_size, self.rank, self.world)
+        inputs = self._padded(indices_B.tolist())
+        if self._one_hot is None:
+            return inputs, None
+        return inputs, self._one_hot[torch.from_numpy(indices_B).to(self.device)]
+
+    def plain(self, size: int) -> list[dict[str, Tensor]]:
+        """All texts once, in order."""
+        return [
+            self._padded(list(range(start, min(start + size, len(self.ids)))))
+            for start in range(0, len(self.ids), size)
+        ]
+
+    def _padded(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        inputs = pad([self.ids[index] for index in indices], self.spec, MULTIPLE)
+        return {name: torch.from_numpy(array).to(self.device) for name, array in inputs.items()}
+
+    @cached_property
+    def _one_hot(self) -> Tensor | None:
+        if self.labels is None:
+            return None
+        labels_S = torch.from_numpy(self.labels).to(self.device)
+        return torch.nn.functional.one_hot(labels_S, self.classes).float()

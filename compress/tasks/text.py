@@ -1,0 +1,156 @@
+"""What the tasks on texts share: the tokenizer that travels, padded batches, graphs with a dynamic length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
+from runtime.text import TOKENIZER
+from targets.errors import EnvironmentLacks, InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from compress.data import TextDataset
+    from compress.data.prepared_texts import PreparedTexts
+    from compress.heal.objective import Feed
+    from compress.model import Structure
+
+#: Texts that go through a model at once, where nobody waits for a single answer.
+BATCH = 32
+#: (texts, tokens) at which the graph must agree with torch; those with more than one text hold padding.
+CHECKED_SIZES = ((1, 3), (2, 16), (3, 7))
+#: Names of the position table's size in configs.
+_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+_DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
+
+
+class TextTask(Task):
+    """A task on token ids."""
+
+    passengers = (
+        "config.json",
+        TOKENIZER,
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "modules.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+        "1_Pooling/config.json",
+    )
+    timing_length = 32
+    code: ClassVar[tuple[str, ...]] = ("compress.tasks.task", "compress.tasks.text", "compress.data", "runtime.text")
+    libraries = ("numpy", "tokenizers")
+
+    def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:
+        config, tokenizer = _object(folder / "config.json"), _object(folder / "tokenizer_config.json")
+        sentences = _object(folder / "sentence_bert_config.json")
+        pad = config.get("pad_token_id")
+        limits = [sentences.get("max_seq_length"), tokenizer.get("model_max_length"), _positions(config)]
+        known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 1e6]
+        if not known or "vocab_size" not in config:
+            raise InputError(f"{folder}/config.json says neither vocab_size nor how long a text may be; add them")
+        end = config.get("eos_token_id")
+        return {
+            "kind": "text",
+            "vocab_size": config["vocab_size"],
+            "max_length": min(known),
+            "pad_id": pad if isinstance(pad, int) and pad >= 0 else end if isinstance(end, int) else 0,
+            "padding_side": "right",
+            "tokenizer": TOKENIZER,
+        }
+
+    def copy_files(self, folder: Path, destination: Path) -> None:
+        super().copy_files(folder, destination)
+        if not (destination / TOKENIZER).is_file():
+            destination.mkdir(parents=True, exist_ok=True)
+            _convert_tokenizer(folder, destination / TOKENIZER)
+
+    def digest(self, choice: DataChoice, part: Part, memo: Path) -> str:
+        return self._dataset(choice, part).digest()
+
+    def open(self, choice: DataChoice, part: Part, structure: Structure, files: Path) -> PreparedTexts:
+        from compress.data.prepared_texts import prepare_texts
+
+        dataset = self.matched(self._dataset(choice, part), structure)
+        return prepare_texts(dataset, structure.preprocessing, files)
+
+    def _dataset(self, choice: DataChoice, part: Part) -> TextDataset:
+        from compress.data import load_texts
+
+        limit = choice.limit if part == "evaluation" else None
+        dataset = load_texts(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
+        return self.suited(dataset, part)
+
+    def suited(self, dataset: TextDataset, part: Part) -> TextDataset:
+        """What of the data the task needs. Raises InputError if it is not there."""
+        return dataset
+
+    def matched(self, dataset: TextDataset, structure: Structure) -> TextDataset:
+        """The data with the model's own classes. Raises InputError if they are others."""
+        return dataset
+
+    def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        size = int(structure.preprocessing["vocab_size"])
+
+        def texts(batch: int, length: int) -> dict[str, Tensor]:
+            ids = torch.randint(size, (batch, length), generator=generator)
+            real = torch.randint(1, length + 1, (batch, 1), generator=generator)
+            real[0] = length
+            return {"input_ids": ids, "attention_mask": (torch.arange(length)[None] < real).long()}
+
+        return GraphInputs(texts(2, 5), _DYNAMIC, [texts(*case) for case in CHECKED_SIZES])
+
+    def feed(self, data: Prepared, seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Feed:
+        from compress.data.prepared_texts import PreparedTexts
+        from compress.heal.texts import TextFeed
+
+        assert isinstance(data, PreparedTexts)
+        dataset = data.dataset
+        labels = dataset.labels if dataset.class_names and dataset.labelled else None
+        return TextFeed(data.ids, labels, len(dataset.class_names), data.spec, seed, device, rank, world)
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """How many tokens fit into the position table; RoBERTa's begins behind the padding's row."""
+    size = next((config[name] for name in _POSITIONS if isinstance(config.get(name), int)), None)
+    if size is not None and "roberta" in str(config.get("model_type")):
+        return int(size) - int(config.get("pad_token_id", 1)) - 1
+    return size
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object of the model's folder, {} if it has none. Raises InputError for a damaged one."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold a JSON object")
+    return value
+
+
+def _convert_tokenizer(folder: Path, path: Path) -> None:
+    """Write tokenizer.json from an older tokenizer's files. Raises InputError if there is none."""
+    import importlib.util
+
+    if importlib.util.find_spec("transformers") is None:
+        raise EnvironmentLacks(f"{folder} has no {TOKENIZER}; pip install transformers to convert older files")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer.backend_tokenizer.save(str(path))
+    except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
+        raise InputError(
+            f"{folder} has no {TOKENIZER} and none can be made of its files; save the tokenizer in its fast form"
+        ) from error

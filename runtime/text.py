@@ -1,0 +1,133 @@
+"""Texts in, token ids out: the same code prepares texts for healing and on the device.
+
+B batch, N tokens.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from targets.errors import EnvironmentLacks, InputError
+from targets.strict import read
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TOKENIZER = "tokenizer.json"
+INPUTS = ("input_ids", "attention_mask")
+#: Models round the rows of their table up; more rows than this without a token are another tokenizer's.
+_SPARE_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
+    `max_length` tokens, shorter ones are filled up with `pad_id` at `padding_side`."""
+
+    kind: Literal["text"]
+    vocab_size: int
+    max_length: int
+    pad_id: int = 0
+    padding_side: Literal["right", "left"] = "right"
+    tokenizer: str = TOKENIZER
+
+    def __post_init__(self) -> None:
+        if min(self.vocab_size, self.max_length) < 1:
+            raise ValueError(f"vocab_size is {self.vocab_size}, max_length {self.max_length}, allowed: 1 or more")
+        if not 0 <= self.pad_id < self.vocab_size:
+            raise ValueError(f"pad_id is {self.pad_id}, allowed: 0 to {self.vocab_size - 1}")
+
+
+def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessing") -> TextPreprocessing:
+    """Read a manifest's `preprocessing` section. Raises InputError; an unknown key is refused, not skipped."""
+    return read(TextPreprocessing, section, where)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of texts, cut to the model's length. `cut`: how many texts were longer."""
+
+    ids: list[list[int]]
+    cut: int
+
+
+class Tokenizer:
+    """A tokenizer.json, held against the vocabulary of the model."""
+
+    def __init__(self, path: Path, spec: TextPreprocessing) -> None:
+        """Raises EnvironmentLacks without the `tokenizers` package, InputError for a file that does not fit."""
+        if importlib.util.find_spec("tokenizers") is None:
+            raise EnvironmentLacks("the package tokenizers is not installed; pip install tokenizers, or give token ids")
+        import tokenizers
+
+        if not path.is_file():
+            raise InputError(f"{path} is missing: the model has no tokenizer; give token ids")
+        try:
+            self._tokenizer: Any = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:
+            if type(error) is not Exception:  # which is what the package raises for whatever is wrong in the file
+                raise
+            raise InputError(f"{path} is no tokenizer: {str(error).splitlines()[0]}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._spec = spec
+        size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if highest >= spec.vocab_size or spec.vocab_size - size > _SPARE_ROWS:
+            raise InputError(
+                f"{path} has {size} tokens with ids up to {highest}, but the model has {spec.vocab_size}; "
+                "it is the tokenizer of another model"
+            )
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Ids with the special tokens. Raises InputError for a text without any token of its own."""
+        longest = self._spec.max_length
+        self._tokenizer.no_truncation()
+        whole = self._tokenizer.encode_batch_fast(list(texts))
+        empty = next((index for index, one in enumerate(whole) if all(one.special_tokens_mask)), None)
+        if empty is not None:
+            raise InputError(f"the text {texts[empty]!r} has no tokens; give one that is not empty")
+        cut = sum(len(one.ids) > longest for one in whole)
+        if cut:
+            self._tokenizer.enable_truncation(longest)
+            whole = self._tokenizer.encode_batch_fast(list(texts))
+        return Encoded([list(one.ids) for one in whole], cut)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens left out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+
+def pad(ids: Sequence[Sequence[int]], spec: TextPreprocessing, multiple: int = 1) -> dict[str, np.ndarray]:
+    """`input_ids` and `attention_mask` int64 [B, N], N the longest rounded up to `multiple` (not over max_length).
+
+    Raises InputError for an id that the model does not have, or for more ids than it takes.
+    """
+    import numpy as np
+
+    longest = max(map(len, ids))
+    if longest > spec.max_length:
+        raise InputError(f"a sequence has {longest} token ids, the model takes {spec.max_length}; cut it")
+    length = min(-(-longest // multiple) * multiple, spec.max_length)
+    input_ids = np.full((len(ids), length), spec.pad_id, np.int64)
+    mask = np.zeros((len(ids), length), np.int64)
+    for row, one in enumerate(ids):
+        place = slice(0, len(one)) if spec.padding_side == "right" else slice(length - len(one), length)
+        input_ids[row, place], mask[row, place] = one, 1
+    low, high = int(input_ids.min()), int(input_ids.max())
+    if low < 0 or high >= spec.vocab_size:
+        raise InputError(f"token ids reach from {low} to {high}; allowed: 0 to {spec.vocab_size - 1}")
+    return {"input_ids": input_ids, "attention_mask": mask}
+
+
+def parse_ids(text: str) -> list[int]:
+    """Token ids as a user writes them: "101 7592 102" or "101,7592,102". Raises InputError."""
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isdecimal() for word in words):
+        raise InputError(f"{text!r} is no list of token ids; give whole numbers, such as '101 7592 102'")
+    return [int(word) for word in words]

@@ -1,0 +1,194 @@
+"""Texts from files: what is read, which part is for what, and what is refused with one clear line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress.data import load_texts
+from compress.data.text_files import read_rows
+from compress.data.text_specs import zoo_names
+from runtime.files import sha256_of
+from targets.errors import InputError
+
+ZOO = Path(__file__).parents[2] / "compress" / "zoo" / "text"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "texts", "label", "score"),
+    [
+        ("a.tsv", "one long string\t0\nanother\t1\n", ("one long string",), "0", None),
+        ("a.tsv", 'text\tlabel\nsay "no\tbad\n', ('say "no',), "bad", None),
+        ("a.csv", 'id,sentence,label\n7,"a, b\nc",good\n', ("a, b\nc",), "good", None),
+        ("a.tsv", "3.5\tleft\tright\n", ("left", "right"), None, 3.5),
+        ("a.tsv", "left\tright\t3\n", ("left", "right"), None, 3.0),
+        ("a.csv", "sentence1,sentence2,score\nleft,right,\n", ("left", "right"), None, None),
+        ("a.jsonl", '{"text": "grüße", "label": 1}\n\n', ("grüße",), "1", None),
+        ("a.txt", "\ufefffirst\nsecond\n", ("first",), None, None),
+        ("a.txt", "first\nline\n\nsecond\n", ("first\nline",), None, None),
+    ],
+)
+def test_every_format_is_read(
+    tmp_path: Path, name: str, text: str, texts: tuple[str, ...], label: str | None, score: float | None
+) -> None:
+    row = read_rows(write(tmp_path / name, text))[0]
+    assert (row.texts, row.label, row.score, row.fault) == (texts, label, score, None)
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    assert read_rows(tmp_path / f"{name}.gz")[0].texts == texts
+
+
+def test_names_give_the_line_where_a_row_begins(tmp_path: Path) -> None:
+    rows = read_rows(write(tmp_path / "a.csv", 'text,label\n"one\ntwo",x\nthree,y\n'))
+    assert [row.name for row in rows] == ["a.csv:2", "a.csv:4"]
+    rows = read_rows(write(tmp_path / "a.txt", "a\nb\n\n\nc\n"))
+    assert [(row.name, row.texts[0]) for row in rows] == [("a.txt:1", "a\nb"), ("a.txt:5", "c")]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "wanted"),
+    [
+        ("a.tsv", b"fine\t0\nnot \xff fine\t1\n", "a.tsv, line 2: byte 0xff is not valid UTF-8"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n', "a.jsonl, line 2: not valid JSON"),
+        ("a.jsonl", b"[1]\n", "line 1: a list; give an object"),
+        ("a.jsonl", b'{"words": "a"}\n', "columns words; there must be"),
+        ("a.csv", b"a,b,c,d\n", "its columns are not known"),
+        ("a.csv", b"text,label\na,b,c\n", "line 2: 3 columns, the first line has 2"),
+        ("a.tsv", b"text\tlabel\n", "holds no texts"),
+        ("a.csv.gz", b"no gzip", "cannot be read"),
+        ("a.csv.gz", gzip.compress(b"text,label\n" * 99)[:-12], "damaged or truncated"),
+    ],
+)
+def test_a_damaged_file_is_one_line_that_names_the_place(tmp_path: Path, name: str, data: bytes, wanted: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=re.escape(wanted)) as caught:
+        load_texts(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_unusable_rows_are_named_and_counted_and_skipped_only_when_asked(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.tsv", "sentence1\tsentence2\tscore\na\tb\t1\n\tc\t2\nd\te\tmuch\nf\tg\t\n"))
+    with pytest.raises(InputError, match=r"2 of 4 texts cannot be used: a.tsv:3, a.tsv:4 \(first: the text is empty\)"):
+        load_texts(path).check()
+    kept = load_texts(path, skip_corrupt=True)
+    assert kept.names == ["a.tsv:2", "a.tsv:5"]
+    assert not kept.scored
+    with pytest.raises(InputError, match=r"1 of 2 pairs have no score: a.tsv:5"):
+        _ = kept.scores
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.text("abc", min_size=1, max_size=3), st.sampled_from("xyz")), min_size=2, max_size=40),
+    seed=st.integers(0, 9),
+)
+def test_halves_share_no_text_and_do_not_depend_on_the_order(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("halves")
+
+    def parts(order: list[tuple[str, str]]) -> list[list[str]]:
+        path = write(folder / "a.tsv", "".join(f"{text}\t{label}\n" for text, label in [("text", "label"), *order]))
+        found = []
+        for part in ("evaluation", "healing"):
+            try:
+                found.append(sorted(row.texts[0] for row in load_texts(str(path), part=part, seed=seed).rows))  # type: ignore[arg-type]
+            except InputError as error:
+                assert "has no texts" in str(error)
+                found.append([])
+        return found
+
+    evaluation, healing = parts(rows)
+    assert set(evaluation).isdisjoint(healing)
+    assert sorted([*evaluation, *healing]) == sorted(text for text, _ in rows)
+    if len(set(rows)) == len({text for text, _ in rows}):  # a text under two labels may stand on either side
+        assert parts(rows[::-1]) == [evaluation, healing]
+
+
+def test_texts_to_evaluate_on_are_left_out_of_the_training_file(tmp_path: Path) -> None:
+    write(tmp_path / "train.txt", "one\ntwo\nthree\n")
+    write(tmp_path / "dev.tsv", "two\tfour\t1\nfive\tsix\t2\n")
+    assert [row.texts for row in load_texts(str(tmp_path), part="healing").rows] == [("one",), ("three",)]
+    assert load_texts(str(tmp_path), part="evaluation").scores.tolist() == [1.0, 2.0]
+    assert [row.texts[0] for row in load_texts(str(tmp_path), part="evaluation").singles().rows] == [
+        "two",
+        "four",
+        "five",
+        "six",
+    ]
+
+
+def test_classes_are_matched_by_name_or_refused(tmp_path: Path) -> None:
+    named = load_texts(str(write(tmp_path / "a.tsv", "a\tpositive\nb\tnegative\nc\tpositive\n")))
+    assert named.labels.tolist() == [1, 0, 1]
+    assert named.for_labels(["Positive", "NEGATIVE"]).labels.tolist() == [0, 1, 0]
+    assert named.for_labels(["LABEL_0", "LABEL_1"]).labels.tolist() == [1, 0, 1]
+    with pytest.raises(InputError, match="no class named negative"):
+        named.for_labels(["positive", "neutral"])
+    with pytest.raises(InputError, match="2 classes but the model has 3"):
+        named.for_labels(["positive", "negative", "neutral"])
+    numbered = load_texts(str(write(tmp_path / "b.jsonl", '{"text": "a", "label": 2}\n{"text": "b", "label": 0}\n')))
+    assert numbered.for_labels(["x", "y", "z"]).labels.tolist() == [2, 0]
+    with pytest.raises(InputError, match="labels reach 2 but the model has 2 classes"):
+        numbered.for_labels(["x", "y"])
+    with pytest.raises(InputError, match=r"1 of 2 texts have no label: c.jsonl:1"):
+        _ = load_texts(str(write(tmp_path / "c.jsonl", '{"text": "a"}\n{"text": "b", "label": 0}\n'))).labels
+
+
+def test_a_limit_takes_evenly_from_the_classes_and_the_digest_follows_the_content(tmp_path: Path) -> None:
+    rows = "".join(f"text {i}\t{'rare' if i % 10 == 0 else 'common'}\n" for i in range(100))
+    path = str(write(tmp_path / "a.tsv", rows))
+    some = load_texts(path, limit=12)
+    assert np.bincount(some.labels).tolist() == [6, 6]
+    assert some.names == load_texts(path, limit=12).names
+    assert some.digest() == load_texts(path, limit=12).digest() != load_texts(path).digest()
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ("zoo:sst3", "did you mean 'sst2'"),
+        ("nowhere.tsv", "no texts at nowhere.tsv"),
+        ("{}", "has no file train or test"),
+        ("{}/both", "test.csv and test.tsv; keep one of them"),
+        ("{}/a.pdf", "is no data set of texts"),
+    ],
+)
+def test_a_wrong_spec_says_what_to_give(tmp_path: Path, spec: str, wanted: str) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"")
+    (tmp_path / "both").mkdir()
+    for name in ("test.tsv", "test.csv"):
+        write(tmp_path / "both" / name, "a\tb\n")
+    with pytest.raises(InputError, match=re.escape(wanted)):
+        load_texts(spec.format(tmp_path))
+
+
+def test_the_cards_of_the_embedded_texts_give_size_digest_and_count() -> None:
+    assert zoo_names() == ["sst2", "sts", "tinyshakespeare"]
+    for name in zoo_names():
+        card = (ZOO / name / "README.md").read_text()
+        rows = re.findall(r"^\| (\S+) \| ([0-9,]+) .* (\d+) \| ([0-9a-f]{64}) \|$", card, re.M)
+        assert {file for file, *_ in rows} == {path.name for path in (ZOO / name).glob("*.gz")}
+        for file, count, size, digest in rows:
+            assert (ZOO / name / file).stat().st_size == int(size)
+            assert sha256_of(ZOO / name / file) == digest
+            assert len(read_rows(ZOO / name / file)) == int(count.replace(",", ""))
+    assert load_texts("zoo:sts", part="evaluation").scored
+    assert load_texts("zoo:sst2", part="evaluation").class_names == ("negative", "positive")
+
+
+def test_every_object_of_json_lines_keeps_its_line(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"text {i}", "label": "x"}) for i in range(3)]
+    rows = read_rows(write(tmp_path / "a.jsonl", "\n\n".join(lines)))
+    assert [row.name for row in rows] == ["a.jsonl:1", "a.jsonl:3", "a.jsonl:5"]

@@ -1,0 +1,102 @@
+"""Texts to token ids on the device: as the original library does it, cut, padded, and refused where they cannot fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.text import TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
+from targets.errors import InputError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "sat", "##s"]
+SPEC = TextPreprocessing("text", vocab_size=8, max_length=5)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A small WordPiece tokenizer, with padding and truncation of its own that must not matter."""
+    from tokenizers import Tokenizer as Whole
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    whole = Whole(models.WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    whole.normalizer = normalizers.Lowercase()
+    whole.pre_tokenizer = pre_tokenizers.Whitespace()
+    whole.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
+    whole.add_special_tokens(["[CLS]", "[SEP]", "[PAD]"])
+    whole.enable_padding(length=64)
+    whole.enable_truncation(4)
+    whole.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_ids_are_those_of_the_tokenizer_and_cut_texts_are_counted(file: Path) -> None:
+    encoded = Tokenizer(file, SPEC).encode(["The cats", "the cat sat sat", "dog"])
+    assert encoded.ids == [[2, 4, 5, 7, 3], [2, 4, 5, 6, 3], [2, 1, 3]]
+    assert encoded.cut == 1
+    assert Tokenizer(file, SPEC).decode([2, 4, 5, 7, 3]) == "the cat ##s"
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_a_text_without_tokens_is_refused(file: Path, text: str) -> None:
+    with pytest.raises(InputError, match="has no tokens"):
+        Tokenizer(file, SPEC).encode(["cat", text])
+
+
+@pytest.mark.parametrize("size", [7, 9000])
+def test_a_tokenizer_of_another_model_is_refused(file: Path, size: int) -> None:
+    with pytest.raises(InputError, match=f"8 tokens with ids up to 7, but the model has {size}"):
+        Tokenizer(file, TextPreprocessing("text", vocab_size=size, max_length=5))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"model": {"type": "Nothing"}}'])
+def test_a_damaged_tokenizer_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(InputError, match="is no tokenizer") as caught:
+        Tokenizer(tmp_path / "tokenizer.json", SPEC)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"nothing\.json is missing"):
+        Tokenizer(tmp_path / "nothing.json", SPEC)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    ids=st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=5), min_size=1, max_size=6),
+    side=st.sampled_from(["left", "right"]),
+    multiple=st.integers(1, 8),
+)
+def test_padding_keeps_every_id_where_the_mask_says(ids: list[list[int]], side: Any, multiple: int) -> None:
+    inputs = pad(ids, TextPreprocessing("text", 8, 5, pad_id=1, padding_side=side), multiple)
+    length = inputs["input_ids"].shape[1]
+    assert length == min(5, -(-max(map(len, ids)) // multiple) * multiple)
+    for row, mask, one in zip(inputs["input_ids"], inputs["attention_mask"], ids, strict=True):
+        assert row[mask == 1].tolist() == one
+        assert (row[mask == 0] == 1).all()
+        assert (np.diff(mask) * (1 if side == "left" else -1) >= 0).all()
+
+
+def test_ids_that_the_model_has_not_are_refused() -> None:
+    with pytest.raises(InputError, match="token ids reach from 3 to 8; allowed: 0 to 7"):
+        pad([[3, 8]], SPEC)
+    with pytest.raises(InputError, match="6 token ids, the model takes 5"):
+        pad([[1] * 6], SPEC)
+    assert parse_ids("101, 7592 102") == [101, 7592, 102]
+    for text in ("", "1 b", "-1"):
+        with pytest.raises(InputError, match="no list of token ids"):
+            parse_ids(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [({"pad_id": 8}, "pad_id is 8"), ({"max_length": 0}, "max_length 0"), ({"lenght": 3}, "nearest: 'max_length'")],
+)
+def test_the_section_is_read_strictly(change: dict[str, Any], wanted: str) -> None:
+    section = {"kind": "text", "vocab_size": 8, "max_length": 5}
+    assert parse_preprocessing(json.loads(json.dumps(section))) == SPEC
+    with pytest.raises(InputError, match=wanted):
+        parse_preprocessing(section | change)
