@@ -21,6 +21,11 @@ class ScoresSpec(Part):
     kind: str
     num_heads: PositiveInt
 
+    @property
+    def key_heads(self) -> int:
+        """How many heads the keys have."""
+        return self.num_heads
+
     def build(self, hidden_size: int, loops: int) -> Scores:
         raise NotImplementedError
 

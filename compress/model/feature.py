@@ -5,7 +5,7 @@ B batch, N tokens, H heads, G key heads (H is a multiple of G), K query/key size
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import PlainValidator
@@ -29,7 +29,10 @@ AnyFeatureMap = Annotated[FeatureMapSpec, PlainValidator(FeatureMapSpec.parse), 
 
 
 class FeatureMap(nn.Module):
-    """None of the features is negative, so that no denominator of attention can vanish between two signs."""
+    """None of the features is negative, so that no denominator of attention can vanish between two signs. `bounded`:
+    the map wants to see the keys to come before it is used."""
+
+    bounded: ClassVar[bool] = False
 
     def query(self, q_BHNK: Tensor) -> Tensor:
         """phi(q) (B,H,N,F)."""
@@ -43,7 +46,7 @@ class FeatureMap(nn.Module):
         """Set the weights to where training should start."""
 
     def see_keys(self, k_BGNK: Tensor) -> None:
-        """Take in a batch of the keys to come, for maps that need to know their range."""
+        """Take in a batch of the keys to come, if the map is `bounded`."""
 
 
 def per_head(x_BHNK: Tensor, weight_GKF: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def test_the_table_has_each_rewrite_with_its_options_and_its_exactness() -> None
 
 def test_the_recommended_order_names_each_rewrite_once() -> None:
     order = PAGE.partition("## Recommended order")[2]
-    steps = re.findall(r"^\d\. (.*?)(?=^\d\. |\Z)", order, re.M | re.S)
+    steps = re.findall(r"^\d+\. (.*?)(?=^\d+\. |\Z)", order, re.M | re.S)
     named = [name for step in steps for name in dict.fromkeys(re.findall(r"`([a-z-]+)`", step)) if name in REWRITES]
     assert sorted(named) == sorted(REWRITES)
 

@@ -27,16 +27,30 @@ from .helpers import calibration_of, rewritten
 PLAIN = block_spec()
 ROPE = block_spec(rope=True, head_dim=4)
 LOOPED = block_spec(loops=2)
+CAUSAL = block_spec(causal=True)
+T2R = block_spec().replace(
+    mixer={
+        "kind": "linear-attention",
+        "scores": PLAIN.mixer.scores,  # type: ignore[union-attr]
+        "values": PLAIN.mixer.values,  # type: ignore[union-attr]
+        "feature": {"kind": "t2r", "size": 3},
+    }
+)
+#: Blocks for the rewrites that are refused for plain ones.
+FOR = {"relax-loops": LOOPED, "hybrid": CAUSAL, "fold-feature-map": T2R}
 #: The least that each rewrite has to be told.
 NEEDED: dict[str, dict[str, Any]] = {
     "affine-patch": {"layers": [0]},
     "drop-blocks": {"layers": [0]},
+    "linear-attention": {"feature": "t2r"},
+    "linformer": {"pools": 2},
     "low-rank-affine-mlp": {"rank": 2},
     "low-rank-heads": {"rank": 2},
     "prune-heads": {"keep": 1},
     "prune-neurons": {"keep": 3},
     "relax-loops": {"delta_rank": 2},
     "single-head": {"rank": 2},
+    "sumformer": {"summary_size": 2},
     "symmetric-qk": {"rank": 2},
     "tie-layers": {"grouping": [0, 0], "delta_rank": 1},
 }
@@ -75,6 +89,7 @@ def test_rotary_positions_stand_between_query_and_key(use: str) -> None:
         "drop-mlp",
         "prune-neurons",
         "drop-blocks",
+        "sumformer",
         "tie-layers",
         "trim-last-block",
     ],
@@ -167,7 +182,7 @@ def test_a_head_that_reads_every_token_needs_the_whole_last_block() -> None:
 def test_packed_attention_is_rewritten_no_more() -> None:
     packed = rewritten(model_of(PLAIN), "pack-qkv")
     feeds = {"affine-mlp", "drop-mlp", "low-rank-affine-mlp", "prune-neurons"}
-    whole = {"affine-patch", "align-layers", "drop-blocks", "relax-loops", "tie-layers"}
+    whole = {"affine-patch", "align-layers", "drop-blocks", "fold-feature-map", "relax-loops", "tie-layers"}
     for use in sorted(REWRITES.keys() - feeds - whole - {"pack-qkv", "trim-last-block"}):
         assert "a chosen layer has a 'packed-attention' mixer" in refusal(packed, use)
 
@@ -309,7 +324,7 @@ def test_an_exact_rewrite_notes_how_exact_it_was() -> None:
 
 @pytest.mark.parametrize("use", sorted(REWRITES))
 def test_a_rewrite_leaves_the_model_that_it_is_given_as_it_was(use: str) -> None:
-    model = model_of(*[LOOPED if use == "relax-loops" else PLAIN] * 2)
+    model = model_of(*[FOR.get(use, PLAIN)] * 2)
     structure, state = model.structure, {name: tensor.clone() for name, tensor in model.state_dict().items()}
     result = rewritten(model, use, **NEEDED.get(use, {}))
     assert model.structure == structure
@@ -322,7 +337,7 @@ def test_a_rewrite_leaves_the_model_that_it_is_given_as_it_was(use: str) -> None
 
 @pytest.mark.parametrize("use", sorted(REWRITES))
 def test_a_rewrite_gives_the_same_weights_each_time(use: str) -> None:
-    model = model_of(*[LOOPED if use == "relax-loops" else PLAIN] * 2)
+    model = model_of(*[FOR.get(use, PLAIN)] * 2)
     first, second = (rewritten(model, use, **NEEDED.get(use, {})).state_dict() for _ in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
@@ -346,7 +361,9 @@ tables = st.sampled_from(
 @given(
     recipe=st.lists(tables, min_size=2, max_size=4),
     specs=st.lists(
-        st.sampled_from([PLAIN, ROPE, LOOPED, block_spec(heads=4, kv_heads=2), block_spec(norm=NormSpec(kind="rms"))]),
+        st.sampled_from(
+            [PLAIN, ROPE, LOOPED, CAUSAL, T2R, block_spec(heads=4, kv_heads=2), block_spec(norm=NormSpec(kind="rms"))]
+        ),
         min_size=1,
         max_size=3,
     ),

@@ -32,6 +32,7 @@ class PerformerSpec(FeatureMapSpec):
 
 
 class Performer(FeatureMap):
+    bounded = True
     rows_FK: Tensor
     bound_G: Tensor
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from compress.model import features as _features  # noqa: F401  (registers the kinds)
@@ -46,6 +46,12 @@ class LinearAttentionSpec(MixerSpec):
     eps: PositiveFloat = 1e-6
     causal: bool = False
 
+    @model_validator(mode="after")
+    def _heads_match(self) -> LinearAttentionSpec:
+        if self.scores.key_heads != self.values.num_kv_heads:
+            raise ValueError(f"{self.scores.key_heads} key heads, but {self.values.num_kv_heads} value heads")
+        return self
+
     def build(self, hidden_size: int, loops: int) -> LinearAttention:
         return LinearAttention(self, hidden_size, loops)
 
@@ -58,8 +64,6 @@ class LinearAttention(Mixer):
         self.scores = spec.scores.build(hidden_size, loops)
         self.values = spec.values.build(hidden_size, heads, loops)
         groups, size = self.scores.key_shape(hidden_size)
-        if groups != spec.values.num_kv_heads:
-            raise ValueError(f"{groups} key heads but {spec.values.num_kv_heads} value heads")
         self.feature = spec.feature.build(heads, groups, size)
         self.state_shape = (groups, spec.feature.features(size), spec.values.head_dim + 1)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +45,12 @@ class WindowedLinearAttentionSpec(MixerSpec):
     balance: PositiveFloat = 1.0
     eps: PositiveFloat = 1e-6
 
+    @model_validator(mode="after")
+    def _heads_match(self) -> WindowedLinearAttentionSpec:
+        if self.scores.key_heads != self.values.num_kv_heads:
+            raise ValueError(f"{self.scores.key_heads} key heads, but {self.values.num_kv_heads} value heads")
+        return self
+
     def build(self, hidden_size: int, loops: int) -> WindowedLinearAttention:
         return WindowedLinearAttention(self, hidden_size, loops)
 
@@ -70,8 +76,6 @@ class WindowedLinearAttention(Mixer):
         self.scores = spec.scores.build(hidden_size, loops)
         self.values = spec.values.build(hidden_size, heads, loops)
         groups, size = self.scores.key_shape(hidden_size)
-        if groups != spec.values.num_kv_heads:
-            raise ValueError(f"{groups} key heads but {spec.values.num_kv_heads} value heads")
         self.feature = spec.feature.build(heads, groups, size)
         self.gate_H = nn.Parameter(torch.full((heads,), FIRST_GATE))
         self.state_shapes = (

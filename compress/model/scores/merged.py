@@ -19,6 +19,10 @@ class MergedScoresSpec(ScoresSpec):
     kind: Literal["merged"] = "merged"
     num_heads: PositiveInt
 
+    @property
+    def key_heads(self) -> int:
+        return 1
+
     def build(self, hidden_size: int, loops: int) -> MergedScores:
         return MergedScores(self, hidden_size, loops)
 

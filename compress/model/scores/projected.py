@@ -35,6 +35,10 @@ class ProjectedScoresSpec(ScoresSpec):
             raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
         return self
 
+    @property
+    def key_heads(self) -> int:
+        return self.num_kv_heads
+
     def build(self, hidden_size: int, loops: int) -> ProjectedScores:
         return ProjectedScores(self, hidden_size, loops)
 

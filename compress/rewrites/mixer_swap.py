@@ -1,0 +1,185 @@
+"""What the rewrites that put another mixer in place of softmax attention share.
+
+B batch, N tokens (R of them leave the block), D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
+from torch import Tensor
+
+from compress.model.block import BlockSpec, Site
+from compress.model.feature import FeatureMapSpec
+from compress.model.linear import wide
+from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.mixers.linear_attention import LinearAttention
+from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
+from compress.model.mixers.windowed_linear_attention import WindowedLinearAttention
+from compress.model.scores.projected import ProjectedScoresSpec
+from compress.model.transformer import Transformer
+from compress.rewrites.calibration import Calibration, original_step, step_of, taps
+from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.rewrite import Options
+from compress.rewrites.surgery import attention_spec, values_spec, with_blocks
+from compress.spec import first_cause
+from targets.errors import InputError
+
+#: Makes the spec of the new mixer, sets its new weights (`start`), or refuses a block.
+Swap = Callable[[SoftmaxAttentionSpec], MixerSpec]
+Start = Callable[[Transformer, Transformer, int], None]
+Check = Callable[[BlockSpec], object]
+
+
+@dataclass(frozen=True)
+class MixerSample:
+    """What a block's mixer sees of a batch (B,N,D), and what the original's gives (B,R,D)."""
+
+    x_BND: Tensor
+    target_BRD: Tensor
+    context: Context
+
+    @property
+    def real_BR(self) -> Tensor:
+        """True where a token that is asked for is no padding."""
+        batch, tokens, _ = self.x_BND.shape
+        real_BN = self.context.real_BN(tokens)
+        if real_BN is None:
+            real_BN = torch.ones(batch, tokens, dtype=torch.bool, device=self.x_BND.device)
+        return real_BN.expand(batch, -1)[:, : self.target_BRD.shape[1]]
+
+
+def mixer_samples(
+    model: Transformer, calibration: Calibration, blocks: list[int]
+) -> Iterator[tuple[dict[str, Tensor], dict[int, MixerSample]]]:
+    """For each batch of the calibration its inputs, and what the mixers of these blocks see and should give."""
+    steps = {block: step_of(model, block) for block in blocks}
+    origins = {block: original_step(calibration, model, step) for block, step in steps.items()}
+    site_in: Site = "mixer.in"
+    for inputs in calibration.batches():
+        _, context = model.embed(inputs)
+        mine = taps(model, inputs, {(step, site_in) for step in steps.values()})
+        theirs = taps(calibration.original, inputs, {(origin, "mixer.out") for origin in origins.values()})
+        yield (
+            inputs,
+            {
+                block: MixerSample(
+                    mine[step, site_in],
+                    theirs[origins[block], "mixer.out"][:, : model.block(block).keep_tokens],
+                    replace(context, rows=model.block(block).keep_tokens),
+                )
+                for block, step in steps.items()
+            },
+        )
+
+
+def swap_mixers(
+    name: str, model: Transformer, layers: Layers, calibration: Calibration, check: Check, swap: Swap, start: Start
+) -> Transformer:
+    """Put new mixers in place of the chosen layers' attention; queries, keys, values and output keep their weights
+    where the new mixer has them. "auto:K" takes the layers whose mixer comes closest to the original's, as it starts.
+    """
+
+    def swapped(blocks: list[int]) -> Transformer:
+        result = with_blocks(model, lambda spec: spec.replace(mixer=swap(attention_spec(spec, name))), blocks)
+        for block in blocks:
+            start(model, result, block)
+        return result
+
+    def errors(blocks: list[int]) -> dict[int, float]:
+        return transfer_errors(model, swapped(blocks), calibration, blocks)
+
+    blocks = resolve(layers, model, check, errors)
+    result = swapped(blocks)
+    for block, error in transfer_errors(model, result, calibration, blocks).items():
+        calibration.note(f"{name}: layer {block} starts with {error:.1%} of its attention's output unexplained")
+    return result
+
+
+def transfer_errors(
+    model: Transformer, swapped: Transformer, calibration: Calibration, blocks: list[int]
+) -> dict[int, float]:
+    """For each block, the squared error of the new mixer on the old model's inputs over the variance of what the
+    original's mixer gives, real tokens only."""
+    squared = dict.fromkeys(blocks, 0.0)
+    sums: dict[int, tuple[int, Tensor, Tensor]] = {}
+    for _, samples in mixer_samples(model, calibration, blocks):
+        for block, sample in samples.items():
+            y_TD = mixer_of(swapped, block)(sample.x_BND, _loop(model, block), sample.context)[sample.real_BR].double()
+            target_TD = sample.target_BRD[sample.real_BR].double()
+            squared[block] += float((y_TD - target_TD).square().sum())
+            count, total_D, square_D = sums.get(block, (0, target_TD.new_zeros(()), target_TD.new_zeros(())))
+            sums[block] = (count + len(target_TD), total_D + target_TD.sum(0), square_D + target_TD.square().sum(0))
+    return {
+        block: squared[block] / max(float((square_D - total_D.square() / count).sum()), 1e-30)
+        for block, (count, total_D, square_D) in sums.items()
+    }
+
+
+def mixer_of(model: Transformer, block: int) -> Mixer:
+    """The mixer of a block that has one."""
+    mixer = model.block(block).mixer
+    assert mixer is not None
+    return mixer
+
+
+def _loop(model: Transformer, block: int) -> int:
+    return model.structure.schedule[step_of(model, block)].loop
+
+
+class FeatureOptions(Options):
+    """`feature`: a feature map (elu, t2r, hedgehog, performer); `size`: its number of features, the map's own choice
+    if not given; `seed`: of its random directions."""
+
+    feature: str
+    size: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    layers: Layers = "all"
+
+    @model_validator(mode="after")
+    def _feature_is_known(self) -> FeatureOptions:
+        try:
+            self.feature_map()
+        except ValidationError as error:
+            raise ValueError(f"feature {self.feature!r}: {first_cause(error)}") from error
+        return self
+
+    def feature_map(self) -> FeatureMapSpec:
+        """The spec of the chosen map."""
+        size = {} if self.size is None else {"size": self.size}
+        return FeatureMapSpec.parse({"kind": self.feature, **size})
+
+
+def balance_of(mixer: SoftmaxAttentionSpec) -> float:
+    """What brings queries, which come with the scale in them, and keys to the same size."""
+    return mixer.scores.scale**-0.5 if isinstance(mixer.scores, ProjectedScoresSpec) else 1.0
+
+
+def start_features(calibration: Calibration, seed: int) -> Start:
+    """Start the feature map of a new linear attention, and show it the keys that it will get."""
+
+    def start(model: Transformer, result: Transformer, block: int) -> None:
+        mixer = result.block(block).mixer
+        assert isinstance(mixer, LinearAttention | WindowedLinearAttention)
+        mixer.feature.initialise(torch.Generator().manual_seed(seed + block))
+        if not mixer.feature.bounded:
+            return
+        for _, samples in mixer_samples(model, calibration, [block]):
+            sample = samples[block]
+            _, k_BGNK = mixer.scores(sample.x_BND, _loop(model, block), sample.context)
+            mixer.feature.see_keys(wide(k_BGNK) / mixer.spec.balance)
+
+    return start
+
+
+def check_heads(spec: BlockSpec, name: str) -> None:
+    """Raises InputError for what is not softmax attention of projected values with as many heads as the keys have."""
+    values, scores = values_spec(spec, name), attention_spec(spec, name).scores
+    if scores.key_heads != values.num_kv_heads:
+        raise InputError(
+            f"{name} is refused: a chosen layer has {scores.key_heads} key heads but {values.num_kv_heads} value "
+            f"heads; no head would have a sum of its own"
+        )
