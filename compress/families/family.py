@@ -37,9 +37,29 @@ class Checkpoint:
             raise InputError(f"{self.folder}: {name} has the shape {tuple(tensor.shape)}, but its config says {shape}")
         return tensor
 
+    def linear(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Weight (O,I) and, where the checkpoint has one, bias (O,) of a linear map. Raises InputError."""
+        weight_OI = self.tensor(f"{name}.weight")
+        if f"{name}.bias" not in self.tensors:
+            return weight_OI, None
+        return weight_OI, self.tensor(f"{name}.bias", weight_OI.shape[:1])
+
+    def norm(self, source: str, target: str) -> dict[str, Tensor]:
+        """State entries of a norm: its gains and, where the checkpoint has them, offsets. Raises InputError.
+
+        Checkpoints as old as the first BERT call them gamma and beta.
+        """
+        old = f"{source}.gamma" in self.tensors
+        gain, offset = (f"{source}.gamma", f"{source}.beta") if old else (f"{source}.weight", f"{source}.bias")
+        state = {f"{target}.weight.0": self.tensor(gain)}
+        if offset in self.tensors:
+            state[f"{target}.bias.0"] = self.tensor(offset)
+        return state
+
     def option(self, name: str, default: Any = None) -> Any:
-        """A value of the config. Raises InputError if it is missing and has no default."""
-        value = self.config.get(name, default)
+        """A value of the config. Raises InputError if it is missing or null and has no default."""
+        value = self.config.get(name)
+        value = default if value is None else value
         if value is None:
             raise InputError(f"{self.folder}/config.json lacks {name!r}")
         return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,12 @@ from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.tasks.task import Task
+    from runtime.manifest import Task as TaskName
 
 _SHARED = {"task", "text"}
 _NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
 #: What the names of a checkpoint's classes end in (config.json, `architectures`) -> task.
-_ARCHITECTURES = {
+_ARCHITECTURES: dict[str, TaskName] = {
     "ForImageClassification": "image-classification",
     "ForImageClassificationWithTeacher": "image-classification",
     "ForSequenceClassification": "text-classification",
@@ -49,10 +51,15 @@ def of_folder(folder: Path) -> Task:
     structure = _object(folder / "structure.json")
     if structure:
         return get(str(structure.get("task")))
-    classes = _object(folder / "config.json").get("architectures")
+    return get(name_of(_object(folder / "config.json")) or "image-classification")
+
+
+def name_of(config: Mapping[str, object]) -> TaskName | None:
+    """The task of a checkpoint by the `architectures` of its config.json; None where they name no known one."""
+    classes = config.get("architectures")
     name = str(classes[0]) if isinstance(classes, list) and classes else ""
     endings = [ending for ending in _ARCHITECTURES if name.endswith(ending)]
-    return get(_ARCHITECTURES[max(endings, key=len)] if endings else "image-classification")
+    return _ARCHITECTURES[max(endings, key=len)] if endings else None
 
 
 def _object(path: Path) -> dict[str, object]:

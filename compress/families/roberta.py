@@ -1,0 +1,19 @@
+"""RoBERTa and XLM-RoBERTa: BERT's blocks, with positions counted from the padding index."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from compress.families.bert import read_encoder
+from compress.families.family import Checkpoint, reads
+from compress.families.text import prefix_of
+from compress.model.structure import Structure
+
+
+@reads("roberta", "xlm-roberta")
+def read_roberta(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
+    """A real token's position is the count of real tokens up to it plus the padding index; padding reads the row of
+    the padding index itself. Real tokens are those of the attention mask, where the original looks at the ids."""
+    offset = int(checkpoint.option("pad_token_id", 1)) + 1
+    body = prefix_of(checkpoint, "roberta")
+    return read_encoder(checkpoint, body, "classifier.dense", "classifier.out_proj", places="mask", offset=offset)

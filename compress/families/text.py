@@ -1,0 +1,185 @@
+"""What the families of text models share: which task a checkpoint is for, its head, and the usual blocks.
+
+D hidden size, H heads.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from compress import tasks
+from compress.families.family import Checkpoint, labels_of, stacked
+from compress.model.activations import ActivationName
+from compress.model.block import BlockSpec
+from compress.model.ffns.mlp import MlpSpec
+from compress.model.head import ClassifierSpec, EmbeddingSpec, HeadSpec, LanguageModelSpec, Pool
+from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
+from compress.model.norms import NormSpec
+from compress.model.scores.projected import ProjectedScoresSpec
+from compress.model.structure import Step, Structure
+from compress.model.values.projected import ProjectedValuesSpec
+from runtime.manifest import Task
+from targets.errors import InputError
+
+#: The pooling modes of sentence-transformers that there is a pool for.
+_POOLS: dict[str, Pool] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+
+
+def prefix_of(checkpoint: Checkpoint, name: str) -> str:
+    """What the names of the body's tensors start with: `name` and a point, or nothing where it was saved bare."""
+    return f"{name}." if any(tensor.startswith(f"{name}.") for tensor in checkpoint.tensors) else ""
+
+
+def refuse(checkpoint: Checkpoint, **wanted: Any) -> None:
+    """Raises InputError if the config asks for something else than these values; a missing key asks for nothing."""
+    for name, value in wanted.items():
+        given = checkpoint.config.get(name)
+        if given is not None and given != value:
+            raise InputError(f"{checkpoint.folder}/config.json: {name} = {given!r} is not supported, only {value!r}")
+
+
+def head_dim_of(checkpoint: Checkpoint, width: int, heads: int) -> int:
+    """Size of a head. Raises InputError if the width does not divide into the heads."""
+    if width % heads:
+        raise InputError(f"{checkpoint.folder}/config.json: hidden size {width} is no multiple of {heads} heads")
+    return width // heads
+
+
+def plain_block(
+    checkpoint: Checkpoint,
+    *,
+    width: int,
+    heads: int,
+    intermediate_size: int,
+    activation: ActivationName,
+    norm: NormSpec,
+    loops: int = 1,
+) -> BlockSpec:
+    """The encoder block of BERT: attention and a two-layer feed-forward, all with biases, each followed by a norm."""
+    head_dim = head_dim_of(checkpoint, width, heads)
+    scores = ProjectedScoresSpec(num_heads=heads, num_kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5)
+    values = ProjectedValuesSpec(num_kv_heads=heads, head_dim=head_dim)
+    return BlockSpec(
+        mixer=SoftmaxAttentionSpec(scores=scores, values=values),
+        mixer_norm=norm,
+        ffn=MlpSpec(intermediate_size=intermediate_size, activation=activation),
+        ffn_norm=norm,
+        residual="post",
+        loops=loops,
+    )
+
+
+def bert_embedding(checkpoint: Checkpoint, source: str) -> dict[str, Tensor]:
+    """State entries of an embedding that has the names of BERT; DistilBERT has no token types."""
+    state = {
+        "embed.table": checkpoint.tensor(f"{source}word_embeddings.weight"),
+        "embed.position": checkpoint.tensor(f"{source}position_embeddings.weight"),
+        **checkpoint.norm(f"{source}LayerNorm", "embed.norm"),
+    }
+    if f"{source}token_type_embeddings.weight" in checkpoint.tensors:
+        state["embed.token_type"] = checkpoint.tensor(f"{source}token_type_embeddings.weight")
+    return state
+
+
+def encoder_head(
+    checkpoint: Checkpoint, hidden: str, activation: ActivationName, output: str
+) -> tuple[Task, HeadSpec, dict[str, Tensor]]:
+    """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads the first token."""
+    task = _task(checkpoint, "text-classification", "embedding")
+    if task == "embedding":
+        return task, _sentence_embedding(checkpoint, "mean"), {}
+    state = stacked("head", {"hidden": checkpoint.linear(hidden), "output": checkpoint.linear(output)})
+    return task, ClassifierSpec(num_labels=len(state["head.output.weight"]), hidden=activation), state
+
+
+def decoder_head(checkpoint: Checkpoint, vocab_size: int, *, tied: bool) -> tuple[Task, HeadSpec, dict[str, Tensor]]:
+    """Task and head of a decoder: scores of the next token, a classifier on the last token, or an embedding. `tied`:
+    what the family takes `tie_word_embeddings` for where the config does not say."""
+    task = _task(checkpoint, "causal-lm", "text-classification", "embedding")
+    if task == "embedding":
+        return task, _sentence_embedding(checkpoint, "mean"), {}
+    if task == "text-classification":
+        weight_OD, bias_O = checkpoint.linear("score")
+        spec = ClassifierSpec(num_labels=len(weight_OD), pools=("last",), bias=bias_O is not None)
+        return task, spec, stacked("head", {"output": (weight_OD, bias_O)})
+    if checkpoint.config.get("tie_word_embeddings", tied):
+        return task, LanguageModelSpec(vocab_size=vocab_size), {}
+    weight_VD, bias_V = checkpoint.linear("lm_head")
+    head = LanguageModelSpec(vocab_size=vocab_size, tied=False, bias=bias_V is not None)
+    return task, head, stacked("head", {"output": (weight_VD, bias_V)})
+
+
+def structure_of(
+    checkpoint: Checkpoint,
+    *,
+    task: Task,
+    head: HeadSpec,
+    schedule: tuple[Step, ...] | None = None,
+    **parts: Any,
+) -> Structure:
+    """The structure of a text model; without a schedule its blocks run in their order."""
+    blocks = parts["blocks"]
+    labels = labels_of(checkpoint.config, head.num_labels) if isinstance(head, ClassifierSpec) else ()
+    return Structure(
+        task=task,
+        head=head,
+        labels=labels,
+        schedule=schedule or tuple(Step(block=index, origin=index) for index in range(len(blocks))),
+        preprocessing=checkpoint.preprocessing,
+        **parts,
+    )
+
+
+def _task(checkpoint: Checkpoint, *supported: Task) -> Task:
+    task = tasks.name_of(checkpoint.config)
+    if task not in supported:
+        classes = checkpoint.config.get("architectures")
+        raise InputError(
+            f"{checkpoint.folder}/config.json: architectures {classes!r} is not supported for this family, only "
+            f"classes for {', '.join(supported)}"
+        )
+    return task
+
+
+def _sentence_embedding(checkpoint: Checkpoint, plain: Pool) -> EmbeddingSpec:
+    """Pooling and normalisation by the files of sentence-transformers; without them the mean, as that library does."""
+    modules = checkpoint.folder / "modules.json"
+    if not modules.is_file():
+        return EmbeddingSpec(pool=plain, normalize=False)
+    pool, normalize = plain, False
+    for module in _read(modules, list):
+        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            pool = _pool(checkpoint.folder / str(module.get("path", "")) / "config.json")
+        elif kind == "Normalize":
+            normalize = True
+        elif kind != "Transformer":
+            raise InputError(f"{modules}: a {kind!r} module is not supported, only Transformer, Pooling and Normalize")
+    return EmbeddingSpec(pool=pool, normalize=normalize)
+
+
+def _pool(file: Path) -> Pool:
+    config = _read(file, dict)
+    mode = config.get("pooling_mode")
+    modes = [mode] if isinstance(mode, str) else [name for name, on in config.items() if on is True]
+    names = [name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for name in modes]
+    names = [name for name in names if name != "include_prompt"]
+    if len(names) != 1 or names[0] not in _POOLS:
+        raise InputError(f"{file}: pooling {', '.join(names) or 'unknown'} is not supported, only {', '.join(_POOLS)}")
+    return _POOLS[names[0]]
+
+
+def _read(file: Path, kind: type) -> Any:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(value, kind):
+        raise InputError(f"{file} does not hold a JSON {'list' if kind is list else 'object'}")
+    return value
