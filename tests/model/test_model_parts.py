@@ -87,12 +87,13 @@ def mixer_specs(draw: st.DrawFn) -> MixerSpec:
 
 ffn_specs = st.one_of(
     st.builds(
-        lambda size, activation, bias: {
-            "kind": "mlp",
+        lambda kind, size, activation, bias: {
+            "kind": kind,
             "intermediate_size": size,
             "activation": activation,
             "bias": bias,
         },
+        st.sampled_from(["mlp", "gated-mlp"]),
         counts,
         st.sampled_from(sorted(ACTIVATIONS)),
         st.booleans(),
