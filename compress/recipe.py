@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from compress.heal.options import HealOptions
 from compress.spec import Spec, unknown
 from targets.errors import InputError
 
 FOLDER = Path(__file__).parent / "recipes"
-PrecisionMode = Literal["fp32", "fp16", "int8"]
+PrecisionMode = Literal["fp32", "fp16", "int8", "int4"]
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
 
 class ModelTable(Spec):
@@ -44,9 +45,18 @@ class CalibrateTable(Spec):
 
 
 class PrecisionTable(Spec):
-    """`mode`: number format of the weights and products that ship; the target's own choice if not given."""
+    """`mode`: number format of the weights and products that ship; the target's own choice if not given.
+
+    `calibration`: how int8 finds the ranges of activations. `smooth`: how much of the outliers of activations moves
+    into the weights before int8 (SmoothQuant's alpha, 0 to 1); none if not given. `max_error`: largest error of the
+    quantized outputs, as a part of their size, on samples that nothing was fitted on; where it is larger, up to
+    `max_kept` of the layers that cost most stay in fp32."""
 
     mode: PrecisionMode | None = None
+    calibration: CalibrationMethod = "percentile"
+    smooth: float | None = Field(default=None, ge=0, le=1)
+    max_error: NonNegativeFloat = 0.1
+    max_kept: NonNegativeInt = 8
 
 
 class GateTable(Spec):

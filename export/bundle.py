@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: Error that another device may add to a form's own, as a part of the output's largest magnitude: other kernels sum in
 #: another order, and a sum that lands on the other side of a rounding step moves an int8 value by one.
-ALLOWANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 3e-2}
+ALLOWANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 3e-2, "int4": 3e-2}
 
 
 @dataclass(frozen=True)

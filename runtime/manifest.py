@@ -15,6 +15,7 @@ from typing import Literal
 from runtime.files import sha256_of
 from runtime.image import parse_preprocessing
 from targets.errors import InputError
+from targets.spec import Precision
 from targets.strict import read
 
 SCHEMA = 1
@@ -53,7 +54,7 @@ class ModelFile:
 
     path: str
     runtime: Literal["onnxruntime", "tensorrt"]
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     note: str = ""
 
 
@@ -70,7 +71,7 @@ class BundleTarget:
     """What the bundle was made for. `profile` maps a dynamic dimension to (min, opt, max) for engines."""
 
     name: str
-    precision: Literal["fp32", "fp16", "int8"] | None = None
+    precision: Precision | None = None
     compute_capability: str | None = None
     threads: int | None = None
     memory_gb: int | None = None

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
 RuntimeName = Literal["tensorrt", "onnxruntime"]
 Span = tuple[int, int, int]  # (min, opt, max)
 

@@ -298,7 +298,12 @@ class GraphBuilder:
                 consumes={"original": SourceModel, "calibration": CalibrationSet, "model": OnnxModel},
                 produces=ShippedModels,
                 run=precision.write_shipped,
-                options={**self.data, "mode": job.mode, "engines": list(job.engine_precisions)},
+                options={
+                    **self.data,
+                    "mode": job.mode,
+                    "engines": list(job.engine_precisions),
+                    "precision": job.recipe.precision.model_dump(mode="json", exclude={"mode"}),
+                },
                 sources=self.healing_digest,
                 code=(*self.task_code, "export"),
                 libraries=("onnx", "onnxruntime", *self.task.libraries),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,35 +19,87 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from export.precision.sensitivity import Quantise
+
     Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
 
 #: A static quantizer sees batches of this size.
 CALIBRATION_BATCH = 32
+#: Samples that a quantized file is held against: enough to rank layers by.
+HELD_OUT = 64
+
+
+@dataclass(frozen=True)
+class _Quantizing:
+    """How int8 and int4 are made. `held_out` are inputs that nothing was fitted on, `options` the recipe's table."""
+
+    context: StageContext
+    options: Mapping[str, Any]
+    calibration: Batches
+    held_out: Batches
+
+    def within(self, source: Path, path: Path, quantise: Quantise) -> str:
+        """Quantise all layers, or all but the worst; returns what to say of it."""
+        from export.precision.sensitivity import quantise_within
+
+        options = self.options
+        bounded = quantise_within(
+            source,
+            path,
+            quantise,
+            list(self.held_out()),
+            options["max_error"],
+            options["max_kept"],
+            lambda done, total: self.context.progress(done, total, f"{path.name}: cost of each layer"),
+        )
+        self.context.log(f"{path.name}: {bounded.describe()}")
+        return f", {len(bounded.precision.kept)} layers in fp32" if bounded.precision.kept else ""
 
 
 def write_shipped(context: StageContext, original: SourceModel, calibration: CalibrationSet, model: OnnxModel) -> None:
-    """Options: `mode`, `engines` (precisions of the files for TensorRT, `mode` first; none where the target has no
-    TensorRT; ONNX Runtime is its fallback), `data`."""
-    mode = context.options["mode"]
-    engines = context.options["engines"]
-    batches = _batches(context, original, calibration)
+    """Options: `precision` (the recipe's table), `mode`, `engines` (precisions of the files for TensorRT, `mode` first;
+    none where the target has no TensorRT; ONNX Runtime is its fallback), `data`."""
+    mode, engines = context.options["mode"], context.options["engines"]
+    held_out = healing(context, original), calibration.indices("held_out")[:HELD_OUT]
+    how = _Quantizing(
+        context,
+        context.options["precision"],
+        _batches(context, original, calibration),
+        lambda: held_out[0].calibration(CALIBRATION_BATCH, held_out[1]),
+    )
     entries = []
-    for index, precision in enumerate(engines):
-        name = "model.onnx" if precision == mode else f"model.{precision}.onnx"
-        _for_tensorrt(model.file, context.folder / name, precision, batches)
-        entries.append(_entry(name, "tensorrt", precision, "standard operators, for the engine"))
-        context.progress(index + 1, len(engines) + 1, name)
-    name = "model.cpu.onnx" if entries else "model.onnx"
-    note = _for_cpu(model.file, context.folder / name, mode)
-    entries.append(_entry(name, "onnxruntime", "fp32" if mode == "fp16" else mode, note))
+    with tempfile.TemporaryDirectory() as folder:
+        smooth = Path(folder, "model.onnx")
+        smooth.write_bytes(model.file.read_bytes())
+        if how.options["smooth"] is not None and "int8" in (mode, *engines):
+            _smooth(how, model.file, smooth)
+        for index, precision in enumerate(engines):
+            name = "model.onnx" if precision == mode else f"model.{precision}.onnx"
+            source = smooth if precision == "int8" else model.file
+            note = _for_tensorrt(source, context.folder / name, precision, how)
+            entries.append(_entry(name, "tensorrt", precision, f"standard operators, for the engine{note}"))
+            context.progress(index + 1, len(engines) + 1, name)
+        name = "model.cpu.onnx" if entries else "model.onnx"
+        note = _for_cpu(smooth if mode == "int8" else model.file, context.folder / name, mode, how)
+        entries.append(_entry(name, "onnxruntime", "fp32" if mode == "fp16" else mode, note))
     _finish(context, entries)
+
+
+def _smooth(how: _Quantizing, source: Path, path: Path) -> None:
+    """Smooth the outliers, and hold the result against its source: the two compute the same."""
+    from export.numerics import check_files
+    from export.precision.smooth import smooth
+
+    norms = smooth(source, path, how.calibration(), how.options["smooth"])
+    check_files(source, path, how.held_out())
+    how.context.log(f"smoothed the outliers behind {len(norms)} norms")
 
 
 def quantize_original(
     context: StageContext, original: SourceModel, calibration: CalibrationSet, model: OnnxModel
 ) -> None:
     """The original in int8, both ways, at its best for a CPU. Options: `data`."""
-    note = _for_cpu(model.file, context.folder / "dynamic.onnx", "int8")
+    note = _for_cpu(model.file, context.folder / "dynamic.onnx", "int8", None)
     context.progress(1, 2, "dynamic.onnx")
     _static_for_cpu(model.file, context.folder / "static.onnx", _batches(context, original, calibration))
     _finish(
@@ -62,33 +116,44 @@ def _batches(context: StageContext, original: SourceModel, calibration: Calibrat
     return lambda: data.calibration(CALIBRATION_BATCH, indices)
 
 
-def _for_tensorrt(source: Path, path: Path, mode: str, batches: Batches) -> None:
-    """Standard operators only; int8 as symmetric Q/DQ, which is the form that TensorRT takes."""
+def _for_tensorrt(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
+    """Standard operators only; int8 as symmetric Q/DQ, which is the form that TensorRT takes. Returns a remark."""
     from export.precision.fp16 import to_fp16
     from export.precision.fp32 import to_fp32
-    from export.precision.int8_static import to_int8_static
+    from export.precision.int8_static import activation_ranges, quantise_static
 
     if mode == "int8":
-        to_int8_static(source, path, batches())
-    elif mode == "fp16":
+        ranges = activation_ranges(source, how.calibration(), how.options["calibration"])
+        return how.within(source, path, lambda out, exclude: quantise_static(source, out, ranges, exclude))
+    if mode == "fp16":
         to_fp16(source, path)
     else:
         to_fp32(source, path)
+    return ""
 
 
-def _for_cpu(source: Path, path: Path, mode: str) -> str:
-    """Fused for ONNX Runtime; int8 quantizes activations as they come. fp16 has no kernels there, so it stays fp32."""
+def _for_cpu(source: Path, path: Path, mode: str, how: _Quantizing | None) -> str:
+    """Fused for ONNX Runtime; int8 quantizes activations as they come. fp16 has no kernels there, so it stays fp32.
+
+    `how` None quantizes every layer, whatever it costs. Returns what the file is.
+    """
     from export.cpu_graph import optimise_for_cpu
+    from export.precision.int4 import to_int4
     from export.precision.int8_dynamic import to_int8_dynamic
 
+    if mode == "int4":  # ONNX Runtime has no fused attention with 4-bit weights
+        remark = how.within(source, path, lambda out, exclude: to_int4(source, out, exclude)) if how else ""
+        return f"4-bit weights{remark}"
     if mode != "int8":
         optimise_for_cpu(source, path)
         return "fused for ONNX Runtime on a CPU"
     with tempfile.TemporaryDirectory() as folder:
         fused = Path(folder, "fused.onnx")
         optimise_for_cpu(source, fused)
-        to_int8_dynamic(fused, path)
-    return "int8 dynamic"
+        if how is None:
+            to_int8_dynamic(fused, path)
+            return "int8 dynamic"
+        return f"int8 dynamic{how.within(fused, path, lambda out, exclude: to_int8_dynamic(fused, out, exclude))}"
 
 
 def _static_for_cpu(source: Path, path: Path, batches: Batches) -> None:

@@ -7,7 +7,7 @@ doubles and neighbouring bins merge, so nothing is lost and no batch is kept.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -107,17 +107,41 @@ def thresholds(
 
     Raises InputError for an unknown method or if there is no batch.
     """
-    from onnx import TensorProto, helper
-
     if method not in get_args(Method):
         raise InputError(f"unknown calibration method {method!r}; allowed: {', '.join(get_args(Method))}")
+    seen = {name: Magnitudes() for name in names}
+    for values in observe(model, names, batches):
+        for name in names:
+            seen[name].add(values[name])
+    return {name: magnitudes.threshold(method) for name, magnitudes in seen.items()}
+
+
+def channel_maxima(
+    model: Any, names: Sequence[str], batches: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The largest magnitude of each channel (the last axis) of each named value. Raises InputError without a batch."""
+    import numpy as np
+
+    found: dict[str, np.ndarray] = {}
+    for values in observe(model, names, batches):
+        for name in names:
+            largest = np.abs(values[name]).reshape(-1, values[name].shape[-1]).max(axis=0)
+            found[name] = np.maximum(found.get(name, 0.0), largest)
+    return found
+
+
+def observe(
+    model: Any, names: Sequence[str], batches: Iterable[Mapping[str, np.ndarray]]
+) -> Iterator[dict[str, np.ndarray]]:
+    """The named values of the graph for each batch. Raises InputError if there is no batch."""
+    from onnx import TensorProto, helper
+
     probe = graph.copied(model)
     given = {value.name for value in probe.graph.input}
     inner = [name for name in names if name not in given]
     del probe.graph.output[:]
     probe.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inner)
     graph.drop_unused(probe)
-    seen = {name: Magnitudes() for name in names}
     count = 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "probe.onnx")
@@ -125,9 +149,6 @@ def thresholds(
         session = ort.load(path)
         for batch in batches:
             count += 1
-            values = session.run(batch) | {name: batch[name] for name in names if name in given}
-            for name in names:
-                seen[name].add(values[name])
+            yield session.run(batch) | {name: batch[name] for name in names if name in given}
     if count == 0:
         raise InputError("int8 needs calibration data, and there is none; give at least one batch of inputs")
-    return {name: magnitudes.threshold(method) for name, magnitudes in seen.items()}

@@ -10,7 +10,6 @@ float32, but products read it in half.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,8 @@ PRODUCTS = frozenset(("MatMul", "Gemm", "Conv"))
 HALF_MAX = 65504.0
 
 
-def to_fp16(source: Path, path: Path, state: Iterable[tuple[str, str]] = ()) -> Precision:
-    """Write the fp16 form; `state` lists (past input, present output). Inputs and outputs keep their types.
+def to_fp16(source: Path, path: Path) -> Precision:
+    """Write the fp16 form. Inputs and outputs keep their types; `past_NAME` in and `present_NAME` out are state.
 
     Numbers beyond half's range, such as the -3e38 of a mask, become its largest. Raises InputError for a graph with
     control flow.
@@ -41,12 +40,20 @@ def to_fp16(source: Path, path: Path, state: Iterable[tuple[str, str]] = ()) -> 
     nodes = list(model.graph.node)
     if any(one.HasField("g") or one.graphs for node in nodes for one in node.attribute):
         raise InputError(f"{source.name} has control flow (If, Loop, Scan), which fp16 does not convert")
-    kept = _kept(nodes, {one.name for one in model.graph.initializer}, list(state))
+    kept = _kept(nodes, {one.name for one in model.graph.initializer}, _state(model))
     changed = [node.name for node in nodes if node.op_type in PRODUCTS and node.name not in kept]
     stay = [node.name for node in nodes if node.name in kept]
     _retype(model, kept)
     graph.save(model, path)
     return describe("fp16", source, path, changed, stay)
+
+
+def _state(model: Any) -> list[tuple[str, str]]:
+    """(past input, present output) of every state, by the names that all our files have."""
+    presents = {value.name for value in model.graph.output}
+    pasts = [value.name for value in model.graph.input if value.name.startswith("past_")]
+    pairs = [(past, past.replace("past_", "present_", 1)) for past in pasts]
+    return [(past, present) for past, present in pairs if present in presents]
 
 
 def _kept(nodes: list[Any], weights: set[str], state: list[tuple[str, str]]) -> set[str]:

@@ -43,18 +43,41 @@ def to_int8_static(
 
     Raises InputError for an unknown node or method, no batch, or a graph with nothing to quantise.
     """
-    model = graph.load(source)
-    graph.fold_transposes(model)
-    sites = _sites(model)
+    return quantise_static(source, path, activation_ranges(source, batches, method), exclude)
+
+
+def activation_ranges(
+    source: Path, batches: Iterable[Mapping[str, np.ndarray]], method: Method = "percentile"
+) -> dict[str, float]:
+    """What every layer reads -> the magnitude that becomes 127, from `batches` of real inputs.
+
+    Raises InputError for an unknown method, no batch, or a graph with nothing to quantise.
+    """
+    model, sites = _load(source)
+    return thresholds(model, sorted({site.node.input[0] for site in sites}), batches, method)
+
+
+def quantise_static(source: Path, path: Path, ranges: Mapping[str, float], exclude: Collection[str] = ()) -> Precision:
+    """`to_int8_static` with ranges that were measured before. Raises InputError for an unknown node, or if nothing is
+    left to quantise."""
+    model, sites = _load(source)
     check_names(exclude, [site.node.name for site in sites])
     chosen = [site for site in sites if site.node.name not in exclude]
     if not chosen:
-        raise InputError(f"{source.name} has no layer to quantise; leave the precision at fp32")
-    read = sorted({site.node.input[0] for site in chosen})
-    _insert(model, chosen, thresholds(model, read, batches, method))
+        raise InputError(f"{source.name} has no layer left to quantise; leave the precision at fp32")
+    _insert(model, chosen, ranges)
     changed = [site.node.name for site in chosen]
     graph.save(model, path)
     return describe("int8", source, path, changed, sorted(exclude))
+
+
+def _load(source: Path) -> tuple[Any, list[_Site]]:
+    model = graph.load(source)
+    graph.fold_transposes(model)
+    sites = _sites(model)
+    if not sites:
+        raise InputError(f"{source.name} has no layer to quantise; leave the precision at fp32")
+    return model, sites
 
 
 def _sites(model: Any) -> list[_Site]:

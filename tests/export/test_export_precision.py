@@ -81,7 +81,7 @@ def test_fp16_keeps_norms_and_softmax_in_float32(vit_file: Path, tmp_path: Path)
 
 
 def test_fp16_keeps_the_state_in_float32_up_to_the_next_layer(cell_file: Path, tmp_path: Path) -> None:
-    result = to_fp16(cell_file, tmp_path / "fp16.onnx", STATE)
+    result = to_fp16(cell_file, tmp_path / "fp16.onnx")
     kinds = types(result.path)
     for name in ("past_s", "present_s", "past_z", "present_z"):
         assert kinds[name] == TensorProto.FLOAT
@@ -95,7 +95,7 @@ def test_fp16_keeps_the_state_in_float32_up_to_the_next_layer(cell_file: Path, t
 
 def test_fp16_stores_a_cache_in_float32_and_computes_in_half(decoder_file: Path, tmp_path: Path) -> None:
     cache = [("past_k", "present_k"), ("past_v", "present_v")]
-    result = to_fp16(decoder_file, tmp_path / "fp16.onnx", cache)
+    result = to_fp16(decoder_file, tmp_path / "fp16.onnx")
     kinds = types(result.path)
     assert {kinds[name] for pair in cache for name in pair} == {TensorProto.FLOAT}
     products = [node for node in onnx.load(decoder_file).graph.node if node.op_type == "MatMul"]

@@ -67,5 +67,5 @@ def test_weights_are_in_the_engine_once_and_in_their_precision(
 def test_a_recurrent_file_with_its_state_in_float32_builds(
     cell_file: Path, weights_of: Callable[[Path, str], int], tmp_path: Path
 ) -> None:
-    half = to_fp16(cell_file, tmp_path / "half.onnx", [("past_s", "present_s"), ("past_z", "present_z")]).path
+    half = to_fp16(cell_file, tmp_path / "half.onnx").path
     assert 4 * HIDDEN * HIDDEN * 2 <= weights_of(half, "fp16") < 4 * HIDDEN * HIDDEN * 2 + 4096

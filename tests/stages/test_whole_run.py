@@ -20,6 +20,7 @@ import targets
 from compress.pipeline import Cache, Runner
 from compress.recipe import ModelTable, load
 from compress.stages.graph import Job, build_graph
+from targets.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,15 @@ def test_the_device_side_runs_the_bundle_on_a_picture(
     assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 0
 
 
+def artifact(cache: Path, monkeypatch: pytest.MonkeyPatch, stage: str, target: str, *settings: str) -> Path:
+    """What a stage makes in a small run for a target; stages that `finished` ran come from the cache."""
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(cache))
+    recipe = load("quick", [*(text for flag, text in pairwise(SMALL) if flag == "--set"), *settings])
+    recipe = recipe.model_copy(update={"model": ModelTable(source="zoo:vit-mnist")})
+    job = Job(recipe, "quick", targets.load(target), 0, cache / "digests.json")
+    return Runner(needed_for(build_graph(job), stage), Cache()).run()[stage].path
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None,
     reason="TensorRT for RTX, which has wheels for Linux on x86-64 alone, is not installed",
@@ -124,11 +134,7 @@ def test_a_target_with_engines_gets_them_in_its_precisions_for_its_gpus(
     cache: Path, finished: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bundle alone: the other stages were seen to run, and this leaves out the timing."""
-    monkeypatch.setenv("EDGEPRESS_CACHE", str(cache))
-    recipe = load("quick", [text for flag, text in pairwise(SMALL) if flag == "--set"])
-    recipe = recipe.model_copy(update={"model": ModelTable(source="zoo:vit-mnist")})
-    job = Job(recipe, "quick", targets.load("rtx"), 0, cache / "digests.json")
-    bundle = Runner(needed_for(build_graph(job), "bundle"), Cache()).run()["bundle"].path
+    bundle = artifact(cache, monkeypatch, "bundle", "rtx")
     files = json.loads((bundle / "manifest.json").read_text())["files"]
     records = {name: json.loads((bundle / name).read_text()) for name in files if re.match(r"engines/.*\.json", name)}
     assert {record["identity"]["precision"] for record in records.values()} == {"fp16", "int8"}
@@ -144,6 +150,25 @@ def test_a_target_with_engines_gets_them_in_its_precisions_for_its_gpus(
     assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 0
     built = subprocess.run([*command[:2], "runtime.build", str(bundle)], capture_output=True, text=True, cwd=ROOT)
     assert built.stderr.count("a matching engine is there") == 2, "what came with the bundle is not built again"
+
+
+def test_layers_that_cost_most_stay_in_fp32_where_the_recipe_asks_for_less_error(
+    cache: Path, finished: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("precision.smooth=0.5", "precision.max_error=0", "precision.max_kept=2", "precision.calibration=entropy")
+    models = json.loads((artifact(cache, monkeypatch, "precision", "jetson", *asked) / "models.json").read_text())
+    assert [entry["path"] for entry in models] == ["model.onnx", "model.cpu.onnx"]
+    assert all(entry["note"].endswith(", 2 layers in fp32") for entry in models)
+
+
+def test_four_bit_weights_ship_for_a_cpu_and_nowhere_else(
+    cache: Path, finished: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("precision.mode=int4", "precision.max_error=1")
+    (model,) = json.loads((artifact(cache, monkeypatch, "precision", "cpu", *asked) / "models.json").read_text())
+    assert model["precision"] == "int4" and model["note"] == "4-bit weights"
+    with pytest.raises(InputError, match="target jetson-orin-nano has no int4; it takes fp32, fp16, int8"):
+        artifact(cache, monkeypatch, "precision", "jetson", *asked)
 
 
 def test_a_missing_tensorrt_is_told_before_any_work_with_the_command_that_installs_it(tmp_path: Path) -> None:
