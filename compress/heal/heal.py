@@ -1,4 +1,4 @@
-"""Healing by distillation: module-wise transfer, then hidden states and logits.
+"""Healing by distillation: transfer of attention, of modules, then hidden states and logits.
 
 B batch, N tokens, D hidden size.
 """
@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from compress.heal.anneal import is_blended, set_share, settled
+from compress.heal.attention_transfer import AttentionTransfer
 from compress.heal.checkpoint import Checkpoints
 from compress.heal.loop import Loop
 from compress.heal.losses import changed_steps, distilled, relative_error, token_mask, traced
@@ -65,6 +66,8 @@ def heal(
     session = _Session(student, teacher, train, held_out, options, accelerator, work, progress, objective)
     set_share(student, 1.0)  # what ships is the new parts alone: they are what drifts and what is transferred to
     before, untrained = session.drift(), model.state_dict()
+    if options.attention_steps:
+        session.transfer_attention()
     if options.transfer_steps:
         session.transfer()
     steps = session.distill() if options.steps else 0
@@ -106,6 +109,34 @@ class _Session:
             raise InputError("healing diverged: the model's answers are not finite; lower heal.lr or rewrite less")
         return total / count
 
+    def transfer_attention(self) -> None:
+        """Each new mixer alone: fed the original's hidden state, held to what the original's mixer gives."""
+        transfer = AttentionTransfer.of(self.student, self.teacher)
+        if not transfer.steps:
+            return
+        self.student.requires_grad_(False)  # gradients that nobody clears would be waiting for the next phase
+        for parameter in transfer.parameters:
+            parameter.requires_grad_(True)
+
+        def loss(step: int) -> Tensor:
+            inputs, _ = self._batch(step)
+            with self.accelerator.autocast():
+                return transfer.loss(inputs, self.options.attention_rows)
+
+        Loop(
+            accelerator=self.accelerator,
+            module=self.student,
+            parameters=transfer.parameters,
+            steps=self.options.attention_steps,
+            lr=self.options.attention_lr,
+            loss=loss,
+            tell=lambda step, value: self._tell(step, "attention", value),
+            review=lambda step: True,
+            checkpoints=Checkpoints(self.work, "attention"),
+            extra={},
+        ).run()
+        self.student.requires_grad_(True)
+
     def transfer(self) -> None:
         """Each changed block alone: fed the original's hidden state, held to the original's output."""
         steps = changed_steps(self.student, self.teacher, self.targets)
@@ -136,7 +167,7 @@ class _Session:
             steps=self.options.transfer_steps,
             lr=self.options.transfer_lr,
             loss=loss,
-            tell=lambda step, value: self._tell(step, "transfer", value),
+            tell=lambda step, value: self._tell(step + self.options.attention_steps, "transfer", value),
             review=lambda step: True,
             checkpoints=Checkpoints(self.work, "transfer"),
             extra={},
@@ -181,7 +212,9 @@ class _Session:
             steps=options.steps,
             lr=options.lr,
             loss=loss,
-            tell=lambda step, value: self._tell(step + options.transfer_steps, "distil", value, drift=best["drift"]),
+            tell=lambda step, value: self._tell(
+                step + options.attention_steps + options.transfer_steps, "distil", value, drift=best["drift"]
+            ),
             review=review,
             checkpoints=Checkpoints(self.work, "distill"),
             extra=best,
@@ -194,7 +227,9 @@ class _Session:
 
     def _tell(self, step: int, note: str, loss: float, **numbers: float) -> None:
         known = {name: number for name, number in numbers.items() if number != float("inf")}
-        self.progress(step, self.options.transfer_steps + self.options.steps, note, loss=loss, **known)
+        options = self.options
+        total = options.attention_steps + options.transfer_steps + options.steps
+        self.progress(step, total, note, loss=loss, **known)
 
 
 def _compiled(function: Callable[..., Any], accelerator: Accelerator) -> Callable[..., Any]:

@@ -8,8 +8,10 @@ from compress.spec import Spec
 
 
 class HealOptions(Spec):
-    """`transfer_steps` of module-wise transfer come first (each changed block on the original's hidden states), then
-    `steps` of distillation end to end. With 0 and 0 nothing is trained.
+    """`attention_steps` of attention transfer come first (each mixer that has learned parts of its own, such as feature
+    maps, alone on the original's hidden states; only these parts are trained, towards the original mixer's output and,
+    weighed by `attention_rows`, its attention rows), then `transfer_steps` of module-wise transfer (each changed block
+    on the original's hidden states), then `steps` of distillation end to end. With 0 everywhere nothing is trained.
 
     The loss of distillation is `kl` T^2 KL(original || model at temperature T) + `hidden` mean over blocks of
     MSE(hidden states) / Var(original's) + `task` cross-entropy with the labels; `mixup` trains on random mixtures of
@@ -20,9 +22,12 @@ class HealOptions(Spec):
 
     steps: NonNegativeInt = 0
     transfer_steps: NonNegativeInt = 0
+    attention_steps: NonNegativeInt = 0
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 5e-4
     transfer_lr: PositiveFloat = 1e-3
+    attention_lr: PositiveFloat = 1e-2
+    attention_rows: NonNegativeFloat = 0.0
     temperature: PositiveFloat = 2.0
     kl: NonNegativeFloat = 1.0
     hidden: NonNegativeFloat = 1.0

@@ -96,6 +96,15 @@ class Block(nn.Module):
         mix = None if mixer is None else lambda x_BND: mixer(x_BND, loop, rows)
         return self._run(x_BND, loop, mix, observe)
 
+    def mixed(self, x_BND: Tensor, loop: int, context: Context) -> dict[Site, Tensor]:
+        """The input and output of the mixer, as `forward` would show them, without the rest of the block."""
+        mixer, rows, seen = self.mixer, replace(context, rows=self.keep_tokens), dict[Site, Tensor]()
+        assert mixer is not None
+        if self.residual != "post":
+            x_BND = _norm(self.mixer_norm, x_BND, loop)
+        self._mixed(lambda x_BND: mixer(x_BND, loop, rows), x_BND, loop, seen.__setitem__)
+        return seen
+
     def state_spec(self) -> tuple[StateSpec, ...] | None:
         """See `Mixer.state_spec`."""
         return () if self.mixer is None else self.mixer.state_spec()

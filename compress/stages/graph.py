@@ -227,7 +227,7 @@ class GraphBuilder:
 
     def _heal(self, before: str) -> Stage:
         options = self.job.recipe.heal
-        length = options.transfer_steps + options.steps
+        length = options.attention_steps + options.transfer_steps + options.steps
         return Stage(
             name="heal",
             does=f"distils the original into the rewritten model, {length} steps of {options.batch_size} samples",

@@ -22,6 +22,8 @@ from compress.model import Transformer, save
 from heal.parts import damaged, digits, healed, tiny
 
 OPTIONS: dict[str, Any] = {
+    "attention_steps": 2,
+    "attention_rows": 0.1,
     "transfer_steps": 4,
     "steps": 7,
     "eval_every": 2,
@@ -33,9 +35,11 @@ OPTIONS: dict[str, Any] = {
 
 
 def pair() -> tuple[Transformer, Transformer]:
-    """A model that is far from its original and still holds the old values of a layer, and the original."""
+    """A model that is far from its original, has linear attention and still holds the old values of a layer, and the
+    original."""
     original = tiny()
     model = damaged(original, "drop-projection", layers=[1], anneal=True)
+    model = damaged(model, "linear-attention", layers=[0], feature="t2r", size=4)
     with torch.no_grad():
         model.head.output.weight.neg_()
     return model, original
@@ -57,7 +61,7 @@ def main(folder: Path, interval: float) -> None:
     # Read and imported once; decoding, which starts threads, is left to the children.
     digits()
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
-    for step in range(1, 13):
+    for step in range(1, 15):
         child = os.fork()
         if child == 0:
             run(folder, step)

@@ -42,8 +42,8 @@ def test_killed_at_every_step_healing_ends_with_the_same_bytes(tmp_path: Path, i
     command = [sys.executable, str(SCRIPT), str(tmp_path / "killed"), str(interval)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    # Four steps of transfer and seven of distillation; the twelfth child finds nothing left to die at.
-    assert done.stdout.split() == [str(step) for step in range(1, 12)]
+    # Two steps of attention transfer, four of transfer, seven of distillation; the next child has nothing to die at.
+    assert done.stdout.split() == [str(step) for step in range(1, 14)]
     saved = {file.name for file in (tmp_path / "killed" / "work").glob("*")}
-    assert saved == ({"transfer.pt", "distill.pt"} if interval == 0 else set())
+    assert saved == ({"attention.pt", "transfer.pt", "distill.pt"} if interval == 0 else set())
     assert bytes_of(tmp_path / "killed" / "model") == heal_and_save(tmp_path / "whole")
