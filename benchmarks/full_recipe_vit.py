@@ -1,7 +1,8 @@
 """Find and heal the `full` recipe for vit-cifar10: a third of the work, distilled on all training images.
 
 Usage, from the root of the repository:
-    python -m benchmarks.full_recipe_vit heal DATA OUT --candidate seven-blocks      # one GPU
+    python -m benchmarks.full_recipe_vit heal DATA OUT --candidate nine-blocks --seconds 480     # one GPU
+    python -m benchmarks.full_recipe_vit heal DATA OUT --candidate seven-blocks      # for 20,000 steps
     python -m benchmarks.full_recipe_vit heal DATA OUT --candidate six-blocks --steps 2 --batch 8 --limit 200  # smoke
     python -m benchmarks.full_recipe_vit choose OUT...      # the one that ships, by held-out training images
     python -m benchmarks.full_recipe_vit test DATA OUT      # on the test images, once, for the chosen one
@@ -39,6 +40,13 @@ NARROW: list[dict[str, Any]] = [
 ]
 #: Blocks to drop: taken out one at a time, each time the one whose loss moves the answers least (mean KL).
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
+    "ten-blocks-576": [
+        *EXACT,
+        {"use": "drop-blocks", "layers": [6, 10]},
+        *NARROW,
+        {"use": "prune-neurons", "keep": 576},
+    ],
+    "nine-blocks": [*EXACT, {"use": "drop-blocks", "layers": [3, 6, 10]}, *NARROW],
     "eight-blocks": [*EXACT, {"use": "drop-blocks", "layers": [3, 6, 8, 10]}, *NARROW],
     "seven-blocks": [
         *EXACT,
@@ -104,9 +112,17 @@ def heal_candidate(args: argparse.Namespace) -> None:
     def feed(dataset: Any) -> ImageFeed:
         return ImageFeed(dataset, teacher.structure.preprocessing, args.seed, accelerator.device)
 
-    log = Log(every=max(1, args.steps // 40))
+    log = Log(every=500)
+    feeds = feed(train), feed(held_out)
+    if args.seconds:
+        started = time.monotonic()
+        rate = _steps_per_second(student, teacher, feeds, options, accelerator)
+        left = args.seconds - (time.monotonic() - started)
+        steps = max(1, int(left * rate))
+        options = options.replace(steps=steps, eval_every=max(1, steps // 20))
+        print(f"{rate:.1f} steps a second: {steps} steps in {left:.0f} s", flush=True)
     with tempfile.TemporaryDirectory() as work:
-        healed = heal(student, teacher, feed(train), feed(held_out), options, accelerator, Path(work), log)
+        healed = heal(student, teacher, *feeds, options, accelerator, Path(work), log)
     model = healed.model.half().float()  # what is scored is what is saved
     write_half(model, args.out)
     known = vit_lab.prepared(held_out, teacher, device)
@@ -138,6 +154,21 @@ def heal_candidate(args: argparse.Namespace) -> None:
     print(
         {key: result[key] for key in ("candidate", "parameters", "macs", "held_out", "held_out_original")}, flush=True
     )
+
+
+def _steps_per_second(
+    student: Transformer,
+    teacher: Transformer,
+    feeds: tuple[ImageFeed, ImageFeed],
+    options: HealOptions,
+    accelerator: Accelerator,
+) -> float:
+    """How fast healing is here, once it is compiled and warm."""
+    trial, log = options.replace(steps=400, eval_every=400), Log(every=100)
+    with tempfile.TemporaryDirectory() as work:
+        heal(student, teacher, *feeds, trial, accelerator, Path(work), log)
+    (first, begin, *_), (last, end, *_) = log.curve[0], log.curve[-1]
+    return (last - first) / max(end - begin, 1e-3)
 
 
 def write_half(model: Transformer, folder: Path) -> None:
@@ -186,6 +217,7 @@ def arguments() -> argparse.Namespace:
     healing.add_argument("out", type=Path)
     healing.add_argument("--candidate", choices=CANDIDATES, required=True)
     healing.add_argument("--steps", type=int, default=20_000)
+    healing.add_argument("--seconds", type=float, help="heal for about so long instead of --steps")
     healing.add_argument("--batch", type=int, default=512)
     healing.add_argument("--lr", type=float, default=5e-4)
     healing.add_argument("--hidden", type=float, default=0.5)
