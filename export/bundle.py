@@ -31,6 +31,7 @@ from runtime.manifest import (
     parse_manifest,
     verify_files,
 )
+from runtime.seal import SEAL, SIGNATURE, check_seal, seal_of
 from targets.errors import GateFailed, InputError
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def write_bundle(folder: Path, content: BundleContent) -> Path:
 def write_zipped(bundle: Path, path: Path) -> Path:
     """Write a bundle's folder as one zip file; returns its path. Raises InputError if it is not a whole bundle."""
     verify_files(bundle, parse_manifest(_read(bundle / NAME), str(bundle / NAME)), bundle)
+    check_seal(bundle, bundle)
     temporary = path.parent / f".{path.name}.{os.getpid()}.new"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +147,7 @@ def _check_content(content: BundleContent) -> None:
     if MODEL not in paths:
         raise InputError(f"a bundle needs {MODEL}; given: {', '.join(paths) or 'nothing'}")
     for name in names:
-        if not is_inside(name) or name in (NAME, GOLDEN):
+        if not is_inside(name) or name in (NAME, SEAL, SIGNATURE, GOLDEN):
             raise InputError(
                 f"{name!r} cannot be a file of a bundle; give a relative path that is not {NAME} or {GOLDEN}"
             )
@@ -178,6 +180,7 @@ def _fill(folder: Path, content: BundleContent) -> None:
     }
     data = _manifest(content, digests)
     verify_files(folder, parse_manifest(data, NAME), folder)
+    write_atomic(folder / SEAL, seal_of(data))
     write_atomic(folder / NAME, data)
 
 

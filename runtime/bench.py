@@ -97,7 +97,7 @@ def _open(args: argparse.Namespace) -> tuple[Backend, Sequence[Tensor], dict[str
         threads = args.threads or usable_cpus()
         model = ort.load(path, provider, threads)
         return model, model.inputs, {"model": str(path), "provider": model.provider, "threads": threads}
-    session = open_for_cli(open_files(path), args)
+    session = open_for_cli(open_files(path, args.public_key), args)
     what = {
         "model": f"{path}/{session.model.path}",
         "precision": session.model.precision,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.cli import positive
+from runtime.cli import add_bundle_options, positive
 from targets.errors import EnvironmentLacks, GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
@@ -117,10 +117,11 @@ def main() -> int:
         action="store_true",
         help="where no engine can be built, check the ONNX Runtime form: exit 0",
     )
+    add_bundle_options(parser)
     args = parser.parse_args()
     from runtime.bundle import open_files
 
-    bundle = open_files(args.bundle)
+    bundle = open_files(args.bundle, args.public_key)
     if bundle.packed:
         raise InputError(f"{bundle.source} is a zip; unpack it, the engine is written into the bundle's folder")
     models = engine_models(bundle)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from runtime.files import explain, sha256_of
 from runtime.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
+from runtime.seal import SEAL, SIGNATURE, check_seal, check_signature
 from targets.errors import EnvironmentLacks, InputError
 
 MAX_UNPACKED = 64 << 30
 _COPY = 1 << 20
+_SEAL_BYTES = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,18 @@ class Bundle:
         return self.source.is_file()
 
 
-def open_files(path: Path | str) -> Bundle:
-    """Verify a bundle (folder or zip) and return it. Raises InputError, or EnvironmentLacks if the disk is full."""
-    source = Path(path)
+def open_files(path: Path | str, public_key: Path | None = None) -> Bundle:
+    """Verify a bundle (folder or zip) and return it; with a key, its signature too.
+
+    Raises InputError, or EnvironmentLacks if the disk is full or a signature cannot be checked here.
+    """
+    bundle = _open(Path(path))
+    if public_key is not None:
+        check_signature(bundle.root, bundle.source, public_key)
+    return bundle
+
+
+def _open(source: Path) -> Bundle:
     if source.is_dir():
         return _verified(source, source)
     if not source.is_file():
@@ -53,6 +64,7 @@ def open_files(path: Path | str) -> Bundle:
 
 def _verified(source: Path, root: Path) -> Bundle:
     manifest = load_manifest(root)
+    check_seal(root, source)
     verify_files(root, manifest, source)
     return Bundle(source, root, manifest)
 
@@ -116,6 +128,9 @@ def _extract(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
         raise InputError(f"{source}: unpacks to {total} bytes, more than the {MAX_UNPACKED} allowed")
     if total > shutil.disk_usage(folder).free:
         raise EnvironmentLacks(f"{source} unpacks to {total} bytes, {folder.parent} has less; free some space")
+    for name in (SEAL, SIGNATURE):
+        if prefix + name in entries:
+            _copy(archive, entries[prefix + name], folder / name, _SEAL_BYTES, source)
     for name, digest in manifest.files.items():
         if prefix + name not in entries:
             raise InputError(f"{source}: {name} is missing, though {NAME} lists it; copy the bundle again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,8 +20,16 @@ def positive(text: str) -> int:
     return value
 
 
+def add_bundle_options(parser: argparse.ArgumentParser) -> None:
+    """--public-key, which every command that opens a bundle has."""
+    parser.add_argument(
+        "--public-key", metavar="FILE", type=Path, help="refuse a bundle that this key's owner did not sign"
+    )
+
+
 def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """--threads, --provider and --strict-provider, which every command that opens a session has."""
+    """The above, --threads, --provider and --strict-provider, which every command that opens a session has."""
+    add_bundle_options(parser)
     parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads (default: the target's)")
     parser.add_argument("--provider", metavar="P", help="tensorrt, cpu, cuda, ... (default: the bundle's order)")
     parser.add_argument("--strict-provider", action="store_true", help="exit 3 rather than fall back to another")

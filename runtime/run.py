@@ -137,7 +137,7 @@ def main() -> int:
     from runtime.bundle import open_files
     from runtime.classify import check_task
 
-    bundle = open_files(args.bundle)
+    bundle = open_files(args.bundle, args.public_key)
     check_task(bundle)
     if bundle.manifest.verdict == "fail" and not args.allow_failed:
         raise GateFailed(f"{bundle.source} failed its accuracy gate; --allow-failed runs it all the same")

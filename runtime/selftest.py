@@ -21,7 +21,7 @@ def main() -> int:
     from runtime.bundle import open_files
     from runtime.golden import check_golden, load_golden
 
-    bundle = open_files(args.bundle)
+    bundle = open_files(args.bundle, args.public_key)
     golden = load_golden(bundle)
     session = open_for_cli(bundle, args)
     results = check_golden(session.run, golden, session.max_batch)

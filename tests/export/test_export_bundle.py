@@ -86,7 +86,7 @@ def test_the_device_side_reads_what_was_written(content: BundleContent, tmp_path
     assert manifest.preprocessing == PREPROCESSING and manifest.labels == tuple(content.labels or ())
     raw = json.loads((folder / "manifest.json").read_text())
     assert raw["schema"] == 1 and raw["drift"] == {"metric": "top-1", "drop": 0.1}
-    assert set(raw["files"]) == set(tree(folder)) - {"manifest.json"}
+    assert set(raw["files"]) == set(tree(folder)) - {"manifest.json", "manifest.json.sha256"}
     for name, digest in raw["files"].items():
         assert digest == {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
 
@@ -240,7 +240,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_bundle(vit_file: Path, tmp_path: Pa
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         opened = open_files(folder)
-        assert set(tree(folder)) == {"manifest.json", *opened.manifest.files}
+        assert set(tree(folder)) == {"manifest.json", "manifest.json.sha256", *opened.manifest.files}
     write = [sys.executable, "-c", KILLED.replace("range(10000)", "range(1)").replace("__file__", "sys.argv[1]")]
     subprocess.run([*write, vit_file, folder], check=True, capture_output=True)
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]

@@ -141,11 +141,18 @@ class BundleMaker:
                 "bytes": path.stat().st_size,
             }
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "manifest.json"
+            if path.is_file() and not path.name.startswith("manifest.json")
         }
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        self._put(folder, manifest)
 
     def edit(self, folder, **changes):
         """Change keys of the manifest and nothing else."""
         manifest = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+        self._put(folder, {**manifest, **changes})
+
+    @staticmethod
+    def _put(folder, manifest):
+        text = json.dumps(manifest)
+        (folder / "manifest.json").write_text(text)
+        line = f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n"
+        (folder / "manifest.json.sha256").write_text(line)

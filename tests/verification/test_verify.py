@@ -17,6 +17,7 @@ from compress.verification.predictions import PairScores, Predictions
 from compress.verification.report_data import ReportData
 from compress.verification.testing import assert_no_drift
 from compress.verify import Options, evaluate, verify
+from runtime.seal import seal_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 CLASSES = ("bolt", "nut", "screw", "washer")
@@ -98,7 +99,9 @@ def write_bundle(folder: Path, weight: np.ndarray) -> Path:
             "std": [0.5],
         },
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    text = json.dumps(manifest).encode()
+    (folder / "manifest.json").write_bytes(text)
+    (folder / "manifest.json.sha256").write_bytes(seal_of(text))
     return folder
 
 
