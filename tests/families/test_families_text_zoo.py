@@ -112,34 +112,26 @@ def test_a_trained_albert_is_one_block_that_loops_twelve_times(tmp_path: Path) -
 
 
 @torch.no_grad()
-def test_a_difference_replaces_adds_and_multiplies_into_the_encoder_below_it(tmp_path: Path) -> None:
+def test_a_classifier_is_made_of_an_encoder_and_a_difference(tmp_path: Path) -> None:
     base, difference, folder = (tmp_path / name for name in ("base", "difference", "folder"))
     saved_text(base, "bert", "Model")
     (base / "vocab.txt").write_text("a\n")
-    original = saved_text(difference, "bert", "ForSequenceClassification", num_labels=4, seed=1)
+    original = saved_text(difference, "bert", "ForSequenceClassification", num_labels=2, seed=1)
     folder.mkdir()
     theirs, mine = load_file(difference / "model.safetensors"), load_file(base / "model.safetensors")
-    changes, factored = {}, "bert.encoder.layer.0.output.dense.weight"
-    for name, tensor in theirs.items():
-        old = mine.get(name.removeprefix("bert."))
-        if old is None:
-            changes[name] = tensor
-        elif name == factored:
-            up, singular, down = torch.linalg.svd(tensor - old, full_matrices=False)
-            changes |= {f"{name}.up": (up * singular).contiguous(), f"{name}.down": down.contiguous()}
-        else:
-            changes[f"{name}.delta"] = tensor - old
+    old = {name: mine.get(name.removeprefix("bert.")) for name in theirs}
+    changes = {
+        f"{name}.whole" if old[name] is None else f"{name}.added": tensor if old[name] is None else tensor - old[name]
+        for name, tensor in theirs.items()
+    }
     save_file(changes, difference / "difference.safetensors")
-    wheels.apply_difference(base, difference, folder)
+    (difference / "difference.json").write_text('{"labels": ["bad", "good"]}')
+    wheels.classifier_of(base, difference, folder)
     batch = batch_of("right")
-    given_ = read_checkpoint(folder, {})(batch)
-    torch.testing.assert_close(given_, original(**batch).logits, atol=TOLERANCE, rtol=0)
+    model = read_checkpoint(folder, {})
+    torch.testing.assert_close(model(batch), original(**batch).logits, atol=TOLERANCE, rtol=0)
+    assert model.structure.labels == ("bad", "good")
     assert (folder / "vocab.txt").is_file()
-
-    changes[f"{factored}.delta"] = torch.zeros(3, 3)
-    save_file(changes, difference / "difference.safetensors")
-    with pytest.raises(InputError, match=f"{factored}.delta fits no tensor"):
-        wheels.apply_difference(base, difference, folder)
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
