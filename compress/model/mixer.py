@@ -43,9 +43,14 @@ class StateSpec:
     shape: tuple[int | str, ...]
 
     @property
+    def growing(self) -> tuple[int, ...]:
+        """The axes of `shape` that grow."""
+        return tuple(axis for axis, size in enumerate(self.shape) if size == PAST)
+
+    @property
     def grows(self) -> bool:
         """Whether the state is a cache that grows with the sequence."""
-        return any(isinstance(size, str) for size in self.shape)
+        return bool(self.growing)
 
 
 State = tuple[Tensor, ...]

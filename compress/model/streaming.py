@@ -1,16 +1,19 @@
 """A causal model as a map from inputs and past state to output and present state: the form that is exported.
 
-B batch, P tokens before, N tokens of the chunk.
+B batch, P tokens before, N tokens of the chunk, V vocabulary.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compress.model.embed import TokenEmbedSpec
 from compress.model.mixer import PAST, State, StateSpec
+from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from targets.errors import InputError
 
@@ -44,7 +47,11 @@ def _named(step: int, spec: StateSpec) -> NamedState:
 
 
 class Streaming(nn.Module):
-    """`forward` maps a dict of inputs and past states to (output, present states ...)."""
+    """`forward` maps a dict of inputs and past states to (output, present states ...).
+
+    Inputs: `input_ids` (B,N); `attention_mask`, 1 at real tokens, (B,P+N) where the model has caches, else (B,N);
+    `position_ids` (B,N) if the model looks at positions, counted from the first real token; then the past states.
+    """
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
@@ -61,7 +68,53 @@ class Streaming(nn.Module):
         """Whether some state grows with the sequence, so that `attention_mask` covers the past too."""
         return any(state.spec.grows for state in self.flat)
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` gives, in order."""
+        return [self.model.head.output_name, *(state.present for state in self.flat)]
+
+    @property
+    def dynamic(self) -> dict[str, dict[int, str]]:
+        """The dynamic dimensions of the inputs: `batch`, `chunk`, `past` and `total`, which is past + chunk."""
+        tokens = {0: "batch", 1: "chunk"}
+        known = {"input_ids": tokens, "attention_mask": {0: "batch", 1: "total"} if self.caches else tokens}
+        if _looks_at_positions(self.model.structure):
+            known["position_ids"] = tokens
+        for state in self.flat:
+            known[state.past] = {0: "batch", **{axis + 1: PAST for axis in state.spec.growing}}
+        return known
+
+    def example(self, batch: int, chunk: int, past: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random inputs in the middle of sequences, the first of which has no padding, the others on the left."""
+        embed = self.model.structure.embed
+        assert isinstance(embed, TokenEmbedSpec)
+        padding_B1 = torch.randint(past + 1, (batch, 1), generator=generator)
+        padding_B1[0] = 0
+        mask_BM = (torch.arange(past + chunk) >= padding_B1).long()
+        inputs = {
+            "input_ids": torch.randint(embed.vocab_size, (batch, chunk), generator=generator),
+            "attention_mask": mask_BM if self.caches else mask_BM[:, past:],
+            "position_ids": (mask_BM.cumsum(1) - 1)[:, past:],
+        }
+        for state in self.flat:
+            fresh = state.fresh(batch, past)
+            inputs[state.past] = torch.rand(fresh.shape, generator=generator)
+        return {name: inputs[name] for name in self.dynamic}
+
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         past: list[State] = [tuple(inputs[state.past] for state in states) for states in self.states]
         output, present = self.model.chunk(inputs, past)
         return output, *(tensor for state in present for tensor in state)
+
+
+def _looks_at_positions(structure: Structure) -> bool:
+    """Whether the embedding or some block (by its rotary positions) does."""
+
+    def rotary(value: Any) -> bool:
+        if isinstance(value, dict):
+            return bool(value.get("rope")) or any(map(rotary, value.values()))
+        return isinstance(value, list) and any(map(rotary, value))
+
+    embed = structure.embed
+    learned = isinstance(embed, TokenEmbedSpec) and embed.max_positions > 0
+    return learned or rotary([block.model_dump(mode="json") for block in structure.blocks])
