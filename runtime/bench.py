@@ -28,18 +28,20 @@ _LEAST_RUNS = 3
 def random_inputs(tensors: Sequence[Tensor], batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Inputs of the shapes declared: noise for floats, ones for the rest (valid as token ids and as masks).
 
-    The first dimension, if dynamic, becomes `batch`; one named chunk becomes 1, every other dynamic one `length`.
+    The first dimension, if dynamic, becomes `batch`; one named chunk becomes 1, one named total `length` + 1 (a token
+    behind a past of `length`), every other dynamic one `length`.
     Raises InputError if the batch is fixed at another size.
     """
     import numpy as np
 
     generator = np.random.default_rng(seed)
+    sizes = {"chunk": 1, "total": length + 1}
     inputs = {}
     for tensor in tensors:
         first = tensor.shape[0] if tensor.shape else batch
         if isinstance(first, int) and first != batch:
             raise InputError(f"the batch of input {tensor.name!r} is fixed at {first}; use --batch {first}")
-        rest = [(1 if size == "chunk" else length) if isinstance(size, str) else size for size in tensor.shape[1:]]
+        rest = [sizes.get(size, length) if isinstance(size, str) else size for size in tensor.shape[1:]]
         shape = [batch, *rest] if tensor.shape else []
         noise = generator.standard_normal(shape) if tensor.dtype.startswith("float") else np.ones(shape)
         inputs[tensor.name] = noise.astype(tensor.dtype)

@@ -22,6 +22,8 @@ SCHEMA = 1
 NAME = "manifest.json"
 MODEL = "model.onnx"
 GOLDEN = "golden.npz"
+#: The dynamic dimension of a cache: rows of the tokens before, none at the start of a sequence.
+GROWING = "past"
 MAX_BYTES = 64 << 20  # of manifest.json itself
 
 Task = Literal["image-classification", "text-classification", "embedding", "causal-lm"]

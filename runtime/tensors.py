@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from runtime.manifest import State, Tensor
+from runtime.manifest import GROWING, State, Tensor
 from targets.errors import GateFailed, InputError
 from targets.strict import nearest
 
@@ -37,13 +37,15 @@ def check_inputs(inputs: Mapping[str, np.ndarray], tensors: Sequence[Tensor]) ->
 def fresh_state(
     states: Sequence[State], inputs: Mapping[str, np.ndarray], tensors: Sequence[Tensor]
 ) -> dict[str, np.ndarray]:
-    """Zeros for each `past` that `inputs` lacks, with dynamic dimensions as in the inputs given. Raises InputError."""
+    """Zeros for each `past` that `inputs` lacks, with dynamic dimensions as in the inputs given; caches are empty.
+    Raises InputError."""
     import numpy as np
 
     sizes: dict[str, int] = {}
     for tensor in tensors:
         if isinstance(inputs.get(tensor.name), np.ndarray):
             _check_shape(tensor, inputs[tensor.name].shape, sizes)
+    sizes.setdefault(GROWING, 0)
     fresh = {}
     for state in states:
         if state.past in inputs:
@@ -88,7 +90,9 @@ def check_declared(declared: Sequence[Tensor], real: Sequence[Tensor], model: st
 def _check_shape(tensor: Tensor, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
     """Hold a shape against the declared one; sizes of dynamic dimensions are noted and must agree."""
     wanted = "[" + ", ".join(map(str, tensor.shape)) + "]"
-    fits = len(shape) == len(tensor.shape) and min(shape, default=1) > 0
+    fits = len(shape) == len(tensor.shape) and all(
+        size > 0 or want == GROWING for want, size in zip(tensor.shape, shape, strict=True)
+    )
     if not fits or any(isinstance(want, int) and want != size for want, size in zip(tensor.shape, shape, strict=True)):
         raise InputError(f"input {tensor.name!r} has shape {list(shape)}; allowed: {wanted}")
     for want, size in zip(tensor.shape, shape, strict=True):

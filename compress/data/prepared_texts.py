@@ -5,8 +5,8 @@ S samples, B batch, N tokens.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,18 @@ from runtime.text import TextPreprocessing, Tokenizer, pad, parse_preprocessing
 
 @dataclass(frozen=True)
 class PreparedTexts:
-    """`texts`: per sample, the token ids of its text or its two texts; `notes`: what the user should know of them."""
+    """`texts`: per sample, the token ids of its text or its two texts; `notes`: what the user should know of them;
+    `completed` adds to padded ids what else the model takes."""
 
     dataset: TextDataset
     spec: TextPreprocessing
     texts: list[tuple[list[int], ...]] = field(repr=False)
     notes: tuple[str, ...] = ()
+    completed: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = field(default=dict, repr=False)
+
+    def padded(self, ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+        """The model's inputs for these token ids."""
+        return self.completed(pad(ids, self.spec))
 
     @cached_property
     def ids(self) -> list[list[int]]:
@@ -50,7 +56,7 @@ class PreparedTexts:
     def batches(self, size: int, indices: Collection[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         chosen = list(range(len(self)) if indices is None else indices)
         for start in range(0, len(chosen), size):
-            yield pad([self.ids[index] for index in chosen[start : start + size]], self.spec)
+            yield self.padded([self.ids[index] for index in chosen[start : start + size]])
 
     def calibration(self, size: int, indices: Collection[int]) -> Iterator[dict[str, np.ndarray]]:
         by_length: dict[int, list[list[int]]] = {}
@@ -58,11 +64,11 @@ class PreparedTexts:
             by_length.setdefault(len(self.ids[index]), []).append(self.ids[index])
         for _, ids in sorted(by_length.items()):
             for start in range(0, len(ids), size):
-                yield pad(ids[start : start + size], self.spec)
+                yield self.padded(ids[start : start + size])
 
     def subset(self, indices: Collection[int]) -> PreparedTexts:
         chosen = list(indices)
-        return PreparedTexts(self.dataset.subset(chosen), self.spec, [self.texts[i] for i in chosen], self.notes)
+        return replace(self, dataset=self.dataset.subset(chosen), texts=[self.texts[index] for index in chosen])
 
 
 def prepare_texts(dataset: TextDataset, preprocessing: Mapping[str, Any], files: Path) -> PreparedTexts:

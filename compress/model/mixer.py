@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compress.model.projection import Projection
 from compress.spec import AS_ITS_VARIANT, Part
+from runtime.manifest import GROWING
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Context:
 
 
 #: The growing dimension of a cache.
-PAST = "past"
+PAST = GROWING
 
 
 @dataclass(frozen=True)

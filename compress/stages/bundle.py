@@ -59,6 +59,7 @@ def write(
             preprocessing=structure.preprocessing,
             postprocessing=original.task.postprocessing(structure),
             labels=list(structure.labels) or None,
+            state=original.task.states(model.structure()),
             drift={name: _summary(drift) for name, drift in comparison.drifts().items()},
             model={"source": context.options["model"], "recipe": context.options["recipe"]},
             versions={name: version(name) for name in LIBRARIES},

@@ -47,9 +47,10 @@ def _export(context: StageContext, task: Task, model: Transformer) -> None:
     path = context.folder / "model.onnx"
     graph = task.graph_inputs(model.structure, context.seed)
     context.progress(0, 2, "tracing the graph")
-    info = export_onnx(model, graph.example, task.outputs, graph.dynamic, path, opset=context.options["opset"])
+    module, outputs = task.module(model), task.graph_outputs(model.structure)
+    info = export_onnx(module, graph.example, outputs, graph.dynamic, path, opset=context.options["opset"])
     context.progress(1, 2, "comparing with torch")
-    numerics = check_against(model, path, graph.cases)
+    numerics = check_against(module, path, graph.cases)
     context.progress(2, 2)
     context.log(
         f"opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; outputs agree with torch to "

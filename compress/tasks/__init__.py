@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compress.tasks.task import Task
     from runtime.manifest import Task as TaskName
 
-_SHARED = {"task", "text"}
+_SHARED = {"decoding", "task", "text"}
 _NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
 #: What the names of a checkpoint's classes end in (config.json, `architectures`) -> task.
 _ARCHITECTURES: dict[str, TaskName] = {

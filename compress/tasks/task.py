@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from compress.heal.objective import Feed, Objective
-    from compress.model import Structure
+    from compress.model import Structure, Transformer
     from compress.verification.predictions import Samples
+    from runtime.manifest import State
     from runtime.manifest import Task as TaskName
 
     Arrays = dict[str, np.ndarray]
@@ -137,6 +138,18 @@ class Task(ABC):
     @abstractmethod
     def open(self, choice: DataChoice, part: Part, structure: Structure, files: Path) -> Prepared:
         """The samples of a part. `files`: the folder of the source's own files (tokenizer). Raises InputError."""
+
+    def module(self, model: Transformer) -> nn.Module:
+        """What is exported: a map from a dict of the graph's inputs to its outputs."""
+        return model
+
+    def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
+        """Names of all that the graph gives, states included."""
+        return self.outputs
+
+    def states(self, structure: Structure) -> tuple[State, ...]:
+        """What the device hands from call to call; the manifest lists it."""
+        return ()
 
     @abstractmethod
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:

@@ -150,3 +150,13 @@ def test_a_jetsons_state_is_read_and_what_is_absent_is_left_out(tmp_path):
     assert cpu_name(tmp_path) == "NVIDIA Jetson Orin Nano Developer Kit"
     (tmp_path / "etc/nvpmodel.conf").unlink()
     assert readings(tmp_path)["power_mode"] == "2"
+
+
+def test_a_decoder_is_timed_at_one_token_behind_a_past():
+    tensors = [
+        Tensor("input_ids", "int64", ("batch", "chunk")),
+        Tensor("attention_mask", "int64", ("batch", "total")),
+        Tensor("past_key_values.0.key", "float32", ("batch", 2, "past", 4)),
+    ]
+    shapes = {name: array.shape for name, array in random_inputs(tensors, 3, 7).items()}
+    assert shapes == {"input_ids": (3, 1), "attention_mask": (3, 8), "past_key_values.0.key": (3, 2, 7, 4)}

@@ -1,0 +1,70 @@
+"""What tasks on causal models share: the graph that ships takes a chunk and the past, and gives the state after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compress.tasks.task import DataChoice, GraphInputs, Part
+from compress.tasks.text import TextTask
+from runtime.manifest import State
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.data.prepared_texts import PreparedTexts
+    from compress.model import Structure, Transformer
+    from compress.model.streaming import Streaming
+    from compress.tasks.task import Arrays
+
+#: (batch, chunk, past) at which the graph must agree with torch: prompts, single tokens, chunks behind a past.
+CHECKED_SIZES = ((1, 7, 0), (2, 1, 5), (3, 4, 2), (1, 1, 64))
+
+
+class Decoding(TextTask):
+    """A task whose model is fed token by token. Its samples are whole sequences: chunks behind an empty past."""
+
+    code: ClassVar[tuple[str, ...]] = (*TextTask.code, "compress.tasks.decoding")
+
+    def module(self, model: Transformer) -> nn.Module:
+        from compress.model.streaming import Streaming
+
+        return Streaming(model)
+
+    def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
+        return tuple(_skeleton(structure).outputs)
+
+    def states(self, structure: Structure) -> tuple[State, ...]:
+        streaming = _skeleton(structure)
+        return tuple(
+            State(state.past, state.present, "float32", ("batch", *state.spec.shape)) for state in streaming.flat
+        )
+
+    def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
+        import torch
+
+        generator, streaming = torch.Generator().manual_seed(seed), _skeleton(structure)
+        cases = [streaming.example(*sizes, generator) for sizes in CHECKED_SIZES]
+        return GraphInputs(streaming.example(2, 4, 3, generator), streaming.dynamic, cases)
+
+    def open(self, choice: DataChoice, part: Part, structure: Structure, files: Any) -> PreparedTexts:
+        streaming = _skeleton(structure)
+
+        def from_the_start(inputs: Arrays) -> Arrays:
+            whole = {**inputs, "position_ids": (inputs["attention_mask"].cumsum(axis=1) - 1).clip(min=0)}
+            batch = len(inputs["input_ids"])
+            whole |= {state.past: state.fresh(batch).numpy() for state in streaming.flat}
+            return {name: whole[name] for name in streaming.dynamic}
+
+        return replace(super().open(choice, part, structure, files), completed=from_the_start)
+
+
+def _skeleton(structure: Structure) -> Streaming:
+    """The streaming form of a model without its weights. Raises InputError for a model that looks ahead."""
+    import torch
+
+    from compress.model import Transformer
+    from compress.model.streaming import Streaming
+
+    with torch.device("meta"):
+        return Streaming(Transformer(structure))
