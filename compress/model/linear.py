@@ -1,7 +1,8 @@
 """The sums of linear attention, shared by its mixers: always in FP32, since a running sum in 16 bits stops taking in
 tokens after some two thousand of them.
 
-B batch, N tokens (R <= N of them are asked), H heads, G key heads, F features, V value size, W width of what is summed.
+B batch, N tokens (R <= N of them are asked), H heads, G key heads, F features, V value size, W width of what is summed,
+C tokens of a span, T spans of a sequence, A = B T.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+#: Tokens that see each other pair by pair; what lies before them is a sum.
+SPAN = 64
 
 
 def wide(x: Tensor) -> Tensor:
@@ -50,6 +55,39 @@ def causal_sums(q_BHRF: Tensor, k_BGNF: Tensor, v_BGNW: Tensor, past_BGFW: Tenso
     weights_BHRN = causal_products(q_BHRF, k_BGNF)
     sums_BHRW = per_group(weights_BHRN, v_BGNW) + per_group(q_BHRF, past_BGFW)
     return sums_BHRW, past_BGFW + k_BGNF.transpose(-1, -2) @ v_BGNW
+
+
+def spanned_sums(q_BHNF: Tensor, k_BGNF: Tensor, v_BGNW: Tensor) -> Tensor:
+    """`causal_sums` from nothing, for whole sequences in a time and memory linear in N: all spans at once."""
+    batch, _, tokens, _ = q_BHNF.shape
+    q_AHCF, k_AGCF, v_AGCW = (spans(x) for x in (q_BHNF, k_BGNF, v_BGNW))
+    sums_AHCW, _ = causal_sums(q_AHCF, k_AGCF, v_AGCW, before_spans(k_AGCF, v_AGCW, batch))
+    return joined(sums_AHCW, batch, tokens)
+
+
+def spans(x_BHNF: Tensor, before: int = 0) -> Tensor:
+    """Sequences cut into spans, each a sequence of its own (A,H,C,F), the last filled up with zeros. With `before`, the
+    first so many tokens belong to no span but in front, and each span has as many in front of it (A,H,before+C,F)."""
+    _, heads, tokens, size = x_BHNF.shape
+    span = min(SPAN, tokens - before)
+    missing = -(tokens - before) % span
+    x_BHNF = F.pad(x_BHNF, (0, 0, 0, missing))
+    cut_BHTFC = x_BHNF.unfold(2, span + before, span)
+    return cut_BHTFC.permute(0, 2, 1, 4, 3).reshape(-1, heads, span + before, size)
+
+
+def joined(x_AHCW: Tensor, batch: int, tokens: int) -> Tensor:
+    """Whole sequences again (B,H,N,W), without what filled up the last span."""
+    _, heads, span, size = x_AHCW.shape
+    x_BHTCW = x_AHCW.reshape(batch, -1, heads, span, size).transpose(1, 2)
+    return x_BHTCW.reshape(batch, heads, -1, size)[:, :, :tokens]
+
+
+def before_spans(k_AGCF: Tensor, v_AGCW: Tensor, batch: int) -> Tensor:
+    """For each span the sum of k v^T over all spans before it in its sequence (A,G,F,W)."""
+    sums_AGFW = k_AGCF.transpose(-1, -2) @ v_AGCW
+    sums_BTGFW = sums_AGFW.reshape(batch, -1, *sums_AGFW.shape[1:])
+    return (sums_BTGFW.cumsum(dim=1) - sums_BTGFW).reshape(sums_AGFW.shape)
 
 
 def causal_products(q_BHRF: Tensor, k_BGNF: Tensor) -> Tensor:

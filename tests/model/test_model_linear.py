@@ -14,6 +14,7 @@ from torch import Tensor
 from compress.model.attention import ScoresSpec
 from compress.model.feature import FeatureMapSpec
 from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.rope import RopeSpec
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.values.projected import ProjectedValuesSpec
 from targets.errors import InputError
@@ -191,6 +192,25 @@ def test_attention_rows_give_the_output(spec: Any, shape: tuple[int, int, int], 
     v_BHNV = v_BGNV.repeat_interleave(rows_BHNN.shape[1] // v_BGNV.shape[1], dim=1)
     given_BND = mixer.values.combine(rows_BHNN @ v_BHNV, 0)
     torch.testing.assert_close(given_BND, mixer(x_BND, 0, Context()), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("tokens", [64, 65, 200])
+@pytest.mark.parametrize("kind", ["linear-attention", "windowed-linear-attention"])
+@torch.no_grad()
+def test_sequences_of_many_spans_give_what_single_steps_give(kind: str, tokens: int) -> None:
+    spec = MixerSpec.parse(
+        {
+            "kind": kind,
+            "feature": {"kind": "hedgehog"},
+            "scores": ProjectedScoresSpec(num_heads=4, num_kv_heads=2, head_dim=4, scale=0.5, rope=RopeSpec()),
+            "values": ProjectedValuesSpec(num_kv_heads=2, head_dim=3),
+            **({"causal": True} if kind == "linear-attention" else {"window": 9}),
+        }
+    )
+    mixer, x_BND = built(spec, 5, 0), random(2, tokens, 5, seed=0)
+    mask_BN = padded_in_front(2, tokens, 1)
+    given_BND = in_chunks(mixer, x_BND, [1] * tokens, mask_BN, 1)
+    torch.testing.assert_close(mixer(x_BND, 1, Context(mask_BN)), given_BND, atol=1e-9, rtol=1e-9)
 
 
 def linformer(length: int, pools: int, groups: int = 2, seed: int = 0) -> tuple[MixerSpec, Mixer]:

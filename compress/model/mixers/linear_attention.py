@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import PositiveFloat, model_validator
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from compress.model.linear import (
     in_full,
     only_real,
     per_group,
+    spanned_sums,
     whole_sums,
     wide,
     with_ones,
@@ -70,10 +72,12 @@ class LinearAttention(Mixer):
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
         q_BHRF, k_BGNF, v_BGNW = self._parts(x_BND, loop, context)
         with in_full(x_BND.device):
-            if self.spec.causal:
+            if not self.spec.causal:
+                sums_BHRW = whole_sums(q_BHRF, k_BGNF, v_BGNW)
+            elif torch.compiler.is_exporting() or context.rows is not None:
                 sums_BHRW, _ = causal_sums(q_BHRF, k_BGNF, v_BGNW, self._fresh(v_BGNW))
             else:
-                sums_BHRW = whole_sums(q_BHRF, k_BGNF, v_BGNW)
+                sums_BHRW = spanned_sums(q_BHRF, k_BGNF, v_BGNW)
         return self._output(sums_BHRW, x_BND, loop)
 
     def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:

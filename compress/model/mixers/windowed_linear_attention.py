@@ -18,7 +18,19 @@ from compress.model import features as _features  # noqa: F401  (registers the k
 from compress.model import scores as _scores  # noqa: F401
 from compress.model.attention import AnyScores
 from compress.model.feature import AnyFeatureMap
-from compress.model.linear import causal_products, causal_sums, divided, in_full, only_real, per_group, wide, with_ones
+from compress.model.linear import (
+    before_spans,
+    causal_products,
+    causal_sums,
+    divided,
+    in_full,
+    joined,
+    only_real,
+    per_group,
+    spans,
+    wide,
+    with_ones,
+)
 from compress.model.mixer import Context, Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
 from compress.model.values.projected import ProjectedValuesSpec
@@ -57,12 +69,12 @@ class WindowedLinearAttentionSpec(MixerSpec):
 
 @dataclass(frozen=True)
 class _Parts:
-    """Of a chunk and the window before it, in FP32: queries, keys and values, which tokens are real, and for the
-    tokens that leave the window while the chunk passes, which are the first N, phi(k); phi(q) beside."""
+    """Of a chunk and the W tokens before it, in FP32: queries, keys, values with ones behind, 1 at real tokens; and
+    phi(q) with phi(k) of the tokens that leave the window while the chunk passes: its first N."""
 
     q_BHRK: Tensor
     k_BGMK: Tensor
-    v_BGMV: Tensor
+    v_BGMW: Tensor
     real_BM: Tensor
     phi_q_BHRF: Tensor
     phi_k_BGNF: Tensor
@@ -86,7 +98,23 @@ class WindowedLinearAttention(Mixer):
         )
 
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
-        return self.chunk(x_BND, self._fresh(x_BND), loop, context)[0]
+        if torch.compiler.is_exporting() or context.rows is not None:
+            return self.chunk(x_BND, self._fresh(x_BND), loop, context)[0]
+        batch, tokens, _ = x_BND.shape
+        window = self.spec.window
+        parts = self._parts(x_BND, self._fresh(x_BND), loop, context)
+        with in_full(x_BND.device):  # every span is a chunk, all at once
+            chunks = _Parts(
+                spans(parts.q_BHRK),
+                spans(parts.k_BGMK, window),
+                spans(parts.v_BGMW, window),
+                spans(parts.real_BM[:, None, :, None], window)[:, 0, :, 0],
+                spans(parts.phi_q_BHRF),
+                spans(parts.phi_k_BGNF),
+            )
+            past_AGFW = before_spans(chunks.phi_k_BGNF, chunks.v_BGMW[:, :, :-window], batch)
+            sums_BHNW = joined(self._sums(chunks, past_AGFW)[0], batch, tokens)
+        return self._output(sums_BHNW, x_BND, loop)
 
     def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
         parts = self._parts(x_BND, self._fresh(x_BND), loop, context)
@@ -104,12 +132,9 @@ class WindowedLinearAttention(Mixer):
     def chunk(self, x_BND: Tensor, state: State, loop: int, context: Context) -> tuple[Tensor, State]:
         parts, window = self._parts(x_BND, state, loop, context), self.spec.window
         with in_full(x_BND.device):
-            leaving_BGNW = with_ones(parts.v_BGMV[:, :, :-window])
-            sums_BHRW, present_BGFW = causal_sums(parts.phi_q_BHRF, parts.phi_k_BGNF, leaving_BGNW, state[0])
-            sums_BHRW = sums_BHRW + per_group(self._near(parts), with_ones(parts.v_BGMV))
-        y_BND = self.values.combine(divided(sums_BHRW, self.spec.eps).to(x_BND.dtype), loop)
-        last = parts.k_BGMK[:, :, -window:], parts.v_BGMV[:, :, -window:], parts.real_BM[:, -window:]
-        return y_BND, (present_BGFW, *last)
+            sums_BHRW, present_BGFW = self._sums(parts, state[0])
+        last = parts.k_BGMK[:, :, -window:], parts.v_BGMW[:, :, -window:, :-1], parts.real_BM[:, -window:]
+        return self._output(sums_BHRW, x_BND, loop), (present_BGFW, *last)
 
     def readers(self) -> list[Projection] | None:
         scores, values = self.scores.readers(), self.values.readers()
@@ -122,7 +147,7 @@ class WindowedLinearAttention(Mixer):
         q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
         q_BHRK = wide(q_BHNK[:, :, : context.rows])
         k_BGMK = torch.cat([state[1], wide(k_BGNK)], dim=2)
-        v_BGMV = torch.cat([state[2], wide(self.values.carry(x_BND, loop))], dim=2)
+        v_BGMW = with_ones(torch.cat([state[2], wide(self.values.carry(x_BND, loop))], dim=2))
         real_BN = context.real_BN(x_BND.shape[1])
         real_BN = torch.ones_like(x_BND[..., 0]) if real_BN is None else real_BN.expand(x_BND.shape[0], -1)
         real_BM = torch.cat([state[3], real_BN.to(state[3].dtype)], dim=1)
@@ -130,7 +155,16 @@ class WindowedLinearAttention(Mixer):
         with in_full(x_BND.device):
             phi_q_BHRF = self.feature.query(q_BHRK * balance)
             phi_k_BGNF = only_real(self.feature.key(k_BGMK[:, :, :-window] / balance), real_BM[:, :-window])
-        return _Parts(q_BHRK, k_BGMK, v_BGMV, real_BM, phi_q_BHRF, phi_k_BGNF)
+        return _Parts(q_BHRK, k_BGMK, v_BGMW, real_BM, phi_q_BHRF, phi_k_BGNF)
+
+    def _sums(self, parts: _Parts, past_BGFW: Tensor) -> tuple[Tensor, Tensor]:
+        """Numerators and denominators of the queries (B,H,R,V+1), and the sums after the chunk."""
+        leaving_BGNW = parts.v_BGMW[:, :, : -self.spec.window]
+        sums_BHRW, present_BGFW = causal_sums(parts.phi_q_BHRF, parts.phi_k_BGNF, leaving_BGNW, past_BGFW)
+        return sums_BHRW + per_group(self._near(parts), parts.v_BGMW), present_BGFW
+
+    def _output(self, sums_BHRW: Tensor, x_BND: Tensor, loop: int) -> Tensor:
+        return self.values.combine(divided(sums_BHRW, self.spec.eps).to(x_BND.dtype), loop)
 
     def _near(self, parts: _Parts) -> Tensor:
         """g_h e^(q_n.k_i - c_n) for the window of each query, else 0 (B,H,R,M)."""
