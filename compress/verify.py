@@ -66,11 +66,12 @@ class Pair(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What both sides answered, the gate, and what was certain before all samples were seen."""
+    """What both sides answered on which data, the gate, and what was certain before all samples were seen."""
 
     reference: Samples
     candidate: Samples
     gate: Gate
+    data: ImageDataset | None
     decision: Decision | None = None
 
 
@@ -117,7 +118,7 @@ def evaluate(options: Options) -> Outcome:
     checks = _other_checks(options, pair, data, drift)
     if accepted is not None and not options.update_baseline:
         checks.append(baselines.check(accepted, run.candidate, run.gate))
-    report = _report(options, pair, drift, checks, data)
+    report = _report(options, pair, drift, checks, run.data)
     if data is not None:
         report = report.model_copy(update=_origin(options, pair, data, run, drift, report))
     if accepted is not None:
@@ -180,7 +181,7 @@ def _answer(options: Options, pair: Pair, data: ImageDataset | None, gate: Gate 
         raise InputError("--stop-early is for two models that are run; a file of predictions is read whole")
     reference = _samples(options.reference, pair.reference, pair, data)
     candidate = _samples(options.candidate, pair.candidate, pair, data)
-    return Run(reference, candidate, gate or _default_gate(options, candidate.kind))
+    return Run(reference, candidate, gate or _default_gate(options, candidate.kind), data)
 
 
 def _samples(spec: str, side: Side | None, pair: Pair, data: ImageDataset | None) -> Samples:
@@ -213,10 +214,12 @@ def _answer_until_certain(options: Options, pair: Pair, data: ImageDataset, gate
                 answers.append(predict(side, part, pair.preprocessing, advance))
             seen = look
             reference, candidate = concatenate(parts[0]), concatenate(parts[1])
-            decision = test.decide(reference, candidate)
-            if decision is not None and seen < len(data):
-                return Run(reference, candidate, gate, decision)
-    return Run(reference, candidate, gate)
+            decision = test.decide(reference, candidate) if seen < len(data) else None
+            if decision is not None:
+                break
+    in_order = np.argsort(order[:seen])
+    shown = data.subset(order[:seen][in_order])
+    return Run(reference.take(in_order), candidate.take(in_order), gate, shown, decision)
 
 
 def _other_checks(options: Options, pair: Pair, data: ImageDataset | None, drift: Drift) -> list[ExtraCheck]:
@@ -253,14 +256,12 @@ def _origin(
                 samples = predict(open_side(spec), data, pair.preprocessing)
             return compare(run.reference, samples, run.gate).metrics[0]
 
-        rows, first = localize.bisect_steps([*options.steps, options.candidate], measure, bound)
+        rows = localize.bisect_steps([*options.steps, options.candidate], measure, bound)
         update["stages"] = tuple(rows)
-        lost = f"loses more than {bound:g}"
-        notes.append(f"The first step that {lost} is {first}." if first else f"No step {lost}.")
     if pair.reference is not None and pair.candidate is not None:
         blocks, reason = localize.block_rows(pair.reference, pair.candidate, data, pair.preprocessing)
         update["blocks"] = tuple(blocks)
-        notes += filter(None, [reason, localize.block_note(blocks)])
+        notes += [reason] if reason else []
     return {**update, "notes": tuple(notes)}
 
 
@@ -324,6 +325,7 @@ def _report(
             variant("candidate", options.candidate, pair.candidate),
         ),
         pictures=pictures,
+        sources={} if data is None else {index: data.names[index] for index in changed},
         environment=_environment([side for side in pair if side is not None]),
         notes=tuple(notes),
     )
@@ -361,12 +363,12 @@ def _write(options: Options, report: ReportData) -> None:
 
 
 def _show(options: Options, report: ReportData) -> None:
-    from compress.verification.report import cases
+    from compress.verification.report import cases, findings
 
     view = sys.stderr if options.as_json else sys.stdout
     for case in cases(report):
         print(f"{case.status.value:8} {case.name}: {case.message}", file=view)
-    for note in report.notes:
+    for note in (*findings(report), *report.notes):
         print(f"note     {note}", file=view)
     print(f"verdict: {report.verdict.value}", file=view)
     if options.as_json:

@@ -142,6 +142,15 @@ class Comparison(Artifact):
 
 
 @dataclass(frozen=True)
+class Localization(Artifact):
+    """Where drift comes from: by step and by block."""
+
+    def load(self) -> dict[str, Any]:
+        """`samples` (how many were measured), `stages` and `blocks` (rows of the report)."""
+        return dict(json.loads((self.path / "localization.json").read_text()))
+
+
+@dataclass(frozen=True)
 class Timing(Artifact):
     """Latencies measured on this machine."""
 

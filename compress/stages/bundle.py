@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import targets
 from compress.pipeline import StageContext
-from compress.stages.artifacts import Comparison, Engines, ModelArtifact, OnnxModel, ShippedModels, SourceModel
+from compress.stages.artifacts import (
+    Comparison,
+    Engines,
+    Localization,
+    ModelArtifact,
+    OnnxModel,
+    ShippedModels,
+    SourceModel,
+)
 from compress.stages.outcome import judge
 from compress.stages.report import LIBRARIES, report_data
 from compress.stages.samples import evaluation
@@ -31,6 +39,7 @@ def write(
     models: ShippedModels,
     comparison: Comparison,
     model: ModelArtifact,
+    localization: Localization,
     engines: Engines | None = None,
 ) -> None:
     """Options: `target`, `recipe`, `model` (names), `mode` (precision), `data`."""
@@ -46,9 +55,8 @@ def write(
         for entry in entries
     ]
     with tempfile.TemporaryDirectory() as folder:
-        reports = write_report(
-            report_data(context, original, original_onnx, models, comparison, model, engines), Path(folder)
-        )
+        data = report_data(context, original, original_onnx, models, comparison, model, localization, engines)
+        reports = write_report(data, Path(folder))
         content = BundleContent(
             task=structure.task,
             target=_target_section(context),

@@ -18,6 +18,7 @@ from compress.stages import (
     engine,
     export,
     heal,
+    localize,
     precision,
     report,
     rewrite,
@@ -31,6 +32,7 @@ from compress.stages.artifacts import (
     CalibrationSet,
     Comparison,
     Engines,
+    Localization,
     ModelArtifact,
     OnnxModel,
     ReportArtifact,
@@ -275,6 +277,7 @@ class GraphBuilder:
         built = self._engine()
         engines = {"engines": built[0].name} if built else {}
         threads = os.cpu_count() or 1
+        changes = {f"change_{index}": stage.name for index, stage in enumerate(self.changes())}
         labels = {"target": job.target.name, "recipe": job.recipe_name, "model": job.recipe.model.source}
         return [
             Stage(
@@ -348,6 +351,41 @@ class GraphBuilder:
                 libraries=("numpy", "scipy", "pydantic"),
             ),
             Stage(
+                name="localize",
+                does="measures every step from the original to what ships, and every block of the model",
+                why="if accuracy is lost, you see by which step and in which block",
+                inputs={
+                    "original": "source",
+                    "reference": "baseline",
+                    "exported": "export",
+                    "models": "precision",
+                    "candidates": "predict",
+                    "model": model,
+                    **changes,
+                },
+                consumes={
+                    "original": SourceModel,
+                    "reference": Answers,
+                    "exported": OnnxModel,
+                    "models": ShippedModels,
+                    "candidates": Answers,
+                    "model": ModelArtifact,
+                    **dict.fromkeys(changes, ModelArtifact),
+                },
+                produces=Localization,
+                run=localize.localize,
+                options={
+                    **self.data,
+                    "changes": list(changes.values()),
+                    "metric": self.task.metric,
+                    "bound": self.task.bound,
+                    "limit": gate.max_drop,
+                },
+                sources=self.evaluation_digest,
+                code=(*_MODEL_CODE, *self.task_code, "compress.verification", "runtime.ort"),
+                libraries=("torch", "onnxruntime", *self.task.libraries),
+            ),
+            Stage(
                 name="timing",
                 does=f"times original and shipped files on this machine, {threads} threads, alternating",
                 why="ratios from one run, each model in a process of its own",
@@ -370,6 +408,7 @@ class GraphBuilder:
                     "comparison": "verify",
                     "model": model,
                     **engines,
+                    "localization": "localize",
                 },
                 consumes={
                     "original": SourceModel,
@@ -378,6 +417,7 @@ class GraphBuilder:
                     "comparison": Comparison,
                     "model": ModelArtifact,
                     **dict.fromkeys(engines, Engines),
+                    "localization": Localization,
                 },
                 produces=BundleArtifact,
                 run=bundle.write,
@@ -401,7 +441,7 @@ class GraphBuilder:
                     "timing": "timing",
                     "model": model,
                     **engines,
-                    **{f"change_{index}": stage.name for index, stage in enumerate(self.changes())},
+                    "localization": "localize",
                 },
                 consumes={
                     "original": SourceModel,
@@ -414,11 +454,11 @@ class GraphBuilder:
                     "timing": Timing,
                     "model": ModelArtifact,
                     **dict.fromkeys(engines, Engines),
-                    **{f"change_{index}": ModelArtifact for index, _ in enumerate(self.changes())},
+                    "localization": Localization,
                 },
                 produces=ReportArtifact,
                 run=report.write,
-                options={**self.data, **labels, "changes": [stage.name for stage in self.changes()]},
+                options={**self.data, **labels},
                 sources=self.evaluation_digest,
                 code=(*self.task_code, "compress.verification"),
                 libraries=("edgepress",),

@@ -12,6 +12,7 @@ from compress.stages.artifacts import (
     Answers,
     Comparison,
     Engines,
+    Localization,
     ModelArtifact,
     OnnxModel,
     ShippedModels,
@@ -24,7 +25,7 @@ from compress.stages.timing import ORIGINAL
 if TYPE_CHECKING:
     from compress.tasks.task import Task
     from compress.verification.drift import Drift
-    from compress.verification.report_data import ReportData, StageRow, Variant
+    from compress.verification.report_data import ReportData, Variant
 
 #: Libraries whose versions the numbers depend on.
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
@@ -41,14 +42,14 @@ def write(
     comparison: Comparison,
     timing: Timing,
     model: ModelArtifact,
+    localization: Localization,
     engines: Engines | None = None,
-    **changes: ModelArtifact,
 ) -> None:
-    """Options: `target`, `recipe`, `model` (names), `changes` (stage names in order), `data`."""
+    """Options: `target`, `recipe`, `model` (names), `data`."""
     from compress.verification.report import write_report
 
     times = timing.load()
-    data = report_data(context, original, original_onnx, models, comparison, model, engines)
+    data = report_data(context, original, original_onnx, models, comparison, model, localization, engines)
     quantized = [
         _variant(
             f"original {entry['note']}",
@@ -59,7 +60,6 @@ def write(
     ]
     variants = [data.variants[0], *quantized, *data.variants[1:]]
     timed = tuple(row.model_copy(update={"latency_ms": times["median_ms"].get(row.name)}) for row in variants)
-    ordered = [changes[f"change_{index}"] for index in range(len(changes))]
     speeds = [
         f"{name}: {ratio:.2f} times as fast as the original fp32, median of {len(times['rounds'])} rounds, batch 1, "
         f"{times['threads']} threads, {times['machine']}"
@@ -70,7 +70,6 @@ def write(
         data.model_copy(
             update={
                 "variants": timed,
-                "stages": tuple(_stage_rows(context.options["changes"], ordered)),
                 "notes": (*data.notes, *speeds),
             }
         ),
@@ -85,12 +84,14 @@ def report_data(
     models: ShippedModels,
     comparison: Comparison,
     model: ModelArtifact,
+    localization: Localization,
     engines: Engines | None,
 ) -> ReportData:
     """Everything but what depends on the clock: the same run gives the same report."""
     from compress.verification.report_data import ExtraCheck, ReportData
 
     drifts = comparison.drifts()
+    where = localization.load()
     entries = models.entries()
     main, others = entries[0], entries[1:]
     decided = drifts[main["path"]]
@@ -136,6 +137,9 @@ def report_data(
         drift=decided,
         checks=checks,
         variants=tuple(rows),
+        stages=where["stages"],
+        stage_samples=where["samples"],
+        blocks=where["blocks"],
         pictures=_pictures(context, original, decided),
         environment={
             **{name: version(name) for name in LIBRARIES},
@@ -166,18 +170,6 @@ def _remarks(models: ShippedModels) -> list[str]:
             "Here its numbers were measured with ONNX Runtime on a CPU; no engine was run."
         ]
     return []
-
-
-def _stage_rows(names: list[str], changes: list[ModelArtifact]) -> list[StageRow]:
-    from compress.verification.report_data import StageRow
-
-    rows = []
-    for name, change in zip(names, changes, strict=True):
-        notes = change.notes()
-        remarks = "; ".join(notes.get("remarks", [])[-1:])
-        text = f"{notes['text']}, {notes['parameters']:,} parameters"
-        rows.append(StageRow(name=name, status="done", note=f"{text}. {remarks}" if remarks else text))
-    return rows
 
 
 def _pictures(context: StageContext, original: SourceModel, drift: Drift) -> dict[int, str]:

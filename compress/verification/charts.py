@@ -109,19 +109,27 @@ def intervals(
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A row of a bar chart."""
+class Pair:
+    """A row of a bar chart with a bar inside the bar; `inner` is None where there is none."""
 
     label: str
     width: float
+    inner: float | None
     text: str
     detail: str = ""
 
 
-def bars(rows: Sequence[tuple[str, float, str]]) -> list[Bar]:
-    """Rows are (label, value >= 0, detail); widths relative to the largest."""
-    largest = max((value for _, value, _ in rows), default=0.0) or 1.0
-    return [Bar(label, round(100 * value / largest, 2), f"{value:.3g}", detail) for label, value, detail in rows]
+def pairs(rows: Sequence[tuple[str, float, float | None, str]]) -> list[Pair]:
+    """Rows are (label, value >= 0, inner value >= 0, detail), in percent; widths relative to the largest."""
+    largest = max((max(value, inner or 0.0) for _, value, inner, _ in rows), default=0.0) or 1.0
+
+    def width(value: float) -> float:
+        return round(100 * value / largest, 2)
+
+    return [
+        Pair(label, width(value), None if inner is None else width(inner), f"{value:.3g} %", detail)
+        for label, value, inner, detail in rows
+    ]
 
 
 @dataclass(frozen=True)

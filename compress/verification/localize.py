@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.verification.drift import MetricDrift
+from compress.verification.estimate import Sampling, estimate_drop
+from compress.verification.metrics import METRICS, metrics_for
+from compress.verification.outcome import Bound
+from compress.verification.predictions import Samples
 from compress.verification.report_data import BlockRow, StageRow
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 BLOCK_SAMPLES, BLOCK_BATCH = 64, 16
 #: A block's output that is off by more than this share of its size is named as the first that is.
 BLOCK_BOUND = 0.1
+#: The status of the step at which drift exceeds what the gate allows.
+FIRST_BEYOND = "first beyond the bound"
 
 
 def first_beyond(count: int, is_beyond: Callable[[int], bool]) -> int | None:
@@ -33,10 +39,8 @@ def first_beyond(count: int, is_beyond: Callable[[int], bool]) -> int | None:
     return high
 
 
-def bisect_steps(
-    steps: Sequence[str], measure: Callable[[str], MetricDrift], bound: float
-) -> tuple[list[StageRow], str | None]:
-    """A row for each step, in order, and the first step whose measured drop exceeds `bound` (the metric's unit).
+def bisect_steps(steps: Sequence[str], measure: Callable[[str], MetricDrift], bound: float) -> list[StageRow]:
+    """A row for each step, in order; the first whose measured drop exceeds `bound` (the metric's unit) is marked.
 
     `measure` gives the drop of one step from the reference; only the steps that bisection needs are measured.
     """
@@ -54,7 +58,7 @@ def bisect_steps(
             rows.append(StageRow(name=step, status="not measured", note="bisection did not need it"))
             continue
         drift = found[index]
-        status = "first beyond the bound" if index == first else "beyond" if is_beyond(index) else "within"
+        status = FIRST_BEYOND if index == first else "beyond" if is_beyond(index) else "within"
         rows.append(
             StageRow(
                 name=step,
@@ -65,7 +69,41 @@ def bisect_steps(
                 high=drift.high,
             )
         )
-    return rows, None if first is None else steps[first]
+    return rows
+
+
+def step_rows(
+    reference: Samples, steps: Mapping[str, Samples], metric: str, bound: Bound, limit: float, notes: Mapping[str, str]
+) -> list[StageRow]:
+    """A row for each step from the original on, all measured on the same samples, in order.
+
+    `bound` and `limit` are the gate's; a step is beyond them when its measured drop is. `notes` by step.
+    """
+    judged = METRICS[metric]
+    rows: list[StageRow] = []
+    for name, samples in steps.items():
+        estimate = estimate_drop(judged, judged.rows(reference), judged.rows(samples), Sampling())
+        allowed = limit * abs(estimate.reference or 0.0) / 100 if bound == "max_relative_drop" else limit
+        earlier = any(row.status.startswith("first") for row in rows)
+        beyond = estimate.value > allowed
+        low, high = estimate.interval or (None, None)
+        compared = [
+            f"{one.title.lower()} {one.value(reference, samples):.4g}{f' {one.unit}' if one.unit else ''}"
+            for one in metrics_for(samples)
+            if one.compares and one.sampled
+        ]
+        rows.append(
+            StageRow(
+                name=name,
+                status=("beyond" if earlier else FIRST_BEYOND) if beyond else "within",
+                metric=estimate.candidate,
+                drop=estimate.value,
+                low=low,
+                high=high,
+                note=". ".join(filter(None, [", ".join(compared), notes.get(name)])),
+            )
+        )
+    return rows
 
 
 def block_rows(
@@ -89,6 +127,16 @@ def block_rows(
         for pixels, _ in data.batches(section, batch_size=BLOCK_BATCH, indices=indices)
     )
     return compare_blocks(original, model, batches), None
+
+
+def stage_note(rows: Sequence[StageRow]) -> str | None:
+    """One sentence on the step that loses too much; None where no step was measured."""
+    if all(row.drop is None for row in rows):
+        return None
+    first = next((row.name for row in rows if row.status == FIRST_BEYOND), None)
+    if first is None:
+        return "No step loses more than the gate allows."
+    return f"The first step that loses more than the gate allows is {first}."
 
 
 def block_note(rows: Sequence[BlockRow]) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compress.verification import charts
 from compress.verification.drift import Drift, GroupDrift, MetricDrift
+from compress.verification.localize import block_note, stage_note
 from compress.verification.metrics import TASK_METRIC
 from compress.verification.outcome import Status
 from compress.verification.report_data import ReportData
@@ -52,6 +53,11 @@ def cases(data: ReportData) -> list[Case]:
         name = f"{check.metric} {check.scope} {check.bound} {check.limit:g}"
         found.append(Case(name, check.status, check.message, check.metric, check.scope))
     return found
+
+
+def findings(data: ReportData) -> list[str]:
+    """Where the drift comes from, in a sentence each."""
+    return [note for note in (stage_note(data.stages), block_note(data.blocks)) if note]
 
 
 # ---- machine formats ----
@@ -173,7 +179,9 @@ def _render(template: str, data: ReportData, markdown: bool) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"size": size_text, "number": number_text, "cell": _markdown_cell}
-    return environment.get_template(template).render(data=data, cases=cases(data), view=View(data), Status=Status)
+    return environment.get_template(template).render(
+        data=data, cases=cases(data), findings=findings(data), view=View(data)
+    )
 
 
 class View:
@@ -246,14 +254,24 @@ class View:
         ]
         return charts.intervals(rows)
 
-    def block_bars(self) -> list[charts.Bar]:
-        """Relative error by block, in order."""
+    def stage_note(self) -> str | None:
+        """See `localize.stage_note`."""
+        return stage_note(self.data.stages)
+
+    def block_note(self) -> str | None:
+        """See `localize.block_note`."""
+        return block_note(self.data.blocks)
+
+    def block_bars(self) -> list[charts.Pair]:
+        """Relative error by block, in percent, in order: of the whole model so far, and of the block alone."""
         rows = []
         for block in self.data.blocks:
-            details = [f"cosine {block.cosine:.4f}"] if block.cosine is not None else []
-            details += [f"attention KL {block.attention_kl:.3g}"] if block.attention_kl is not None else []
-            rows.append((block.name, block.relative_error, " · ".join(details)))
-        return charts.bars(rows)
+            details = [f"own {100 * block.own_error:.3g} %"] if block.own_error is not None else []
+            details += [f"cosine {block.cosine:.3f}"] if block.cosine is not None else []
+            details += [f"attention KL {block.attention_kl:.2g}"] if block.attention_kl is not None else []
+            own = None if block.own_error is None else 100 * block.own_error
+            rows.append((block.name, 100 * block.relative_error, own, " · ".join(details)))
+        return charts.pairs(rows)
 
     def pareto(self) -> list[charts.Scatter]:
         """Metric against size, and against latency, where at least two variants know both."""

@@ -99,7 +99,8 @@ class Curve(Model):
 class ReportData(Model):
     """Everything that a report shows. `verdict` follows from the drift and the other checks; it cannot be set.
 
-    `pictures` (PNG, base64) and `texts` show the most changed examples, by sample index.
+    `pictures` (PNG, base64) and `texts` show the most changed examples, `sources` says where they are from, by sample
+    index.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -113,10 +114,12 @@ class ReportData(Model):
     variants: tuple[Variant, ...] = ()
     latency: tuple[LatencyRow, ...] = ()
     stages: tuple[StageRow, ...] = ()
+    stage_samples: int | None = Field(default=None, ge=1, description="On how many samples the stages were measured")
     blocks: tuple[BlockRow, ...] = ()
     curves: tuple[Curve, ...] = ()
     pictures: dict[int, str] = Field(default_factory=dict)
     texts: dict[int, str] = Field(default_factory=dict)
+    sources: dict[int, str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.verification.predictions import PairScores, Predictions
+from compress.verification.report import findings
 from compress.verification.report_data import ReportData
 from compress.verification.testing import assert_no_drift
 from compress.verify import Options, evaluate, verify
@@ -322,9 +323,9 @@ def test_the_first_step_beyond_the_bound_is_found_by_bisection(reference: str, d
     report = evaluate(Options(reference, names[-1], data, "all", max_drop=2.0, steps=names[:-1])).report
     assert [row.name for row in report.stages if row.status == "first beyond the bound"] == [names[3]]
     assert [row.status for row in report.stages].count("not measured") >= 1
-    assert f"first step that loses more than 2 is {names[3]}" in " ".join(report.notes)
+    assert findings(report) == [f"The first step that loses more than the gate allows is {names[3]}."]
     report = evaluate(Options(reference, names[1], data, "all", max_drop=2.0, steps=names[:1])).report
-    assert "No step loses more than 2." in report.notes
+    assert findings(report) == ["No step loses more than the gate allows."]
 
 
 def test_blocks_are_compared_where_both_sides_have_them(tmp_path: Path) -> None:
@@ -342,7 +343,7 @@ def test_blocks_are_compared_where_both_sides_have_them(tmp_path: Path) -> None:
         np.savez(tmp_path / "d.npz", images=file["images"][:100], labels=file["labels"][:100], class_names=names)
     report = evaluate(Options("zoo:vit-mnist", str(tmp_path / "hurt"), str(tmp_path / "d.npz"), "all")).report
     assert max(report.blocks, key=lambda row: row.own_error or 0).name == "block 4"
-    assert any("largest error of its own is that of block 4" in note for note in report.notes)
+    assert "largest error of its own is that of block 4" in findings(report)[0]
 
 
 def test_stopping_early_gives_the_same_verdict_from_fewer_samples(
