@@ -91,11 +91,12 @@ def _open(args: argparse.Namespace) -> tuple[Backend, Sequence[Tensor], dict[str
     """The model, the inputs that it declares and what it is."""
     from runtime import ort
     from runtime.bundle import open_files
+    from runtime.providers import CPU
     from targets.machine import usable_cpus
 
     path = Path(args.model)
     if path.is_file() and path.suffix == ".onnx":
-        provider = ort.provider_named(args.provider) if args.provider else ort.CPU
+        provider = ort.provider_named(args.provider) if args.provider else CPU
         threads = args.threads or usable_cpus()
         model = ort.load(path, provider, threads)
         return model, model.inputs, {"model": str(path), "provider": model.provider, "threads": threads}
@@ -123,10 +124,12 @@ def main() -> int:
     args = parser.parse_args()
     if not 0 < args.seconds < 86400:
         raise InputError(f"--seconds is {args.seconds}; allowed: more than 0, at most a day")
+    from runtime.energy import EnergyMeter
     from runtime.power import cpu_name, readings
 
     backend, tensors, what = _open(args)
-    times = measure(backend, random_inputs(tensors, args.batch, args.length), args.seconds)
+    with EnergyMeter() as meter:
+        times = measure(backend, random_inputs(tensors, args.batch, args.length), args.seconds)
     report = {
         **what,
         "batch": args.batch,
@@ -134,6 +137,7 @@ def main() -> int:
         "peak_rss_mb": round(peak_rss_bytes() / 1e6, 1),
         "cpu": cpu_name(),
         **readings(),
+        **({"energy_j": meter.joules} if meter.joules else {}),  # warm-up included
     }
     if args.json:
         print(json.dumps(report, indent=2))

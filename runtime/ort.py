@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.manifest import Tensor
+from runtime.providers import CPU, RTX, offered, open_session
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
+_SHORT = {"rtx": RTX}
 _TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(bool)": "bool"}
 
 
@@ -41,7 +41,7 @@ class OrtModel:
 
 def provider_named(name: str) -> str:
     """ONNX Runtime's name of a provider given as 'cpu', 'cuda', ... or in full. Raises InputError if it is unknown."""
-    known = {full.removesuffix("ExecutionProvider").lower(): full for full in _module().get_all_providers()}
+    known = {full.removesuffix("ExecutionProvider").lower(): full for full in _module().get_all_providers()} | _SHORT
     if name in known.values():
         return name
     if name.lower() not in known:
@@ -52,17 +52,18 @@ def provider_named(name: str) -> str:
 
 def offered_providers() -> list[str]:
     """Providers that this build of ONNX Runtime has (each may still fail to load); none without ONNX Runtime."""
-    return list(_module().get_available_providers()) if importlib.util.find_spec("onnxruntime") else []
+    return offered(_module()) if importlib.util.find_spec("onnxruntime") else []
 
 
-def load(path: Path, provider: str = CPU, threads: int | None = None) -> OrtModel:
-    """Load an ONNX file on a provider; `threads` None leaves the count to ONNX Runtime.
+def load(path: Path, provider: str = CPU, threads: int | None = None, precision: str = "fp32") -> OrtModel:
+    """Load an ONNX file on a provider; `threads` None leaves the count to ONNX Runtime. `precision` is what the file
+    computes in, which ONNX Runtime's TensorRT wants to be told.
 
     Raises EnvironmentLacks if ONNX Runtime is missing, lacks the provider, fell back from it or cannot load the file.
     """
     ort = _module()
-    if provider not in ort.get_available_providers():
-        have = ", ".join(ort.get_available_providers())
+    if provider not in offered(ort):
+        have = ", ".join(offered(ort))
         raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} here has no {provider}, only {have}")
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only: a fallback is found below, and told once
@@ -71,7 +72,7 @@ def load(path: Path, provider: str = CPU, threads: int | None = None) -> OrtMode
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        session = ort.InferenceSession(str(path), options, providers=[provider])
+        session = open_session(ort, path, options, provider, precision)
     except _errors() as error:
         raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}") from error
     used = session.get_providers()[0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from runtime import ort
 from runtime.bundle import Bundle, open_files
 from runtime.manifest import MODEL, Manifest, ModelFile, Tensor
+from runtime.providers import CPU, ON_GPU
 from runtime.tensors import check_declared, check_inputs, check_outputs, fresh_state
 from targets.errors import EnvironmentLacks
 from targets.machine import usable_cpus
@@ -144,13 +145,13 @@ def _attempts(bundle: Bundle, provider: str | None, threads: int) -> list[_Attem
         return _Attempt(model, "TensorRT", load)
 
     def onnx(model: ModelFile, on: str) -> _Attempt:
-        return _Attempt(model, on, lambda: ort.load(bundle.root / model.path, on, threads))
+        return _Attempt(model, on, lambda: ort.load(bundle.root / model.path, on, threads, model.precision))
 
-    fallback = [onnx(model, ort.CPU) for model in on_cpu]
+    fallback = [onnx(model, CPU) for model in on_cpu]
     if provider is None:
-        gpu = manifest.target.compute_capability is not None and ort.CUDA in ort.offered_providers()
-        return [*map(engine, engines), *([onnx(main, ort.CUDA)] if gpu else []), *fallback]
+        offered = ort.offered_providers() if manifest.target.compute_capability is not None else []
+        return [*map(engine, engines), *(onnx(main, name) for name in ON_GPU if name in offered), *fallback]
     if provider.lower() == TENSORRT:
         return [*map(engine, engines or [main]), *fallback]
     name = ort.provider_named(provider)
-    return fallback if name == ort.CPU else [onnx(main, name), *fallback]
+    return fallback if name == CPU else [onnx(main, name), *fallback]

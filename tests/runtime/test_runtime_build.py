@@ -1,5 +1,6 @@
 """Engines are really built where TensorRT is installed, and never used unless they match and were checked."""
 
+import importlib.util
 import json
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ from runtime.bundle import open_files
 from runtime.engine import EngineBuild, LayerTypes, build_engine
 from runtime.engine_session import layer_formats
 from runtime.progress import BuildProgress
+from runtime.providers import TENSORRT as TENSORRT_PROVIDER
+from runtime.providers import provider_options
 from runtime.session import open_bundle
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
@@ -199,6 +202,30 @@ def test_an_engine_that_was_never_checked_is_not_used(run_module, rtx_bundle):
     else:
         assert done.returncode == 0 and len(checked) == 1
         assert open_bundle(rtx_bundle, strict=True).provider == TENSORRT.label
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx") is None,
+    reason="ONNX Runtime's provider for RTX cards is not installed",
+)
+def test_the_order_is_engine_then_provider_then_cpu_and_each_note_says_why(rtx_bundle, run_module):
+    session = open_bundle(rtx_bundle)
+    preferred = [note.split(": ")[0] for note in session.notes]
+    wanted = ["TensorRT", "NvTensorRTRTXExecutionProvider", "CPUExecutionProvider"]
+    assert [f"model.onnx does not run on {name}" for name in wanted][: len(preferred)] == preferred
+    assert session.provider == wanted[len(preferred)]
+    strict = run_module("runtime.selftest", rtx_bundle, "--provider", "rtx", "--strict-provider")
+    if session.provider == "CPUExecutionProvider":
+        assert strict.returncode == 3 and strict.stderr.count("\n") == 1 and "ONNX Runtime" in strict.stderr
+
+
+def test_onnxruntimes_tensorrt_is_told_the_precision_and_where_to_keep_engines(monkeypatch):
+    monkeypatch.setenv("EDGEPRESS_CACHE", "/cache")
+    options = {precision: provider_options(TENSORRT_PROVIDER, precision) for precision in ("fp32", "fp16", "int8")}
+    flags = {name: sorted({"trt_fp16_enable", "trt_int8_enable"} & set(table)) for name, table in options.items()}
+    assert flags == {"fp32": [], "fp16": ["trt_fp16_enable"], "int8": ["trt_fp16_enable", "trt_int8_enable"]}
+    assert options["fp32"]["trt_engine_cache_path"] == "/cache/onnxruntime-tensorrt"
+    assert provider_options("CUDAExecutionProvider", "fp16") == {}
 
 
 @needs_cross_build

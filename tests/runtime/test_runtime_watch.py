@@ -63,7 +63,7 @@ def test_kill_nine_at_random_moments_loses_no_line_and_doubles_none(bundle, fold
     out = tmp_path / "results.jsonl"
     luck = random.Random(5)
     made = 0
-    for attempt in range(9):
+    for attempt in range(10):
         with subprocess.Popen(command(bundle, folder, out), cwd=REPO, stderr=subprocess.DEVNULL) as process:
             end = time.monotonic() + luck.uniform(0.3, 1.3)
             while time.monotonic() < end:

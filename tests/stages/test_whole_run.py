@@ -17,6 +17,7 @@ from jobs import ROOT, SMALL, compress, digests, environment, needed_for, one_li
 from PIL import Image
 
 import targets
+from benchmarks.device_environment import call, commands, make_environment
 from compress.pipeline import Cache, Runner
 from compress.recipe import ModelTable, load
 from compress.stages.graph import Job, build_graph
@@ -183,6 +184,24 @@ def test_a_missing_tensorrt_is_told_before_any_work_with_the_command_that_instal
     )
     assert "pip install onnxruntime-ep-nv-tensorrt-rtx-cu13==" in one_line_error(done, 3)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_bundle_runs_where_there_is_numpy_and_onnxruntime_alone_and_no_network(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    with np.load(ROOT / "compress" / "zoo" / "mnist" / "test.npz") as data:
+        Image.fromarray(data["images"][0]).save(tmp_path / "digit.png")
+    python = make_environment(tmp_path / "venv")
+    absent = (
+        "import importlib.util as u; assert not any(map(u.find_spec, ['torch', 'PIL', 'onnx', 'compress', 'export']))"
+    )
+    online = "import urllib.request as r; r.urlopen('http://127.0.0.1')"
+    assert subprocess.run([python, "-c", absent], cwd=tmp_path, check=False).returncode == 0
+    assert b"offline" in subprocess.run([python, "-c", online], capture_output=True, cwd=tmp_path, check=False).stderr
+    for what, command in commands(finished[0] / "bundle", str(tmp_path / "digit.png")).items():
+        done = call(python, tmp_path, *command)
+        assert done.returncode == 0, f"{what}: {done.stderr}"
+        assert done.stdout
 
 
 def test_a_gate_that_fails_marks_the_bundle_and_exits_with_one(
