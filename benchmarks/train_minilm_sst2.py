@@ -6,8 +6,8 @@ Usage, from the root of the repository:
 
 MODEL: the folder of all-MiniLM-L6-v2 (config.json, tokenizer.json, model.safetensors; fp16 weights do). `--polarity`:
 more labelled sentences (Pang and Lee 2005, CC BY 4.0); those that resemble a sentence of the evaluation set are left
-out. OUT gets difference.safetensors (fp16, under 2 MB) and difference.json. Settings are chosen by nothing that looks
-at the evaluation set: it is measured once, at the end, with the difference as it was saved.
+out. OUT gets difference.safetensors (fp16, under 2 MB), config.json of the classifier and difference.json. Settings are
+chosen by nothing that looks at the evaluation set: it is measured once, at the end, on what was saved.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.data import load_texts
-from compress.zoo.difference import ADDED, DOWN, UP, WHOLE, apply_difference, save_difference
+from compress.heal.objective import kl_divergence
+from compress.zoo.difference import DELTA, DOWN, UP, apply_difference, save_difference
 from runtime.files import sha256_of, write_atomic
 from runtime.text import TextPreprocessing, Tokenizer, pad
 
@@ -161,9 +162,7 @@ def train(
             loss = F.cross_entropy(logits[known], labels[known]) if known.any() else logits.sum() * 0
             if targets is not None:
                 wanted = targets[indices].to(device)
-                loss = 0.2 * loss + F.kl_div(
-                    F.log_softmax(logits, -1), wanted.log_softmax(-1), log_target=True, reduction="batchmean"
-                )
+                loss = 0.2 * loss + kl_divergence(logits, wanted, temperature=1.0)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -194,9 +193,9 @@ def difference(student: Any, base: dict[str, Tensor]) -> dict[str, Tensor]:
             owner, _, kind = name.rpartition(".")
             parts[f"{owner}.weight{DOWN if kind == 'down' else UP}"] = tensor
         elif "pooler" in name or "classifier" in name:
-            parts[f"{plain}{WHOLE}"] = tensor
+            parts[plain] = tensor
         elif "encoder" in name and tensor.dim() == 1:
-            parts[f"{plain}{ADDED}"] = tensor.cpu() - base[plain]
+            parts[f"{plain}{DELTA}"] = tensor.cpu() - base[plain]
     return parts
 
 
@@ -259,6 +258,8 @@ def main() -> None:
     save_difference(difference(student, base), file)
     saved = model_of(args.model)
     saved.load_state_dict(apply_difference(base, file), strict=False)
+    config = {**saved.config.to_dict(), "architectures": [type(saved).__name__]}
+    write_atomic(args.out / "config.json", (json.dumps(config, indent=1, default=str) + "\n").encode())
     report = {
         "accuracy": accuracy(answers(saved.to(device), test, device), test),
         "teachers": scores,

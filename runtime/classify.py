@@ -1,4 +1,4 @@
-"""Images to labels with probabilities."""
+"""Logits to labels with probabilities, and images to logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Guess:
-    """One class for one image."""
+    """One class for one image or text."""
 
     index: int
     label: str
@@ -58,7 +58,13 @@ def classify(session: Session, pixels: Sequence[np.ndarray], top: int) -> list[l
 
     manifest = session.manifest
     output = session.run({manifest.inputs[0].name: np.stack(pixels)})
-    probabilities_BK = softmax(output[manifest.outputs[0].name])
+    return best_classes(session, output[manifest.outputs[0].name], top)
+
+
+def best_classes(session: Session, logits_BK: np.ndarray, top: int) -> list[list[Guess]]:
+    """The `top` most probable classes of each row, best first. Raises InputError if the labels do not fit."""
+    manifest = session.manifest
+    probabilities_BK = softmax(logits_BK)
     labels = manifest.labels or tuple(map(str, range(probabilities_BK.shape[1])))
     if len(labels) != probabilities_BK.shape[1]:
         raise InputError(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from runtime import image, text
 from runtime.files import sha256_of
-from runtime.image import parse_preprocessing
 from targets.errors import InputError
 from targets.spec import Precision
 from targets.strict import read
@@ -150,7 +150,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raw = {**raw, "target": {"name": target}}
     manifest = read(Manifest, raw, where, ignore_unknown=True)
     if manifest.preprocessing and manifest.preprocessing.get("kind") == "image":
-        parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
+        image.parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
+    if manifest.preprocessing and manifest.preprocessing.get("kind") == "text":
+        text.parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""python -m runtime.run: label images with a bundle, once or as they appear in a folder."""
+"""python -m runtime.run: ask a bundle about images or texts, or about files as they appear in a folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from runtime.cli import add_session_options, open_for_cli, positive
 from targets.errors import GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
+    from runtime.answers import Answerer
     from runtime.session import Session
     from runtime.watch import Result
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runtime.run", description="Label images with a bundle.", allow_abbrev=False
+        prog="python -m runtime.run", description="Ask a bundle about images or texts.", allow_abbrev=False
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="bundle: a folder or a zip")
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="images, folders of images, or - for paths on stdin")
-    parser.add_argument("--top", metavar="K", type=positive, default=1, help="classes to show per image (default 1)")
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="*", help="images, folders of images, or texts; - reads lines of them"
+    )
+    parser.add_argument("--top", metavar="K", type=positive, default=1, help="classes to show (default 1)")
+    parser.add_argument("--ids", action="store_true", help="texts are given as token ids: '101 7592 102'")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--watch", metavar="DIR", type=Path, help="process files as they appear in this folder")
     parser.add_argument("--out", metavar="FILE", type=Path, help="JSON Lines file for --watch; resumes if it exists")
@@ -34,54 +38,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def expand(inputs: Iterable[str]) -> list[Path]:
-    """Files named, and the images below the folders named, sorted. Raises InputError if one does not exist."""
-    from runtime.image import SUFFIXES
-    from runtime.watch import listing
-
-    paths: list[Path] = []
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            found = sorted(path / one.name for one in listing(path, SUFFIXES))
-            if not found:
-                raise InputError(f"no images in folder {path}; it needs files ending in {', '.join(SUFFIXES)}")
-            paths += found
-        elif path.is_file():
-            paths.append(path)
-        else:
-            raise InputError(f"no file or folder {path}")
-    return paths
-
-
-def label(session: Session, paths: Sequence[Path], top: int) -> list[Result | InputError]:
-    """The result of each image, or why that one could not be read. The others are run as one batch."""
-    from runtime.classify import classify, prepare_one
-
-    answers: dict[int, Result | InputError] = {}
-    pixels = {}
-    for at, path in enumerate(paths):
-        try:
-            pixels[at] = prepare_one(session, path)
-        except InputError as error:
-            answers[at] = error
-    if pixels:
-        for at, guesses in zip(pixels, classify(session, list(pixels.values()), top), strict=True):
-            answers[at] = {"top": [vars(guess) for guess in guesses]}
-    return [answers[at] for at in range(len(paths))]
-
-
-def _label_all(session: Session, paths: Iterable[Path], size: int, args: argparse.Namespace) -> None:
-    """Print a line per image as it is done, or one JSON object at the end."""
+def _answer_all(
+    session: Session, answerer: Answerer, inputs: Iterable[str], size: int, args: argparse.Namespace
+) -> None:
+    """Print a line per input as it is done, or one JSON object at the end."""
     results = []
-    stream = iter(paths)
+    stream = iter(inputs)
     while some := list(islice(stream, size)):
-        for path, result in zip(some, label(session, some, args.top), strict=True):
+        for one, result in zip(some, answerer.answer(session, some, args.top), strict=True):
             if isinstance(result, InputError):
                 raise result
-            results.append({"input": str(path), **result})
+            results.append({"input": one, **result})
             if not args.json:
-                print(_line(results.pop()), flush=True)
+                print(answerer.line(results.pop()), flush=True)
     if args.json:
         whole = {
             "bundle": str(session.bundle.source),
@@ -95,30 +64,24 @@ def _label_all(session: Session, paths: Iterable[Path], size: int, args: argpars
         print(json.dumps(whole, indent=2))
 
 
-def _line(result: Result) -> str:
-    top = result["top"]
-    assert isinstance(top, list)
-    return f"{result['input']}: " + ", ".join(f"{guess['label']} {guess['probability']:.4f}" for guess in top)
-
-
-def _watch(session: Session, args: argparse.Namespace) -> int:
-    from runtime.image import SUFFIXES
+def _watch(session: Session, answerer: Answerer, args: argparse.Namespace) -> int:
     from runtime.watch import open_log, watch
+
+    def answer(paths: Sequence[Path]) -> list[Result | InputError]:
+        return answerer.answer(session, [str(path) for path in paths], args.top)
 
     with open_log(args.out) as log:
         print(f"watching {args.watch}, {len(log.done)} inputs done before", file=sys.stderr)
-        failed = watch(
-            args.watch, SUFFIXES, log, lambda some: label(session, some, args.top), session.max_batch, args.once
-        )
+        failed = watch(args.watch, answerer.suffixes, log, answer, session.max_batch, args.once)
     if failed:
         raise InputError(f"{failed} inputs could not be read; see the lines with an error in {args.out}")
     return 0
 
 
-def _from_stdin() -> Iterator[Path]:
+def _from_stdin() -> Iterator[str]:
     for line in sys.stdin:
         if line.strip():
-            yield Path(line.rstrip("\n"))
+            yield line.rstrip("\n")
 
 
 def main() -> int:
@@ -129,26 +92,28 @@ def main() -> int:
     if args.once and not args.watch:
         raise InputError("--once belongs to --watch")
     if bool(args.inputs) == bool(args.watch):
-        raise InputError("give images to label, or --watch DIR to wait for them")
+        raise InputError("give images or texts, or --watch DIR to wait for images")
     if args.watch and args.json:
         raise InputError("--json does not go with --watch, whose results are JSON Lines in --out")
     if "-" in args.inputs and len(args.inputs) > 1:
-        raise InputError("- reads all paths from stdin, so it stands alone")
+        raise InputError("- reads all inputs from stdin, so it stands alone")
+    from runtime.answers import answerer_of
     from runtime.bundle import open_files
-    from runtime.classify import check_task
 
     bundle = open_files(args.bundle, args.public_key)
-    check_task(bundle)
+    answerer = answerer_of(bundle, args.ids)
     if bundle.manifest.verdict == "fail" and not args.allow_failed:
         raise GateFailed(f"{bundle.source} failed its accuracy gate; --allow-failed runs it all the same")
-    paths = [] if args.watch or args.inputs == ["-"] else expand(args.inputs)
+    if args.watch and not answerer.suffixes:
+        raise InputError(f"--watch waits for images, {bundle.source} takes texts; give them, or - to read lines")
+    inputs = [] if args.watch or args.inputs == ["-"] else answerer.expand(args.inputs)
     session = open_for_cli(bundle, args)
     if args.watch:
-        return _watch(session, args)
-    if paths:
-        _label_all(session, paths, session.max_batch, args)
+        return _watch(session, answerer, args)
+    if inputs:
+        _answer_all(session, answerer, inputs, session.max_batch, args)
     else:
-        _label_all(session, _from_stdin(), 1, args)
+        _answer_all(session, answerer, _from_stdin(), 1, args)
     return 0
 
 

@@ -1,0 +1,44 @@
+"""Texts in, vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime.answers.texts import TextInputs, text_inputs
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.session import Session
+    from runtime.watch import Result
+    from targets.errors import InputError
+
+#: Numbers of a vector that one line shows.
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class TextVectors(TextInputs):
+    """Embeddings of texts."""
+
+    def answer(self, session: Session, inputs: Sequence[str], top: int) -> list[Result | InputError]:
+        """The vector of each text; `top` says nothing here."""
+        rows, faults = self.ask(session, inputs)
+        answers: dict[int, Result | InputError] = {**faults}
+        for at, vector in rows.items():
+            answers[at] = {"embedding": [float(number) for number in vector]}
+        return [answers[at] for at in range(len(inputs))]
+
+    def line(self, result: Result) -> str:
+        """'TEXT: 0.0123 -0.0456 ... (384 numbers, --json shows all)'."""
+        vector = result["embedding"]
+        assert isinstance(vector, list)
+        start = " ".join(f"{number:.4f}" for number in vector[:SHOWN])
+        more = f" ... ({len(vector)} numbers, --json shows all)" if len(vector) > SHOWN else ""
+        return f"{result['input']}: {start}{more}"
+
+
+def open_answerer(bundle: Bundle, ids: bool) -> TextVectors:
+    """Raises InputError for a bundle that does not take texts, EnvironmentLacks without the `tokenizers` package."""
+    return TextVectors(**vars(text_inputs(bundle, ids)))

@@ -1,0 +1,75 @@
+"""Images: paths of files or folders in, the most probable classes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.image import SUFFIXES
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.session import Session
+    from runtime.watch import Result
+
+
+@dataclass(frozen=True)
+class ImageLabels:
+    """Labels of image files."""
+
+    suffixes: tuple[str, ...] = SUFFIXES
+
+    def expand(self, given: Sequence[str]) -> list[str]:
+        from runtime.watch import listing
+
+        paths: list[str] = []
+        for name in given:
+            path = Path(name)
+            if path.is_dir():
+                found = sorted(path / one.name for one in listing(path, SUFFIXES))
+                if not found:
+                    raise InputError(f"no images in folder {path}; it needs files ending in {', '.join(SUFFIXES)}")
+                paths += map(str, found)
+            elif path.is_file():
+                paths.append(str(path))
+            else:
+                raise InputError(f"no file or folder {path}")
+        return paths
+
+    def answer(self, session: Session, inputs: Sequence[str], top: int) -> list[Result | InputError]:
+        from runtime.classify import classify, prepare_one
+
+        answers: dict[int, Result | InputError] = {}
+        pixels = {}
+        for at, path in enumerate(inputs):
+            try:
+                pixels[at] = prepare_one(session, Path(path))
+            except InputError as error:
+                answers[at] = error
+        if pixels:
+            for at, guesses in zip(pixels, classify(session, list(pixels.values()), top), strict=True):
+                answers[at] = {"top": [vars(guess) for guess in guesses]}
+        return [answers[at] for at in range(len(inputs))]
+
+    def line(self, result: Result) -> str:
+        return label_line(result)
+
+
+def label_line(result: Result) -> str:
+    """'INPUT: cat 0.9012, dog 0.0544'."""
+    top = result["top"]
+    assert isinstance(top, list)
+    return f"{result['input']}: " + ", ".join(f"{guess['label']} {guess['probability']:.4f}" for guess in top)
+
+
+def open_answerer(bundle: Bundle, ids: bool) -> ImageLabels:
+    """Raises InputError unless the bundle classifies images."""
+    from runtime.classify import check_task
+
+    if ids:
+        raise InputError(f"--ids is for texts, {bundle.source} takes images")
+    check_task(bundle)
+    return ImageLabels()

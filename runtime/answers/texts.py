@@ -1,0 +1,72 @@
+"""What the answers to texts share: texts or token ids in, the model's padded inputs out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime.text import INPUTS, TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from runtime.bundle import Bundle
+    from runtime.session import Session
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """`tokenizer` None: what a user gives are token ids."""
+
+    spec: TextPreprocessing
+    tokenizer: Tokenizer | None
+    suffixes: tuple[str, ...] = ()
+
+    def expand(self, given: Sequence[str]) -> list[str]:
+        """The texts as they are."""
+        return list(given)
+
+    def ask(self, session: Session, texts: Sequence[str]) -> tuple[dict[int, np.ndarray], dict[int, InputError]]:
+        """Of each text the row of the model's first output, or why it cannot be used."""
+        ids: dict[int, list[int]] = {}
+        faults: dict[int, InputError] = {}
+        for at, text in enumerate(texts):
+            try:
+                ids[at] = self._ids(text)
+                pad([ids[at]], self.spec)
+            except InputError as error:
+                ids.pop(at, None)
+                faults[at] = error
+        if not ids:
+            return {}, faults
+        output = session.run(inputs_for(session, pad(list(ids.values()), self.spec)))
+        rows = output[session.manifest.outputs[0].name]
+        return dict(zip(ids, rows, strict=True)), faults
+
+    def _ids(self, text: str) -> list[int]:
+        if self.tokenizer is None:
+            return parse_ids(text)
+        encoded = self.tokenizer.encode([text])
+        if encoded.cut:
+            print(f"note: a text is longer than {self.spec.max_length} tokens and was cut", file=sys.stderr)
+        return encoded.ids[0]
+
+
+def inputs_for(session: Session, padded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those that the model declares, in the types that it declares."""
+    return {tensor.name: padded[tensor.name].astype(tensor.dtype) for tensor in session.manifest.inputs}
+
+
+def text_inputs(bundle: Bundle, ids: bool) -> TextInputs:
+    """Raises InputError for a bundle that does not take texts, EnvironmentLacks without the `tokenizers` package."""
+    manifest = bundle.manifest
+    if manifest.preprocessing is None or manifest.preprocessing.get("kind") != "text":
+        raise InputError(f"{bundle.source} does not say how a text becomes its input; make the bundle again")
+    strange = [tensor.name for tensor in manifest.inputs if tensor.name not in INPUTS]
+    if strange:
+        raise InputError(f"{bundle.source} needs the input {strange[0]!r}, which no text gives; call it from Python")
+    spec = parse_preprocessing(manifest.preprocessing, f"{bundle.source}: preprocessing")
+    return TextInputs(spec, None if ids else Tokenizer(bundle.root / spec.tokenizer, spec))
