@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
-from compress.stages.samples import evaluation
+from compress.stages.samples import evaluation, tell_notes
 
 if TYPE_CHECKING:
     from compress.tasks.task import Tell
@@ -34,6 +34,7 @@ def _answer_all(context: StageContext, original: SourceModel, files: dict[str, P
 
     task, structure = original.task, original.structure()
     data = evaluation(context, original)
+    tell_notes(context, data)
     for index, (name, path) in enumerate(files.items()):
         tell = _teller(context, name, index * len(data), len(files) * len(data))
         answers = task.answers(ort.load(path).run, data, structure, tell)

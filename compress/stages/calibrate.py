@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import SourceModel
-from compress.stages.samples import calibration_batches, healing
+from compress.stages.samples import calibration_batches, healing, tell_notes
 from runtime.files import write_atomic
 from targets.errors import InputError
 
@@ -24,6 +24,7 @@ def calibrate(context: StageContext, original: SourceModel) -> None:
 
     model = original.load()
     dataset = healing(context, original)
+    tell_notes(context, dataset)
     dataset.check()  # now, all of them, not one by one when healing first draws them
     samples, held_out = context.options["samples"], context.options["held_out"]
     if len(dataset) < 2:

@@ -32,10 +32,13 @@ def _opened(context: StageContext, original: SourceModel, part: Part) -> Prepare
     from compress.tasks.task import DataChoice
 
     choice = DataChoice(**context.options["data"])
-    data = original.task.open(choice, part, original.structure(), original.files)
+    return original.task.open(choice, part, original.structure(), original.files)
+
+
+def tell_notes(context: StageContext, data: Prepared) -> None:
+    """Log what the user should know of the samples; by the stages that see each part first."""
     for note in data.notes:
-        context.log(f"{part}: {note}")
-    return data
+        context.log(note)
 
 
 def tensors(inputs: dict[str, np.ndarray]) -> dict[str, Tensor]:

@@ -98,9 +98,10 @@ class TextTask(Task):
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        size = int(structure.preprocessing["vocab_size"])
+        size, longest = (int(structure.preprocessing[name]) for name in ("vocab_size", "max_length"))
 
         def texts(batch: int, length: int) -> dict[str, Tensor]:
+            length = min(length, longest)
             ids = torch.randint(size, (batch, length), generator=generator)
             real = torch.randint(1, length + 1, (batch, 1), generator=generator)
             real[0] = length
