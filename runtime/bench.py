@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WARM_UP_SHARE = 0.2  # of the seconds asked for, before the clock starts
 _LEAST_RUNS = 3
+_LENGTH = 128  # of sequences, where nobody says another
 
 
 def random_inputs(tensors: Sequence[Tensor], batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -87,8 +88,8 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _open(args: argparse.Namespace) -> tuple[Backend, Sequence[Tensor], dict[str, object]]:
-    """The model, the inputs that it declares and what it is."""
+def _open(args: argparse.Namespace) -> tuple[Backend, Sequence[Tensor], int, dict[str, object]]:
+    """The model, the inputs that it declares, a length that it takes and what it is."""
     from runtime import ort
     from runtime.bundle import open_files
     from runtime.providers import CPU
@@ -99,7 +100,7 @@ def _open(args: argparse.Namespace) -> tuple[Backend, Sequence[Tensor], dict[str
         provider = ort.provider_named(args.provider) if args.provider else CPU
         threads = args.threads or usable_cpus()
         model = ort.load(path, provider, threads)
-        return model, model.inputs, {"model": str(path), "provider": model.provider, "threads": threads}
+        return model, model.inputs, _LENGTH, {"model": str(path), "provider": model.provider, "threads": threads}
     session = open_for_cli(open_files(path, args.public_key), args)
     what = {
         "model": f"{path}/{session.model.path}",
@@ -107,7 +108,9 @@ def _open(args: argparse.Namespace) -> tuple[Backend, Sequence[Tensor], dict[str
         "provider": session.provider,
         "threads": session.threads,
     }
-    return session.backend, session.manifest.all_inputs, what
+    limit = (session.manifest.preprocessing or {}).get("max_length", _LENGTH)
+    longest = min(_LENGTH, limit) if isinstance(limit, int) else _LENGTH
+    return session.backend, session.manifest.all_inputs, longest, what
 
 
 def main() -> int:
@@ -117,7 +120,9 @@ def main() -> int:
     )
     parser.add_argument("model", metavar="BUNDLE|MODEL.onnx")
     parser.add_argument("--batch", metavar="B", type=positive, default=1, help="samples per run (default 1)")
-    parser.add_argument("--length", metavar="L", type=positive, default=128, help="sequence length (default 128)")
+    parser.add_argument(
+        "--length", metavar="L", type=positive, help="sequence length (default 128, or what the model takes)"
+    )
     parser.add_argument("--seconds", metavar="S", type=float, default=3.0, help="how long to measure (default 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_session_options(parser)
@@ -127,9 +132,9 @@ def main() -> int:
     from runtime.energy import EnergyMeter
     from runtime.power import cpu_name, readings
 
-    backend, tensors, what = _open(args)
+    backend, tensors, longest, what = _open(args)
     with EnergyMeter() as meter:
-        times = measure(backend, random_inputs(tensors, args.batch, args.length), args.seconds)
+        times = measure(backend, random_inputs(tensors, args.batch, args.length or longest), args.seconds)
     report = {
         **what,
         "batch": args.batch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from compress.pipeline import StageContext
-from compress.stages.artifacts import OnnxModel, ShippedModels
+from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
 from runtime.files import write_atomic
 
 #: Rounds and seconds per model and round. Medians of per-round ratios are reported, so rounds matter more.
@@ -14,16 +14,20 @@ ORIGINAL = "original fp32"
 
 
 def time_models(
-    context: StageContext, original: OnnxModel, original_int8: ShippedModels, shipped: ShippedModels
+    context: StageContext,
+    source: SourceModel,
+    original: OnnxModel,
+    original_int8: ShippedModels,
+    shipped: ShippedModels,
 ) -> None:
-    """Options: `threads`, `length` (of sequences), `machine` (so that another machine measures anew)."""
+    """Options: `threads`, `machine` (so that another machine measures anew)."""
     from runtime.compare import time_alternating
 
     files = {ORIGINAL: original.file}
     files |= {f"original {entry['note']}": original_int8.path / entry["path"] for entry in original_int8.entries()}
     files |= {entry["path"]: shipped.path / entry["path"] for entry in shipped.entries()}
     context.progress(0, 1, f"{len(files)} models, {ROUNDS} rounds of {SECONDS:g} s each")
-    threads, length = context.options["threads"], context.options["length"]
+    threads, length = context.options["threads"], source.task.timing_length(source.structure())
     result = time_alternating(files, rounds=ROUNDS, seconds=SECONDS, threads=threads, length=length)
     result["machine"] = context.options["machine"]
     write_atomic(context.folder / "timing.json", (json.dumps(result, indent=1) + "\n").encode())

@@ -105,8 +105,6 @@ class Task(ABC):
     """What `gate.max_drop` means: points of the metric, or percent of the original's."""
     passengers: ClassVar[tuple[str, ...]]
     """Files of the model's folder that travel into the bundle, so that other tools open it."""
-    timing_length: ClassVar[int] = 1
-    """Size of the dynamic dimensions other than the batch when files are timed."""
     code: ClassVar[tuple[str, ...]]
     """Modules that decide what the samples look like to the model, for the keys of the cache."""
     libraries: ClassVar[tuple[str, ...]]
@@ -154,6 +152,10 @@ class Task(ABC):
     @abstractmethod
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         """How to export the model."""
+
+    def timing_length(self, structure: Structure) -> int:
+        """Size of the dynamic dimensions other than the batch when files are timed."""
+        return 1
 
     @abstractmethod
     def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> Samples:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Texts that go through a model at once, where nobody waits for a single answer.
 BATCH = 32
+#: Tokens of a text when files are timed: a sentence.
+TIMED_TOKENS = 32
 #: (texts, tokens) at which the graph must agree with torch; those with more than one text hold padding.
 CHECKED_SIZES = ((1, 3), (2, 16), (3, 7))
 #: Names of the position table's size in configs.
@@ -42,7 +44,6 @@ class TextTask(Task):
         "config_sentence_transformers.json",
         "1_Pooling/config.json",
     )
-    timing_length = 32
     code: ClassVar[tuple[str, ...]] = ("compress.tasks.task", "compress.tasks.text", "compress.data", "runtime.text")
     libraries = ("numpy", "tokenizers")
 
@@ -108,6 +109,9 @@ class TextTask(Task):
             return {"input_ids": ids, "attention_mask": (torch.arange(length)[None] < real).long()}
 
         return GraphInputs(texts(2, 5), _DYNAMIC, [texts(*case) for case in CHECKED_SIZES])
+
+    def timing_length(self, structure: Structure) -> int:
+        return min(TIMED_TOKENS, int(structure.preprocessing["max_length"]))
 
     def feed(self, data: Prepared, seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Feed:
         from compress.data.prepared_texts import PreparedTexts
