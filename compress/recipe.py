@@ -97,23 +97,34 @@ def schema() -> dict[str, Any]:
 
 def builtin() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted({path.stem for path in FOLDER.rglob("*.toml")})
 
 
-def load(source: str, settings: Sequence[str] = ()) -> Recipe:
+def load_for_model(source: str, settings: Sequence[str] = ()) -> Recipe:
+    """The same as `load`, a built-in recipe in the form for the task of the model that it is about.
+
+    Raises InputError as `load` does, or EnvironmentLacks if the package that holds a zoo model is not installed.
+    """
+    from compress import tasks, zoo
+
+    model = zoo.locate(load(source, settings).model.source)
+    return load(source, settings, tasks.of_folder(model).recipes)
+
+
+def load(source: str, settings: Sequence[str] = (), kind: str = "") -> Recipe:
     """Read a built-in recipe or a TOML file, with `table.key=value` settings put over it.
 
+    `kind`: the folder of the recipes for some tasks; what is not there is taken from the common ones.
     Raises InputError that names the file or setting, the key, what was given, what is allowed and the nearest name.
     """
-    path = FOLDER / f"{source}.toml"
-    if not path.is_file():
-        path = Path(source)
-        if path.suffix != ".toml":
-            raise InputError(f"{unknown('recipe', source, builtin())}; a file must end in .toml")
+    places = [FOLDER / kind, FOLDER, *(one for one in sorted(FOLDER.iterdir()) if one.is_dir())]
+    path = next((file for place in places if (file := place / f"{source}.toml").is_file()), Path(source))
+    if FOLDER not in path.parents and path.suffix != ".toml":
+        raise InputError(f"{unknown('recipe', source, builtin())}; a file must end in .toml")
     table = _read(path)
     for setting in settings:
         _put(table, setting)
-    return parse(table, str(path) if path.parent != FOLDER else f"recipe {source!r}")
+    return parse(table, str(path) if FOLDER not in path.parents else f"recipe {source!r}")
 
 
 def parse(table: Mapping[str, Any], where: str) -> Recipe:

@@ -70,11 +70,11 @@ def main(
 
 def _job(target: str, recipe: str, overrides: list[str], seed: int, cache_root: Path) -> Any:
     import targets
-    from compress.recipe import load
+    from compress.recipe import load_for_model
     from compress.stages.graph import Job
 
     name = Path(recipe).stem if recipe.endswith(".toml") else recipe
-    return Job(load(recipe, overrides), name, targets.load(target), seed, cache_root / "digests.json")
+    return Job(load_for_model(recipe, overrides), name, targets.load(target), seed, cache_root / "digests.json")
 
 
 @contextmanager

@@ -103,6 +103,8 @@ class Task(ABC):
     """The metric that the gate bounds (see `compress.verification.metrics`)."""
     bound: ClassVar[Literal["max_drop", "max_relative_drop"]] = "max_drop"
     """What `gate.max_drop` means: points of the metric, or percent of the original's."""
+    recipes: ClassVar[str] = ""
+    """Folder of the built-in recipes' forms for this task, below `compress/recipes`; "" if the common ones serve."""
     passengers: ClassVar[tuple[str, ...]]
     """Files of the model's folder that travel into the bundle, so that other tools open it."""
     code: ClassVar[tuple[str, ...]]

@@ -34,6 +34,7 @@ _DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention
 class TextTask(Task):
     """A task on token ids."""
 
+    recipes = "text"
     passengers = (
         "config.json",
         TOKENIZER,
