@@ -98,7 +98,7 @@ def test_a_failed_bundle_runs_only_when_told_to(run_module, maker, images):
     [
         (["nowhere", "x.png"], 2, "no bundle at nowhere"),
         (["{bundle}", "nowhere.png"], 2, "no file or folder nowhere.png"),
-        (["{bundle}"], 2, "give images to label"),
+        (["{bundle}"], 2, "give images or texts"),
         (["{bundle}", "{images}/a.png", "--top", "0"], 2, "whole number of 1 or more"),
         (["{bundle}", "{images}/a.png", "--provider", "cuad"], 2, "nearest: 'cuda'"),
         (["{bundle}", "{images}/a.png", "--provider", "dml", "--strict-provider"], 3, "DmlExecutionProvider"),
@@ -132,7 +132,7 @@ def test_a_damaged_bundle_exits_two_and_names_the_file(run_module, bundle, image
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "embedding"}, "is a bundle for embedding"),
+        ({"task": "embedding"}, "does not say how a text becomes its input"),
         ({"labels": ["one"]}, "1 labels, 5 classes"),
         ({"postprocessing": {"kind": "sigmoid"}}, "'sigmoid'; allowed: softmax"),
     ],
