@@ -40,7 +40,8 @@ class Blended(Values):
     def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
         old_BND = self.old(q_BHNK, k_BGMK, v_BGMV[:, 0], mask_BHNM, loop)
         new_BND = self.new(q_BHNK, k_BGMK, v_BGMV[:, 0], mask_BHNM, loop)
-        return torch.lerp(old_BND, new_BND, self.share.to(old_BND.dtype))
+        dtype = old_BND.dtype  # under autocast one half may come in half precision and the other not
+        return torch.lerp(old_BND, new_BND.to(dtype), self.share.to(dtype))
 
     def readers(self) -> list[Projection] | None:
         old, new = self.old.readers(), self.new.readers()
