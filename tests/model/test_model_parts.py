@@ -264,3 +264,13 @@ def test_an_exported_model_has_plain_products_and_the_same_logits() -> None:
     assert not any("scaled_dot_product" in name for name in names)
     with torch.no_grad():
         torch.testing.assert_close(program.module()(inputs), model(inputs), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_halves_of_two_precisions_blend_under_autocast() -> None:
+    old, new = ({"kind": "projected", "num_kv_heads": 2, "head_dim": 5}, {"kind": "gated-mean", "projection": False})
+    model = model_of(block_spec(values=ValuesSpec.parse({"kind": "blended", "old": old, "new": new})))
+    exact = logits(model, images(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = logits(model, images(model))
+    torch.testing.assert_close(rounded.double(), exact.double(), atol=0.1, rtol=0.1)
