@@ -78,9 +78,9 @@ class Block(nn.Module):
 
     def _tell_loops_apart(self, spec: BlockSpec, hidden_size: int) -> None:
         own, loops = spec.per_loop, spec.loops
-        for half in (self.mixer, self.ffn):
-            if half is not None and own.delta_rank:
-                add_deltas(half, own.delta_rank, loops)
+        for half, rank in zip((self.mixer, self.ffn), own.delta_ranks, strict=True):
+            if half is not None and rank:
+                add_deltas(half, rank, loops)
         if own.signal_rank and self.mixer is not None:
             for reader in self.mixer.readers() or []:
                 reader.add_deltas(own.delta_rank + own.signal_rank, loops)

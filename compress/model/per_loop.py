@@ -16,7 +16,7 @@ from compress.spec import Spec
 
 class PerLoopSpec(Spec):
     """`delta_rank`: every projection of the block computes x (W + A_l B_l), rank R (Relaxed Recursive Transformers,
-    Bae et al. 2024, arXiv 2410.20672).
+    Bae et al. 2024, arXiv 2410.20672); `ffn_delta_rank` is another rank for those of the feed-forward.
 
     `signal_rank`: level signals of RingFormer (Heo et al. 2025, arXiv 2502.13181): x W + x M_l for the maps that read
     the mixer's input (Q, K, V), and x + x M_l in front of the feed-forward, M_l of rank R. They share W's input, which
@@ -27,8 +27,14 @@ class PerLoopSpec(Spec):
     """
 
     delta_rank: NonNegativeInt = 0
+    ffn_delta_rank: NonNegativeInt | None = None
     signal_rank: NonNegativeInt = 0
     timestep: bool = False
+
+    @property
+    def delta_ranks(self) -> tuple[int, int]:
+        """Ranks of the deltas in the mixer and in the feed-forward."""
+        return self.delta_rank, self.delta_rank if self.ffn_delta_rank is None else self.ffn_delta_rank
 
 
 class LevelSignal(nn.Module):

@@ -17,16 +17,18 @@ NAME = "relax-loops"
 
 
 class RelaxLoops(Options):
-    """At least one of: `delta_rank` of low-rank deltas on every map, `signal_rank` of level signals on Q, K, V and the
+    """At least one of: `delta_rank` of low-rank deltas on every map (`ffn_delta_rank` on those of the feed-forward,
+    where that is to be another), `signal_rank` of level signals on Q, K, V and the
     feed-forward's input, `timestep` gains."""
 
     delta_rank: NonNegativeInt = 0
+    ffn_delta_rank: NonNegativeInt | None = None
     signal_rank: NonNegativeInt = 0
     timestep: bool = False
 
     @model_validator(mode="after")
     def _something_is_asked_for(self) -> RelaxLoops:
-        if not (self.delta_rank or self.signal_rank or self.timestep):
+        if not (self.delta_rank or self.ffn_delta_rank or self.signal_rank or self.timestep):
             raise ValueError("expected a delta_rank or signal_rank above 0, or timestep = true")
         return self
 

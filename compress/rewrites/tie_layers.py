@@ -26,13 +26,14 @@ class TieLayers(Options):
     """`grouping` of the layers into blocks: "middle" leaves `untied` layers at each end alone and cycles `blocks`
     shared blocks between them; "cycle" does so over all layers (0 1 2 0 1 2); "sequence" repeats each block at once
     (0 0 0 1 1 1); a list names the block of each layer. `init`: how a shared weight starts. `delta_rank`,
-    `signal_rank` and `timestep`: what each loop has of its own, as in `relax-loops`, but fitted to the layers."""
+    `ffn_delta_rank`, `signal_rank` and `timestep`: what each loop has of its own, as in `relax-loops`, but fitted to the layers."""
 
     grouping: Literal["middle", "cycle", "sequence"] | tuple[NonNegativeInt, ...] = "middle"
     blocks: PositiveInt = 1
     untied: NonNegativeInt = 1
     init: Literal["first", "stepwise", "mean", "data-aware"] = "data-aware"
     delta_rank: NonNegativeInt = 0
+    ffn_delta_rank: NonNegativeInt | None = None
     signal_rank: NonNegativeInt = 0
     timestep: bool = False
 
@@ -56,7 +57,7 @@ def tie_layers(model: Transformer, options: TieLayers, calibration: Calibration)
     groups = [[layers[place] for place in group] for group in _groups(options, len(layers))]
     for group in groups:
         _check_alike(model, group)
-    own = PerLoopSpec(delta_rank=options.delta_rank, signal_rank=options.signal_rank, timestep=options.timestep)
+    own = PerLoopSpec(**{name: getattr(options, name) for name in PerLoopSpec.model_fields})
     shared = {block: group for block, group in enumerate(groups) if len(group) > 1}
     maps = layer_maps(model, calibration, [layer for group in shared.values() for layer in group])
     sources = _sources(groups, options.init, layers)
