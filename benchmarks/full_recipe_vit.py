@@ -18,7 +18,9 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from compress.model import Transformer, load, save
 
 MODEL = "vit-cifar10"
 CALIBRATION = 2000
+Recipes = Mapping[str, list[dict[str, Any]]]
 EXACT: list[dict[str, Any]] = [{"use": "fold-norm"}, {"use": "drop-key-bias"}, {"use": "fold-value-bias"}]
 NARROW: list[dict[str, Any]] = [
     {"use": "low-rank-heads", "rank": 16, "value_rank": 16},
@@ -80,7 +83,7 @@ class Log:
         print(f"[{seconds:6.1f}] {note} {done:.0f}/{total:.0f} {values}", flush=True)
 
 
-def heal_candidate(args: argparse.Namespace) -> None:
+def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -> None:
     """Rewrite, heal, round to fp16, score on held-out images, save."""
     torch.manual_seed(args.seed)
     if torch.cuda.is_available():
@@ -95,7 +98,7 @@ def heal_candidate(args: argparse.Namespace) -> None:
     notes: list[str] = []
     few = train.subset(np.arange(0, len(train), max(1, len(train) // CALIBRATION)))
     calibration = vit_lab.calibration_of(teacher, vit_lab.prepared(few, teacher, device).images, notes)
-    recipe = CANDIDATES[args.candidate]
+    recipe = candidates[args.candidate]
     student = vit_lab.rewritten(teacher, recipe, calibration)
     print(*notes, sep="\n", flush=True)
     options = HealOptions(
@@ -129,7 +132,7 @@ def heal_candidate(args: argparse.Namespace) -> None:
     target_SC = vit_lab.answers(teacher, known.images)
     result = {
         "candidate": args.candidate,
-        "command": vit_lab.command("benchmarks.full_recipe_vit"),
+        "command": vit_lab.command(module),
         **vit_lab.surroundings(),
         "seed": args.seed,
         "rewrite": recipe,
@@ -138,8 +141,10 @@ def heal_candidate(args: argparse.Namespace) -> None:
         "calibration_images": len(few),
         "notes": notes,
         "parameters": model.num_parameters(),
+        "block_parameters": vit_lab.block_parameters(model),
         "macs": vit_lab.macs(model),
         "original_parameters": teacher.num_parameters(),
+        "original_block_parameters": vit_lab.block_parameters(teacher),
         "original_macs": vit_lab.macs(teacher),
         "held_out_images": len(held_out),
         "held_out_before": vit_lab.scores(vit_lab.answers(student, known.images), target_SC, known.labels),
@@ -183,7 +188,7 @@ def choose(args: argparse.Namespace) -> None:
         print(result["candidate"], result["parameters"], result["macs"], result["held_out"])
 
 
-def test(args: argparse.Namespace) -> None:
+def test(args: argparse.Namespace, module: str) -> None:
     """Score a healed model on the test images beside the original, in fp32; writes test.json."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.allow_tf32 = False
@@ -196,7 +201,7 @@ def test(args: argparse.Namespace) -> None:
         return answers_SC.argmax(-1) == known.labels
 
     result = {
-        "command": vit_lab.command("benchmarks.full_recipe_vit"),
+        "command": vit_lab.command(module),
         **vit_lab.surroundings(),
         "test_images": len(known.labels),
         "test": vit_lab.scores(logits_SC, target_SC, known.labels),
@@ -210,12 +215,17 @@ def test(args: argparse.Namespace) -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
+    add_verbs(parser.add_subparsers(required=True), CANDIDATES, "benchmarks.full_recipe_vit")
+    return parser.parse_args()
+
+
+def add_verbs(verbs: Any, candidates: Recipes, module: str) -> None:
+    """`heal`, `choose` and `test`, for these candidates; `module` is named in the results."""
     healing = verbs.add_parser("heal")
-    healing.set_defaults(run=heal_candidate)
+    healing.set_defaults(run=partial(heal_candidate, candidates=candidates, module=module))
     healing.add_argument("data")
     healing.add_argument("out", type=Path)
-    healing.add_argument("--candidate", choices=CANDIDATES, required=True)
+    healing.add_argument("--candidate", choices=candidates, required=True)
     healing.add_argument("--steps", type=int, default=20_000)
     healing.add_argument("--seconds", type=float, help="heal for about so long instead of --steps")
     healing.add_argument("--batch", type=int, default=512)
@@ -228,10 +238,9 @@ def arguments() -> argparse.Namespace:
     choosing.set_defaults(run=choose)
     choosing.add_argument("out", type=Path, nargs="+")
     testing = verbs.add_parser("test")
-    testing.set_defaults(run=test)
+    testing.set_defaults(run=partial(test, module=module))
     testing.add_argument("data")
     testing.add_argument("out", type=Path)
-    return parser.parse_args()
 
 
 def main() -> None:

@@ -16,8 +16,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,8 @@ def _minimal(width: int) -> Iterator[Row]:
 class Bench:
     """A model, its images, and the row at hand."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
+    def __init__(self, args: argparse.Namespace, module: str) -> None:
+        self.args, self.module = args, module
         self.accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
         device = str(self.accelerator.device)
         self.teacher = vit_lab.original(args.model).to(device)
@@ -140,6 +141,7 @@ class Bench:
             "rewrite": row.tables,
             "notes": notes,
             "parameters": student.num_parameters(),
+            "block_parameters": vit_lab.block_parameters(student),
             "macs": vit_lab.macs(student),
             "before": self._scores(student),
             "largest_logit_change": float((logits_SC - self.target_SC).abs().max()),
@@ -158,7 +160,11 @@ class Bench:
                 lambda done, total, note="", **numbers: None,
             )
         after = self._scores(healed.model.to(self.accelerator.device))
-        settled = {"parameters": healed.model.num_parameters(), "macs": vit_lab.macs(healed.model)}
+        settled = {
+            "parameters": healed.model.num_parameters(),
+            "block_parameters": vit_lab.block_parameters(healed.model),
+            "macs": vit_lab.macs(healed.model),
+        }
         drifts = {
             "held_out_kl_before": round(healed.drift_before, 5),
             "held_out_kl_after": round(healed.drift_after, 5),
@@ -175,7 +181,7 @@ class Bench:
         """What all rows share."""
         return {
             "model": self.args.model,
-            "command": vit_lab.command("benchmarks.rewrites_vit"),
+            "command": vit_lab.command(self.module),
             **vit_lab.surroundings(),
             "seed": self.args.seed,
             "heal": self.options.model_dump(mode="json"),
@@ -185,21 +191,22 @@ class Bench:
             "test_images": len(self.test.labels),
             "original": {
                 "parameters": self.teacher.num_parameters(),
+                "block_parameters": vit_lab.block_parameters(self.teacher),
                 "macs": vit_lab.macs(self.teacher),
                 **self._scores(self.teacher),
             },
         }
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure every row that no other process has taken."""
+def run(args: argparse.Namespace, table: Callable[[Structure], Iterator[Row]], module: str) -> None:
+    """Measure every row of the table that no other process has taken."""
     if torch.cuda.is_available():
         torch.backends.cuda.enable_cudnn_sdp(False)  # its bf16 backward pass has open fault reports on Hopper
         torch.backends.cudnn.allow_tf32 = False
-    bench = Bench(args)
+    bench = Bench(args, module)
     args.folder.mkdir(parents=True, exist_ok=True)
     vit_lab.write_json(args.folder / "conditions.json", bench.conditions)
-    todo = [row for row in rows(bench.teacher.structure) if not args.only or row.name in args.only]
+    todo = [row for row in table(bench.teacher.structure) if not args.only or row.name in args.only]
     for number, row in enumerate(todo):
         path = args.folder / f"{number:02d}-{row.name}.json"
         try:
@@ -217,7 +224,7 @@ def run(args: argparse.Namespace) -> None:
 
 def collect(args: argparse.Namespace) -> None:
     """Put the rows that are done into one file."""
-    files = sorted(args.folder.glob("[0-9][0-9]-*.json"))
+    files = sorted(args.folder.glob("[0-9][0-9]*-*.json"))
     done = [json.loads(file.read_text()) for file in files if file.stat().st_size]
     vit_lab.write_json(args.result, {**json.loads((args.folder / "conditions.json").read_text()), "rows": done})
     print(f"{len(done)} of {len(files)} rows are done")
@@ -227,8 +234,14 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
+    add_verbs(verbs, rows, "benchmarks.rewrites_vit")
+    return parser.parse_args()
+
+
+def add_verbs(verbs: Any, table: Callable[[Structure], Iterator[Row]], module: str) -> None:
+    """`run` and `collect`, for a table of rows; `module` is named in the results."""
     running = verbs.add_parser("run")
-    running.set_defaults(run=run)
+    running.set_defaults(run=partial(run, table=table, module=module))
     running.add_argument("model", choices=["vit-cifar10", "vit-mnist"])
     running.add_argument("data")
     running.add_argument("folder", type=Path)
@@ -243,7 +256,6 @@ def arguments() -> argparse.Namespace:
     collecting.set_defaults(run=collect)
     collecting.add_argument("folder", type=Path)
     collecting.add_argument("result", type=Path)
-    return parser.parse_args()
 
 
 def main() -> None:

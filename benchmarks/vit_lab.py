@@ -115,6 +115,11 @@ def rewritten(model: Transformer, tables: list[dict[str, Any]], calibration: Cal
     return model
 
 
+def block_parameters(model: Transformer) -> int:
+    """Trained numbers of the blocks, tied ones counted once."""
+    return sum(parameter.numel() for parameter in model.blocks.parameters())
+
+
 def macs(model: Transformer) -> int:
     """Multiply-accumulates of one image: every matrix product and convolution, attention's own included."""
     from torch.nn.attention import SDPBackend, sdpa_kernel

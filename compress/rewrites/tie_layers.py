@@ -26,7 +26,8 @@ class TieLayers(Options):
     """`grouping` of the layers into blocks: "middle" leaves `untied` layers at each end alone and cycles `blocks`
     shared blocks between them; "cycle" does so over all layers (0 1 2 0 1 2); "sequence" repeats each block at once
     (0 0 0 1 1 1); a list names the block of each layer. `init`: how a shared weight starts. `delta_rank`,
-    `ffn_delta_rank`, `signal_rank` and `timestep`: what each loop has of its own, as in `relax-loops`, but fitted to the layers."""
+    `ffn_delta_rank`, `signal_rank` and `timestep`: what each loop has of its own, as in `relax-loops`, but fitted to
+    the layers."""
 
     grouping: Literal["middle", "cycle", "sequence"] | tuple[NonNegativeInt, ...] = "middle"
     blocks: PositiveInt = 1

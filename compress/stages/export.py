@@ -26,17 +26,18 @@ def export_model(
 
     teacher, shipped = original.load(), model.load()
     batches = calibration_batches(healing(context, original), calibration.indices("fit"))
-    for name in _exact_forms(shipped):
+    for name in exact_forms(shipped):
         method, options = parse_options({"use": name})
         shipped = run_rewrite(method, options, shipped, Calibration(teacher, batches, context.log))
     _export(context, original.task, shipped)
 
 
-def _exact_forms(model: Transformer) -> list[str]:
+def exact_forms(model: Transformer) -> list[str]:
+    """The exact rewrites that make the model run faster; a looped block cannot be trimmed in its last loop alone."""
     from compress.model.head import ClassifierSpec
 
-    head = model.structure.head
-    trims = isinstance(head, ClassifierSpec) and head.tokens is not None
+    head, last = model.structure.head, model.structure.blocks[model.structure.schedule[-1].block]
+    trims = isinstance(head, ClassifierSpec) and head.tokens is not None and last.loops == 1
     return ["trim-last-block", "pack-qkv"] if trims else ["pack-qkv"]
 
 

@@ -1,0 +1,224 @@
+"""Looped weight-tying of vit-cifar10: the sweep, the long healing of the best, and the sizes of the files.
+
+Usage, from the root of the repository:
+    python -m benchmarks.loops_vit run vit-cifar10 DATA FOLDER      # the sweep; start several to share its rows
+    python -m benchmarks.loops_vit collect FOLDER RESULT.json
+    python -m benchmarks.loops_vit heal DATA OUT --candidate NAME --seconds 450      # one GPU
+    python -m benchmarks.loops_vit choose OUT...                    # the best by held-out training images
+    python -m benchmarks.loops_vit test DATA OUT                    # on the test images, once, for the chosen one
+    python -m benchmarks.loops_vit files RESULT.json [ROW...] [--rounds N]      # bytes and latency in every form, CPU
+
+The sweep crosses grouping, initialisation, what a loop has of its own, and its rank, before and after the same short
+healing (see `benchmarks.rewrites_vit`), with dropped blocks and affine patches beside them at equal bytes (`bytes.*`)
+and at equal depth, which is equal latency (`depth.*`). `heal` writes the model (fp16) and heal.json; candidates hold at
+most a third of the original's block parameters, deltas counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import full_recipe_vit, rewrites_vit, vit_lab
+from benchmarks.rewrites_vit import Row, Tables
+from compress.model import Structure, Transformer
+from compress.stages.export import exact_forms
+from export.cpu_graph import optimise_for_cpu
+from export.onnx_model import export_onnx
+from export.precision.fp16 import to_fp16
+from export.precision.int8_dynamic import to_int8_dynamic
+from export.precision.int8_static import to_int8_static
+from export.sharing import assert_shared_once
+from runtime.compare import time_alternating
+
+EXACT: Tables = [{"use": "fold-norm"}, {"use": "drop-key-bias"}, {"use": "fold-value-bias"}]
+ALIGN: Tables = [{"use": "align-layers"}]
+INITS = ("first", "stepwise", "mean", "data-aware")
+#: Calibration images of `files`, which needs the shapes of the models and not their accuracy.
+FEW = 32
+
+
+def tie(**options: Any) -> Tables:
+    return [{"use": "tie-layers", **options}]
+
+
+def heads(rank: int) -> Tables:
+    return [{"use": "low-rank-heads", "rank": rank, "value_rank": rank}]
+
+
+def neurons(keep: int) -> Tables:
+    return [{"use": "prune-neurons", "keep": keep}]
+
+
+def cycle(ffn_delta_rank: int, **options: Any) -> Tables:
+    """All layers in one block, from their mean: the start that leaves least to the deltas."""
+    return tie(**{"grouping": "cycle", "init": "mean", "delta_rank": 24, "ffn_delta_rank": ffn_delta_rank, **options})
+
+
+#: What is healed at length, told apart by the drift of the closed forms before any healing.
+CANDIDATES: dict[str, Tables] = {
+    "cycle-512": [
+        *EXACT, *heads(12), *neurons(512), *ALIGN, *cycle(70),
+    ],
+    "cycle-384": [
+        *EXACT, *heads(12), *neurons(384), *ALIGN, *cycle(88),
+    ],
+    "cycle-512-signals": [
+        *EXACT, *heads(12), *neurons(512), *ALIGN,
+        *cycle(60, delta_rank=16, signal_rank=16, timestep=True),
+    ],
+    "cycle-768": [*EXACT, *heads(12), *ALIGN, *cycle(46)],
+    "cycle-heads-16": [
+        *EXACT, *heads(16), *neurons(512), *ALIGN, *cycle(68),
+    ],
+    "cycle-10-steps": [
+        *EXACT,
+        {"use": "drop-blocks", "layers": "auto:2"},
+        *heads(12), *neurons(512), *ALIGN, *cycle(84),
+    ],
+    "middle-512": [
+        *EXACT, *heads(12), *neurons(512), *ALIGN,
+        {"use": "trim-last-block"},
+        *tie(init="mean", delta_rank=24, ffn_delta_rank=58),
+    ],
+    "untied": [*EXACT, *heads(12), *neurons(296)],
+}  # fmt: skip
+
+
+def rows(structure: Structure) -> Iterator[Row]:
+    """The table's rows for a model's number of layers and sizes, the most telling first."""
+    count = len(structure.blocks)
+    half, third = count // 2, count // 3
+
+    def tied(name: str, before: Tables = ALIGN, **options: Any) -> Row:
+        return Row(name, [*EXACT, *before, *tie(**options)])
+
+    ranked: dict[str, Any] = {"delta_rank": 24}
+    own: dict[str, dict[str, Any]] = {
+        "none": {},
+        "timestep": {"timestep": True},
+        "signals-24": {"signal_rank": 24},
+        "signals-12": {"signal_rank": 12},
+        "signals-48": {"signal_rank": 48},
+        "deltas-8": {"delta_rank": 8},
+        "deltas-16": {"delta_rank": 16},
+        "deltas-24": ranked,
+        "deltas-48": {"delta_rank": 48},
+        "deltas-24-timestep": {**ranked, "timestep": True},
+        "deltas-12-signals-12": {"delta_rank": 12, "signal_rank": 12},
+        "signals-24-timestep": {"signal_rank": 24, "timestep": True},
+    }
+    for name, options in own.items():
+        yield tied(f"own.{name}", **options)
+    groupings: dict[str, dict[str, Any]] = {
+        "middle-1": {},
+        "middle-2": {"blocks": 2},
+        "cycle-1": {"grouping": "cycle"},
+        f"cycle-{third}": {"grouping": "cycle", "blocks": third},
+        f"sequence-{third}": {"grouping": "sequence", "blocks": third},
+    }
+    for init in INITS:
+        for name, options in groupings.items():
+            if (init, name) != ("data-aware", "middle-1"):  # that is own.none
+                yield tied(f"plain.{name}.{init}", init=init, **options)
+    for init in INITS[:-1]:
+        yield tied(f"deltas-24.middle-1.{init}", init=init, **ranked)
+    for name, options in groupings.items():
+        if name != "middle-1":
+            yield tied(f"deltas-24.{name}.data-aware", **options, **ranked)
+    yield tied("deltas-24.not-aligned", before=[], **ranked)
+    yield tied("none.not-aligned", before=[])
+    yield tied("deltas-24.packed", before=[*ALIGN, {"use": "pack-qkv"}], **ranked)
+    # Equal bytes: a third of the block parameters each. Looped ones keep their depth, the others lose it.
+    yield Row("bytes.drop-blocks", [*EXACT, {"use": "drop-blocks", "layers": f"auto:{2 * third}"}])
+    yield Row("bytes.affine-patch", [*EXACT, {"use": "affine-patch", "layers": f"auto:{2 * third}"}])
+    yield tied("bytes.looped", grouping="cycle", delta_rank=40)
+    yield Row("bytes.narrow-drop-blocks", [*EXACT, {"use": "drop-blocks", "layers": f"auto:{half}"}, *heads(16)])
+    for name in ("untied", "cycle-768", "cycle-512"):
+        yield Row(f"bytes.narrow-{name}", CANDIDATES[name])
+    # Equal depth: as many steps as blocks are left.
+    for dropped in (third, half):
+        drop: Tables = [{"use": "drop-blocks", "layers": f"auto:{dropped}"}]
+        yield Row(f"depth-{count - dropped}.drop-blocks", [*EXACT, *drop])
+        yield Row(
+            f"depth-{count - dropped}.affine-patch", [*EXACT, {"use": "affine-patch", "layers": f"auto:{dropped}"}]
+        )
+        yield tied(f"depth-{count - dropped}.looped", before=[*drop, *ALIGN], grouping="cycle", delta_rank=48)
+
+
+def files(args: argparse.Namespace) -> None:
+    """Export each row without healing, in every form, and time the forms in alternating processes."""
+    torch.manual_seed(0)
+    teacher = vit_lab.original(full_recipe_vit.MODEL)
+    images = vit_lab.prepared(vit_lab.test_images(args.data, FEW), teacher, "cpu").images
+    calibration = vit_lab.calibration_of(teacher, images, [])
+    chosen = {row.name: row.tables for row in rows(teacher.structure)} | CANDIDATES | {"original": []}
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths: dict[str, Path] = {}
+        for name in ["original", *args.rows]:
+            model = vit_lab.rewritten(teacher, chosen[name], calibration)
+            if name != "original":
+                model = vit_lab.rewritten(model, [{"use": use} for use in exact_forms(model)], calibration)
+            forms = write_forms(model, Path(folder), name, images.numpy())
+            paths |= {f"{name} {form}": path for form, path in forms.items() if form != "fp16"}  # no CPU kernels
+            results.append(
+                {
+                    "row": name,
+                    "parameters": model.num_parameters(),
+                    "block_parameters": vit_lab.block_parameters(model),
+                    "macs": vit_lab.macs(model),
+                    "bytes": {form: path.stat().st_size for form, path in forms.items()},
+                }
+            )
+            print(results[-1], flush=True)
+        timed = time_alternating(paths, rounds=args.rounds, seconds=1.0, threads=args.threads) if args.rounds else {}
+    command = vit_lab.command("benchmarks.loops_vit")
+    document = {"command": command, **vit_lab.surroundings()}
+    vit_lab.write_json(args.result, {**document, "rows": results, "latency": timed})
+
+
+def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray) -> dict[str, Path]:
+    """The model's files by form; each is held to storing a shared weight once."""
+    paths = {form: folder / f"{name}.{form}.onnx" for form in ("fp32", "fused", "fp16", "int8-static", "int8-dynamic")}
+    example = {"pixel_values": torch.zeros(2, *images.shape[1:])}
+    export_onnx(model, example, ["logits"], {"pixel_values": {0: "batch"}}, paths["fp32"])
+    optimise_for_cpu(paths["fp32"], paths["fused"])
+    to_fp16(paths["fp32"], paths["fp16"])
+    to_int8_static(paths["fp32"], paths["int8-static"], iter([{"pixel_values": images}]))
+    to_int8_dynamic(paths["fused"], paths["int8-dynamic"])
+    for path in paths.values():
+        assert_shared_once(path)
+    return paths
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    rewrites_vit.add_verbs(verbs, rows, "benchmarks.loops_vit")
+    full_recipe_vit.add_verbs(verbs, CANDIDATES, "benchmarks.loops_vit")
+    filing = verbs.add_parser("files")
+    filing.set_defaults(run=files)
+    filing.add_argument("result", type=Path)
+    filing.add_argument("rows", nargs="*", default=["bytes.looped", "bytes.drop-blocks", "cycle-512", "untied"])
+    filing.add_argument("--data", default="zoo:cifar10-test")
+    filing.add_argument("--threads", type=int, default=2)
+    filing.add_argument("--rounds", type=int, default=7, help="of timing; 0 writes bytes alone")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the verb."""
+    args = arguments()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
