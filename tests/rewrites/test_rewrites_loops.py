@@ -260,7 +260,7 @@ def test_relaxed_loops_start_as_they_were(
 ) -> None:
     timestep = timestep and all(spec.residual == "pre" for spec in specs)
     model = model_of(*(spec.replace(loops=loops) for spec in specs))
-    options = {"delta_rank": deltas, "signal_rank": signals, "timestep": timestep}
+    options = {"delta_rank": deltas, "ffn_delta_rank": 2, "signal_rank": signals, "timestep": timestep}
     result = rewritten(model, "relax-loops", **options)
     assert moved(model, result) == 0
     assert all(spec.per_loop.model_dump() == options for spec in result.structure.blocks)
