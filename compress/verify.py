@@ -12,6 +12,9 @@ import typer
 from targets.errors import InputError, run_cli
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from compress.data import ImageDataset
     from compress.verification.drift import Drift, MetricDrift
     from compress.verification.early import Decision
@@ -223,18 +226,33 @@ def _answer_until_certain(options: Options, pair: Pair, data: ImageDataset, gate
 
 
 def _other_checks(options: Options, pair: Pair, data: ImageDataset | None, drift: Drift) -> list[ExtraCheck]:
-    """That the candidate is a model, and not the reference's answers by another name."""
+    """That the candidate is a model, not the reference's answers by another name, and was not made from the data."""
     from compress.verification.fresh import check_fresh
     from compress.verification.outcome import Status
     from compress.verification.report_data import ExtraCheck
 
+    checks = [_check_unseen(side.seen, data) for side in pair if side and side.seen is not None and data is not None]
     if data is not None and pair.reference is not None and pair.candidate is not None:
-        return [check_fresh(pair.reference, pair.candidate, data, pair.preprocessing, drift.identical)]
+        checks.append(check_fresh(pair.reference, pair.candidate, data, pair.preprocessing, drift.identical))
     if pair.candidate is None and drift.identical and options.candidate != options.reference:
         same = f"{options.candidate} holds the answers of {options.reference} bit for bit"
         message = f"{same}; record the candidate's own"
-        return [ExtraCheck(name="recorded answers", status=Status.ERROR, message=message)]
-    return []
+        checks.append(ExtraCheck(name="recorded answers", status=Status.ERROR, message=message))
+    return checks
+
+
+def _check_unseen(seen: NDArray[np.uint64], data: ImageDataset) -> ExtraCheck:
+    """That the model was not made from the samples that it is judged on. `seen`: their fingerprints."""
+    from compress.data.seen import overlap
+    from compress.verification.outcome import Status
+    from compress.verification.report_data import ExtraCheck
+
+    places, name = overlap(data.fingerprints(), seen), "unseen samples"
+    if len(places) == 0:
+        message = f"none of the {len(data):,} samples is one that the model was calibrated or healed on"
+        return ExtraCheck(name=name, status=Status.PASS, message=message)
+    message = f"{len(places):,} of {len(data):,} samples are ones that the model was calibrated or healed on"
+    return ExtraCheck(name=name, status=Status.ERROR, message=f"{message} (first: {data.names[places[0]]})")
 
 
 def _origin(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from compress.data.classes import listed, match_classes
+from compress.data.seen import fingerprint
 from compress.data.sources import Source
 from runtime.image import prepare
 from targets.errors import InputError
@@ -123,6 +124,10 @@ class ImageDataset:
         """
         class_map = match_classes(self.location, self.class_names, self._decoder.source.named, labels)
         return ImageDataset(self._decoder, self._indices, labels, class_map)
+
+    def fingerprints(self) -> list[tuple[int, ...]]:
+        """Of each image's pixels, whatever file holds them. Raises InputError as `raw` does."""
+        return [(fingerprint(repr(image.shape).encode() + image.tobytes()),) for image in self.raw()]
 
     def digest(self, memo: Path | None = None) -> str:
         """Hex digest of the content: the files, which images of them in which order, labels and class names.

@@ -53,6 +53,9 @@ class PreparedTexts:
     def check(self) -> None:
         self.dataset.check()
 
+    def fingerprints(self) -> list[tuple[int, ...]]:
+        return self.dataset.fingerprints()
+
     def batches(self, size: int, indices: Collection[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         chosen = list(range(len(self)) if indices is None else indices)
         for start in range(0, len(chosen), size):

@@ -85,11 +85,17 @@ def _open_zoo(name: str, part: Part | Literal["all"]) -> Source:
     return ImageArrays(path) if path.suffix == ".npz" else ImageFiles(path)
 
 
+def _without_copies(source: Source, parts: dict[Part, np.ndarray]) -> np.ndarray:
+    """The healing part less the images that the evaluation part holds too."""
+    evaluated = {source.fingerprint(index) for index in parts["evaluation"]}
+    return np.array([index for index in parts["healing"] if source.fingerprint(index) not in evaluated], np.int64)
+
+
 def _indices(source: Source, part: Part | Literal["all"], seed: int) -> np.ndarray:
     if part == "all":
         return np.arange(len(source.labels))
     if source.parts is not None:
-        return source.parts[part]
+        return source.parts["evaluation"] if part == "evaluation" else _without_copies(source, source.parts)
     fingerprints = [source.fingerprint(index) for index in range(len(source.labels))]
     evaluation, healing = halves(source.labels, fingerprints, seed)
     return evaluation if part == "evaluation" else healing

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.classes import listed, match_classes
+from compress.data.seen import fingerprint
 from compress.data.text_files import Row
 from targets.errors import InputError
 
@@ -63,6 +64,10 @@ class TextDataset:
     def scored(self) -> bool:
         """Whether every sample is a pair with a score."""
         return all(row.score is not None and len(row.texts) == 2 for row in self.rows)
+
+    def fingerprints(self) -> list[tuple[int, ...]]:
+        """Of each text of each sample."""
+        return [tuple(fingerprint(text.encode()) for text in row.texts) for row in self.rows]
 
     def check(self) -> None:
         """Raises InputError that names and counts the samples that cannot be used."""

@@ -72,6 +72,13 @@ class CalibrationSet(Artifact):
 
         return np.array(json.loads((self.path / "calibration.json").read_text())[use], np.int64)
 
+    @property
+    def seen(self) -> Path:
+        """Fingerprints of all healing samples."""
+        from compress.data import seen
+
+        return self.path / seen.NAME
+
     def layers(self) -> list[dict[str, float]]:
         """Per layer of the original: what calibration measured."""
         return list(json.loads((self.path / "calibration.json").read_text())["layers"])

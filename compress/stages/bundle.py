@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import targets
 from compress.pipeline import StageContext
 from compress.stages.artifacts import (
+    CalibrationSet,
     Comparison,
     Engines,
     Localization,
@@ -40,6 +41,7 @@ def write(
     comparison: Comparison,
     model: ModelArtifact,
     localization: Localization,
+    calibration: CalibrationSet,
     engines: Engines | None = None,
 ) -> None:
     """Options: `target`, `recipe`, `model` (names), `mode` (precision), `data`."""
@@ -72,6 +74,7 @@ def write(
             model={"source": context.options["model"], "recipe": context.options["recipe"]},
             versions={name: version(name) for name in LIBRARIES},
             files=original.passengers
+            | {calibration.seen.name: calibration.seen}
             | {path.name: path for path in reports}
             | (engines.files() if engines is not None else {}),
         )

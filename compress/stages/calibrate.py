@@ -20,6 +20,7 @@ def calibrate(context: StageContext, original: SourceModel) -> None:
     """Options: `data`, `samples`, `held_out`."""
     import numpy as np
 
+    from compress.data import seen
     from compress.rewrites import Calibration
 
     model = original.load()
@@ -37,6 +38,7 @@ def calibrate(context: StageContext, original: SourceModel) -> None:
     layers = _layers(model, Calibration(model, batches, context.log), context)
     document = {"held_out": np.sort(order[:held_out]).tolist(), "fit": fit.tolist(), "layers": layers}
     write_atomic(context.folder / "calibration.json", json.dumps(document).encode())
+    write_atomic(context.folder / seen.NAME, seen.to_bytes(dataset.fingerprints()))
 
 
 def _layers(model: Transformer, calibration: Calibration, context: StageContext) -> list[dict[str, float]]:

@@ -419,6 +419,7 @@ class GraphBuilder:
                     "model": model,
                     **engines,
                     "localization": "localize",
+                    "calibration": "calibrate",
                 },
                 consumes={
                     "original": SourceModel,
@@ -428,6 +429,7 @@ class GraphBuilder:
                     "model": ModelArtifact,
                     **dict.fromkeys(engines, Engines),
                     "localization": Localization,
+                    "calibration": CalibrationSet,
                 },
                 produces=BundleArtifact,
                 run=bundle.write,

@@ -78,7 +78,7 @@ def _notes(names: list[str], changes: Mapping[str, ModelArtifact], models: Shipp
     for index, name in enumerate(names):
         notes = changes[f"change_{index}"].notes()
         remarks = notes.get("remarks", [])[-1:]
-        found[name] = ". ".join([f"{notes['text']}, {notes['parameters']:,} parameters", *remarks])
+        found[name] = ". ".join([f"{notes['parameters']:,} parameters", *remarks])
     return found
 
 

@@ -44,6 +44,9 @@ class PreparedImages:
     def check(self) -> None:
         self.dataset.raw(self.dataset.unreadable())
 
+    def fingerprints(self) -> list[tuple[int, ...]]:
+        return self.dataset.fingerprints()
+
     def batches(self, size: int, indices: Collection[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         for pixels, _ in self.dataset.batches(self.preprocessing, batch_size=size, indices=indices):
             yield {"pixel_values": pixels}

@@ -65,6 +65,10 @@ class Prepared(Protocol):
         """Raises InputError that names and counts the samples that cannot be read."""
         ...
 
+    def fingerprints(self) -> list[tuple[int, ...]]:
+        """Of the content of each sample (see `compress.data.seen`)."""
+        ...
+
     def batches(self, size: int, indices: Collection[int] | None = None) -> Iterator[Arrays]:
         """The model's inputs, `size` samples at once, in order; the last batch may be smaller."""
         ...

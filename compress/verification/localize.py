@@ -88,7 +88,7 @@ def step_rows(
         beyond = estimate.value > allowed
         low, high = estimate.interval or (None, None)
         compared = [
-            f"{one.title.lower()} {one.value(reference, samples):.4g}{f' {one.unit}' if one.unit else ''}"
+            f"{one.title} {one.value(reference, samples):.3g}{f' {one.unit}' if one.unit else ''}"
             for one in metrics_for(samples)
             if one.compares and one.sampled
         ]

@@ -33,7 +33,8 @@ class Side:
     """An opened model. `forward` maps pixel values float32 [B, 3|1, H, W] to logits [B, C].
 
     `preprocessing` and `labels` are None where the model does not carry them (a bare ONNX file). `canonical` reads the
-    model into the form whose blocks can be compared; None where there is only a graph.
+    model into the form whose blocks can be compared; None where there is only a graph. `seen`: fingerprints of the
+    samples that it was healed on, where it tells.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Side:
     fixed_batch: int | None = None
     max_batch: int = BATCH
     canonical: Callable[[], Transformer] | None = None
+    seen: NDArray[np.uint64] | None = None
 
 
 def is_predictions(spec: str) -> bool:
@@ -178,6 +180,7 @@ def _beside(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...] | None]:
 
 
 def _bundle(name: str, path: Path) -> Side:
+    from compress.data import seen
     from runtime.classify import check_task
     from runtime.session import open_bundle
 
@@ -185,6 +188,7 @@ def _bundle(name: str, path: Path) -> Side:
     check_task(session.bundle)
     manifest = session.manifest
     image, output = manifest.inputs[0], manifest.outputs[0].name
+    record = session.bundle.root / seen.NAME
     batch = image.shape[0]
     return Side(
         name,
@@ -196,6 +200,7 @@ def _bundle(name: str, path: Path) -> Side:
         labels=manifest.labels,
         fixed_batch=batch if isinstance(batch, int) else None,
         max_batch=session.max_batch,
+        seen=seen.read(record) if record.is_file() else None,
     )
 
 

@@ -37,10 +37,10 @@ def save(path: Path, seed: int) -> None:
     Image.fromarray(pixels(seed)).save(path)
 
 
-def folder_of(root: Path, counts: dict[str, int]) -> Path:
-    """`root/<class>/<n>.png`; pixels differ everywhere."""
+def folder_of(root: Path, counts: dict[str, int], first: int = 0) -> Path:
+    """`root/<class>/<n>.png`, n from `first`; pixels differ wherever place or n do."""
     for place, (name, count) in enumerate(counts.items()):
-        for number in range(count):
+        for number in range(first, first + count):
             save(root / name / f"{number}.png", hash((place, number)) % 2**32)
     return root
 
@@ -149,7 +149,7 @@ def test_images_beyond_the_memory_bound_are_decoded_again_and_come_out_equal(
 
 
 def test_test_and_train_folders_serve_evaluation_and_healing(tmp_path: Path) -> None:
-    folder_of(tmp_path / "train", {"cat": 4, "dog": 4})
+    folder_of(tmp_path / "train", {"cat": 4, "dog": 4}, first=10)
     folder_of(tmp_path / "val", {"cat": 2})
     folder_of(tmp_path / "test", {"dog": 3, "cat": 1})
     for spec in (tmp_path, zip_of(tmp_path, tmp_path.parent / f"{tmp_path.name}.zip")):

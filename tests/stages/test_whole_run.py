@@ -57,6 +57,7 @@ def test_the_bundle_holds_what_the_contract_names(
     shipped = {name for name in digests(bundle) if not name.startswith("manifest.json")}
     assert shipped == set(manifest["files"])
     assert {"model.onnx", "model.cpu.onnx", "golden.npz", "report.html", "report.json", "junit.xml"} <= shipped
+    assert "healing-samples.npy" in shipped
     assert all(entry["sha256"] == digests(bundle)[name] for name, entry in manifest["files"].items())
 
 
@@ -68,6 +69,10 @@ def test_the_reports_say_the_same_numbers_as_the_manifest(
     names = [row["name"] for row in report["variants"]]
     assert names[0] == "original fp32" and "model.onnx" in names and "original int8 dynamic" in names
     assert all(row["latency_ms"] > 0 for row in report["variants"])
+    steps = [row["name"] for row in report["stages"]]
+    assert steps[-3:] == ["export", "model.onnx", "model.cpu.onnx"] and "heal" in steps
+    assert all(row["drop"] is not None and row["status"] for row in report["stages"])
+    assert [row["name"] for row in report["blocks"]] == ["embedding", *(f"block {k}" for k in range(6))]
     assert report["verdict"] == "pass"
     assert "latency_ms" not in {
         key

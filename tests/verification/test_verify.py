@@ -73,11 +73,13 @@ def write_onnx(
     return path
 
 
-def write_bundle(folder: Path, weight: np.ndarray) -> Path:
+def write_bundle(folder: Path, weight: np.ndarray, seen: bytes | None = None) -> Path:
     write_onnx(folder, weight, beside=False)
+    if seen is not None:
+        (folder / "healing-samples.npy").write_bytes(seen)
     tensors = ("pixel_values", ["batch", 1, SIDE, SIDE]), ("logits", ["batch", len(CLASSES)])
     inputs, outputs = ([{"name": name, "dtype": "float32", "shape": shape}] for name, shape in tensors)
-    content = (folder / "model.onnx").read_bytes()
+    contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     manifest = {
         "schema": 1,
         "edgepress": "0.1.0",
@@ -86,7 +88,10 @@ def write_bundle(folder: Path, weight: np.ndarray) -> Path:
         "inputs": inputs,
         "outputs": outputs,
         "models": [{"path": "model.onnx", "runtime": "onnxruntime", "precision": "fp32"}],
-        "files": {"model.onnx": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}},
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in contents.items()
+        },
         "verdict": "pass",
         "labels": list(CLASSES),
         "preprocessing": {
@@ -310,6 +315,19 @@ def test_a_recording_of_the_reference_is_not_a_candidate(reference: str, data: s
     recorded = tmp_path / "recorded.npz"
     predict(open_side(reference), load(data)).save(recorded)
     assert run(reference, recorded, data) == 1
+
+
+def test_evaluation_on_images_that_the_model_was_healed_on_does_not_pass(
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from compress.data import load, seen
+
+    for name, used in (("other", [(1,)]), ("same", load(data).fingerprints()[7:9])):
+        write_bundle(tmp_path / name, templates(), seen.to_bytes(used))
+    assert run(reference, tmp_path / "other", data) == 0
+    assert "pass     unseen samples: none of the 480 samples" in capsys.readouterr().out
+    assert run(reference, tmp_path / "same", data) == 1
+    assert "error    unseen samples: 2 of 480 samples" in capsys.readouterr().out
 
 
 # ---- where the drift comes from, and stopping early ----
