@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
 
 from compress.model.block import BlockSpec
 from compress.model.mixer import MixerSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
-from compress.model.mixers.windowed_linear_attention import (
-    FIRST_GATE,
-    WindowedLinearAttention,
-    WindowedLinearAttentionSpec,
-)
+from compress.model.mixers.windowed_linear_attention import WindowedLinearAttention, WindowedLinearAttentionSpec
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration
-from compress.rewrites.mixer_swap import FeatureOptions, balance_of, check_heads, start_features, swap_mixers
+from compress.rewrites.calibration import Calibration, step_of
+from compress.rewrites.mixer_swap import (
+    FeatureOptions,
+    balance_of,
+    check_heads,
+    mixer_of,
+    mixer_samples,
+    start_features,
+    swap_mixers,
+)
 from compress.rewrites.rewrite import rewrite
 from compress.rewrites.surgery import attention_spec
 from targets.errors import InputError
@@ -34,8 +40,9 @@ class Hybrid(FeatureOptions):
 def hybrid(model: Transformer, options: Hybrid, calibration: Calibration) -> Transformer:
     """Keep softmax attention over the last `window` tokens, and sum up what lies before them by linear attention.
 
-    Both parts share one denominator; a learned gate per head weighs the window (0.1 at the start). The state has the
-    window's keys and values beside the sums: constant size. Not exact. "auto:K" takes the layers whose output comes
+    Both parts share one denominator; a learned gate per head weighs the window. It starts where the window has the
+    share of the attention that it has in the original, mean over the calibration tokens. The state has the window's
+    keys and values beside the sums: constant size. Not exact. "auto:K" takes the layers whose output comes
     closest to the original's at the start. Refused for bidirectional layers and for values that are not projected.
     Source: LoLCATs, Zhang et al. 2024 (arXiv 2410.10254).
     """
@@ -58,9 +65,28 @@ def hybrid(model: Transformer, options: Hybrid, calibration: Calibration) -> Tra
         features(model, result, block)
         mixer = result.block(block).mixer
         assert isinstance(mixer, WindowedLinearAttention)
-        mixer.gate_H.fill_(FIRST_GATE)
+        mixer.gate_H.copy_(_first_gate(model, mixer, calibration, block))
 
     return swap_mixers(NAME, model, options.layers, calibration, _check, swap, start)
+
+
+def _first_gate(model: Transformer, mixer: WindowedLinearAttention, calibration: Calibration, block: int) -> Tensor:
+    """log of the gates (H,) that give the window its share, over the tokens that have something before it; 0 where
+    there are none."""
+    window, total_H, count_H = mixer.spec.window, torch.zeros_like(mixer.gate_H), torch.zeros_like(mixer.gate_H)
+    loop = model.structure.schedule[step_of(model, block)].loop
+    mixer.gate_H.zero_()
+    for _, samples in mixer_samples(model, calibration, [block]):
+        sample = samples[block]
+        rows_BHNN = mixer_of(model, block).attention(sample.x_BND, loop, sample.context)
+        assert rows_BHNN is not None
+        before_BHN = rows_BHNN.tril(diagonal=-window).sum(dim=-1)
+        wanted_BHN = torch.logit(1 - before_BHN, eps=1e-4)
+        found_BHN = mixer.log_odds(sample.x_BND, loop, sample.context)
+        known_BHN = found_BHN.isfinite() & (before_BHN > 0)
+        total_H += torch.where(known_BHN, wanted_BHN - found_BHN, 0.0).sum(dim=(0, 2))
+        count_H += known_BHN.sum(dim=(0, 2))
+    return total_H / count_H.clamp(min=1)
 
 
 def _check(spec: BlockSpec) -> None:

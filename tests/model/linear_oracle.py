@@ -76,7 +76,7 @@ def linear_attention(spec: Any, w: Weights, x_ND: Array, visible: Visible, loop:
                 else:
                     phi_k = features(spec.feature, feature, key_K / spec.balance, h, group, is_key=True)
                     weight[j] = float(phi_q @ phi_k)
-            gate = 1 / (1 + math.exp(-w["gate_H"][h])) if window else 0.0
+            gate = math.exp(w["gate_H"][h]) if window else 0.0
             for j, value in logits.items():
                 weight[j] = gate * math.exp(value - max(logits.values()))
             total = max(sum(weight.values()), spec.eps)

@@ -102,6 +102,22 @@ def test_a_window_as_long_as_the_sequence_is_softmax_attention() -> None:
         torch.testing.assert_close(result(inputs), model(inputs), atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_the_window_starts_with_the_share_of_attention_that_it_had() -> None:
+    model = text_model()
+    calibration = text_calibration(model)
+    result = rewritten(model, "hybrid", calibration, window=3, layers=[0])
+    new, old = result.block(0).mixer, model.block(0).mixer
+    assert isinstance(new, WindowedLinearAttention) and old is not None
+    odds = []
+    for inputs in calibration.batches():
+        x_BND, context = model.embed(inputs)
+        seen_BND = model.block(0).mixed(x_BND, 0, context)["mixer.in"]
+        before = [each.attention(seen_BND, 0, context).tril(diagonal=-3).sum(dim=-1)[:, :, 3:] for each in (new, old)]
+        odds.append(torch.logit(before[0], eps=1e-4) - torch.logit(before[1], eps=1e-4))
+    torch.testing.assert_close(torch.cat(odds).mean(dim=(0, 2)), torch.zeros(4), atol=1e-3, rtol=0)
+
+
 def test_auto_takes_the_layer_that_loses_least() -> None:
     near, far = block_spec(causal=True), block_spec(causal=True)
     model = text_model(far, near)

@@ -35,15 +35,12 @@ from compress.model.mixer import Context, Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
 from compress.model.values.projected import ProjectedValuesSpec
 
-#: A share of 0.1 for the window at the start of training, as in LoLCATs.
-FIRST_GATE = -2.197
-
 
 class WindowedLinearAttentionSpec(MixerSpec):
     """y_n = (g_h sum_{n-W < i <= n} e^(q_n.k_i - c_n) v_i + phi(q_n) S) / max(g_h sum_i e^(q_n.k_i - c_n) +
     phi(q_n) . z, eps), S = sum_{j <= n-W} phi(k_j) v_j^T, z = sum_{j <= n-W} phi(k_j), c_n the largest logit of the
-    window, g_h = sigmoid(gate_h) learned (LoLCATs, Zhang et al. 2024, arXiv 2410.10254). Causal. `balance`: see
-    `LinearAttentionSpec`.
+    window, g_h = exp(gate_h) learned (LoLCATs, Zhang et al. 2024, arXiv 2410.10254, whose gate is a sigmoid: one
+    window could not outweigh a thousand tokens before it). Causal. `balance`: see `LinearAttentionSpec`.
 
     The state: `sums` as that of linear attention, the last W `keys` and `values`, and which of them are `real`.
     Padding takes up places of the window, so it belongs in front of a sequence.
@@ -89,7 +86,7 @@ class WindowedLinearAttention(Mixer):
         self.values = spec.values.build(hidden_size, heads, loops)
         groups, size = self.scores.key_shape(hidden_size)
         self.feature = spec.feature.build(heads, groups, size)
-        self.gate_H = nn.Parameter(torch.full((heads,), FIRST_GATE))
+        self.gate_H = nn.Parameter(torch.zeros(heads))
         self.state_shapes = (
             (groups, spec.feature.features(size), spec.values.head_dim + 1),
             (groups, spec.window, size),
@@ -124,6 +121,13 @@ class WindowedLinearAttention(Mixer):
             near_BHRN = self._near(parts)[..., window:]
         rows_BHRN = near_BHRN + F.pad(before_BHRN, (0, near_BHRN.shape[-1] - before_BHRN.shape[-1]))
         return rows_BHRN / rows_BHRN.sum(dim=-1, keepdim=True).clamp(min=self.spec.eps)
+
+    def log_odds(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
+        """log of what the window weighs to what lies before it, with a gate of 1 (B,H,N); not finite where nothing
+        does."""
+        parts = self._parts(x_BND, self._fresh(x_BND), loop, context)
+        before_BHN = causal_products(parts.phi_q_BHRF, parts.phi_k_BGNF).sum(dim=-1)
+        return (self._near(parts).sum(dim=-1) / before_BHN).log() - wide(self.gate_H)[:, None]
 
     def state_spec(self) -> tuple[StateSpec, ...]:
         names = ("sums", "keys", "values", "real")
@@ -175,7 +179,7 @@ class WindowedLinearAttention(Mixer):
         seen_BHRM = (place_M > row_R1) & (place_M <= row_R1 + window) & (parts.real_BM[:, None, None] > 0)
         logits_BHRM = logits_BHRM.masked_fill(~seen_BHRM, torch.finfo(logits_BHRM.dtype).min)
         powers_BHRM = (logits_BHRM - logits_BHRM.amax(dim=-1, keepdim=True)).exp()
-        return powers_BHRM * seen_BHRM.to(powers_BHRM.dtype) * wide(self.gate_H).sigmoid()[:, None, None]
+        return powers_BHRM * seen_BHRM.to(powers_BHRM.dtype) * wide(self.gate_H).exp()[:, None, None]
 
     def _fresh(self, x_BND: Tensor) -> State:
         zeros = wide(x_BND.new_zeros(()))
