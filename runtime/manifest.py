@@ -81,8 +81,9 @@ class BundleTarget:
 
     def __post_init__(self) -> None:
         for name, (low, best, high) in self.profile.items():
-            if not 1 <= low <= best <= high:
-                raise ValueError(f"profile.{name} is [{low}, {best}, {high}], allowed: 1 <= min <= opt <= max")
+            least = 0 if name == "past" else 1  # a cache is empty at the start
+            if not least <= low <= best <= high:
+                raise ValueError(f"profile.{name} is [{low}, {best}, {high}], allowed: {least} <= min <= opt <= max")
 
 
 @dataclass(frozen=True)

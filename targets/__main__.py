@@ -39,9 +39,8 @@ def _show(name: str) -> int:
         "precisions": f"{', '.join(target.precisions)} (default {target.default_precision})",
         "threads": str(target.threads),
         "opset": f"at most {target.max_opset}",
-        "batch, length, chunk": " ".join(
-            f"{low}..{high} (best {best})"
-            for low, best, high in (target.profile.batch, target.profile.length, target.profile.chunk)
+        "engine shapes": ", ".join(
+            f"{name} {low}..{high} (best {best})" for name, (low, best, high) in target.profile.spans().items()
         ),
     }
     if target.engine:

@@ -65,17 +65,25 @@ class Software:
 
 @dataclass(frozen=True)
 class Profile:
-    """Shapes that an engine is built for, each (min, opt, max): batch, sequence length, chunk of a recurrent model."""
+    """Shapes that an engine is built for, each (min, opt, max): batch, sequence length, chunk of a model that is fed in
+    chunks, past that a cache of keys and values holds by then (0 at the start)."""
 
     batch: Span
     length: Span
     chunk: Span
+    past: Span
 
     def __post_init__(self) -> None:
-        for name in ("batch", "length", "chunk"):
+        for name, least in (("batch", 1), ("length", 1), ("chunk", 1), ("past", 0)):
             low, best, high = getattr(self, name)
-            if not 1 <= low <= best <= high:
-                raise ValueError(f"{name} is [{low}, {best}, {high}], allowed: 1 <= min <= opt <= max")
+            if not least <= low <= best <= high:
+                raise ValueError(f"{name} is [{low}, {best}, {high}], allowed: {least} <= min <= opt <= max")
+
+    def spans(self) -> dict[str, list[int]]:
+        """Every dynamic dimension of our graphs by its name; `total` is past and chunk together."""
+        total = [past + chunk for past, chunk in zip(self.past, self.chunk, strict=True)]
+        named = {name: list(getattr(self, name)) for name in ("batch", "length", "chunk", "past")}
+        return {**named, "total": total}
 
 
 @dataclass(frozen=True)
@@ -159,9 +167,5 @@ class Target:
             "compute_capability": self.hardware.compute_capability,
             "threads": self.threads,
             "memory_gb": self.hardware.memory_gb,
-            "profile": {
-                "batch": list(self.profile.batch),
-                "length": list(self.profile.length),
-                "chunk": list(self.profile.chunk),
-            },
+            "profile": self.profile.spans(),
         }
