@@ -65,7 +65,7 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
         context,
         context.options["precision"],
         _batches(context, original, calibration),
-        lambda: held_out[0].calibration(CALIBRATION_BATCH, held_out[1]),
+        lambda: held_out[0].calibration(HELD_OUT // 4, held_out[1]),
     )
     entries = []
     with tempfile.TemporaryDirectory() as folder:

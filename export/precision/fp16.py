@@ -28,10 +28,13 @@ MOVES = frozenset(
 )
 PRODUCTS = frozenset(("MatMul", "Gemm", "Conv"))
 HALF_MAX = 65504.0
+#: How inputs and outputs of a state begin: caches of keys and values, states of fixed size.
+_STATES = (("past_key_values.", "present."), ("past_", "present_"))
 
 
 def to_fp16(source: Path, path: Path) -> Precision:
-    """Write the fp16 form. Inputs and outputs keep their types; `past_NAME` in and `present_NAME` out are state.
+    """Write the fp16 form. Inputs and outputs keep their types. State is `past_NAME` in and `present_NAME` out, or
+    `past_key_values.NAME` and `present.NAME`.
 
     Numbers beyond half's range, such as the -3e38 of a mask, become its largest. Raises InputError for a graph with
     control flow.
@@ -51,8 +54,12 @@ def to_fp16(source: Path, path: Path) -> Precision:
 def _state(model: Any) -> list[tuple[str, str]]:
     """(past input, present output) of every state, by the names that all our files have."""
     presents = {value.name for value in model.graph.output}
-    pasts = [value.name for value in model.graph.input if value.name.startswith("past_")]
-    pairs = [(past, past.replace("past_", "present_", 1)) for past in pasts]
+    pairs = [
+        (value.name, value.name.replace(past, present, 1))
+        for value in model.graph.input
+        for past, present in _STATES
+        if value.name.startswith(past)
+    ]
     return [(past, present) for past, present in pairs if present in presents]
 
 
@@ -149,6 +156,7 @@ def _retype(model: Any, kept: set[str]) -> None:
                 node.output[index] = f"{name}.half"
                 nodes.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}/Cast", to=full))
                 types[name], types[f"{name}.half"] = full, half
+                casts[name, half] = f"{name}.half"
     graph.set_nodes(model, nodes)
     for name, new in halved.items():
         model.graph.initializer.append(_half(weights[name], new))

@@ -2,7 +2,8 @@
 
 The error of a file is that of its outputs on real inputs against the fp32 file's: root of the summed squares of the
 differences over that of the outputs, of the worst output. If all layers quantised are within the tolerance nothing more
-is done. Else each layer is quantised alone, which ranks them, and the worst 1, 2, 4, ... up to a bound stay in fp32.
+is done. Else each layer is quantised alone, which ranks them (on the first batch), and the worst 1, 2, 4, ... up to a
+bound stay in fp32.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def quantise_within(
     result = Bounded(whole, _error(path, wanted, batches), tolerance, {})
     if result or not most:
         return result
-    ranked = _rank(source, path, quantise, whole, wanted, batches, tell)
+    ranked = _rank(source, path, quantise, whole, wanted[:1], batches[:1], tell)
     costs = {name: cost for cost, name in sorted(((cost, name) for name, cost in ranked.items()), reverse=True)}
     worst = list(costs)[:-1]  # one layer at least is quantised
     count = 1

@@ -130,6 +130,38 @@ def small(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], path: Pat
     return path
 
 
+def test_fp16_of_an_output_that_the_graph_reads_too(tmp_path: Path) -> None:
+    """The keys of a cache: an output, and what attention computes with."""
+    weight = np.eye(4, dtype=np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["key"], name="key"),
+        helper.make_node("MatMul", ["key", "w"], ["y"], name="layer"),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "key", "y")]
+    body = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(weight, "w")])
+    onnx.save(helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "m.onnx")
+    result = to_fp16(tmp_path / "m.onnx", tmp_path / "h.onnx")
+    assert set(result.changed) == {"key", "layer"}
+    x = np.float32([[1, 2, 3, 4]])
+    for found in run(result.path, {"x": x}):
+        assert found.dtype == np.float32 and np.array_equal(found, x)
+
+
+def test_caches_with_the_names_of_optimum_are_state(decoder_file: Path, tmp_path: Path) -> None:
+    names = {"past_k": "past_key_values.0.key", "past_v": "past_key_values.0.value"}
+    names |= {"present_k": "present.0.key", "present_v": "present.0.value"}
+    model = onnx.load(decoder_file)
+    for part in (*model.graph.input, *model.graph.output):
+        part.name = names.get(part.name, part.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    onnx.save(model, tmp_path / "renamed.onnx")
+    renamed = to_fp16(tmp_path / "renamed.onnx", tmp_path / "fp16.onnx")
+    plain = to_fp16(decoder_file, tmp_path / "plain.onnx")
+    assert (renamed.changed, renamed.kept, renamed.operators) == (plain.changed, plain.kept, plain.operators)
+
+
 def test_fp16_clips_a_mask_instead_of_making_it_infinite(tmp_path: Path) -> None:
     mask = np.array([0, np.finfo(np.float32).min], np.float32)
     nodes = [helper.make_node("Add", ["x", "mask"], ["m"], name="add"), helper.make_node("Softmax", ["m"], ["y"])]
