@@ -32,6 +32,7 @@ _TASKS = {
     "embedded pairs": "embedding",
     "embeddings": "embedding",
     "sequence losses": "causal-lm",
+    "next tokens": "causal-lm",
 }
 
 

@@ -91,13 +91,14 @@ def plain_attentions(model: Any) -> list[PlainAttention]:
 
 
 def random_inputs(path: Path, size: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs for a file with every dynamic dimension at `size`: normal floats, zeros and ones for integers."""
+    """Inputs for a file with every dynamic dimension at `size` (`total`, which is past + chunk, at twice that): normal
+    floats, zeros and ones for integers."""
     import numpy as np
 
     random = np.random.default_rng(seed)
     inputs = {}
     for tensor in ort.load(path, threads=1).inputs:
-        shape = [size if isinstance(dim, str) else dim for dim in tensor.shape]
+        shape = [(2 * size if dim == "total" else size) if isinstance(dim, str) else dim for dim in tensor.shape]
         floats = tensor.dtype.startswith("float")
         values = random.standard_normal(shape) if floats else random.integers(0, 2, shape)
         inputs[tensor.name] = values.astype(tensor.dtype)

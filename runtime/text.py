@@ -49,10 +49,12 @@ def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessi
 
 @dataclass(frozen=True)
 class Encoded:
-    """The ids of texts, cut to the model's length. `cut`: how many texts were longer."""
+    """The ids of texts, cut to the model's length. `cut`: how many texts were longer. `bytes`: UTF-8 bytes of each text
+    that the ids stand for."""
 
     ids: list[list[int]]
     cut: int
+    bytes: list[int]
 
 
 class Tokenizer:
@@ -91,11 +93,14 @@ class Tokenizer:
         empty = next((index for index, one in enumerate(whole) if all(one.special_tokens_mask)), None)
         if empty is not None:
             raise InputError(f"the text {texts[empty]!r} has no tokens; give one that is not empty")
-        cut = sum(len(one.ids) > longest for one in whole)
-        if cut:
+        ids, sizes = [list(one.ids) for one in whole], [len(text.encode()) for text in texts]
+        long = [index for index, one in enumerate(ids) if len(one) > longest]
+        if long:
             self._tokenizer.enable_truncation(longest)
-            whole = self._tokenizer.encode_batch_fast(list(texts))
-        return Encoded([list(one.ids) for one in whole], cut)
+            for index, one in zip(long, self._tokenizer.encode_batch([texts[i] for i in long]), strict=True):
+                ids[index] = list(one.ids)
+                sizes[index] = len(texts[index][: max(end for _, end in one.offsets)].encode())
+        return Encoded(ids, len(long), sizes)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""

@@ -19,12 +19,13 @@ from runtime.text import TextPreprocessing, Tokenizer, pad, parse_preprocessing
 
 @dataclass(frozen=True)
 class PreparedTexts:
-    """`texts`: per sample, the token ids of its text or its two texts; `notes`: what the user should know of them;
-    `completed` adds to padded ids what else the model takes."""
+    """`texts`: per sample, the token ids of its text or its two texts; `bytes` int64 [S]: of what they stand for;
+    `notes`: what the user should know of them; `completed` adds to padded ids what else the model takes."""
 
     dataset: TextDataset
     spec: TextPreprocessing
     texts: list[tuple[list[int], ...]] = field(repr=False)
+    bytes: np.ndarray = field(repr=False)
     notes: tuple[str, ...] = ()
     completed: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = field(default=dict, repr=False)
 
@@ -71,7 +72,12 @@ class PreparedTexts:
 
     def subset(self, indices: Collection[int]) -> PreparedTexts:
         chosen = list(indices)
-        return replace(self, dataset=self.dataset.subset(chosen), texts=[self.texts[index] for index in chosen])
+        return replace(
+            self,
+            dataset=self.dataset.subset(chosen),
+            texts=[self.texts[index] for index in chosen],
+            bytes=self.bytes[chosen],
+        )
 
 
 def prepare_texts(dataset: TextDataset, preprocessing: Mapping[str, Any], files: Path) -> PreparedTexts:
@@ -84,10 +90,12 @@ def prepare_texts(dataset: TextDataset, preprocessing: Mapping[str, Any], files:
     spec = parse_preprocessing(preprocessing)
     flat = [text for row in dataset.rows for text in row.texts]
     encoded = Tokenizer(files / spec.tokenizer, spec).encode(flat)
-    rest = iter(encoded.ids)
-    texts = [tuple(next(rest) for _ in row.texts) for row in dataset.rows]
+    rest = iter(zip(encoded.ids, encoded.bytes, strict=True))
+    pairs = [[next(rest) for _ in row.texts] for row in dataset.rows]
+    texts = [tuple(ids for ids, _ in one) for one in pairs]
+    sizes = np.array([sum(size for _, size in one) for one in pairs], np.int64)
     notes = (f"{encoded.cut} of {len(flat)} texts are longer than {spec.max_length} tokens and were cut",)
-    return PreparedTexts(dataset, spec, texts, notes if encoded.cut else ())
+    return PreparedTexts(dataset, spec, texts, sizes, notes if encoded.cut else ())
 
 
 def by_length(ids: list[list[int]], size: int) -> Iterator[list[int]]:

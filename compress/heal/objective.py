@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.heal.options import HealOptions
+from targets.errors import InputError
 
 
 class Feed(Protocol):
@@ -69,7 +70,9 @@ class Classification:
         labels: Tensor | None,
     ) -> Tensor:
         loss = options.kl * kl_divergence(answer_BK, target_BK, options.temperature)
-        if options.task and labels is not None:
+        if options.task:
+            if labels is None:
+                raise InputError("heal.task trains on labels and the data has none; leave it out")
             loss = loss + options.task * F.cross_entropy(answer_BK.float(), labels)
         return loss
 
@@ -95,12 +98,49 @@ class SentenceEmbedding:
         inputs: Mapping[str, Tensor],
         labels: Tensor | None,
     ) -> Tensor:
+        if options.task:
+            raise InputError("heal.task trains on labels, which embeddings do not have; leave it out")
         mine_BK, theirs_BK = (F.normalize(x.float(), dim=-1) for x in (answer_BK, target_BK))
         similarity = (mine_BK @ mine_BK.T - theirs_BK @ theirs_BK.T).square().mean()
         return options.kl * (self.drift(answer_BK, target_BK, inputs) + PAIRS * similarity)
 
 
+@dataclass(frozen=True)
+class LanguageModel:
+    """KL from the original's next tokens, mean over the real ones; `task`: cross-entropy with the text itself.
+
+    Answers (B,N,V) are scores of the token after each, for N tokens and V in the vocabulary.
+    """
+
+    drift_name: str = "mean KL"
+
+    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return _token_kl(answer_BK, target_BK, inputs, temperature=1.0)
+
+    def loss(
+        self,
+        options: HealOptions,
+        answer_BK: Tensor,
+        target_BK: Tensor,
+        inputs: Mapping[str, Tensor],
+        labels: Tensor | None,
+    ) -> Tensor:
+        loss = options.kl * _token_kl(answer_BK, target_BK, inputs, options.temperature)
+        if options.task:
+            real_BN = inputs["attention_mask"][:, 1:].bool() & inputs["attention_mask"][:, :-1].bool()
+            loss = loss + options.task * F.cross_entropy(
+                answer_BK[:, :-1][real_BN].float(), inputs["input_ids"][:, 1:][real_BN]
+            )
+        return loss
+
+
+def _token_kl(logits_BNV: Tensor, target_BNV: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    real_BN = inputs["attention_mask"].bool()
+    return kl_divergence(logits_BNV[real_BN], target_BNV[real_BN], temperature)
+
+
 CLASSIFICATION = Classification()
+LANGUAGE_MODEL = LanguageModel()
 EMBEDDING = SentenceEmbedding()
 #: Weight of the pairwise similarities beside the cosines: errors of both are then about equally large.
 PAIRS = 10.0

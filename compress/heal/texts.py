@@ -42,8 +42,6 @@ class TextFeed:
         """
         if options.mixup:
             raise InputError("heal.mixup mixes images; leave it out for texts")
-        if options.task and self._one_hot is None:
-            raise InputError("heal.task trains on labels and the data has none; leave it out")
         indices_B = epoch_order(len(self.ids), self.seed, step, options.batch_size, self.rank, self.world)
         inputs = self._padded(indices_B.tolist())
         if self._one_hot is None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
-from compress.stages.samples import evaluation, tell_notes
+from compress.stages.samples import evaluation, fitted, tell_notes
 
 if TYPE_CHECKING:
-    from compress.tasks.task import Tell
+    from compress.tasks.task import Run, Tell
+    from runtime.ort import OrtModel
 
 
 def answer_original(context: StageContext, original: SourceModel, model: OnnxModel) -> None:
@@ -37,9 +38,14 @@ def _answer_all(context: StageContext, original: SourceModel, files: dict[str, P
     tell_notes(context, data)
     for index, (name, path) in enumerate(files.items()):
         tell = _teller(context, name, index * len(data), len(files) * len(data))
-        answers = task.answers(ort.load(path).run, data, structure, tell)
+        graph = ort.load(path)
+        answers = task.answers(_runner(graph), data, structure, tell)
         answers.save(context.folder / f"{name}.npz")
         context.log(f"{name}: {task.headline(answers)}")
+
+
+def _runner(graph: OrtModel) -> Run:
+    return lambda inputs: graph.run(fitted(dict(inputs), graph.inputs))
 
 
 def _teller(context: StageContext, note: str, before: int, total: int) -> Tell:

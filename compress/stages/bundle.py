@@ -21,7 +21,7 @@ from compress.stages.artifacts import (
 )
 from compress.stages.outcome import judge
 from compress.stages.report import LIBRARIES, report_data
-from compress.stages.samples import evaluation
+from compress.stages.samples import evaluation, fitted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ def write(
             task=structure.task,
             target=_target_section(context),
             forms=forms,
-            golden_inputs=_golden_inputs(context, original),
+            golden_inputs=_golden_inputs(context, original, forms[0].source),
             edgepress=version("edgepress"),
             verdict="pass" if verdict == "pass" else "fail",
             preprocessing=structure.preprocessing,
@@ -88,13 +88,15 @@ def _target_section(context: StageContext) -> BundleTarget:
     return BundleTarget(**section)
 
 
-def _golden_inputs(context: StageContext, original: SourceModel) -> dict[str, np.ndarray]:
+def _golden_inputs(context: StageContext, original: SourceModel, graph: Path) -> dict[str, np.ndarray]:
     """The first of as many evaluation samples, evenly over the data."""
     import numpy as np
 
+    from export.onnx_model import read_info
+
     data = evaluation(context, original)
     indices = np.unique(np.linspace(0, len(data) - 1, GOLDEN).astype(int))
-    return next(data.batches(GOLDEN, indices))
+    return fitted(next(data.batches(GOLDEN, indices)), read_info(graph).inputs)
 
 
 def _summary(drift: Drift) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import CalibrationSet, OnnxModel, SourceModel
-from compress.stages.samples import healing
+from compress.stages.samples import fitted, healing
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from compress.tasks.task import Prepared
     from export.precision.sensitivity import Quantise
 
     Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
@@ -60,12 +61,12 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
     """Options: `precision` (the recipe's table), `mode`, `engines` (precisions of the files for TensorRT, `mode` first;
     none where the target has no TensorRT; ONNX Runtime is its fallback), `data`."""
     mode, engines = context.options["mode"], context.options["engines"]
-    held_out = healing(context, original), calibration.indices("held_out")[:HELD_OUT]
+    data = healing(context, original)
     how = _Quantizing(
         context,
         context.options["precision"],
-        _batches(context, original, calibration),
-        lambda: held_out[0].calibration(HELD_OUT // 4, held_out[1]),
+        _batches(data, calibration.indices("fit"), model.file),
+        _batches(data, calibration.indices("held_out")[:HELD_OUT], model.file, HELD_OUT // 4),
     )
     entries = []
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +102,8 @@ def quantize_original(
     """The original in int8, both ways, at its best for a CPU. Options: `data`."""
     note = _for_cpu(model.file, context.folder / "dynamic.onnx", "int8", None)
     context.progress(1, 2, "dynamic.onnx")
-    _static_for_cpu(model.file, context.folder / "static.onnx", _batches(context, original, calibration))
+    batches = _batches(healing(context, original), calibration.indices("fit"), model.file)
+    _static_for_cpu(model.file, context.folder / "static.onnx", batches)
     _finish(
         context,
         [
@@ -111,9 +113,11 @@ def quantize_original(
     )
 
 
-def _batches(context: StageContext, original: SourceModel, calibration: CalibrationSet) -> Batches:
-    data, indices = healing(context, original), calibration.indices("fit")
-    return lambda: data.calibration(CALIBRATION_BATCH, indices)
+def _batches(data: Prepared, indices: np.ndarray, graph: Path, size: int = CALIBRATION_BATCH) -> Batches:
+    from export.onnx_model import read_info
+
+    inputs = read_info(graph).inputs
+    return lambda: (fitted(batch, inputs) for batch in data.calibration(size, indices))
 
 
 def _for_tensorrt(source: Path, path: Path, mode: str, how: _Quantizing) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import SourceModel
+from runtime.manifest import GROWING
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from compress.tasks.task import Part, Prepared
+    from runtime.manifest import Tensor as Declared
 
 #: Inputs that go through a model at once, where nobody waits for a single answer.
 BATCH = 128
@@ -33,6 +35,20 @@ def _opened(context: StageContext, original: SourceModel, part: Part) -> Prepare
 
     choice = DataChoice(**context.options["data"])
     return original.task.open(choice, part, original.structure(), original.files)
+
+
+def fitted(inputs: dict[str, np.ndarray], graph: Iterable[Declared]) -> dict[str, np.ndarray]:
+    """The inputs that a graph declares; states that it has and the samples lack start empty, as on the device."""
+    import numpy as np
+
+    batch = len(next(iter(inputs.values())))
+    sizes: dict[int | str, int | str] = {"batch": batch, GROWING: 0}
+    return {
+        tensor.name: inputs[tensor.name]
+        if tensor.name in inputs
+        else np.zeros([int(sizes.get(size, size)) for size in tensor.shape], tensor.dtype)
+        for tensor in graph
+    }
 
 
 def tell_notes(context: StageContext, data: Prepared) -> None:

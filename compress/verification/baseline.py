@@ -18,7 +18,14 @@ from pydantic import Field, ValidationError
 from compress.verification.drift import Drift
 from compress.verification.gate import Gate
 from compress.verification.outcome import Model, Status
-from compress.verification.predictions import EmbeddedPairs, PairScores, Predictions, Samples, SequenceLosses
+from compress.verification.predictions import (
+    EmbeddedPairs,
+    NextTokens,
+    PairScores,
+    Predictions,
+    Samples,
+    SequenceLosses,
+)
 from compress.verification.report_data import Curve, ExtraCheck, Series
 from runtime.files import write_atomic
 from targets.errors import InputError
@@ -82,8 +89,7 @@ def check(baseline: Baseline, candidate: Samples, gate: Gate) -> ExtraCheck:
         accepted = _restore(baseline, candidate)
     except (ValueError, zlib.error) as error:
         return ExtraCheck(name="baseline", status=Status.ERROR, message=f"the baseline's answers are damaged: {error}")
-    judged = PairScores(candidate.scores, candidate.gold) if isinstance(candidate, EmbeddedPairs) else candidate
-    result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, judged)
+    result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, _plain(candidate))
     return ExtraCheck(name="baseline", status=result.status, message=f"since the last accepted run: {result.message}")
 
 
@@ -99,6 +105,15 @@ def curves(baseline: Baseline, drift: Drift, label: str) -> tuple[Curve, ...]:
     unit = f"{main.title} ({main.unit})" if main.unit else main.title
     series = tuple(filter(None, (accepted, this)))
     return (Curve(title="Accepted runs", x_label="Run", y_label=unit, series=series),)
+
+
+def _plain(samples: Samples) -> Samples:
+    """What of the samples the gate's drops are made of."""
+    if isinstance(samples, EmbeddedPairs):
+        return PairScores(samples.scores, samples.gold)
+    if isinstance(samples, NextTokens):
+        return SequenceLosses(samples.nll, samples.tokens, samples.bytes)
+    return samples
 
 
 def _answers(samples: Samples) -> np.ndarray:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from compress.verification.predictions import (
     EmbeddedPairs,
     Embeddings,
+    NextTokens,
     PairScores,
     Predictions,
     Samples,
@@ -155,6 +156,21 @@ def _sequence_rows(p: SequenceLosses) -> F64:
     return np.stack([p.nll, p.tokens.astype(np.float64), p.bytes.astype(np.float64)], axis=1)
 
 
+def _token_agreement_rows(reference: NextTokens, candidate: NextTokens) -> F64:
+    """[S, 2]: tokens that both take for likeliest, tokens."""
+    same = (reference.best == candidate.best) & (reference.best >= 0)
+    return np.stack([same.sum(axis=1), (reference.best >= 0).sum(axis=1)], axis=1).astype(np.float64)
+
+
+def _token_kl_rows(reference: NextTokens, candidate: NextTokens) -> F64:
+    """Mean KL(reference || candidate) in nats over the places that are kept of each sequence."""
+    rows = np.empty((len(reference), 1))
+    for row, (p, q) in enumerate(zip(reference.log_probs, candidate.log_probs, strict=True)):
+        log_p, log_q = log_softmax(p.astype(np.float32)), log_softmax(q.astype(np.float32))
+        rows[row] = np.maximum((np.exp(log_p) * (log_p - log_q)).sum(axis=1), 0.0).mean()
+    return rows
+
+
 def _cosine_rows(reference: Embeddings, candidate: Embeddings) -> F64:
     """The mean over the texts of a sample of the cosine to the reference's embedding."""
     return cosines(reference.vectors, candidate.vectors).mean(axis=1, keepdims=True)
@@ -231,6 +247,17 @@ _TABLE = (
         _sequence_rows,
         lambda m: m[..., 0] / m[..., 2] / np.log(2.0),
     ),
+    Metric(
+        "token_agreement",
+        "Same likeliest next token as the reference",
+        "%",
+        True,
+        NextTokens,
+        _token_agreement_rows,
+        lambda m: 100 * m[..., 0] / m[..., 1],
+        compares=True,
+    ),
+    Metric("token_kl", "Mean KL per token", "nats", False, NextTokens, _token_kl_rows, _first, compares=True),
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}

@@ -160,6 +160,24 @@ class SequenceLosses(Samples):
 
 
 @dataclass(frozen=True, eq=False)
+class NextTokens(SequenceLosses):
+    """The losses, and of every token what the model took for likeliest: `best` int32 [S, N], -1 behind the sequence's
+    end. `log_probs` float16 [S, P, V] of the whole vocabulary at P places of each sequence, for divergences."""
+
+    best: NDArray[np.int32]
+    log_probs: NDArray[np.float16]
+
+    kind: ClassVar[str] = "next tokens"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "best", _array(self.best, np.int32, 2, "best"))
+        object.__setattr__(self, "log_probs", _array(self.log_probs, np.float16, 3, "log_probs"))
+        if not len(self.nll) == len(self.best) == len(self.log_probs):
+            raise InputError("best and log_probs must have one row per sequence")
+
+
+@dataclass(frozen=True, eq=False)
 class PairScores(Samples):
     """An embedding model's similarity `scores` of S pairs, beside the people's `gold` scores."""
 
@@ -225,7 +243,14 @@ def cosines(first_SD: NDArray[np.float32], second_SD: NDArray[np.float32]) -> ND
     return np.asarray((first * second).sum(axis=-1) / np.where(norms > 0, norms, 1.0))
 
 
-KINDS: tuple[type[Samples], ...] = (Predictions, SequenceLosses, PairScores, EmbeddedPairs, Embeddings)
+KINDS: tuple[type[Samples], ...] = (
+    Predictions,
+    NextTokens,
+    SequenceLosses,
+    PairScores,
+    EmbeddedPairs,
+    Embeddings,
+)
 
 
 def concatenate(parts: Sequence[Samples]) -> Samples:

@@ -1,0 +1,115 @@
+"""Causal language modelling: the next token, judged by perplexity; bits per byte, the same likeliest token and the KL
+to the original are reported beside it.
+
+S samples, B batch, N tokens, V vocabulary, P places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compress.tasks.decoding import Decoding
+from compress.tasks.task import DataChoice, Part, Prepared, Tell
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from compress.data import TextDataset
+    from compress.data.prepared_texts import PreparedTexts
+    from compress.heal.objective import Objective
+    from compress.model import Structure
+    from compress.tasks.task import Run
+    from compress.verification.predictions import NextTokens, Samples
+
+#: Scores (texts x tokens x vocabulary) that one call of the model may give, and that are kept for divergences.
+SCORES, KEPT = 1 << 23, 1 << 24
+#: Texts at once, and places of each text at which the whole distribution is kept, at most.
+BATCH, PLACES = 16, 16
+
+
+class CausalLm(Decoding):
+    """Texts as they are: plain text is enough for evaluation and for healing."""
+
+    name = "causal-lm"
+    outputs = ("logits",)
+    metric = "perplexity"
+    bound = "max_relative_drop"
+    recipes = "decoder"
+    code: ClassVar[tuple[str, ...]] = (*Decoding.code, "compress.tasks.causal_lm")
+
+    def postprocessing(self, structure: Structure) -> dict[str, Any]:
+        return {"kind": "next-token"}
+
+    def suited(self, dataset: TextDataset, part: Part) -> TextDataset:
+        dataset.check()
+        return dataset.singles()
+
+    def open(self, choice: DataChoice, part: Part, structure: Structure, files: Any) -> PreparedTexts:
+        data = super().open(choice, part, structure, files)
+        scored = [index for index, ids in enumerate(data.ids) if len(ids) > 1]
+        if not scored:
+            raise InputError(f"{data.location} has no text of two tokens or more, so nothing can be predicted")
+        return data.subset(scored)
+
+    def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> NextTokens:
+        import numpy as np
+
+        from compress.data.prepared_texts import PreparedTexts, by_length
+        from compress.verification.predictions import NextTokens
+
+        assert isinstance(data, PreparedTexts)
+        samples, vocabulary = len(data), int(structure.preprocessing["vocab_size"])
+        longest = max(map(len, data.ids))
+        places = max(1, min(PLACES, KEPT // (samples * vocabulary)))
+        nll, tokens = np.zeros(samples), np.array([len(ids) - 1 for ids in data.ids], np.int64)
+        best = np.full((samples, longest - 1), -1, np.int32)
+        kept = np.empty((samples, places, vocabulary), np.float16)
+        seen = 0
+        for indices in by_length(data.ids, max(1, min(BATCH, SCORES // (longest * vocabulary)))):
+            logits_BNV = run(data.padded([data.ids[index] for index in indices]))["logits"]
+            for index, logits_NV in zip(indices, logits_BNV, strict=True):
+                count = tokens[index]
+                log_probs_NV = _log_softmax(logits_NV[:count])
+                nll[index] = -log_probs_NV[np.arange(count), data.ids[index][1:]].sum(dtype=np.float64)
+                best[index, :count] = log_probs_NV.argmax(axis=1)
+                kept[index] = log_probs_NV[np.linspace(0, count - 1, places).astype(int)]
+            seen += len(indices)
+            tell(seen)
+        return NextTokens(nll, tokens, data.bytes, best, kept)
+
+    def headline(self, answers: Samples) -> str:
+        from compress.verification.metrics import bits_per_byte, perplexity
+        from compress.verification.predictions import NextTokens
+
+        assert isinstance(answers, NextTokens)
+        return (
+            f"perplexity {perplexity(answers):.3f}, {bits_per_byte(answers):.4f} bits per byte, "
+            f"{answers.tokens.sum():,} tokens"
+        )
+
+    @property
+    def objective(self) -> Objective:
+        from compress.heal.objective import LANGUAGE_MODEL
+
+        return LANGUAGE_MODEL
+
+    def agreement(self, wanted_BK: Tensor, given_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        real_BN = inputs["attention_mask"].float()
+        same_BN = (wanted_BK.argmax(-1) == given_BK.argmax(-1)).float()
+        return (same_BN * real_BN).sum(dim=1) / real_BN.sum(dim=1)
+
+    def agreement_text(self, agreement: float, count: int) -> str:
+        return f"same likeliest token as the original {100 * agreement:.1f} % of the time in {count} held-out texts"
+
+
+def _log_softmax(logits_NV: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    shifted = logits_NV.astype(np.float32) - logits_NV.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+TASK = CausalLm()
