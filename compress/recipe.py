@@ -55,7 +55,7 @@ class PrecisionTable(Spec):
     mode: PrecisionMode | None = None
     calibration: CalibrationMethod = "percentile"
     smooth: float | None = Field(default=None, ge=0, le=1)
-    max_error: NonNegativeFloat = 0.1
+    max_error: NonNegativeFloat = 0.2
     max_kept: NonNegativeInt = 8
 
 
