@@ -195,7 +195,7 @@ def main() -> None:
 
     stream = text_lab.batches(rows_BN, args.batch, args.seed)
     result["transfer"] = text_lab.train(
-        transfer.parameters, transfer_loss, stream, max(1.0, args.share * left), args.transfer_lr
+        transfer.parameters, transfer_loss, stream, args.transfer_lr, seconds=max(1.0, args.share * left)
     )
     with torch.no_grad(), autocast:
         layers = list(range(len(student.structure.blocks)))
@@ -221,7 +221,7 @@ def main() -> None:
             return text_lab.kl_per_token(student({"input_ids": part_BN}), target_BNV)
 
     left = args.seconds - (time.monotonic() - begun) - args.reserve
-    result["distil"] = text_lab.train(parameters, distilled, stream, max(1.0, left), args.lr)
+    result["distil"] = text_lab.train(parameters, distilled, stream, args.lr, seconds=max(1.0, left))
     if args.lora:
         save_difference(teacher, student, args.out)
         student = merged(student)

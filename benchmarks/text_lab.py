@@ -119,13 +119,15 @@ def train(
     parameters: list[torch.nn.Parameter],
     loss: Callable[[Tensor], Tensor],
     rows: Iterator[Tensor],
-    seconds: float,
     lr: float,
+    *,
+    seconds: float = math.inf,
+    steps: float = math.inf,
 ) -> list[list[float]]:
-    """AdamW for so many seconds, warm-up and cosine by the clock; returns (step, seconds, mean loss) now and then."""
+    """AdamW for so many seconds or steps, with warm-up and cosine; returns (step, seconds, mean loss) now and then."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
     start, step, curve, recent = time.monotonic(), 0, [], []
-    while (done := (time.monotonic() - start) / seconds) < 1:
+    while (done := max((time.monotonic() - start) / seconds, step / steps)) < 1:
         rate = min(1.0, (done + 1e-3) / WARMUP) if done < WARMUP else 0.5 * (1 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = lr * rate
