@@ -83,7 +83,8 @@ def _block(checkpoint: Checkpoint, width: int, norm: NormSpec, name: str, state:
         ffn=GatedMlpSpec(
             intermediate_size=checkpoint.integer("intermediate_size"),
             activation=checkpoint.option("hidden_act", "silu"),
-            bias=f"{name}ffn.down.bias.0" in state,
+            bias=f"{name}ffn.up.bias.0" in state,
+            output_bias=f"{name}ffn.down.bias.0" in state,
         ),
         ffn_norm=norm,
     )

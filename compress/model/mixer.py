@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import PlainValidator
 from torch import Tensor, nn
 
@@ -25,6 +26,12 @@ class Context:
     mask_BM: Tensor | None = None
     positions_BN: Tensor | None = None
     rows: int | None = None
+
+    def places_BN(self, x_BND: Tensor) -> Tensor:
+        """The place of each token of x in its sequence (1 or B, N)."""
+        if self.positions_BN is not None:
+            return self.positions_BN
+        return torch.arange(x_BND.shape[1], device=x_BND.device)[None]
 
     def real_BN(self, tokens: int) -> Tensor | None:
         """True at the real ones of the tokens at hand, which are the last of the mask; None means all are real."""

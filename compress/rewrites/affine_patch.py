@@ -8,7 +8,7 @@ from compress.model.block import BlockSpec
 from compress.model.ffns.affine import Affine, AffineSpec
 from compress.model.structure import Step, output_targets
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, Moments, taps
+from compress.rewrites.calibration import Calibration, Moments, real_tokens, taps
 from compress.rewrites.layers import Layers
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import rebuilt, single_loop
@@ -90,5 +90,5 @@ def _moments(
         theirs = taps(calibration.original, inputs, {(targets[last], "out") for _, last in runs})
         for first, last in runs:
             x_BND = mine[first - 1, "out"] if first else model.embed(inputs)[0]
-            moments[first, last].add(x_BND, theirs[targets[last], "out"])
+            moments[first, last].add(x_BND, theirs[targets[last], "out"], real_tokens(inputs, x_BND))
     return moments

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.model.block import Site
+from compress.model.mixer import Context
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
 
@@ -26,6 +27,10 @@ class Calibration:
     original: Transformer
     batches: Callable[[], Iterator[dict[str, Tensor]]]
     note: Callable[[str], None]
+
+
+#: Maps a block, what half of it sees (B,N,D) and the sequences' context to regressors (B,N,I).
+Features = Callable[[int, Tensor, Context], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,10 @@ class Moments:
         self.xy_IO: Tensor
         self.yy_O: Tensor
 
-    def add(self, x_TI: Tensor, y_TO: Tensor) -> None:
-        """Take in a batch of tokens."""
+    def add(self, x_TI: Tensor, y_TO: Tensor, real_T: Tensor | None = None) -> None:
+        """Take in a batch of tokens; of any leading shape, and only those where `real` is True if it is given."""
+        if real_T is not None:
+            x_TI, y_TO = x_TI[real_T], y_TO[real_T]
         x_TI, y_TO = x_TI.reshape(-1, x_TI.shape[-1]).double(), y_TO.reshape(-1, y_TO.shape[-1]).double()
         sums = x_TI.sum(0), y_TO.sum(0), x_TI.T @ x_TI, x_TI.T @ y_TO, y_TO.square().sum(0)
         self.count += x_TI.shape[0]
@@ -140,6 +147,12 @@ def taps(
     return seen
 
 
+def real_tokens(inputs: dict[str, Tensor], x_BND: Tensor) -> Tensor | None:
+    """True at the tokens of x (B,N) that are no padding; None if all are real. A trimmed block keeps the first ones."""
+    mask_BN = inputs.get("attention_mask")
+    return None if mask_BN is None else mask_BN[:, : x_BND.shape[1]].bool()
+
+
 def step_of(model: Transformer, block: int) -> int:
     """The first step of the schedule that runs this block."""
     return next(index for index, step in enumerate(model.structure.schedule) if step.block == block)
@@ -158,7 +171,8 @@ def input_moments(model: Transformer, calibration: Calibration, blocks: list[int
     for inputs in calibration.batches():
         seen = taps(model, inputs, {(step, site) for step in steps.values()})
         for block, step in steps.items():
-            moments[block].add(seen[step, site], seen[step, site][..., :1])
+            x_BND = seen[step, site]
+            moments[block].add(x_BND, x_BND[..., :1], real_tokens(inputs, x_BND))
     return moments
 
 
@@ -167,13 +181,13 @@ def target_moments(
     calibration: Calibration,
     blocks: list[int],
     half: Literal["mixer", "ffn"],
-    features: Callable[[int, Tensor], Tensor],
+    features: Features,
 ) -> dict[int, Moments]:
     """Moments of (features of what half a block sees, what it should give), in one pass.
 
     What it should give is fitted on the model's own inputs: under a pre-norm feed-forward what is missing to the
     original's output there, so that errors made before are corrected; otherwise the original half's output.
-    `features(block, x)` maps the half's input to the regressors.
+    `features(block, x, context)` maps the half's input to the regressors. Padding does not count.
     """
     steps = {block: step_of(model, block) for block in blocks}
     origins = {block: original_step(calibration, model, step) for block, step in steps.items()}
@@ -191,5 +205,6 @@ def target_moments(
             if half == "ffn" and model.block(block).residual != "post":
                 added_BND = mine[step, "out"] - mine[step, site_out]
                 target_BND = theirs[ends[step], "out"][:, :kept] - added_BND
-            moments[block].add(features(block, mine[step, site_in])[:, :kept], target_BND)
+            x_BNI = features(block, mine[step, site_in], model.embed(inputs)[1])[:, :kept]
+            moments[block].add(x_BNI, target_BND, real_tokens(inputs, target_BND))
     return moments

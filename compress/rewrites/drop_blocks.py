@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from compress.model.structure import Step
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, step_of, taps
+from compress.rewrites.calibration import Calibration, real_tokens, step_of, taps
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import rebuilt, single_loop
@@ -61,5 +61,7 @@ def influence(model: Transformer, calibration: Calibration, blocks: list[int]) -
         for block, step in steps.items():
             before_BND, after_BND = seen[step - 1, "out"] if step else model.embed(inputs)[0], seen[step, "out"]
             kept_BND = before_BND[:, : after_BND.shape[1]]
-            totals[block] += float(F.cosine_similarity(kept_BND, after_BND, dim=-1).mean(dtype=torch.float64))
+            cosine_BN, real_BN = F.cosine_similarity(kept_BND, after_BND, dim=-1), real_tokens(inputs, after_BND)
+            real = cosine_BN if real_BN is None else cosine_BN[real_BN]
+            totals[block] += float(real.mean(dtype=torch.float64))
     return {block: 1 - total / count for block, total in totals.items()}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.model.block import BlockSpec
-from compress.model.head import ClassifierSpec
+from compress.model.head import ClassifierSpec, LanguageModelSpec
 from compress.model.norms import Norm, NormSpec
 from compress.model.projection import Projection
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
@@ -37,7 +37,7 @@ def fold_norm(model: Transformer, options: FoldNorm, calibration: Calibration) -
     norm = model.structure.final_norm
     head = model.structure.head
     foldable = model.head.reader() is not None
-    if norm is not None and isinstance(head, ClassifierSpec):
+    if _has_offset(norm) and foldable and isinstance(head, ClassifierSpec | LanguageModelSpec):
         head = head.replace(bias=True)
     final_norm = _plain(norm) if foldable else norm
     structure = model.structure.replace(blocks=blocks, final_norm=final_norm, head=head)
@@ -78,15 +78,20 @@ def _without_gains(spec: BlockSpec) -> BlockSpec:
     if mixer is not None:
         softmax = attention_spec(spec, NAME)
         scores, values = softmax.scores, softmax.values
-        if isinstance(scores, ProjectedScoresSpec):
+        if _has_offset(spec.mixer_norm) and isinstance(scores, ProjectedScoresSpec):
             scores = scores.replace(query_bias=True, key_bias=scores.key_bias or scores.rope is not None)
-        if isinstance(values, ProjectedValuesSpec):
+        if _has_offset(spec.mixer_norm) and isinstance(values, ProjectedValuesSpec):
             values = values.replace(value_bias=True)
         mixer = softmax.replace(scores=scores, values=values)
     ffn = spec.ffn
-    if ffn is not None and "bias" in type(ffn).model_fields:
+    if ffn is not None and _has_offset(spec.ffn_norm) and "bias" in type(ffn).model_fields:
         ffn = ffn.replace(bias=True)
     return spec.replace(mixer=mixer, ffn=ffn, mixer_norm=_plain(spec.mixer_norm), ffn_norm=_plain(spec.ffn_norm))
+
+
+def _has_offset(norm: NormSpec | None) -> bool:
+    """Whether a bias is needed to take what the norm adds; an RMS norm adds nothing."""
+    return norm is not None and norm.kind == "layer" and norm.affine and norm.bias
 
 
 def _plain(norm: NormSpec | None) -> NormSpec | None:

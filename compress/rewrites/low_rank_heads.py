@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -29,50 +29,58 @@ NAME = "low-rank-heads"
 
 
 class LowRankHeads(Options):
-    """`rank`: size of queries and keys per head; `value_rank`: size of values per head, untouched if not given."""
+    """`rank`: size of queries and keys per head; `value_rank`: size of values per head. What is not given stays."""
 
-    rank: PositiveInt
+    rank: PositiveInt | None = None
     value_rank: PositiveInt | None = None
     layers: Layers = "all"
+
+    @model_validator(mode="after")
+    def _one_is_given(self) -> LowRankHeads:
+        if self.rank is None and self.value_rank is None:
+            raise ValueError("give rank, value_rank or both")
+        return self
 
 
 @rewrite(NAME, LowRankHeads)
 def low_rank_heads(model: Transformer, options: LowRankHeads, calibration: Calibration) -> Transformer:
-    """Truncate each head's query-key form, and optionally its value-output map, to a lower rank.
+    """Truncate each head's query-key form, its value-output map, or both, to a lower rank.
 
     Minimises the mean squared error of the logits over independent pairs of tokens, up to constants of a row, which
     softmax removes: with the query's input extended by a one (that carries the bias), second moment S, and the key's
     covariance C, the rank-R truncated SVD of S^1/2 [M_h; c_h] C^1/2 (Eckart-Young). Values likewise: the truncated
-    SVD of E[x x^T]^1/2 Wv_h Wo_h. Not exact below the present sizes. Refused under rotary positions, for looped
-    blocks and for ranks above the present sizes. "auto:K" takes the layers that lose the least logit variance.
+    SVD of E[x x^T]^1/2 Wv_h Wo_h. Not exact below the present sizes. `rank` is refused under rotary positions,
+    which leave no fixed query-key form; both for looped blocks and for ranks above the present sizes. "auto:K" takes
+    the layers that lose the least logit variance (of the values' output without `rank`).
     """
 
     def losses(blocks: list[int]) -> dict[int, float]:
         moments = input_moments(model, calibration, blocks, "mixer.in")
-        return {block: _lost(model, block, moments[block], options.rank) for block in blocks}
+        return {block: _lost(model, block, moments[block], options) for block in blocks}
 
     blocks = resolve(options.layers, model, lambda spec: _check(spec, options, model.structure.hidden_size), losses)
     moments = input_moments(model, calibration, blocks, "mixer.in")
     result = with_blocks(model, lambda spec: _truncated(spec, options), blocks)
     for block in blocks:
-        _set_scores(model, result, block, moments[block], options.rank)
+        if options.rank is not None:
+            _set_scores(model, result, block, moments[block], options.rank)
         if options.value_rank is not None:
             _set_values(model, result, block, moments[block], options.value_rank)
-        calibration.note(
-            f"{NAME}: layer {block} loses {_lost(model, block, moments[block], options.rank):.2%} of logit variance"
-        )
+        what = "values" if options.rank is None else "logit variance"
+        calibration.note(f"{NAME}: layer {block} loses {_lost(model, block, moments[block], options):.2%} of {what}")
     return result
 
 
 def _check(spec: BlockSpec, options: LowRankHeads, hidden_size: int) -> None:
     mixer = attention_spec(spec, NAME)
-    refuse_positions(mixer, NAME)
     single_loop(spec, NAME)
-    scores = mixer.scores
-    if not isinstance(scores, ProjectedScoresSpec):
-        raise InputError(f"{NAME} is refused: it works on projected scores, and a chosen layer has {scores.kind!r}")
-    if options.rank > min(scores.head_dim, hidden_size):
-        raise InputError(f"{NAME} is refused: rank {options.rank} is above a head's size ({scores.head_dim})")
+    if options.rank is not None:
+        refuse_positions(mixer, NAME)
+        scores = mixer.scores
+        if not isinstance(scores, ProjectedScoresSpec):
+            raise InputError(f"{NAME} is refused: it works on projected scores, and a chosen layer has {scores.kind!r}")
+        if options.rank > min(scores.head_dim, hidden_size):
+            raise InputError(f"{NAME} is refused: rank {options.rank} is above a head's size ({scores.head_dim})")
     if options.value_rank is None:
         return
     value_dim = values_spec(spec, NAME).head_dim
@@ -84,11 +92,11 @@ def _check(spec: BlockSpec, options: LowRankHeads, hidden_size: int) -> None:
 
 def _truncated(spec: BlockSpec, options: LowRankHeads) -> BlockSpec:
     mixer = attention_spec(spec, NAME)
-    heads = mixer.scores.num_heads
-    scores = ProjectedScoresSpec(
-        num_heads=heads, num_kv_heads=heads, head_dim=options.rank, scale=1.0, query_bias=True, key_bias=False
-    )
-    values = mixer.values
+    heads, scores, values = mixer.scores.num_heads, mixer.scores, mixer.values
+    if options.rank is not None:
+        scores = ProjectedScoresSpec(
+            num_heads=heads, num_kv_heads=heads, head_dim=options.rank, scale=1.0, query_bias=True, key_bias=False
+        )
     if options.value_rank is not None:
         values = values.replace(head_dim=options.value_rank, num_kv_heads=heads, value_bias=False, output_bias=True)
     return spec.replace(mixer=mixer.replace(scores=scores, values=values))
@@ -110,10 +118,14 @@ def _whitened(model: Transformer, block: int, moments: Moments) -> tuple[Tensor,
     return query_half @ joined_HED @ key_half, query_inverse, key_inverse
 
 
-def _lost(model: Transformer, block: int, moments: Moments, rank: int) -> float:
-    """Fraction of the logits' variance beyond the rank, over all heads."""
-    energy_HR = torch.linalg.svdvals(_whitened(model, block, moments)[0]).square()
-    return float(energy_HR[:, rank:].sum() / energy_HR.sum())
+def _lost(model: Transformer, block: int, moments: Moments, options: LowRankHeads) -> float:
+    """Fraction of the logits' variance beyond the rank, over all heads; of the values' energy where they alone go."""
+    if options.rank is None:
+        whitened = roots(moments.second_II)[0] @ value_output_HDD(attention(model.block(block)))
+    else:
+        whitened = _whitened(model, block, moments)[0]
+    energy_HR = torch.linalg.svdvals(whitened).square()
+    return float(energy_HR[:, options.rank or options.value_rank :].sum() / energy_HR.sum())
 
 
 def _set_scores(model: Transformer, result: Transformer, block: int, moments: Moments, rank: int) -> None:

@@ -31,7 +31,7 @@ def replace_ffns(
     """
 
     def moments_of(blocks: list[int]) -> dict[int, Moments]:
-        return target_moments(model, calibration, blocks, "ffn", lambda block, x_BND: x_BND)
+        return target_moments(model, calibration, blocks, "ffn", lambda block, x_BND, context: x_BND)
 
     def check(old: BlockSpec) -> None:
         single_loop(old, name)

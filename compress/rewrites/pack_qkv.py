@@ -25,8 +25,8 @@ class PackQkv(Options):
 def pack_qkv(model: Transformer, options: PackQkv, calibration: Calibration) -> Transformer:
     """Put query, key and value projections into one matrix, so that one product (and one int8 scale) serves them.
 
-    Exact. Layers with other scores or values, rotary positions, or maps that have deltas of each loop, stay as they
-    are. Export applies it last.
+    Exact. Layers with other scores or values, or with maps that have deltas of each loop, stay as they are. Export
+    applies it last.
     """
     blocks = [index for index, spec in enumerate(model.structure.blocks) if _packed(spec) is not None]
     result = with_blocks(model, lambda spec: spec.replace(mixer=_packed(spec)), blocks)
@@ -37,9 +37,10 @@ def pack_qkv(model: Transformer, options: PackQkv, calibration: Calibration) -> 
         parts = old.scores.query, old.scores.key, old.values.value
         new.packed.weight.copy_(torch.cat([part.weight for part in parts]))
         new.output.weight.copy_(old.values.output.weight)
-        for loop in range(model.structure.blocks[index].loops):
-            new.packed.bias[loop].copy_(torch.cat([part.bias_or_zero(loop) for part in parts]))
-            new.output.bias[loop].copy_(old.values.output.bias_or_zero(loop))
+        for loop, bias in enumerate(new.packed.bias):
+            bias.copy_(torch.cat([part.bias_or_zero(loop) for part in parts]))
+        for loop, bias in enumerate(new.output.bias):
+            bias.copy_(old.values.output.bias[loop])
     return result
 
 
@@ -50,7 +51,7 @@ def _packed(spec: BlockSpec) -> PackedAttentionSpec | None:
     scores, values = mixer.scores, mixer.values
     if not isinstance(scores, ProjectedScoresSpec) or not isinstance(values, ProjectedValuesSpec):
         return None
-    if scores.rope is not None or values.num_kv_heads != scores.num_kv_heads:
+    if values.num_kv_heads != scores.num_kv_heads:
         return None
     return PackedAttentionSpec(
         num_heads=scores.num_heads,
@@ -59,4 +60,7 @@ def _packed(spec: BlockSpec) -> PackedAttentionSpec | None:
         value_dim=values.head_dim,
         scale=scores.scale,
         causal=mixer.causal,
+        rope=scores.rope,
+        bias=scores.query_bias or scores.key_bias or values.value_bias,
+        output_bias=values.output_bias,
     )

@@ -65,12 +65,12 @@ def _check(spec: BlockSpec, keep: int) -> None:
 def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, Moments]:
     """Moments of (all heads' outputs side by side (H*V), the original's attention output)."""
 
-    def outputs(block: int, x_BND: Tensor) -> Tensor:
+    def outputs(block: int, x_BND: Tensor, context: Context) -> Tensor:
         mixer = attention(model.block(block))
         assert isinstance(mixer.values, ProjectedValues)
-        q_BHNK, k_BGNK = mixer.scores(x_BND, 0, Context())
+        q_BHNK, k_BGNK = mixer.scores(x_BND, 0, context)
         v_BHNV = split_heads(mixer.values.value(x_BND, 0), mixer.values.num_kv_heads)
-        mask = attention_mask(Context(), x_BND.shape[1], mixer.causal, x_BND.device)
+        mask = attention_mask(context, x_BND.shape[1], mixer.causal, x_BND.device)
         return join_heads(attend(q_BHNK, k_BGNK, v_BHNV, mask))
 
     return target_moments(model, calibration, blocks, "mixer", outputs)

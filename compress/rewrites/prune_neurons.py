@@ -6,7 +6,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
+from compress.model.ffns.gated_mlp import GatedMlp, GatedMlpSpec
 from compress.model.ffns.mlp import Mlp, MlpSpec
+from compress.model.mixer import Context
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import AffineFit, Calibration, target_moments
 from compress.rewrites.layers import Layers, resolve
@@ -30,9 +32,10 @@ def prune_neurons(model: Transformer, options: PruneNeurons, calibration: Calibr
 
     A unit's use is the variance that it sends on, Var(h_f) |W2_f|^2, over the calibration tokens; W2 and b2 are then
     the least-squares fit of what the feed-forward should give on the units that stay, sequentially on the model's own
-    inputs. Not exact. "auto:K" takes the layers whose output stays best explained. Refused for gated or replaced
-    feed-forwards and for looped blocks. Source: optimal-brain-style structured pruning with a least-squares refit, as
-    in LeCun et al. 1990 and Hassibi and Stork 1993.
+    inputs. In a gated feed-forward a unit is a row of the gate and of the up map. Not exact. "auto:K" takes the layers
+    whose output stays best explained. Refused for replaced feed-forwards and for looped blocks. Source:
+    optimal-brain-style structured pruning with a least-squares refit, as in LeCun et al. 1990 and Hassibi and Stork
+    1993.
     """
 
     def losses(blocks: list[int]) -> dict[int, float]:
@@ -47,28 +50,29 @@ def prune_neurons(model: Transformer, options: PruneNeurons, calibration: Calibr
 
 def _check(spec: BlockSpec, keep: int) -> None:
     single_loop(spec, NAME)
-    if not isinstance(spec.ffn, MlpSpec):
-        raise InputError(f"{NAME} is refused: it works on plain two-layer feed-forwards, and a chosen layer has none")
+    if not isinstance(spec.ffn, MlpSpec | GatedMlpSpec):
+        raise InputError(f"{NAME} is refused: it works on two-layer feed-forwards, and a chosen layer has none")
     if keep > spec.ffn.intermediate_size:
         raise InputError(f"{NAME}: keep {keep} is above the {spec.ffn.intermediate_size} hidden units of a layer")
 
 
 def _pruned(model: Transformer, block: int, keep: int, calibration: Calibration) -> tuple[Transformer, AffineFit]:
     spec, old = model.structure.blocks[block].ffn, model.block(block).ffn
-    assert isinstance(spec, MlpSpec) and isinstance(old, Mlp)
+    assert isinstance(spec, MlpSpec | GatedMlpSpec) and isinstance(old, Mlp | GatedMlp)
 
-    def hidden(_: int, x_BND: Tensor) -> Tensor:
-        return old.activation(old.up(x_BND))
+    def hidden(block: int, x_BND: Tensor, context: Context) -> Tensor:
+        return old.hidden(x_BND, 0)
 
     moments = target_moments(model, calibration, [block], "ffn", hidden)[block]
     use_F = moments.covariance_II.diagonal() * old.down.weight.double().square().sum(dim=0)
     kept_K = use_F.topk(keep).indices.sort().values
     fit = moments.restricted(kept_K).fit()
-    result = with_blocks(
-        model, lambda block_spec: block_spec.replace(ffn=spec.replace(intermediate_size=keep, bias=True)), [block]
-    )
+    offset = {"output_bias": True} if isinstance(spec, GatedMlpSpec) else {"bias": True}
+    fewer = spec.replace(intermediate_size=keep, **offset)
+    result = with_blocks(model, lambda block_spec: block_spec.replace(ffn=fewer), [block])
     new = result.block(block).ffn
-    assert isinstance(new, Mlp)
-    new.up.set(old.up.weight[kept_K], old.up.bias_or_zero()[kept_K])
+    assert isinstance(new, Mlp | GatedMlp)
+    for source, target in zip(old.readers(), new.readers(), strict=True):
+        target.set(source.weight[kept_K], source.bias_or_zero()[kept_K] if len(target.bias) else None)
     new.down.set(fit.weight_IO.T.float(), fit.bias_O.float())
     return result, fit

@@ -19,6 +19,7 @@ from compress.rewrites.calibration import (
     Calibration,
     input_moments,
     original_step,
+    real_tokens,
     roots,
     step_of,
     taps,
@@ -45,11 +46,11 @@ def annealed(before: Transformer, after: Transformer, block: int) -> Transformer
     return result
 
 
-def head_views(model: Transformer, block: int, x_BND: Tensor) -> Tensor:
+def head_views(model: Transformer, block: int, x_BND: Tensor, context: Context) -> Tensor:
     """z_h = A_h x (B,H,N,D): the tokens as each head's attention averages them."""
     mixer = attention(model.block(block))
-    q_BHNK, k_BGNK = mixer.scores(x_BND, 0, Context())
-    mask = attention_mask(Context(), x_BND.shape[1], mixer.causal, x_BND.device)
+    q_BHNK, k_BGNK = mixer.scores(x_BND, 0, context)
+    mask = attention_mask(context, x_BND.shape[1], mixer.causal, x_BND.device)
     return probabilities(q_BHNK, k_BGNK, mask) @ x_BND[:, None]
 
 
@@ -63,8 +64,8 @@ def importance(model: Transformer, calibration: Calibration, block: int) -> Tens
 def fit_projection(model: Transformer, calibration: Calibration, block: int, weights_H: Tensor) -> AffineFit:
     """Least squares of the original's attention output on z = sum_h w_h A_h x."""
 
-    def mean_of_heads(block: int, x_BND: Tensor) -> Tensor:
-        return torch.einsum("h,bhnd->bnd", weights_H.to(x_BND), head_views(model, block, x_BND))
+    def mean_of_heads(block: int, x_BND: Tensor, context: Context) -> Tensor:
+        return torch.einsum("h,bhnd->bnd", weights_H.to(x_BND), head_views(model, block, x_BND, context))
 
     return target_moments(model, calibration, [block], "mixer", mean_of_heads)[block].fit()
 
@@ -90,9 +91,12 @@ def fit_gates(model: Transformer, calibration: Calibration, block: int, diagonal
         mine = taps(model, inputs, {(step, "mixer.in"), (step, "mixer.out")})
         theirs = taps(calibration.original, inputs, {(origin, "mixer.out")})
         kept = mine[step, "mixer.out"].shape[1]  # fewer than went in where a block lets only pooled tokens on
-        y_TD = theirs[origin, "mixer.out"][:, :kept].flatten(0, 1).double()
-        z_BHND = head_views(model, block, mine[step, "mixer.in"])[:, :, :kept]
-        z_HTD = z_BHND.transpose(0, 1).flatten(1, 2).double()
+        y_BND = theirs[origin, "mixer.out"][:, :kept].double()
+        z_BHND = head_views(model, block, mine[step, "mixer.in"], model.embed(inputs)[1])[:, :, :kept].double()
+        real_BN = real_tokens(inputs, y_BND)
+        if real_BN is None:
+            real_BN = torch.ones(y_BND.shape[:2], dtype=torch.bool, device=y_BND.device)
+        y_TD, z_HTD = y_BND[real_BN], z_BHND.transpose(0, 1)[:, real_BN]
         parts = (
             z_HTD.sum(1),
             y_TD.sum(0),

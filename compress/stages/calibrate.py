@@ -54,7 +54,7 @@ def _layers(model: Transformer, calibration: Calibration, context: StageContext)
         context.progress(0, 2, "influence of each block")
         influences = influence(model, calibration, blocks)
         context.progress(1, 2, "how affine each feed-forward is")
-        moments = target_moments(model, calibration, blocks, "ffn", lambda block, x_BND: x_BND)
+        moments = target_moments(model, calibration, blocks, "ffn", lambda block, x_BND, context: x_BND)
         fits = {block: moments[block].fit().fvu for block in blocks}
         context.progress(2, 2)
     return [

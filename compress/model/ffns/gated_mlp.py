@@ -13,12 +13,14 @@ from compress.model.projection import Projection
 
 
 class GatedMlpSpec(FfnSpec):
-    """y = (act(x Wg + bg) * (x Wu + bu)) Wd + bd (Shazeer 2020, arXiv 2002.05202)."""
+    """y = (act(x Wg + bg) * (x Wu + bu)) Wd + bd (Shazeer 2020, arXiv 2002.05202). `bias`: of gate and up;
+    `output_bias`: of down."""
 
     kind: Literal["gated-mlp"] = "gated-mlp"
     intermediate_size: PositiveInt
     activation: ActivationName = "silu"
     bias: bool = False
+    output_bias: bool = False
 
     def build(self, hidden_size: int, loops: int) -> GatedMlp:
         return GatedMlp(self, hidden_size, loops)
@@ -30,7 +32,7 @@ class GatedMlp(Ffn):
         self.activation = ACTIVATIONS[spec.activation]
         self.gate = Projection(hidden_size, spec.intermediate_size, bias=spec.bias, loops=loops)
         self.up = Projection(hidden_size, spec.intermediate_size, bias=spec.bias, loops=loops)
-        self.down = Projection(spec.intermediate_size, hidden_size, bias=spec.bias, loops=loops)
+        self.down = Projection(spec.intermediate_size, hidden_size, bias=spec.output_bias, loops=loops)
 
     def forward(self, x_BND: Tensor, loop: int) -> Tensor:
         return self.down(self.hidden(x_BND, loop), loop)

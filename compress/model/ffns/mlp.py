@@ -32,7 +32,11 @@ class Mlp(Ffn):
         self.down = Projection(spec.intermediate_size, hidden_size, bias=spec.bias, loops=loops)
 
     def forward(self, x_BND: Tensor, loop: int) -> Tensor:
-        return self.down(self.activation(self.up(x_BND, loop)), loop)
+        return self.down(self.hidden(x_BND, loop), loop)
+
+    def hidden(self, x_BND: Tensor, loop: int) -> Tensor:
+        """What the last map reads (B,N,F)."""
+        return self.activation(self.up(x_BND, loop))
 
     def readers(self) -> list[Projection]:
         return [self.up]

@@ -13,10 +13,12 @@ from torch import Tensor
 from compress.model.attention import attend, attention_mask, grown, join_heads, probabilities, split_heads
 from compress.model.mixer import PAST, Context, Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
+from compress.model.rope import RopeSpec, rotate
 
 
 class PackedAttentionSpec(MixerSpec):
-    """(q, k, v) = x W + b in one product; then y = sum_h softmax(scale q_h k_g^T) v_g Wo_h + bo."""
+    """(q, k, v) = x W + b in one product, q and k turned where there are rotary positions; then
+    y = sum_h softmax(scale q_h k_g^T) v_g Wo_h + bo."""
 
     kind: Literal["packed-attention"] = "packed-attention"
     num_heads: PositiveInt
@@ -25,6 +27,9 @@ class PackedAttentionSpec(MixerSpec):
     value_dim: PositiveInt
     scale: float
     causal: bool = False
+    rope: RopeSpec | None = None
+    bias: bool = True
+    output_bias: bool = True
 
     def build(self, hidden_size: int, loops: int) -> PackedAttention:
         return PackedAttention(self, hidden_size, loops)
@@ -43,16 +48,16 @@ class PackedAttention(Mixer):
     def __init__(self, spec: PackedAttentionSpec, hidden_size: int, loops: int) -> None:
         super().__init__()
         self.spec = spec
-        self.packed = Projection(hidden_size, sum(spec.widths), loops=loops)
-        self.output = Projection(spec.num_heads * spec.value_dim, hidden_size, loops=loops)
+        self.packed = Projection(hidden_size, sum(spec.widths), bias=spec.bias, loops=loops)
+        self.output = Projection(spec.num_heads * spec.value_dim, hidden_size, bias=spec.output_bias, loops=loops)
 
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
-        q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, context.rows)
+        q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, context)
         mask = attention_mask(context, x_BND.shape[1], self.spec.causal, x_BND.device)
         return self.output(join_heads(attend(q_BHNK, k_BGNK, v_BGNV, mask, self.spec.scale)), loop)
 
     def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
-        q_BHNK, k_BGNK, _ = self._heads(x_BND, loop, context.rows)
+        q_BHNK, k_BGNK, _ = self._heads(x_BND, loop, context)
         mask = attention_mask(context, x_BND.shape[1], self.spec.causal, x_BND.device)
         return probabilities(q_BHNK, k_BGNK, mask, self.spec.scale)
 
@@ -65,18 +70,22 @@ class PackedAttention(Mixer):
 
     def chunk(self, x_BND: Tensor, state: State, loop: int, context: Context) -> tuple[Tensor, State]:
         """The state is a cache of keys (B,G,P,K) and values (B,G,P,V)."""
-        q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, None)
+        q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, context)
         k_BGMK, v_BGMV = grown(state[0], k_BGNK), grown(state[1], v_BGNV)
         mask = attention_mask(context, x_BND.shape[1], True, x_BND.device, past=state[0].shape[2])
         mixed_BHNV = attend(q_BHNK, k_BGMK, v_BGMV, mask, self.spec.scale)
         return self.output(join_heads(mixed_BHNV), loop), (k_BGMK, v_BGMV)
 
-    def _heads(self, x_BND: Tensor, loop: int, rows: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B,H,rows,K), keys (B,G,N,K) and values (B,G,N,V)."""
-        spec = self.spec
+        spec, rows = self.spec, context.rows
         q, k, v = self.packed(x_BND, loop).split(spec.widths, dim=-1)
-        q_BHNK = split_heads(q[:, :rows], spec.num_heads)
-        return q_BHNK, split_heads(k, spec.num_kv_heads), split_heads(v, spec.num_kv_heads)
+        q_BHNK, k_BGNK = split_heads(q[:, :rows], spec.num_heads), split_heads(k, spec.num_kv_heads)
+        if spec.rope is not None:
+            places_BN = context.places_BN(x_BND)
+            q_BHNK = rotate(q_BHNK, places_BN[:, :rows], spec.rope)
+            k_BGNK = rotate(k_BGNK, places_BN, spec.rope)
+        return q_BHNK, k_BGNK, split_heads(v, spec.num_kv_heads)
 
     def readers(self) -> list[Projection]:
         return [self.packed]

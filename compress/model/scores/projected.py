@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
@@ -55,11 +54,9 @@ class ProjectedScores(Scores):
         q_BHNK = split_heads(self.query(x_BND, loop), self.spec.num_heads)
         k_BGNK = split_heads(self.key(x_BND, loop), self.spec.num_kv_heads)
         if self.spec.rope is not None:
-            positions_BN = context.positions_BN
-            if positions_BN is None:
-                positions_BN = torch.arange(x_BND.shape[1], device=x_BND.device)[None]
-            q_BHNK = rotate(q_BHNK, positions_BN, self.spec.rope)
-            k_BGNK = rotate(k_BGNK, positions_BN, self.spec.rope)
+            places_BN = context.places_BN(x_BND)
+            q_BHNK = rotate(q_BHNK, places_BN, self.spec.rope)
+            k_BGNK = rotate(k_BGNK, places_BN, self.spec.rope)
         return q_BHNK * self.spec.scale, k_BGNK
 
     def key_shape(self, hidden_size: int) -> tuple[int, int]:
