@@ -140,8 +140,9 @@ def unpacked(spec: PackedAttentionSpec, w: Weights) -> tuple[SoftmaxAttentionSpe
         parts |= {f"{part}.{name}": piece for part, piece in named}
     parts |= {f"values.output.{name}": array for name, array in under(w, "output").items()}
     counts = {"num_heads": spec.num_heads, "num_kv_heads": spec.num_kv_heads}
+    sizes = {"head_dim": spec.head_dim, "scale": spec.scale, "rope": spec.rope}
     return SoftmaxAttentionSpec(
-        scores=ScoresSpec.parse({"kind": "projected", **counts, "head_dim": spec.head_dim, "scale": spec.scale}),
+        scores=ScoresSpec.parse({"kind": "projected", **counts, **sizes}),
         values=ValuesSpec.parse({"kind": "projected", "num_kv_heads": spec.num_kv_heads, "head_dim": spec.value_dim}),
     ), parts
 

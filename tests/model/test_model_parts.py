@@ -19,6 +19,7 @@ from compress.model.ffn import FfnSpec
 from compress.model.mixer import Context, MixerSpec
 from compress.model.mixers.packed_attention import PackedAttentionSpec
 from compress.model.norms import NormSpec
+from compress.model.rope import RopeSpec
 
 from . import oracle
 from .tiny import block_spec, images, logits, model_of, randomised
@@ -69,14 +70,17 @@ def scores_specs(draw: st.DrawFn) -> ScoresSpec:
 @st.composite
 def mixer_specs(draw: st.DrawFn) -> MixerSpec:
     if draw(st.integers(0, 4)) == 0:
-        kv_heads = draw(counts)
+        kv_heads, rope = draw(counts), draw(st.booleans())
         return PackedAttentionSpec(
             num_heads=kv_heads * draw(st.integers(1, 2)),
             num_kv_heads=kv_heads,
-            head_dim=draw(counts),
+            head_dim=draw(counts) * (2 if rope else 1),
             value_dim=draw(counts),
             scale=0.7,
             causal=draw(st.booleans()),
+            rope=RopeSpec(theta=100.0) if rope else None,
+            bias=draw(st.booleans()),
+            output_bias=draw(st.booleans()),
         )
     scores = draw(scores_specs())
     values = draw(values_specs(scores.num_heads))
