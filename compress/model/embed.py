@@ -85,6 +85,7 @@ class TokenEmbedSpec(EmbedSpec):
     `max_positions`: rows of the learned position table, 0 without one (rotary). `places`: where positions come from if
     they are not given: `index` 0, 1, 2 ...; `mask` the count of real tokens so far, as RoBERTa does; `offset` is added
     to both. `width`: of all tables (ALBERT), the hidden size if not given. `rank`: the table is (V x R)(R x E).
+    `rows`: the table has so many rows, and a lookup of V numbers says which one a token reads.
     """
 
     kind: Literal["token"] = "token"
@@ -95,6 +96,7 @@ class TokenEmbedSpec(EmbedSpec):
     offset: NonNegativeInt = 0
     width: PositiveInt | None = None
     rank: PositiveInt | None = None
+    rows: PositiveInt | None = None
     norm: NormSpec | None = None
 
     def build(self, hidden_size: int) -> TokenEmbed:
@@ -102,11 +104,14 @@ class TokenEmbedSpec(EmbedSpec):
 
 
 class TokenEmbed(Embed):
+    row_V: Tensor | None
+
     def __init__(self, spec: TokenEmbedSpec, hidden_size: int) -> None:
         super().__init__()
         self.spec = spec
         width = spec.width or hidden_size
-        self.table = _table(spec.vocab_size, spec.rank or width)
+        self.table = _table(spec.rows or spec.vocab_size, spec.rank or width)
+        self.register_buffer("row_V", torch.zeros(spec.vocab_size, dtype=torch.int32) if spec.rows else None)
         self.factor = Projection(spec.rank, width, bias=False) if spec.rank else None
         self.position = _table(spec.max_positions, width) if spec.max_positions else None
         self.token_type = _table(spec.token_types, width) if spec.token_types else None
@@ -116,7 +121,7 @@ class TokenEmbed(Embed):
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
         ids_BN, mask_BM = inputs["input_ids"], inputs.get("attention_mask")
         places_BN = self._places(ids_BN, mask_BM, inputs.get("position_ids"))
-        x_BNE = F.embedding(ids_BN, self.table)
+        x_BNE = F.embedding(ids_BN if self.row_V is None else self.row_V[ids_BN], self.table)
         if self.factor is not None:
             x_BNE = self.factor(x_BNE)
         if self.position is not None:
@@ -130,6 +135,7 @@ class TokenEmbed(Embed):
         return x_BND, Context(mask_BM, places_BN)
 
     def logits(self, x_BND: Tensor) -> Tensor:
+        assert self.row_V is None, "a tied head gives a score to every token"
         x_BNR = x_BND if self.factor is None else F.linear(x_BND, self.factor.weight.T)
         return F.linear(x_BNR, self.table)
 

@@ -72,7 +72,8 @@ def assemble(structure: Structure, tensors: dict[str, Tensor], origin: Path) -> 
         if tensor.shape != expected[name].shape:
             raise InputError(f"{origin}: {name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
     check_finite(tensors, origin)
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    whole = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(whole, assign=True)
     return model.requires_grad_(True).eval()
 
 

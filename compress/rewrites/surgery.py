@@ -31,7 +31,8 @@ def rebuilt(model: Transformer, structure: Structure, block_origins: Mapping[int
     for name, tensor in result.state_dict().items():
         source = old.get(_old_name(name, block_origins))
         matches = source is not None and source.shape == tensor.shape
-        new[name] = source.clone() if matches and source is not None else torch.full_like(tensor, torch.nan)
+        missing = torch.full_like(tensor, torch.nan if tensor.is_floating_point() else -1)
+        new[name] = source.clone() if matches and source is not None else missing
     result.load_state_dict(new, assign=True)
     return result.to(device).eval()
 

@@ -1,0 +1,82 @@
+"""low-rank-embedding: the vocabulary's table becomes a product of two. V vocabulary, E embedding width, R rank."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from compress.model.embed import TokenEmbed, TokenEmbedSpec
+from compress.model.transformer import Transformer
+from compress.rewrites.calibration import Calibration, real_tokens
+from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import rebuilt
+from targets.errors import InputError
+
+NAME = "low-rank-embedding"
+
+
+class LowRankEmbedding(Options):
+    """`rank`: width of the table that stays."""
+
+    rank: PositiveInt
+
+
+@rewrite(NAME, LowRankEmbedding)
+def low_rank_embedding(model: Transformer, options: LowRankEmbedding, calibration: Calibration) -> Transformer:
+    """Factorise the token table (V x E) into (V x R)(R x E).
+
+    With p_v the frequency of token v in the calibration texts (each token counted once more, so that none is
+    forgotten), the rows are projected on the R leading eigenvectors of sum_v p_v t_v t_v^T, which minimises the
+    frequency-weighted squared error of the rows. A tied head reads the same product. Exact at rank E. Refused for
+    images, for tables that are factorised already and for ranks above E.
+    Source: the form of Lan et al. 2020 (ALBERT, arXiv 1909.11942), weighted by frequency as Chen et al. 2018
+    (GroupReduce, arXiv 1806.06950) do.
+    """
+    spec, embed = token_embed(model, NAME)
+    if spec.rank is not None:
+        raise InputError(f"{NAME} is refused: the table has rank {spec.rank} already")
+    width = embed.table.shape[1]
+    if options.rank > width:
+        raise InputError(f"{NAME} is refused: rank {options.rank} is above the width of the table ({width})")
+    table_VE, share_V = embed.table.double(), row_frequencies(model, calibration)
+    second_EE = (table_VE * share_V[:, None]).T @ table_VE
+    basis_ER = torch.linalg.eigh(second_EE).eigenvectors[:, -options.rank :].flip(1)
+    structure = model.structure.replace(embed=spec.replace(rank=options.rank))
+    result = rebuilt(model, structure)
+    _, new = token_embed(result, NAME)
+    assert new.factor is not None
+    new.table.copy_((table_VE @ basis_ER).float())
+    new.factor.set(basis_ER.float())
+    lost = 1 - float((second_EE @ basis_ER * basis_ER).sum() / second_EE.trace())
+    calibration.note(f"{NAME}: rank {options.rank} of {width} loses {lost:.2%} of the rows' energy")
+    return result
+
+
+def token_embed(model: Transformer, name: str) -> tuple[TokenEmbedSpec, TokenEmbed]:
+    """Spec and module of a token embedding. Raises InputError if the model has another one."""
+    if not isinstance(model.structure.embed, TokenEmbedSpec) or not isinstance(model.embed, TokenEmbed):
+        raise InputError(f"{name} is refused: it works on token embeddings, and this model has none")
+    return model.structure.embed, model.embed
+
+
+def token_counts(model: Transformer, calibration: Calibration) -> Tensor:
+    """How often each token is in the calibration texts (V,), padding left out."""
+    spec, embed = token_embed(model, "counting tokens")
+    counts_V = torch.zeros(spec.vocab_size, dtype=torch.int64)
+    for inputs in calibration.batches():
+        ids_BN = inputs["input_ids"]
+        real_BN = real_tokens(inputs, ids_BN)
+        seen = ids_BN.flatten() if real_BN is None else ids_BN[real_BN]
+        counts_V += seen.cpu().bincount(minlength=spec.vocab_size)
+    return counts_V.to(embed.table.device)
+
+
+def row_frequencies(model: Transformer, calibration: Calibration) -> Tensor:
+    """Share of each row of the table (rows,) in the calibration texts, each token counted once more; float64."""
+    _, embed = token_embed(model, "counting tokens")
+    counts_V = (token_counts(model, calibration) + 1).double()
+    if embed.row_V is None:
+        return counts_V / counts_V.sum()
+    rows = torch.zeros(len(embed.table), dtype=torch.float64, device=counts_V.device)
+    return rows.index_add(0, embed.row_V.long(), counts_V) / counts_V.sum()

@@ -1,0 +1,193 @@
+"""Rewrites on text models: padding never counts, what rotary positions forbid is refused, tables shrink."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compress import zoo
+from compress.families import read_checkpoint
+from compress.model import Transformer, load, save
+from compress.model.embed import TokenEmbed
+from compress.rewrites import Calibration
+from targets.errors import InputError
+
+from .helpers import rewritten
+from .text_models import VOCABULARY, decoder, encoder, padded_calibration, plain_calibration, sequences, text_moved
+
+ROUNDING = 3e-6
+#: What is left between two fits of the same tokens, whose sums are taken in another order.
+SAME = 1e-4
+FITTED: list[tuple[str, dict[str, Any]]] = [
+    ("prune-heads", {"keep": 2}),
+    ("prune-neurons", {"keep": 6}),
+    ("affine-mlp", {}),
+    ("low-rank-affine-mlp", {"rank": 5}),
+    ("drop-mlp", {"layers": [1]}),
+    ("low-rank-heads", {"value_rank": 3}),
+    ("drop-value", {"layers": [1]}),
+    ("drop-projection", {"layers": [1]}),
+    ("drop-projection", {"layers": [1], "rank": 2}),
+    ("drop-blocks", {"layers": "auto:1"}),
+    ("affine-patch", {"layers": [1]}),
+    ("low-rank-embedding", {"rank": 5}),
+]
+WITHOUT_ROTATION: list[tuple[str, dict[str, Any]]] = [
+    ("low-rank-heads", {"rank": 3}),
+    ("symmetric-qk", {"rank": 4}),
+    ("single-head", {"rank": 4}),
+    ("trim-vocabulary", {"keep": 20, "special": 2}),
+]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("use", "options"), FITTED)
+def test_padding_does_not_count_in_any_fit_of_a_decoder(use: str, options: dict[str, Any], side: str) -> None:
+    model = decoder()
+    alone = rewritten(model, use, plain_calibration(model), **options)
+    assert text_moved(model, alone) > 100 * SAME
+    assert text_moved(alone, rewritten(model, use, padded_calibration(model, side), **options)) <= SAME
+
+
+@pytest.mark.parametrize(("use", "options"), FITTED + WITHOUT_ROTATION)
+def test_padding_does_not_count_in_any_fit_of_an_encoder(use: str, options: dict[str, Any]) -> None:
+    model = encoder()
+    alone = rewritten(model, use, plain_calibration(model), **options)
+    assert text_moved(model, alone) > 100 * SAME
+    assert text_moved(alone, rewritten(model, use, padded_calibration(model, "right"), **options)) <= SAME
+
+
+@pytest.mark.parametrize(("use", "options"), WITHOUT_ROTATION[:3])
+def test_what_needs_a_fixed_form_of_query_and_key_is_refused_under_rotary_positions(
+    use: str, options: dict[str, Any]
+) -> None:
+    model = decoder()
+    with pytest.raises(InputError, match=f"{use} is refused under rotary positions"):
+        rewritten(model, use, plain_calibration(model), **options)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_rms_norm_folds_without_leaving_a_bias(tied: bool) -> None:
+    model = decoder(kv_heads=1, tied=tied)
+    result = rewritten(model, "fold-norm", plain_calibration(model))
+    assert text_moved(model, result) <= ROUNDING
+    assert not [name for name in result.state_dict() if "bias" in name and "output" not in name]
+    assert [name for name in result.state_dict() if "norm.weight" in name] == (["final_norm.weight.0"] if tied else [])
+
+
+@pytest.mark.parametrize("use", ["fold-norm", "fold-value-bias", "drop-key-bias", "merge-qk", "pack-qkv"])
+@pytest.mark.parametrize("name", ["encoder", "decoder", "decoder that shares keys"])
+def test_exact_rewrites_are_exact_on_text_or_refused(use: str, name: str) -> None:
+    model = {"encoder": encoder(), "decoder": decoder()}.get(name) or decoder(kv_heads=1)
+    refused = {("fold-norm", "encoder"), ("merge-qk", "decoder"), ("merge-qk", "decoder that shares keys")}
+    if (use, name) in refused:
+        with pytest.raises(InputError, match=f"{use} is refused"):
+            rewritten(model, use, padded_calibration(model, "right"))
+        return
+    assert text_moved(model, rewritten(model, use, padded_calibration(model, "right"))) <= ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("use", "options"),
+    [
+        ("low-rank-heads", {"value_rank": 4}),
+        ("prune-neurons", {"keep": 10}),
+        ("low-rank-embedding", {"rank": 12}),
+    ],
+)
+@pytest.mark.parametrize("kv_heads", [1, 3])
+def test_nothing_is_lost_at_full_size(use: str, options: dict[str, Any], kv_heads: int) -> None:
+    model = decoder(kv_heads=kv_heads)
+    assert text_moved(model, rewritten(model, use, plain_calibration(model), **options)) <= 1e-3
+
+
+@settings(max_examples=15, deadline=None)
+@given(rank=st.integers(1, 12), seed=st.integers(0, 99))
+def test_the_table_is_the_best_projection_by_frequency(rank: int, seed: int) -> None:
+    model = decoder(layers=1)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        model.embed.table.copy_(torch.randn(VOCABULARY, 12))
+    result = rewritten(model, "low-rank-embedding", plain_calibration(model), rank=rank)
+    counts_V = torch.ones(VOCABULARY, dtype=torch.float64)
+    for ids in sequences():
+        for token in ids.flatten().tolist():
+            counts_V[token] += 1
+    table_VE = model.embed.table.detach().double()
+    made_VE = (result.embed.table @ result.embed.factor.weight.T).detach().double()
+    root_V1 = counts_V.sqrt()[:, None]
+    singular = torch.linalg.svdvals(root_V1 * table_VE)
+    error = float((root_V1 * (made_VE - table_VE)).square().sum())
+    assert error == pytest.approx(float(singular[rank:].square().sum()), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("keep", [10, 20, VOCABULARY])
+@torch.no_grad()
+def test_dropped_tokens_read_the_most_similar_row_and_kept_ones_their_own(keep: int) -> None:
+    model = encoder()
+    ids = torch.tensor([[3, 3, 3, 5, 5, 28, 28, 28, 28]])
+    calibration = Calibration(model, lambda: iter([{"input_ids": ids}]), note=print)
+    result = rewritten(model, "trim-vocabulary", calibration, keep=keep, special=2)
+    embed, table_VE = result.embed, model.embed.table
+    assert isinstance(embed, TokenEmbed) and embed.row_V is not None
+    first = [0, 1, 3, 5, 28]
+    kept = sorted(first + [token for token in range(VOCABULARY) if token not in first][: keep - 5])
+    assert embed.table.shape == (keep, 12)
+    for token in range(VOCABULARY):
+        row_E = embed.table[embed.row_V[token]]
+        if token in kept:
+            assert torch.equal(row_E, table_VE[token])
+            continue
+        cosines = [float(torch.cosine_similarity(table_VE[token], table_VE[other], dim=0)) for other in kept]
+        assert torch.equal(row_E, table_VE[kept[cosines.index(max(cosines))]])
+    assert torch.allclose(model({"input_ids": ids}), result({"input_ids": ids}), atol=1e-6)
+
+
+def test_trimmed_and_factorised_tables_are_saved_and_loaded(tmp_path: Any) -> None:
+    model = encoder()
+    calibration = plain_calibration(model)
+    result = rewritten(model, "trim-vocabulary", calibration, keep=20, special=2)
+    result = rewritten(result, "low-rank-embedding", calibration, rank=5)
+    save(result, tmp_path)
+    again = load(tmp_path)
+    assert again.embed.row_V is not None and again.embed.row_V.dtype == torch.int32
+    assert text_moved(result, again) == 0
+
+
+@pytest.mark.parametrize(
+    ("use", "options", "model", "fault"),
+    [
+        ("trim-vocabulary", {"keep": 20, "special": 2}, decoder(), "a language model could not write"),
+        ("trim-vocabulary", {"keep": 30, "special": 2}, encoder(), r"keep 30 must be from 2 \(special\) to 29"),
+        ("trim-vocabulary", {"keep": 5, "special": 6}, encoder(), "keep 5 must be from 6"),
+        ("low-rank-embedding", {"rank": 13}, decoder(), "rank 13 is above the width"),
+        ("prune-heads", {"keep": 1}, decoder(kv_heads=1), "share keys and values"),
+    ],
+)
+def test_what_a_table_cannot_be_is_refused(use: str, options: dict[str, Any], model: Transformer, fault: str) -> None:
+    with pytest.raises(InputError, match=fault):
+        rewritten(model, use, plain_calibration(model), **options)
+
+
+def test_a_table_is_factorised_once_and_trimmed_before() -> None:
+    model = encoder()
+    once = rewritten(model, "low-rank-embedding", plain_calibration(model), rank=5)
+    for use, options in (("low-rank-embedding", {"rank": 4}), ("trim-vocabulary", {"keep": 20, "special": 2})):
+        with pytest.raises(InputError, match=f"{use} is refused"):
+            rewritten(once, use, plain_calibration(model), **options)
+
+
+@torch.no_grad()
+def test_a_trained_decoder_keeps_its_logits_through_every_exact_rewrite() -> None:
+    model = result = read_checkpoint(zoo.locate("zoo:stories260k"), {})
+    ids_BN = torch.randint(3, 512, (2, 60), generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(model, lambda: iter([{"input_ids": ids_BN}]), note=print)
+    for use in ("fold-norm", "drop-key-bias", "fold-value-bias", "pack-qkv"):
+        result = rewritten(result, use, calibration)
+    change = (result({"input_ids": ids_BN}) - model({"input_ids": ids_BN})).abs().max()
+    assert float(change) <= 1e-4
+    assert result.num_parameters() < model.num_parameters()
