@@ -23,6 +23,7 @@ from compress.rewrites.surgery import with_blocks
 from targets.errors import InputError
 
 from .helpers import calibration_of, rewritten
+from .text_models import encoder, plain_calibration
 
 PLAIN = block_spec()
 ROPE = block_spec(rope=True, head_dim=4)
@@ -44,6 +45,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "drop-blocks": {"layers": [0]},
     "linear-attention": {"feature": "t2r"},
     "linformer": {"pools": 2},
+    "low-rank-embedding": {"rank": 2},
     "low-rank-affine-mlp": {"rank": 2},
     "low-rank-heads": {"rank": 2},
     "prune-heads": {"keep": 1},
@@ -53,7 +55,16 @@ NEEDED: dict[str, dict[str, Any]] = {
     "sumformer": {"summary_size": 2},
     "symmetric-qk": {"rank": 2},
     "tie-layers": {"grouping": [0, 0], "delta_rank": 1},
+    "trim-vocabulary": {"keep": 10, "special": 2},
 }
+#: Those that work on tables of tokens, and so on text models only.
+TABLES = {"low-rank-embedding", "trim-vocabulary"}
+
+
+def model_for(use: str) -> tuple[Transformer, Calibration]:
+    """A small model that the rewrite works on, and inputs for it."""
+    model = encoder() if use in TABLES else model_of(*[FOR.get(use, PLAIN)] * 2)
+    return model, plain_calibration(model) if use in TABLES else calibration_of(model)
 
 
 def refusal(model: Transformer, use: str, **options: Any) -> str:
@@ -183,8 +194,7 @@ def test_packed_attention_is_rewritten_no_more() -> None:
     packed = rewritten(model_of(PLAIN), "pack-qkv")
     feeds = {"affine-mlp", "drop-mlp", "low-rank-affine-mlp", "prune-neurons"}
     whole = {"affine-patch", "align-layers", "drop-blocks", "fold-feature-map", "relax-loops", "tie-layers"}
-    tables = {"low-rank-embedding", "trim-vocabulary"}
-    for use in sorted(REWRITES.keys() - feeds - whole - tables - {"pack-qkv", "trim-last-block"}):
+    for use in sorted(REWRITES.keys() - feeds - whole - TABLES - {"pack-qkv", "trim-last-block"}):
         assert "a chosen layer has a 'packed-attention' mixer" in refusal(packed, use)
 
 
@@ -325,9 +335,9 @@ def test_an_exact_rewrite_notes_how_exact_it_was() -> None:
 
 @pytest.mark.parametrize("use", sorted(REWRITES))
 def test_a_rewrite_leaves_the_model_that_it_is_given_as_it_was(use: str) -> None:
-    model = model_of(*[FOR.get(use, PLAIN)] * 2)
+    model, calibration = model_for(use)
     structure, state = model.structure, {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    result = rewritten(model, use, **NEEDED.get(use, {}))
+    result = rewritten(model, use, calibration, **NEEDED.get(use, {}))
     assert model.structure == structure
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     mine = {parameter.data_ptr() for parameter in model.parameters()}
@@ -338,8 +348,8 @@ def test_a_rewrite_leaves_the_model_that_it_is_given_as_it_was(use: str) -> None
 
 @pytest.mark.parametrize("use", sorted(REWRITES))
 def test_a_rewrite_gives_the_same_weights_each_time(use: str) -> None:
-    model = model_of(*[FOR.get(use, PLAIN)] * 2)
-    first, second = (rewritten(model, use, **NEEDED.get(use, {})).state_dict() for _ in range(2))
+    model, calibration = model_for(use)
+    first, second = (rewritten(model, use, calibration, **NEEDED.get(use, {})).state_dict() for _ in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
