@@ -16,6 +16,7 @@ def assert_no_drift(
     max_drop: float | None = None,
     gate: Path | None = None,
     part: Literal["evaluation", "all"] = "evaluation",
+    stop_early: bool = False,
 ) -> ReportData:
     """The report of `python -m compress.verify` with these arguments, if it passed.
 
@@ -26,7 +27,8 @@ def assert_no_drift(
     from compress.verify import Options, evaluate
 
     location = None if data is None else str(data)
-    report = evaluate(Options(str(reference), str(candidate), location, part, gate, max_drop)).report
+    options = Options(str(reference), str(candidate), location, part, gate, max_drop, stop_early=stop_early)
+    report = evaluate(options).report
     if report.verdict is not Status.PASS:
         failed = [f"{case.name}: {case.message}" for case in cases(report) if case.status is not Status.PASS]
         raise AssertionError(f"{candidate} drifted from {reference} ({report.verdict.value})\n" + "\n".join(failed))

@@ -1,6 +1,7 @@
 """Reports: every format says the same, nothing hostile gets through, and the page stands alone."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -274,27 +275,66 @@ def test_sizes_read_as_people_write_them(count: int | None, text: str) -> None:
     assert size_text(count) == text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium program")
+needs_browser = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="needs the chromium program (apt-get install chromium)"
+)
+
+
+def browse(tmp_path: Path, address: str, *flags: str) -> str:
+    """Open a page in headless Chromium; its document after loading."""
+    command = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}", *flags, address,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@needs_browser
 def test_the_page_opens_in_a_browser_and_asks_for_nothing(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text(to_html(report(names=[HOSTILE, "b", "c"])), encoding="utf-8")
     log = tmp_path / "net.json"
-    flags = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-    ]  # fmt: skip
-    command = [
-        "chromium",
-        *flags,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"--log-net-log={log}",
-        "--dump-dom",
-        page.as_uri(),
-    ]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    dom = browse(tmp_path, page.as_uri(), f"--log-net-log={log}", "--dump-dom")
     assert 'id="verdict"' in dom and "</svg>" in dom and "</html>" in dom.lower()
     events = json.loads(log.read_text())["events"]
     asked = {event["params"]["url"] for event in events if "url" in (event.get("params") or {})}
     browsers_own = re.compile(r"https?://[\w.]+\.(google|googleapis|gvt1)\.com/")
     assert [url for url in asked if url.startswith("http") and not browsers_own.match(url)] == []
+
+
+@needs_browser
+def test_the_page_fits_a_phone_and_loads_within_a_second(tmp_path: Path) -> None:
+    names = ["a class with quite a long name", "b", "c"]
+    wrapper = tmp_path / "wrapper.html"
+    wrapper.write_text(
+        f'<iframe id="f" width="360" height="800" srcdoc="{html.escape(to_html(report(names=names)))}"></iframe>'
+        "<script>onload=()=>{document.title=f.contentDocument.documentElement.scrollWidth+' '"
+        "+Math.round(performance.now())}</script>",
+        encoding="utf-8",
+    )
+    tries = []
+    for _ in range(3):  # the machine may be busy with something else
+        title = re.search(r"<title>(\d+) (\d+)</title>", browse(tmp_path, wrapper.as_uri(), "--dump-dom"))
+        assert title is not None
+        width, milliseconds = map(int, title.groups())
+        assert width <= 360
+        tries.append(milliseconds)
+        if milliseconds < 1000:
+            break
+    assert min(tries) < 1000
+
+
+@needs_browser
+def test_the_page_is_light_or_dark_as_the_reader_has_it(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(to_html(report()), encoding="utf-8")
+    brightness = []
+    for scheme in (0, 1):
+        shot = tmp_path / f"{scheme}.png"
+        flags = (f"--blink-settings=preferredColorScheme={scheme}", "--window-size=800,600", f"--screenshot={shot}")
+        browse(tmp_path, page.as_uri(), *flags)
+        pixels = np.asarray(Image.open(shot).convert("L"), dtype=np.float64)
+        assert pixels.std() > 5, "the picture is not blank"
+        brightness.append(pixels.mean())
+    assert brightness[0] < 80 and brightness[1] > 200
