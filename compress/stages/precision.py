@@ -91,9 +91,9 @@ def _smooth(how: _Quantizing, source: Path, path: Path) -> None:
     from export.numerics import check_files
     from export.precision.smooth import smooth
 
-    norms = smooth(source, path, how.calibration(), how.options["smooth"])
+    done = smooth(source, path, how.calibration(), how.options["smooth"])
     check_files(source, path, how.held_out())
-    how.context.log(f"smoothed the outliers behind {len(norms)} norms")
+    how.context.log(f"smoothed {len(done.in_norms)} values in their norms, {len(done.by_products)} by a product more")
 
 
 def quantize_original(

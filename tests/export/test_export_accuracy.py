@@ -19,7 +19,7 @@ from export.precision.int8_dynamic import to_int8_dynamic
 from export.precision.int8_static import activation_ranges, quantise_static, to_int8_static
 from export.precision.result import Precision
 from export.precision.sensitivity import quantise_within
-from export.precision.smooth import smooth
+from export.precision.smooth import Smoothed, smooth
 from export.sharing import assert_shared_once
 from runtime import ort
 from targets.errors import GateFailed, InputError
@@ -75,7 +75,7 @@ def test_smoothing_changes_no_number(
 ) -> None:
     folder = tmp_path_factory.mktemp("smooth")
     source = norm_then_layers(folder / "m.onnx", width, outlier, seed)
-    assert smooth(source, folder / "s.onnx", tokens(width, seed), alpha) == ["norm"]
+    assert smooth(source, folder / "s.onnx", tokens(width, seed), alpha) == Smoothed(("n",), ())
     check_files(source, folder / "s.onnx", tokens(width, seed + 1))
     assert [node.op_type for node in graph.load(folder / "s.onnx").graph.node] == [
         node.op_type for node in graph.load(source).graph.node
@@ -100,8 +100,8 @@ def test_smoothing_makes_int8_exact_where_one_channel_is_loud(tmp_path: Path) ->
 
 
 def test_smoothing_a_looped_model_keeps_its_weights_shared(looped_file: Path, tmp_path: Path, batches: Batches) -> None:
-    norms = smooth(looped_file, tmp_path / "s.onnx", batches)
-    assert len(norms) == 2 * 2 * 3, "both norms of two blocks in each of three loops; the last norm is indexed"
+    found = smooth(looped_file, tmp_path / "s.onnx", batches)
+    assert len(found.in_norms) == 2 * 2 * 3, "both norms of two blocks in each of three loops; the last norm is indexed"
     check_files(looped_file, tmp_path / "s.onnx", [batches[0]])
     before = {one.name: list(one.dims) for one in graph.load(looped_file).graph.initializer if len(one.dims) == 2}
     after = {
@@ -111,20 +111,34 @@ def test_smoothing_a_looped_model_keeps_its_weights_shared(looped_file: Path, tm
     assert_shared_once(tmp_path / "s.onnx")
 
 
-def test_a_norm_that_something_else_reads_is_left_alone(tmp_path: Path) -> None:
-    """Post-norm: the norm's output is the residual stream, too."""
+def residual(path: Path, loud: float) -> Path:
+    """Post-norm: the norm's output is the residual stream, too. `loud`: the gain of one channel."""
     random = np.random.default_rng(0)
-    weights = {"gain": np.ones(4, np.float32), "w": random.standard_normal((4, 4)).astype(np.float32)}
+    gain = np.array([1, loud, 1, 1, 1, 1, 1, 1], np.float32)
+    weights = {"gain": gain, "w": random.standard_normal((8, 8)).astype(np.float32)}
     nodes = [
         helper.make_node("LayerNormalization", ["x", "gain"], ["n"], name="norm"),
         helper.make_node("MatMul", ["n", "w"], ["m"], name="layer"),
-        helper.make_node("Add", ["m", "n"], ["y"], name="add"),
+        helper.make_node("Gelu", ["m"], ["g"], name="gelu"),
+        helper.make_node("Add", ["g", "n"], ["y"], name="add"),
     ]
-    source = save(tmp_path / "m.onnx", nodes, weights, 4)
-    assert smooth(source, tmp_path / "s.onnx", tokens(4)) == []
-    check_files(source, tmp_path / "s.onnx", tokens(4), tolerance=0.0)
+    return save(path, nodes, weights, 8)
+
+
+def test_a_loud_value_that_something_else_reads_gets_a_product_and_a_quiet_one_none(tmp_path: Path) -> None:
+    loud = residual(tmp_path / "loud.onnx", 100.0)
+    assert smooth(loud, tmp_path / "s.onnx", tokens(8)) == Smoothed((), ("n",))
+    check_files(loud, tmp_path / "s.onnx", tokens(8, 5))
+    plain = rms(to_int8_static(loud, tmp_path / "plain.onnx", tokens(8), "minmax").path, loud, tokens(8, 5))
+    smoothed = rms(
+        to_int8_static(tmp_path / "s.onnx", tmp_path / "fine.onnx", tokens(8), "minmax").path, loud, tokens(8, 5)
+    )
+    assert smoothed < plain
+    quiet = residual(tmp_path / "quiet.onnx", 1.0)
+    assert smooth(quiet, tmp_path / "t.onnx", tokens(8)) == Smoothed((), ())
+    check_files(quiet, tmp_path / "t.onnx", tokens(8), tolerance=0.0)
     with pytest.raises(InputError, match=r"smoothing is 1\.5, allowed: from 0"):
-        smooth(source, tmp_path / "t.onnx", tokens(4), 1.5)
+        smooth(quiet, tmp_path / "t.onnx", tokens(8), 1.5)
 
 
 def test_a_written_out_rms_norm_takes_the_scale_into_its_gain(tmp_path: Path) -> None:
@@ -144,7 +158,7 @@ def test_a_written_out_rms_norm_takes_the_scale_into_its_gain(tmp_path: Path) ->
         helper.make_node("MatMul", ["n", "w"], ["y"], name="layer"),
     ]
     source = save(tmp_path / "m.onnx", nodes, weights, 4)
-    assert smooth(source, tmp_path / "s.onnx", tokens(4)) == ["mul"]
+    assert smooth(source, tmp_path / "s.onnx", tokens(4)) == Smoothed(("n",), ())
     check_files(source, tmp_path / "s.onnx", tokens(4, 3))
 
 
