@@ -79,11 +79,14 @@ class Profile:
             if not least <= low <= best <= high:
                 raise ValueError(f"{name} is [{low}, {best}, {high}], allowed: {least} <= min <= opt <= max")
 
-    def spans(self) -> dict[str, list[int]]:
-        """Every dynamic dimension of our graphs by its name; `total` is past and chunk together."""
+    def spans(self, longest: int | None = None) -> dict[str, list[int]]:
+        """Every dynamic dimension of our graphs by its name; `total` is past and chunk together. `longest`: how many
+        tokens the model takes at most, None for no limit."""
         total = [past + chunk for past, chunk in zip(self.past, self.chunk, strict=True)]
-        named = {name: list(getattr(self, name)) for name in ("batch", "length", "chunk", "past")}
-        return {**named, "total": total}
+        tokens = {name: list(getattr(self, name)) for name in ("length", "chunk", "past")} | {"total": total}
+        if longest is not None:
+            tokens = {name: [min(size, longest) for size in span] for name, span in tokens.items()}
+        return {"batch": list(self.batch), **tokens}
 
 
 @dataclass(frozen=True)
@@ -159,13 +162,14 @@ class Target:
         """The highest ONNX opset that every row of the software table reads: export at or below it."""
         return min(row.max_opset for row in self.software)
 
-    def manifest_section(self, precision: Precision | None = None) -> dict[str, object]:
-        """The `target` section of a bundle's manifest: what the device side needs to build and run."""
+    def manifest_section(self, precision: Precision | None = None, longest: int | None = None) -> dict[str, object]:
+        """The `target` section of a bundle's manifest: what the device side needs to build and run. `longest`: how many
+        tokens the model takes at most, None for no limit."""
         return {
             "name": self.name,
             "precision": precision or self.default_precision,
             "compute_capability": self.hardware.compute_capability,
             "threads": self.threads,
             "memory_gb": self.hardware.memory_gb,
-            "profile": self.profile.spans(),
+            "profile": self.profile.spans(longest),
         }

@@ -52,6 +52,12 @@ class SourceModel(ModelArtifact):
         return tasks.get(self.structure().task)
 
     @property
+    def longest(self) -> int | None:
+        """How many tokens the model takes at most; None for a model that has no such limit."""
+        limit = self.structure().preprocessing.get("max_length")
+        return None if limit is None else int(limit)
+
+    @property
     def files(self) -> Path:
         """The folder of the source's own files (config.json, processor, tokenizer)."""
         return self.path / "source"

@@ -61,7 +61,7 @@ def write(
         reports = write_report(data, Path(folder))
         content = BundleContent(
             task=structure.task,
-            target=_target_section(context),
+            target=_target_section(context, original),
             forms=forms,
             golden_inputs=_golden_inputs(context, original, forms[0].source),
             edgepress=version("edgepress"),
@@ -81,10 +81,11 @@ def write(
         write_bundle(context.folder, content)
 
 
-def _target_section(context: StageContext) -> BundleTarget:
+def _target_section(context: StageContext, original: SourceModel) -> BundleTarget:
     from runtime.manifest import BundleTarget
 
-    section: Any = targets.load(context.options["target"]).manifest_section(context.options["mode"])
+    target = targets.load(context.options["target"])
+    section: Any = target.manifest_section(context.options["mode"], original.longest)
     return BundleTarget(**section)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 
+import targets
 from compress.pipeline import StageContext
-from compress.stages.artifacts import ShippedModels
+from compress.stages.artifacts import ShippedModels, SourceModel
 from runtime.files import sha256_of, write_atomic
 
 
-def build_engines(context: StageContext, models: ShippedModels) -> None:
-    """One engine per file for TensorRT. Options: `capabilities`, `profile` (dynamic dimension -> min, opt, max),
-    `tensorrt` (the version, so that another one builds anew).
+def build_engines(context: StageContext, original: SourceModel, models: ShippedModels) -> None:
+    """One engine per file for TensorRT. Options: `target`, `tensorrt` (the version, so that another one builds anew).
 
     Seconds go into engines.json beside the engines, not into what travels.
     """
@@ -22,7 +22,9 @@ def build_engines(context: StageContext, models: ShippedModels) -> None:
     from runtime.engine_file import FOLDER, EngineIdentity, spans_of
 
     tensorrt = trt.load("tensorrt_rtx")
-    profile = {name: (low, best, high) for name, (low, best, high) in context.options["profile"].items()}
+    target = targets.load(context.options["target"])
+    assert target.engine is not None
+    profile = {name: (low, best, high) for name, (low, best, high) in target.profile.spans(original.longest).items()}
     entries = [entry for entry in models.entries() if entry["runtime"] == "tensorrt"]
     rows = []
     for index, entry in enumerate(entries):
@@ -32,7 +34,7 @@ def build_engines(context: StageContext, models: ShippedModels) -> None:
             onnx={path: sha256_of(models.path / path)},
             flavour=tensorrt.flavour,
             version=tensorrt.version,
-            compute_capabilities=tuple(context.options["capabilities"]),
+            compute_capabilities=target.engine.capabilities,
             precision=entry["precision"],
             spans=spans_of(profile, recurrent=recurrent),
         )

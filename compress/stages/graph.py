@@ -44,6 +44,7 @@ from compress.tasks.task import DataChoice, Part
 from runtime.power import cpu_name
 from targets.errors import InputError
 from targets.spec import Target
+from targets.table import FOLDER as TARGETS
 
 _MODEL_CODE = ("compress.model", "compress.spec")
 _EXPORT_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
@@ -258,16 +259,20 @@ class GraphBuilder:
                 does=f"builds TensorRT engines in {' and '.join(self.job.engine_precisions)} for compute capability "
                 f"{' and '.join(capabilities)}",
                 why="the device need not build them; it only checks them",
-                inputs={"models": "precision"},
-                consumes={"models": ShippedModels},
+                inputs={"original": "source", "models": "precision"},
+                consumes={"original": SourceModel, "models": ShippedModels},
                 produces=Engines,
                 run=engine.build_engines,
-                options={
-                    "capabilities": capabilities,
-                    "profile": target.manifest_section()["profile"],
-                    "tensorrt": trt.load("tensorrt_rtx").version,
-                },
-                code=("export.onnx_model", "runtime.build", "runtime.engine", "runtime.engine_file", "runtime.trt"),
+                options={"target": target.name, "tensorrt": trt.load("tensorrt_rtx").version},
+                sources={"target": digest_tree(TARGETS / f"{target.name}.toml", self.job.memo)},
+                code=(
+                    "export.onnx_model",
+                    "targets",
+                    "runtime.build",
+                    "runtime.engine",
+                    "runtime.engine_file",
+                    "runtime.trt",
+                ),
                 libraries=("onnx",),
             )
         ]

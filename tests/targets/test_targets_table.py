@@ -152,3 +152,14 @@ def test_the_package_ships_its_tables():
     settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     patterns = [pattern for item in settings["tool"]["setuptools"]["package-data"].values() for pattern in item]
     assert "*.toml" in patterns and "*.json" in patterns
+
+
+def test_engine_shapes_stop_at_what_the_model_takes():
+    profile = targets.load("rtx").profile
+    assert profile.spans()["length"] == [1, 128, 1024] and profile.spans()["past"] == [0, 128, 1024]
+    assert profile.spans()["total"] == [1, 129, 1536]
+    short = profile.spans(longest=64)
+    assert short["batch"] == profile.spans()["batch"]
+    assert {name: span for name, span in short.items() if name != "batch"} == {
+        "length": [1, 64, 64], "chunk": [1, 1, 64], "past": [0, 64, 64], "total": [1, 64, 64]
+    }  # fmt: skip
