@@ -87,7 +87,8 @@ def before_spans(k_AGCF: Tensor, v_AGCW: Tensor, batch: int) -> Tensor:
     """For each span the sum of k v^T over all spans before it in its sequence (A,G,F,W)."""
     sums_AGFW = k_AGCF.transpose(-1, -2) @ v_AGCW
     sums_BTGFW = sums_AGFW.reshape(batch, -1, *sums_AGFW.shape[1:])
-    return (sums_BTGFW.cumsum(dim=1) - sums_BTGFW).reshape(sums_AGFW.shape)
+    before_BTGFW = sums_BTGFW[:, :-1].cumsum(dim=1)  # subtracting a span's own from its total would cancel digits
+    return torch.cat([torch.zeros_like(sums_BTGFW[:, :1]), before_BTGFW], dim=1).reshape(sums_AGFW.shape)
 
 
 def causal_products(q_BHRF: Tensor, k_BGNF: Tensor) -> Tensor:

@@ -1,0 +1,171 @@
+"""Linear attention exports as an RNN: one graph for prompts and single tokens, whose state does not grow, fed in any
+chunks with the numbers of the whole sequence; layers with caches may stand beside it.
+
+B batch, N tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor
+
+from compress import zoo
+from compress.families import read_checkpoint
+from compress.model import Transformer
+from compress.model.streaming import Streaming
+from compress.rewrites import Calibration, parse_options, run_rewrite
+from export.numerics import check_against
+from export.onnx_model import export_onnx, read_info
+from runtime import ort
+from runtime.bundle import Bundle
+from runtime.manifest import ModelFile, parse_manifest
+from runtime.session import Session
+from runtime.stream import Stream
+
+STORIES = zoo.locate("zoo:stories260k")
+#: What makes the model recurrent, and bytes of state of one sequence (None: it grows).
+KINDS: dict[str, tuple[list[dict[str, Any]], int | None]] = {
+    "t2r": ([{"use": "linear-attention", "feature": "t2r", "size": 8}], 2 * 4 * 8 * 9 * 4),
+    "hybrid": ([{"use": "hybrid", "window": 16}], 2 * 4 * (4 * 16 * 9 + 2 * 4 * 16 * 8 + 16)),
+    "performer": ([{"use": "linear-attention", "feature": "performer"}], 2 * 4 * 17 * 9 * 4),
+    "sumformer": ([{"use": "sumformer", "summary_size": 12}], 2 * 4 * 13),
+    "mixed": ([{"use": "hybrid", "window": 16, "layers": [1]}], None),
+}
+#: Operators that TensorRT's parser has had for long.
+PLAIN = {
+    *("Abs", "Add", "And", "Cast", "Clip", "Concat", "Cos", "Div", "Elu", "Equal", "Exp", "Expand", "Gather", "Gelu"),
+    *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Max", "Mul", "Neg", "Not", "Pow", "Range"),
+    *("Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid", "Sin", "Slice"),
+    *("Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where"),
+}
+
+
+def stories_batch(seed: int, rows: int = 2, tokens: int = 40) -> Tensor:
+    return torch.randint(3, 512, (rows, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+def recurrent(tables: list[dict[str, Any]]) -> Transformer:
+    """The first two layers of a trained model, rewritten."""
+    model = original = read_checkpoint(STORIES, {})
+    tables = [{"use": "drop-blocks", "layers": [2, 3, 4]}, *tables]
+    calibration = Calibration(original, lambda: iter([{"input_ids": stories_batch(0)}]), lambda note: None)
+    for table in tables:
+        model = run_rewrite(*parse_options(table), model, calibration)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Streaming, Path]]:
+    made: dict[str, tuple[Streaming, Path]] = {}
+
+    def export(kind: str) -> tuple[Streaming, Path]:
+        if kind not in made:
+            streaming = Streaming(recurrent(KINDS[kind][0]))
+            path = tmp_path_factory.mktemp(kind) / "model.onnx"
+            example = streaming.example(2, 4, 3, torch.Generator().manual_seed(0))
+            export_onnx(streaming, example, streaming.outputs, streaming.dynamic, path)
+            made[kind] = streaming, path
+        return made[kind]
+
+    return export
+
+
+def stream_of(path: Path, batch: int = 1, chunk: int = 512) -> Stream:
+    """The file as a bundle would open it."""
+    info = read_info(path)
+
+    def declared(tensors: Any) -> list[dict[str, Any]]:
+        return [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in tensors]
+
+    states = [one for one in info.inputs if one.name.startswith("past")]
+    present = [one.name for one in info.outputs[1:]]
+    manifest = {
+        "schema": 1,
+        "edgepress": "0",
+        "task": "causal-lm",
+        "target": {"name": "cpu", "profile": {"batch": [1, 1, 4], "chunk": [1, 1, chunk]}},
+        "inputs": declared(one for one in info.inputs if one not in states),
+        "outputs": declared(info.outputs[:1]),
+        "state": [
+            {"past": one.name, "present": name, "dtype": one.dtype, "shape": list(one.shape)}
+            for one, name in zip(states, present, strict=True)
+        ],
+        "models": [{"path": "model.onnx", "runtime": "onnxruntime", "precision": "fp32"}],
+        "files": {"model.onnx": {"sha256": "0" * 64, "bytes": 1}},
+        "verdict": "pass",
+    }
+    bundle = Bundle(path, path.parent, parse_manifest(json.dumps(manifest).encode(), "test"))
+    return Stream(
+        Session(bundle, ModelFile("model.onnx", "onnxruntime", "fp32"), ort.load(path, threads=1), 1, ()), batch
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_graph_gives_torchs_numbers_at_any_batch_and_chunk(kind: str, exported: Any) -> None:
+    streaming, path = exported(kind)
+    generator = torch.Generator().manual_seed(1)
+    assert check_against(streaming, path, [streaming.example(*sizes, generator) for sizes in ((1, 1, 0), (3, 7, 5))])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_graph_has_plain_operators_and_fp32_states(kind: str, exported: Any) -> None:
+    _, path = exported(kind)
+    counts = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert not set(counts) - PLAIN
+    assert all(one.dtype == "float32" for one in read_info(path).inputs if one.name.startswith("past"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_streaming_is_the_whole_at_every_length_and_chunking(kind: str, exported: Any) -> None:
+    streaming, path = exported(kind)
+    random = np.random.default_rng(0)
+    for length in (1, 7, 64, 333, 1000):
+        ids_N = random.integers(3, 512, length)
+        whole = streaming.model({"input_ids": torch.from_numpy(ids_N)[None]})[0].numpy()
+        stream = stream_of(path)
+        cuts = np.sort(random.integers(0, length, 4)) if length > 64 else np.arange(1, length)
+        parts = [part for part in np.split(ids_N, cuts) if len(part)]
+        given = np.concatenate([stream.outputs(part)[0] for part in parts])
+        np.testing.assert_allclose(given, whole, atol=2e-3, rtol=1e-3)
+        states = KINDS[kind][1]
+        assert stream.state_bytes == states or states is None
+        stream.reset()
+        np.testing.assert_allclose(stream.prefill(ids_N)[0], whole[-1], atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "mixed"])
+def test_rows_may_start_late_and_be_taken_again(kind: str, exported: Any) -> None:
+    _, path = exported(kind)
+    ids_BN = stories_batch(2, rows=2, tokens=30).numpy()
+    mask_BN = np.ones_like(ids_BN)
+    mask_BN[1, :11] = 0
+    both = stream_of(path, batch=2)
+    logits_BV = both.prefill(ids_BN, mask_BN)
+    alone = stream_of(path)
+    np.testing.assert_allclose(alone.prefill(ids_BN[1, 11:])[0], logits_BV[1], atol=1e-3, rtol=1e-3)
+    beams = both.select([1, 1, 0]).step([5, 6, 5])
+    np.testing.assert_allclose(beams[0], alone.step(5)[0], atol=1e-3, rtol=1e-3)
+    np.testing.assert_allclose(both.step([5, 5])[0], beams[2], atol=1e-3, rtol=1e-3)
+
+
+def test_a_thousand_steps_neither_grow_nor_drift(exported: Any) -> None:
+    _, path = exported("hybrid")
+    ids_N = stories_batch(3, rows=1, tokens=1000)[0].numpy()
+    steps, chunks = stream_of(path), stream_of(path, chunk=128)
+    for token in ids_N:
+        last = steps.step(token)
+    np.testing.assert_allclose(last, chunks.prefill(ids_N), atol=1e-3, rtol=1e-3)
+    assert steps.state_bytes == KINDS["hybrid"][1]
+    resumed = stream_of(path)
+    resumed.load(steps.save())
+    assert np.array_equal(resumed.step(7), steps.step(7))
