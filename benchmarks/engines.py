@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import targets
-from compress.pipeline import Cache, Graph, Runner
+from benchmarks.quantization import needed_for
+from compress.pipeline import Cache, Runner
 from compress.pipeline.view import view
 from compress.recipe import load
 from compress.stages.artifacts import Engines, ShippedModels
@@ -94,13 +95,7 @@ def engines_of(model: str, recipe: str, target: str, settings: list[str], cache:
     if table.precision.mode not in ("fp16", "int8"):
         table = table.model_copy(update={"precision": table.precision.model_copy(update={"mode": "fp16"})})
     job = Job(table, Path(recipe).stem, targets.load(target), 0, cache.root / "digests.json")
-    whole = build_graph(job)
-    stages = {stage.name: stage for stage in whole.stages}
-    wanted = {"engine"}
-    for stage in reversed(whole.order()):
-        if stage.name in wanted:
-            wanted.update(stage.inputs.values())
-    made = Runner(Graph(stages[name] for name in stages if name in wanted), cache, [view(sys.stderr)]).run()
+    made = Runner(needed_for(build_graph(job), "engine"), cache, [view(sys.stderr)]).run()
     engines, models = made["engine"], made["precision"]
     assert isinstance(engines, Engines) and isinstance(models, ShippedModels)
     rows = []

@@ -17,8 +17,10 @@ _ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
 _PROBES = {
     "onnxruntime": "import onnxruntime as m; print(m.__version__, *m.get_available_providers())",
     "tensorrt": "import tensorrt as m; print(m.__version__)",
-    "tensorrt_rtx": "import tensorrt_rtx as m; print(m.__version__)",
+    # two packages hold it, and one of them wants its libraries loaded first: as the device side does
+    "tensorrt_rtx": "from runtime import trt; print(trt.load('tensorrt_rtx').version)",
 }
+_PACKAGES = {"tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def usable_cpus() -> int:
 
 def _import_apart(module: str) -> list[str]:
     """What the module's probe prints in a process of its own (a broken library cannot take this one down), or []."""
-    if importlib.util.find_spec(module) is None:
+    if not any(importlib.util.find_spec(name) for name in _PACKAGES.get(module, (module,))):
         return []
     try:
         done = subprocess.run(

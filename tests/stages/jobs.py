@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compress.pipeline import Graph
-
 ROOT = Path(__file__).parents[2]
 #: A run that takes seconds: few samples, few steps, and a gate that so few samples can still judge.
 SMALL = [
@@ -44,13 +42,3 @@ def digests(folder: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of every file."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def needed_for(graph: Graph, name: str) -> Graph:
-    """The part of a graph that one stage depends on, and that stage."""
-    stages = {stage.name: stage for stage in graph.stages}
-    wanted = {name}
-    for stage in reversed(graph.order()):
-        if stage.name in wanted:
-            wanted.update(stage.inputs.values())
-    return Graph(stages[one] for one in stages if one in wanted)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs import ROOT, SMALL, compress, digests, environment, needed_for, one_line_error
+from jobs import ROOT, SMALL, compress, digests, environment, one_line_error
 from PIL import Image
 
 import targets
 from benchmarks.device_environment import call, commands, make_environment
+from benchmarks.quantization import needed_for
 from compress.pipeline import Cache, Runner
 from compress.recipe import ModelTable, load
 from compress.stages.graph import Job, build_graph

@@ -1,0 +1,107 @@
+"""What int8 costs in accuracy, by calibration and smoothing, on the whole evaluation set of each model.
+
+    python -m benchmarks.quantization --models zoo:vit-cifar10 zoo:minilm --json benchmarks/results/quantization.json
+
+Each row is a run of `compress.run` with recipe `identity` in int8 for a Jetson up to its gate: the static Q/DQ file
+(what TensorRT gets, here on ONNX Runtime's CPU kernels) and the dynamic file for CPUs, against the original in fp32 on
+the same samples. The search for costly layers is off unless `--search on`. Stages that ran before come from the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import targets
+from compress.pipeline import Cache, Graph, Runner
+from compress.pipeline.view import view
+from compress.recipe import load
+from compress.stages.artifacts import Comparison, ShippedModels
+from compress.stages.graph import Job, build_graph
+from runtime.files import write_atomic
+from runtime.power import cpu_name
+from targets.errors import run_cli
+
+#: Name of a row -> settings of the recipe.
+SETTINGS = {
+    "percentile": (),
+    "minmax": ("precision.calibration=minmax",),
+    "entropy": ("precision.calibration=entropy",),
+    "percentile, smooth 0.5": ("precision.smooth=0.5",),
+    "percentile, smooth 0.75": ("precision.smooth=0.75",),
+}
+
+
+def needed_for(graph: Graph, name: str) -> Graph:
+    """The part of a graph that one stage depends on, and that stage."""
+    stages = {stage.name: stage for stage in graph.stages}
+    wanted = {name}
+    for stage in reversed(graph.order()):
+        if stage.name in wanted:
+            wanted.update(stage.inputs.values())
+    return Graph(stages[one] for one in stages if one in wanted)
+
+
+def rows_of(model: str, name: str, settings: list[str], cache: Cache) -> list[dict[str, Any]]:
+    """A row per shipped file."""
+    table = load("identity", [f'model.source="{model}"', "precision.mode=int8", *settings])
+    job = Job(table, "identity", targets.load("jetson"), 0, cache.root / "digests.json")
+    made = Runner(needed_for(build_graph(job), "verify"), cache, [view(sys.stderr)]).run()
+    comparison, models = made["verify"], made["precision"]
+    assert isinstance(comparison, Comparison) and isinstance(models, ShippedModels)
+    drifts = comparison.drifts()
+    rows = []
+    for entry in models.entries():
+        drift = drifts[entry["path"]]
+        metrics = {
+            one.name: {"fp32": one.reference, "int8": one.candidate, "drop": one.drop, "interval": [one.low, one.high]}
+            for one in drift.metrics
+        }
+        rows.append(
+            {
+                "model": model,
+                "setting": name,
+                "file": entry["path"],
+                "what": entry["note"],
+                "bytes": entry["bytes"],
+                "samples": drift.samples,
+                "metrics": metrics,
+            }
+        )
+    return rows
+
+
+def main() -> int:
+    """Run the command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quantization", description=__doc__)
+    parser.add_argument("--models", metavar="M", nargs="+", default=["zoo:vit-cifar10", "zoo:minilm"])
+    parser.add_argument("--settings", metavar="NAME", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--search", choices=["on", "off"], default="off", help="keep costly layers in fp32")
+    parser.add_argument("--limit", metavar="N", type=int, help="evaluate on so many samples only")
+    parser.add_argument("--json", metavar="FILE", type=Path, required=True)
+    args = parser.parse_args()
+    common = [f"data.limit={args.limit}"] if args.limit else []
+    common += ["precision.max_kept=0"] if args.search == "off" else []
+    rows: list[dict[str, Any]] = []
+    for model in args.models:
+        for name in args.settings:
+            rows += rows_of(model, name, [*common, *SETTINGS[name]], Cache())
+    whole = {
+        "command": f"python -m benchmarks.quantization {' '.join(sys.argv[1:])}",
+        "versions": {name: version(name) for name in ("onnxruntime", "onnx", "torch", "numpy")},
+        "cpu": cpu_name(),
+        "rows": rows,
+    }
+    write_atomic(args.json, (json.dumps(whole, indent=1) + "\n").encode())
+    for row in rows:
+        told = ", ".join(f"{name} {one['fp32']} -> {one['int8']}" for name, one in row["metrics"].items())
+        print(f"{row['model']} {row['setting']}, {row['file']}: {told}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
