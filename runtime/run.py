@@ -10,7 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.answers import Streamer, Wanted, answerer_of
 from runtime.cli import add_session_options, open_for_cli, positive
+from runtime.generate import Sampling
 from targets.errors import GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ def _parser() -> argparse.ArgumentParser:
         "inputs", metavar="INPUT", nargs="*", help="images, folders of images, or texts; - reads lines of them"
     )
     parser.add_argument("--top", metavar="K", type=positive, default=1, help="classes to show (default 1)")
+    parser.add_argument("--tokens", metavar="N", type=positive, default=128, help="to write at most (default 128)")
+    parser.add_argument("--temperature", metavar="T", type=float, default=0.0, help="0 writes the likeliest (default)")
+    parser.add_argument("--top-k", metavar="K", type=positive, help="draw from the K likeliest tokens")
+    parser.add_argument("--top-p", metavar="P", type=float, help="draw from the likeliest tokens of probability P")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the draw")
     parser.add_argument("--ids", action="store_true", help="texts are given as token ids: '101 7592 102'")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--watch", metavar="DIR", type=Path, help="process files as they appear in this folder")
@@ -43,9 +50,15 @@ def _answer_all(
 ) -> None:
     """Print a line per input as it is done, or one JSON object at the end."""
     results = []
-    stream = iter(inputs)
+    stream, wanted = iter(inputs), _wanted(args)
+    if isinstance(answerer, Streamer) and not args.json:
+        for one in stream:
+            for piece in answerer.pieces(session, one, wanted):
+                print(piece, end="", flush=True)
+            print(flush=True)
+        return
     while some := list(islice(stream, size)):
-        for one, result in zip(some, answerer.answer(session, some, args.top), strict=True):
+        for one, result in zip(some, answerer.answer(session, some, wanted), strict=True):
             if isinstance(result, InputError):
                 raise result
             results.append({"input": one, **result})
@@ -68,7 +81,7 @@ def _watch(session: Session, answerer: Answerer, args: argparse.Namespace) -> in
     from runtime.watch import open_log, watch
 
     def answer(paths: Sequence[Path]) -> list[Result | InputError]:
-        return answerer.answer(session, [str(path) for path in paths], args.top)
+        return answerer.answer(session, [str(path) for path in paths], _wanted(args))
 
     with open_log(args.out) as log:
         print(f"watching {args.watch}, {len(log.done)} inputs done before", file=sys.stderr)
@@ -76,6 +89,10 @@ def _watch(session: Session, answerer: Answerer, args: argparse.Namespace) -> in
     if failed:
         raise InputError(f"{failed} inputs could not be read; see the lines with an error in {args.out}")
     return 0
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    return Wanted(args.top, args.tokens, Sampling(args.temperature, args.top_k, args.top_p, args.seed))
 
 
 def _from_stdin() -> Iterator[str]:
@@ -97,7 +114,6 @@ def main() -> int:
         raise InputError("--json does not go with --watch, whose results are JSON Lines in --out")
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
-    from runtime.answers import answerer_of
     from runtime.bundle import open_files
 
     bundle = open_files(args.bundle, args.public_key)

@@ -26,7 +26,7 @@ _SPARE_ROWS = 1024
 @dataclass(frozen=True)
 class TextPreprocessing:
     """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
-    `max_length` tokens, shorter ones are filled up with `pad_id` at `padding_side`."""
+    `max_length` tokens, shorter ones are filled up with `pad_id` at `padding_side`; a generated text ends at `stop`."""
 
     kind: Literal["text"]
     vocab_size: int
@@ -34,6 +34,7 @@ class TextPreprocessing:
     pad_id: int = 0
     padding_side: Literal["right", "left"] = "right"
     tokenizer: str = TOKENIZER
+    stop: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.max_length) < 1:

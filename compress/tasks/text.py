@@ -64,6 +64,7 @@ class TextTask(Task):
             "pad_id": pad if isinstance(pad, int) and pad >= 0 else end if isinstance(end, int) else 0,
             "padding_side": "right",
             "tokenizer": TOKENIZER,
+            "stop": _stops(config),
         }
 
     def copy_files(self, folder: Path, destination: Path) -> None:
@@ -122,6 +123,12 @@ class TextTask(Task):
         dataset = data.dataset
         labels = dataset.labels if dataset.class_names and dataset.labelled else None
         return TextFeed(data.ids, labels, len(dataset.class_names), data.spec, seed, device, rank, world)
+
+
+def _stops(config: dict[str, Any]) -> list[int]:
+    """The tokens that end a text."""
+    end = config.get("eos_token_id")
+    return [token for token in (end if isinstance(end, list) else [end]) if isinstance(token, int)]
 
 
 def _positions(config: dict[str, Any]) -> int | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from runtime.generate import Sampling
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,7 +15,16 @@ if TYPE_CHECKING:
     from runtime.session import Session
     from runtime.watch import Result
 
-_KNOWN = ("image-classification", "text-classification", "embedding")
+_KNOWN = ("image-classification", "text-classification", "embedding", "causal-lm")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asks for: the `top` most probable classes; at most so many `tokens`, drawn as `sampling` says."""
+
+    top: int = 1
+    tokens: int = 128
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 class Answerer(Protocol):
@@ -26,12 +37,21 @@ class Answerer(Protocol):
         """One string per input (a folder becomes the files in it). Raises InputError."""
         ...
 
-    def answer(self, session: Session, inputs: Sequence[str], top: int) -> list[Result | InputError]:
+    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
         """The result of each input, or why that one cannot be used. The others are run as one batch."""
         ...
 
     def line(self, result: Result) -> str:
         """A result in one line of text."""
+        ...
+
+
+@runtime_checkable
+class Streamer(Protocol):
+    """Answers bit by bit."""
+
+    def pieces(self, session: Session, prompt: str, wanted: Wanted) -> Iterator[str]:
+        """The answer to one input as it comes. Raises InputError."""
         ...
 
 

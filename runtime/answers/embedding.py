@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runtime.answers.texts import TextInputs, text_inputs
 
 if TYPE_CHECKING:
+    from runtime.answers import Wanted
     from runtime.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
@@ -22,8 +23,8 @@ SHOWN = 6
 class TextVectors(TextInputs):
     """Embeddings of texts."""
 
-    def answer(self, session: Session, inputs: Sequence[str], top: int) -> list[Result | InputError]:
-        """The vector of each text; `top` says nothing here."""
+    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
+        """The vector of each text."""
         rows, faults = self.ask(session, inputs)
         answers: dict[int, Result | InputError] = {**faults}
         for at, vector in rows.items():

@@ -11,6 +11,7 @@ from runtime.image import SUFFIXES
 from targets.errors import InputError
 
 if TYPE_CHECKING:
+    from runtime.answers import Wanted
     from runtime.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
@@ -39,7 +40,7 @@ class ImageLabels:
                 raise InputError(f"no file or folder {path}")
         return paths
 
-    def answer(self, session: Session, inputs: Sequence[str], top: int) -> list[Result | InputError]:
+    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
         from runtime.classify import classify, prepare_one
 
         answers: dict[int, Result | InputError] = {}
@@ -50,7 +51,7 @@ class ImageLabels:
             except InputError as error:
                 answers[at] = error
         if pixels:
-            for at, guesses in zip(pixels, classify(session, list(pixels.values()), top), strict=True):
+            for at, guesses in zip(pixels, classify(session, list(pixels.values()), wanted.top), strict=True):
                 answers[at] = {"top": [vars(guess) for guess in guesses]}
         return [answers[at] for at in range(len(inputs))]
 

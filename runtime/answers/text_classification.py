@@ -10,6 +10,7 @@ from runtime.answers.image_classification import label_line
 from runtime.answers.texts import TextInputs, text_inputs
 
 if TYPE_CHECKING:
+    from runtime.answers import Wanted
     from runtime.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 class TextLabels(TextInputs):
     """Labels of texts."""
 
-    def answer(self, session: Session, inputs: Sequence[str], top: int) -> list[Result | InputError]:
+    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
         """The result of each text."""
         import numpy as np
 
         from runtime.classify import best_classes
 
         rows, faults = self.ask(session, inputs)
-        guesses = best_classes(session, np.stack(list(rows.values())), top) if rows else []
+        guesses = best_classes(session, np.stack(list(rows.values())), wanted.top) if rows else []
         answers: dict[int, Result | InputError] = {**faults}
         for at, best in zip(rows, guesses, strict=True):
             answers[at] = {"top": [vars(guess) for guess in best]}

@@ -35,7 +35,7 @@ class TextInputs:
         faults: dict[int, InputError] = {}
         for at, text in enumerate(texts):
             try:
-                ids[at] = self._ids(text)
+                ids[at] = self.ids_of(text)
                 pad([ids[at]], self.spec)
             except InputError as error:
                 ids.pop(at, None)
@@ -46,7 +46,8 @@ class TextInputs:
         rows = output[session.manifest.outputs[0].name]
         return dict(zip(ids, rows, strict=True)), faults
 
-    def _ids(self, text: str) -> list[int]:
+    def ids_of(self, text: str) -> list[int]:
+        """Token ids of a text, cut to the model's length, which is told on stderr. Raises InputError."""
         if self.tokenizer is None:
             return parse_ids(text)
         encoded = self.tokenizer.encode([text])
@@ -65,7 +66,8 @@ def text_inputs(bundle: Bundle, ids: bool) -> TextInputs:
     manifest = bundle.manifest
     if manifest.preprocessing is None or manifest.preprocessing.get("kind") != "text":
         raise InputError(f"{bundle.source} does not say how a text becomes its input; make the bundle again")
-    strange = [tensor.name for tensor in manifest.inputs if tensor.name not in INPUTS]
+    known = {*INPUTS, *(state.past for state in manifest.state), *(["position_ids"] if manifest.state else [])}
+    strange = [tensor.name for tensor in manifest.inputs if tensor.name not in known]
     if strange:
         raise InputError(f"{bundle.source} needs the input {strange[0]!r}, which no text gives; call it from Python")
     spec = parse_preprocessing(manifest.preprocessing, f"{bundle.source}: preprocessing")

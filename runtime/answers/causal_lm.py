@@ -1,0 +1,74 @@
+"""Texts in, the text that goes on from them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime.answers.texts import TextInputs, text_inputs
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from runtime.answers import Wanted
+    from runtime.bundle import Bundle
+    from runtime.session import Session
+    from runtime.watch import Result
+
+
+@dataclass(frozen=True)
+class Continuations(TextInputs):
+    """What a language model writes after each prompt."""
+
+    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
+        """The text after each prompt, or its token ids where prompts are given as ids."""
+        return [self._one(session, prompt, wanted) for prompt in inputs]
+
+    def pieces(self, session: Session, prompt: str, wanted: Wanted) -> Iterator[str]:
+        """The prompt and the text after it, as it comes. Raises InputError for a prompt that cannot be used."""
+        yield prompt
+        if self.tokenizer is None:
+            for token in self._tokens(session, prompt, wanted):
+                yield f" {token}"
+            return
+        # A token may be a part of a character, so it is the whole text that is decoded, and what is new is shown.
+        ids, shown = [], ""
+        start = self.prompt_ids(prompt)
+        before = self.tokenizer.decode(start)
+        for token in self._tokens(session, prompt, wanted):
+            ids.append(token)
+            whole = self.tokenizer.decode([*start, *ids])[len(before) :]
+            if not whole.endswith("\ufffd"):
+                yield whole[len(shown) :]
+                shown = whole
+
+    def line(self, result: Result) -> str:
+        """The text."""
+        return f"{result['input']}{result['text']}"
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The ids of a prompt, without the token that would end it."""
+        ids = self.ids_of(prompt)
+        return ids[:-1] if len(ids) > 1 and ids[-1] in self.spec.stop else ids
+
+    def _one(self, session: Session, prompt: str, wanted: Wanted) -> Result | InputError:
+        try:
+            whole = "".join(self.pieces(session, prompt, wanted))
+        except InputError as error:
+            return error
+        return {"text": whole[len(prompt) :]}
+
+    def _tokens(self, session: Session, prompt: str, wanted: Wanted) -> Iterator[int]:
+        from runtime.generate import generate
+        from runtime.stream import Stream
+
+        ids = self.prompt_ids(prompt)
+        room = self.spec.max_length - len(ids)
+        if room < 1:
+            raise InputError(f"the prompt has {len(ids)} tokens and the model takes {self.spec.max_length}; shorten it")
+        return generate(Stream(session), ids, min(wanted.tokens, room), wanted.sampling, self.spec.stop)
+
+
+def open_answerer(bundle: Bundle, ids: bool) -> Continuations:
+    """Raises InputError for a bundle that does not take texts, EnvironmentLacks without the `tokenizers` package."""
+    return Continuations(**vars(text_inputs(bundle, ids)))
