@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -101,8 +101,22 @@ def _minimal(width: int) -> Iterator[Row]:
     yield Row("minimal.no-mlp", [no_mlp])
 
 
+class Lab(Protocol):
+    """Measures rows: `headline` is the score to print of what `measure` finds before and after healing."""
+
+    headline: ClassVar[str]
+    teacher: Transformer
+
+    def measure(self, row: Row) -> dict[str, Any]: ...
+
+    @property
+    def conditions(self) -> dict[str, Any]: ...
+
+
 class Bench:
     """A model, its images, and the row at hand."""
+
+    headline: ClassVar[str] = "top1"
 
     def __init__(self, args: argparse.Namespace, module: str) -> None:
         self.args, self.module = args, module
@@ -203,7 +217,11 @@ def run(args: argparse.Namespace, table: Callable[[Structure], Iterator[Row]], m
     if torch.cuda.is_available():
         torch.backends.cuda.enable_cudnn_sdp(False)  # its bf16 backward pass has open fault reports on Hopper
         torch.backends.cudnn.allow_tf32 = False
-    bench = Bench(args, module)
+    measure_rows(Bench(args, module), args, table)
+
+
+def measure_rows(bench: Lab, args: argparse.Namespace, table: Callable[[Structure], Iterator[Row]]) -> None:
+    """Write a file per row into `args.folder`, for the rows that no other process has taken."""
     args.folder.mkdir(parents=True, exist_ok=True)
     vit_lab.write_json(args.folder / "conditions.json", bench.conditions)
     todo = [row for row in table(bench.teacher.structure) if not args.only or row.name in args.only]
@@ -218,7 +236,7 @@ def run(args: argparse.Namespace, table: Callable[[Structure], Iterator[Row]], m
         except InputError as error:
             result = {"row": row.name, "rewrite": row.tables, "refused": str(error)}
         vit_lab.write_json(path, result)
-        after = {key: result.get(key, {}).get("top1") for key in ("before", "after")}
+        after = {key: result.get(key, {}).get(bench.headline) for key in ("before", "after")}
         print(row.name, result.get("parameters"), result.get("macs"), after, result.get("seconds"), flush=True)
 
 
