@@ -7,8 +7,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.embed import TokenEmbed, TokenEmbedSpec
+from compress.model.head import LanguageModelSpec
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, real_tokens
+from compress.rewrites.calibration import Calibration, Moments, real_tokens, roots, taps
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import rebuilt
 from targets.errors import InputError
@@ -26,10 +27,12 @@ class LowRankEmbedding(Options):
 def low_rank_embedding(model: Transformer, options: LowRankEmbedding, calibration: Calibration) -> Transformer:
     """Factorise the token table (V x E) into (V x R)(R x E).
 
-    With p_v the frequency of token v in the calibration texts (each token counted once more, so that none is
-    forgotten), the rows are projected on the R leading eigenvectors of sum_v p_v t_v t_v^T, which minimises the
-    frequency-weighted squared error of the rows. A tied head reads the same product. Exact at rank E. Refused for
-    images, for tables that are factorised already and for ranks above E.
+    T becomes T M with M (E x E) of rank R. With S = sum_v p_v t_v t_v^T, p_v the frequency of token v in the
+    calibration texts (each token counted once more, so that none is forgotten), M minimises tr((I - M)^T S (I - M) W): for W = I
+    the frequency-weighted squared error of the rows. A tied head gives h M^T T^T for the hidden state h, so there
+    W = I / tr(S) + C / tr(S C) with C = E[h h^T]: the relative errors of rows and logits count alike. M is the
+    truncated SVD of S^1/2 W^1/2 (Eckart-Young). Exact at rank E. Refused for images, for tables that are factorised
+    already and for ranks above E.
     Source: the form of Lan et al. 2020 (ALBERT, arXiv 1909.11942), weighted by frequency as Chen et al. 2018
     (GroupReduce, arXiv 1806.06950) do.
     """
@@ -41,16 +44,35 @@ def low_rank_embedding(model: Transformer, options: LowRankEmbedding, calibratio
         raise InputError(f"{NAME} is refused: rank {options.rank} is above the width of the table ({width})")
     table_VE, share_V = embed.table.double(), row_frequencies(model, calibration)
     second_EE = (table_VE * share_V[:, None]).T @ table_VE
-    basis_ER = torch.linalg.eigh(second_EE).eigenvectors[:, -options.rank :].flip(1)
+    half_EE, inverse_EE = roots(second_EE)
+    weight_EE, unweight_EE = roots(_weight(model, calibration, second_EE))
+    u, s, vh = torch.linalg.svd(half_EE @ weight_EE)
+    root_R = s[: options.rank].sqrt()
+    down_ER, up_RE = inverse_EE @ u[:, : options.rank] * root_R, root_R[:, None] * vh[: options.rank] @ unweight_EE
     structure = model.structure.replace(embed=spec.replace(rank=options.rank))
     result = rebuilt(model, structure)
     _, new = token_embed(result, NAME)
     assert new.factor is not None
-    new.table.copy_((table_VE @ basis_ER).float())
-    new.factor.set(basis_ER.float())
-    lost = 1 - float((second_EE @ basis_ER * basis_ER).sum() / second_EE.trace())
-    calibration.note(f"{NAME}: rank {options.rank} of {width} loses {lost:.2%} of the rows' energy")
+    new.table.copy_((table_VE @ down_ER).float())
+    new.factor.set(up_RE.T.float())
+    lost = 1 - float(s[: options.rank].square().sum() / s.square().sum())
+    calibration.note(f"{NAME}: rank {options.rank} of {width} loses {lost:.2%} of the table's energy")
     return result
+
+
+def _weight(model: Transformer, calibration: Calibration, second_EE: Tensor) -> Tensor:
+    """W: what directions of the table's rows are read by."""
+    eye_EE = torch.eye(len(second_EE), dtype=torch.float64, device=second_EE.device)
+    head = model.structure.head
+    if not (isinstance(head, LanguageModelSpec) and head.tied):
+        return eye_EE
+    last, moments = len(model.structure.schedule) - 1, Moments()
+    for inputs in calibration.batches():
+        x_BND = taps(model, inputs, {(last, "out")})[last, "out"]
+        h_BND = x_BND if model.final_norm is None else model.final_norm(x_BND)
+        moments.add(h_BND, h_BND[..., :1], real_tokens(inputs, h_BND))
+    states_EE = moments.second_II
+    return eye_EE / second_EE.trace() + states_EE / (second_EE * states_EE).sum()
 
 
 def token_embed(model: Transformer, name: str) -> tuple[TokenEmbedSpec, TokenEmbed]:

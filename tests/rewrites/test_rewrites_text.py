@@ -108,7 +108,7 @@ def test_nothing_is_lost_at_full_size(use: str, options: dict[str, Any], kv_head
 @settings(max_examples=15, deadline=None)
 @given(rank=st.integers(1, 12), seed=st.integers(0, 99))
 def test_the_table_is_the_best_projection_by_frequency(rank: int, seed: int) -> None:
-    model = decoder(layers=1)
+    model = decoder(layers=1, tied=False)
     torch.manual_seed(seed)
     with torch.no_grad():
         model.embed.table.copy_(torch.randn(VOCABULARY, 12))
@@ -123,6 +123,25 @@ def test_the_table_is_the_best_projection_by_frequency(rank: int, seed: int) -> 
     singular = torch.linalg.svdvals(root_V1 * table_VE)
     error = float((root_V1 * (made_VE - table_VE)).square().sum())
     assert error == pytest.approx(float(singular[rank:].square().sum()), rel=1e-4, abs=1e-4)
+
+
+def test_the_table_of_a_tied_head_gives_better_logits_than_one_for_the_rows_alone() -> None:
+    tied = decoder(layers=1)
+    with torch.no_grad():
+        tied.final_norm.weight[0].copy_(torch.logspace(0.5, -1.5, 12))  # few directions matter to the head
+    untied = decoder(layers=1, tied=False)
+    untied.load_state_dict({**tied.state_dict(), "head.output.weight": tied.embed.table.detach()})
+    calibration = plain_calibration(tied)
+    for_both = rewritten(tied, "low-rank-embedding", calibration, rank=6)
+    for_rows = tied.copy()
+    rows_alone = rewritten(untied, "low-rank-embedding", plain_calibration(untied), rank=6).embed
+    with torch.no_grad():
+        for_rows.embed.table.copy_(rows_alone.table @ rows_alone.factor.weight.T)
+    errors = [
+        sum(float((one({"input_ids": ids}) - tied({"input_ids": ids})).square().sum()) for ids in sequences(seed=7))
+        for one in (for_both, for_rows)
+    ]
+    assert errors[0] < 0.9 * errors[1]
 
 
 @pytest.mark.parametrize("keep", [10, 20, VOCABULARY])
