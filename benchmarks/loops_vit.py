@@ -34,6 +34,7 @@ from export.onnx_model import export_onnx
 from export.precision.fp16 import to_fp16
 from export.precision.int8_dynamic import to_int8_dynamic
 from export.precision.int8_static import to_int8_static
+from export.scan import roll_loops
 from export.sharing import assert_shared_once
 from runtime.compare import time_alternating
 
@@ -193,6 +194,10 @@ def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray)
     to_fp16(paths["fp32"], paths["fp16"])
     to_int8_static(paths["fp32"], paths["int8-static"], iter([{"pixel_values": images}]))
     to_int8_dynamic(paths["fused"], paths["int8-dynamic"])
+    if any(spec.loops > 1 for spec in model.structure.blocks):
+        for form in ("fused", "int8-static", "int8-dynamic"):
+            paths[f"{form}-scan"] = folder / f"{name}.{form}-scan.onnx"
+            roll_loops(paths[form], paths[f"{form}-scan"])
     for path in paths.values():
         assert_shared_once(path)
     return paths

@@ -2,8 +2,8 @@
 
 The exporter unrolls loops. Here the run of equal stretches of nodes is found again in any finished file (fp32, fp16,
 int8): the stretch becomes the body of a Scan, what it hands on becomes the state, weights that are the same in every
-loop stay where they are, and those of each loop are stacked, to be handed out one a loop. Bytes of weights stay the same
-and the nodes become few; runtimes cannot fuse across the loop's border, so measure before choosing it.
+loop stay where they are, and those of each loop are stacked, to be handed out one a loop. The weights' bytes stay and
+the nodes become few; runtimes cannot fuse across the loop's border, so measure before choosing it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ LEAST_SHARED = 256
 
 @dataclass(frozen=True)
 class Rolled:
-    """What became of the file: how often the Scan runs its body, and the nodes before and after."""
+    """What became of the file: how often the Scan runs its body, the nodes before and now (without the body's)."""
 
     loops: int
     nodes_before: int
-    nodes_after: int
+    nodes: int
     bytes: int
 
 
@@ -135,11 +135,9 @@ def _candidates(model: Any, dynamic: list[Any]) -> Iterator[_Stretch]:
             if run >= length and (index == 0 or kinds[index - 1] != kinds[index - 1 + length]):
                 found.append((run, index, length))
     for run, index, length in sorted(found, key=lambda one: (-one[0], one[2])):
-        for shift in range(length):
-            count = (run - shift) // length + 1
-            stretch = _sharing(_Stretch(index + shift, length, count), dynamic, constants, sizes)
-            if stretch is not None:
-                yield stretch
+        shifted = [_Stretch(index + shift, length, (run - shift) // length + 1) for shift in range(length)]
+        sharing = [_sharing(stretch, dynamic, constants, sizes) for stretch in shifted]
+        yield from sorted((one for one in sharing if one is not None), key=lambda one: -one.count)
 
 
 def _constants(model: Any, dynamic: list[Any], sizes: Mapping[str, int]) -> dict[str, str]:

@@ -77,13 +77,25 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
         for index, precision in enumerate(engines):
             name = "model.onnx" if precision == mode else f"model.{precision}.onnx"
             source = smooth if precision == "int8" else model.file
-            note = _for_tensorrt(source, context.folder / name, precision, how)
+            note = _for_tensorrt(source, context.folder / name, precision, how) + _roll(how, context.folder / name)
             entries.append(_entry(name, "tensorrt", precision, f"standard operators, for the engine{note}"))
             context.progress(index + 1, len(engines) + 1, name)
         name = "model.cpu.onnx" if entries else "model.onnx"
         note = _for_cpu(smooth if mode == "int8" else model.file, context.folder / name, mode, how)
+        note += _roll(how, context.folder / name)
         entries.append(_entry(name, "onnxruntime", "fp32" if mode == "fp16" else mode, note))
     _finish(context, entries)
+
+
+def _roll(how: _Quantizing, path: Path) -> str:
+    """Put looped blocks into a Scan where the recipe asks for it; returns a remark."""
+    from export.scan import roll_loops
+
+    if how.options["loops"] == "unrolled":
+        return ""
+    rolled = roll_loops(path, path)
+    how.context.log(f"{path.name}: {rolled.loops} loops in one Scan, {rolled.nodes_before} nodes become {rolled.nodes}")
+    return f", {rolled.loops} loops in one Scan"
 
 
 def _smooth(how: _Quantizing, source: Path, path: Path) -> None:
