@@ -99,7 +99,7 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
     few = train.subset(np.arange(0, len(train), max(1, len(train) // CALIBRATION)))
     calibration = vit_lab.calibration_of(teacher, vit_lab.prepared(few, teacher, device).images, notes)
     recipe = candidates[args.candidate]
-    student = vit_lab.rewritten(teacher, recipe, calibration)
+    student = load(args.begin).to(device) if args.begin else vit_lab.rewritten(teacher, recipe, calibration)
     print(*notes, sep="\n", flush=True)
     options = HealOptions(
         steps=args.steps,
@@ -136,6 +136,7 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
         **vit_lab.surroundings(),
         "seed": args.seed,
         "rewrite": recipe,
+        "healed_before": json.loads((args.begin / "heal.json").read_text()) if args.begin else None,
         "heal": options.model_dump(mode="json"),
         "train_images": len(train),
         "calibration_images": len(few),
@@ -228,6 +229,7 @@ def add_verbs(verbs: Any, candidates: Recipes, module: str) -> None:
     healing.add_argument("--candidate", choices=candidates, required=True)
     healing.add_argument("--steps", type=int, default=20_000)
     healing.add_argument("--seconds", type=float, help="heal for about so long instead of --steps")
+    healing.add_argument("--begin", type=Path, help="OUT of an earlier healing of the candidate, to go on from")
     healing.add_argument("--batch", type=int, default=512)
     healing.add_argument("--lr", type=float, default=5e-4)
     healing.add_argument("--hidden", type=float, default=0.5)
