@@ -1,0 +1,175 @@
+"""What tasks on texts answer, against plain loops; what healing minimises on them; what a checkpoint says of texts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from compress import tasks
+from compress.data import load_texts
+from compress.data.prepared_texts import by_length, prepare_texts
+from compress.heal import HealOptions
+from compress.heal.objective import CLASSIFICATION, EMBEDDING, LANGUAGE_MODEL, Objective
+from compress.model import load
+from compress.tasks.task import DataChoice
+from compress.verification.predictions import EmbeddedPairs, NextTokens
+from targets.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
+import tiny_texts
+
+ROOT = Path(__file__).parents[2]
+STORIES = ROOT / "compress" / "zoo" / "stories260k"
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def run_torch(model: Any) -> Any:
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            out = model({name: torch.from_numpy(array) for name, array in inputs.items()})
+        return {name: out.numpy() for name in ("logits", "sentence_embedding")}
+
+    return run
+
+
+def test_losses_of_a_language_model_are_those_of_one_text_after_the_other() -> None:
+    from compress.families import read_checkpoint
+
+    task = tasks.get("causal-lm")
+    model = read_checkpoint(STORIES, task.preprocessing(STORIES, print))
+    data = task.open(DataChoice("zoo:stories", 6, False, 0), "evaluation", model.structure, STORIES)
+    found = task.answers(run_torch(model), data, model.structure, lambda done, **numbers: None)
+    assert isinstance(found, NextTokens)
+    vocabulary = model.structure.preprocessing["vocab_size"]
+    for index, ids in enumerate(data.ids):  # type: ignore[attr-defined]
+        with torch.no_grad():
+            logits_NV = model({"input_ids": torch.tensor([ids])})[0].double()
+        wanted = F.cross_entropy(logits_NV[:-1], torch.tensor(ids[1:]), reduction="sum")
+        assert found.nll[index] == pytest.approx(float(wanted), rel=1e-5)
+        assert found.tokens[index] == len(ids) - 1
+        assert found.best[index, : len(ids) - 1].tolist() == logits_NV[:-1].argmax(-1).tolist()
+        assert (found.best[index, len(ids) - 1 :] == -1).all()
+        first = logits_NV[0].log_softmax(-1).numpy()
+        np.testing.assert_allclose(found.log_probs[index, 0].astype(float), first, atol=0.02)
+    assert found.log_probs.shape[2] == vocabulary
+    texts = [row.texts[0] for row in data.dataset.rows]  # type: ignore[attr-defined]
+    assert found.bytes.tolist() == [len(text.encode()) for text in texts]
+
+
+def test_every_text_of_a_pair_is_embedded_once_and_stands_where_it_belongs(tmp_path: Path) -> None:
+    folder = tiny_texts.model_folder(tmp_path / "model", "embedding")
+    (tmp_path / "pairs.tsv").write_text("w1 w2\tw3\t1\nw3\tw1 w2\t2\nw4 w5 w6\tw3\t3\n")
+    model, task = load(folder), tasks.of_folder(folder)
+    data = prepare_texts(load_texts(str(tmp_path / "pairs.tsv")), model.structure.preprocessing, folder)
+    ids, places = data.different()
+    assert len(ids) == 3 and places.tolist() == [[0, 1], [1, 0], [2, 1]]
+    found = task.answers(run_torch(model), data, model.structure, lambda done, **numbers: None)
+    assert isinstance(found, EmbeddedPairs)
+    for row, texts in enumerate(data.texts):
+        for column, one in enumerate(texts):
+            with torch.no_grad():
+                alone = model({"input_ids": torch.tensor([one])})[0]
+            np.testing.assert_allclose(found.vectors[row, column], alone.numpy(), atol=1e-5)
+    assert found.gold.tolist() == [1, 2, 3]
+
+
+def test_batches_by_length_hold_every_text_once() -> None:
+    ids = [[0] * length for length in (5, 1, 3, 3, 9, 2, 2)]
+    batches = list(by_length(ids, 3))
+    assert sorted(index for batch in batches for index in batch) == list(range(7))
+    assert [len(ids[index]) for batch in batches for index in batch] == sorted(map(len, ids))
+
+
+@pytest.mark.parametrize("objective", [CLASSIFICATION, EMBEDDING, LANGUAGE_MODEL])
+def test_an_answer_equal_to_the_original_s_costs_nothing_and_others_cost(objective: Objective) -> None:
+    shape = (4, 3, 7) if objective is LANGUAGE_MODEL else (4, 7)
+    target, other = random(*shape), random(*shape, seed=1)
+    inputs = {"input_ids": torch.zeros(4, 3, dtype=torch.int64), "attention_mask": torch.ones(4, 3).long()}
+    options = HealOptions(temperature=1.0)
+    assert float(objective.drift(target, target, inputs)) == pytest.approx(0, abs=1e-6)
+    assert float(objective.loss(options, target, target, inputs, None)) == pytest.approx(0, abs=1e-6)
+    assert float(objective.drift(other, target, inputs)) > 0.01
+    assert float(objective.loss(options, other, target, inputs, None)) > 0.01
+
+
+def test_the_loss_of_embeddings_is_the_cosine_and_all_pairwise_similarities() -> None:
+    mine, theirs = random(5, 4), random(5, 4, seed=1)
+    cosine = np.mean([1 - float(F.cosine_similarity(a, b, dim=0)) for a, b in zip(mine, theirs, strict=True)])
+    squares = [
+        float(F.cosine_similarity(mine[i], mine[j], dim=0) - F.cosine_similarity(theirs[i], theirs[j], dim=0)) ** 2
+        for i in range(5)
+        for j in range(5)
+    ]
+    found = EMBEDDING.loss(HealOptions(kl=0.5), mine, theirs, {}, None)
+    assert float(found) == pytest.approx(0.5 * (cosine + 10 * np.mean(squares)), rel=1e-5)
+    with pytest.raises(InputError, match="labels"):
+        EMBEDDING.loss(HealOptions(task=1.0), mine, theirs, {}, None)
+
+
+def test_padding_costs_a_language_model_nothing() -> None:
+    target, answer = random(2, 5, 6), random(2, 5, 6, seed=1)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    inputs = {"input_ids": torch.randint(6, (2, 5)), "attention_mask": mask}
+    options = HealOptions(task=0.3)
+    before = LANGUAGE_MODEL.loss(options, answer, target, inputs, None)
+    answer[0, 3:] += 100 * random(2, 6, seed=2)
+    assert float(LANGUAGE_MODEL.loss(options, answer, target, inputs, None)) == pytest.approx(float(before))
+    agreement = tasks.get("causal-lm").agreement(target, target, inputs)
+    assert agreement.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "wanted"),
+    [
+        ({"max_position_embeddings": 512, "pad_token_id": 0}, {}, {"max_length": 512, "pad_id": 0, "stop": []}),
+        (
+            {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1, "eos_token_id": 2},
+            {},
+            {"max_length": 512, "pad_id": 1, "stop": [2]},
+        ),
+        (
+            {"max_position_embeddings": 512},
+            {"sentence_bert_config.json": {"max_seq_length": 256}, "tokenizer_config.json": {"model_max_length": 1e30}},
+            {"max_length": 256},
+        ),
+        ({"n_positions": 1024, "eos_token_id": 50256}, {}, {"max_length": 1024, "pad_id": 50256, "stop": [50256]}),
+        ({"max_position_embeddings": 64, "eos_token_id": [1, 2]}, {}, {"pad_id": 0, "stop": [1, 2]}),
+    ],
+)
+def test_a_checkpoint_says_how_long_its_texts_are_and_how_they_are_padded(
+    tmp_path: Path, config: dict[str, Any], files: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    for name, content in {"config.json": {"vocab_size": 60000, **config}, **files}.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    section = tasks.get("embedding").preprocessing(tmp_path, print)
+    assert {name: section[name] for name in wanted} == wanted
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 5}))
+    for name in files:
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match="how long a text may be"):
+        tasks.get("embedding").preprocessing(tmp_path, print)
+
+
+def test_a_text_that_is_cut_counts_the_bytes_that_stay(tmp_path: Path) -> None:
+    folder = tiny_texts.model_folder(tmp_path / "model", "embedding")
+    words = " ".join(f"w{number}" for number in range(30))
+    (tmp_path / "a.txt").write_text(f"{words}\nw1 w2\n")
+    data = prepare_texts(load_texts(str(tmp_path / "a.txt")), load(folder).structure.preprocessing, folder)
+    assert data.notes == ("1 of 2 texts are longer than 12 tokens and were cut",)
+    assert data.bytes.tolist() == [len("w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"), 5]
+
+
+def test_unknown_tasks_are_named() -> None:
+    with pytest.raises(InputError, match="did you mean 'causal-lm'"):
+        tasks.get("causal-ml")
+    assert tasks.of_folder(STORIES).name == "causal-lm"
