@@ -50,7 +50,8 @@ class FeatureMap(nn.Module):
 
 
 def per_head(x_BHNK: Tensor, weight_GKF: Tensor) -> Tensor:
-    """x W with a matrix per group of heads (B,H,N,F)."""
+    """x W with a matrix per group of heads (B,H,N,F). Matrices of three dimensions stay out of int8: what they make is
+    summed up over the whole sequence."""
     batch, heads, tokens, size = x_BHNK.shape
     groups = weight_GKF.shape[0]
     x_BGTK = x_BHNK.reshape(batch, groups, heads // groups * tokens, size)

@@ -86,7 +86,7 @@ def _split_gemms(model: Any) -> None:
 
 
 def _has_constant_weight(model: Any, node: Any) -> bool:
-    weights = {one.name for one in model.graph.initializer}
+    weights = {one.name: len(one.dims) for one in model.graph.initializer}
     if node.op_type == "Attention":
         return node.domain == graph.MICROSOFT and node.input[1] in weights
-    return not node.domain and node.op_type in _OPERATORS and node.input[1] in weights
+    return not node.domain and node.op_type in _OPERATORS and weights.get(node.input[1]) == 2

@@ -25,6 +25,7 @@ from compress.model.streaming import Streaming
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from export.numerics import check_against
 from export.onnx_model import export_onnx, read_info
+from export.precision.int8_dynamic import to_int8_dynamic
 from runtime import ort
 from runtime.bundle import Bundle
 from runtime.manifest import ModelFile, parse_manifest
@@ -122,6 +123,19 @@ def test_the_graph_has_plain_operators_and_fp32_states(kind: str, exported: Any)
     counts = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert not set(counts) - PLAIN
     assert all(one.dtype == "float32" for one in read_info(path).inputs if one.name.startswith("past"))
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "performer"])
+def test_int8_leaves_feature_maps_and_states_alone(kind: str, exported: Any, tmp_path: Path) -> None:
+    _, path = exported(kind)
+    to_int8_dynamic(path, tmp_path / "int8.onnx")
+    ids_N = stories_batch(4, rows=1, tokens=200)[0].numpy()
+    exact, given = (stream_of(each).outputs(ids_N)[0] for each in (path, tmp_path / "int8.onnx"))
+    left = {node.name for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "MatMul"}
+    assert any("feature" in name for name in left)
+    assert not any("values" in name for name in left)
+    assert np.abs(given - exact).mean() < 0.1 * np.abs(exact).mean()
+    assert (given.argmax(axis=-1) == exact.argmax(axis=-1)).mean() > 0.8
 
 
 @pytest.mark.parametrize("kind", KINDS)

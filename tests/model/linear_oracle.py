@@ -36,7 +36,7 @@ def features(spec: FeatureMapSpec | Any, w: Weights, x_K: Array, h: int, group: 
         turned_F = x_K @ (w["key_GKF"][group] if is_key else w["query_HKF"][h])
         return np.concatenate([softmax(turned_F), softmax(-turned_F)])
     assert spec.kind == "performer"
-    exponents_F = w["rows_FK"] @ x_K - x_K @ x_K / 2
+    exponents_F = x_K @ w["rows_1KF"][0] - x_K @ x_K / 2
     return np.exp(exponents_F - (w["bound_G"][group] if is_key else exponents_F.max()))
 
 

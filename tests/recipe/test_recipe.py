@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -13,12 +14,13 @@ from compress.rewrites import parse_options
 from targets.errors import InputError
 
 
-@pytest.mark.parametrize("name", builtin())
-def test_every_built_in_recipe_is_valid_and_fits_the_schema(name: str) -> None:
-    recipe = load(name)
+@pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.toml")), ids=lambda file: str(file.relative_to(FOLDER)))
+def test_every_built_in_recipe_is_valid_and_fits_the_schema(file: Path) -> None:
+    assert file.stem in builtin()
+    recipe = load(file.stem, kind=str(file.parent.relative_to(FOLDER)))
     for table in recipe.rewrite:
         parse_options(table)
-    jsonschema.validate(tomllib.loads((FOLDER / f"{name}.toml").read_text()), schema())
+    jsonschema.validate(tomllib.loads(file.read_text()), schema())
 
 
 def test_the_schema_in_the_repository_is_current() -> None:

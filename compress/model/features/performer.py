@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from compress.model.feature import FeatureMap, FeatureMapSpec
+from compress.model.feature import FeatureMap, FeatureMapSpec, per_head
 
 #: Exponents beyond the offset that keys may reach before they are cut off: far from where FP32 ends.
 HEADROOM = 30.0
@@ -33,12 +33,12 @@ class PerformerSpec(FeatureMapSpec):
 
 class Performer(FeatureMap):
     bounded = True
-    rows_FK: Tensor
+    rows_1KF: Tensor
     bound_G: Tensor
 
     def __init__(self, num_kv_heads: int, head_dim: int, size: int) -> None:
         super().__init__()
-        self.register_buffer("rows_FK", torch.zeros(size, head_dim))
+        self.register_buffer("rows_1KF", torch.zeros(1, head_dim, size))
         self.register_buffer("bound_G", torch.zeros(num_kv_heads))
 
     def query(self, q_BHNK: Tensor) -> Tensor:
@@ -50,13 +50,13 @@ class Performer(FeatureMap):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        size, head_dim = self.rows_FK.shape
+        _, head_dim, size = self.rows_1KF.shape
         blocks = []
         for _ in range(math.ceil(size / head_dim)):
             square = torch.randn(head_dim, head_dim, generator=generator, dtype=torch.float64)
             blocks.append(torch.linalg.qr(square).Q)
         norms_F1 = torch.randn(size, head_dim, generator=generator, dtype=torch.float64).norm(dim=1, keepdim=True)
-        self.rows_FK.copy_(torch.cat(blocks)[:size] * norms_F1)
+        self.rows_1KF.copy_((torch.cat(blocks)[:size] * norms_F1).T[None])
         self.bound_G.fill_(-torch.inf)
 
     @torch.no_grad()
@@ -64,4 +64,4 @@ class Performer(FeatureMap):
         torch.maximum(self.bound_G, self._exponent(k_BGNK).amax(dim=(0, 2, 3)), out=self.bound_G)
 
     def _exponent(self, x_BHNK: Tensor) -> Tensor:
-        return x_BHNK @ self.rows_FK.T - x_BHNK.square().sum(dim=-1, keepdim=True) / 2
+        return per_head(x_BHNK, self.rows_1KF) - x_BHNK.square().sum(dim=-1, keepdim=True) / 2
