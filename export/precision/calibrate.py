@@ -24,6 +24,7 @@ Method = Literal["minmax", "entropy", "percentile"]
 PERCENTILE = 99.99
 _BINS = 2048
 _LEVELS = 128
+_NOTHING = 1e-30  # magnitudes too small to be told apart by a histogram
 _STRIDE = 16  # bins between the candidates of `entropy`
 
 
@@ -44,7 +45,7 @@ class Magnitudes:
         if not np.isfinite(largest):
             raise GateFailed("an activation is not finite during calibration; the model cannot be quantised")
         self.largest = max(self.largest, largest)
-        if largest == 0.0 and self.counts is None:
+        if largest < _NOTHING and self.counts is None:
             return
         if self.counts is None:
             self.top, self.counts = largest, np.zeros(_BINS, np.int64)

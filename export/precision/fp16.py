@@ -3,8 +3,8 @@ compute the same.
 
 Float32 stay: LayerNormalization, Softmax and the reductions and powers of a norm that is written out (half precision
 ruins them); what leads to a sine or cosine (positions above 2048 are no half numbers); the recurrent state and what
-computes with it, up to the next linear layer; the graph's inputs and outputs. A cache of keys and values is stored in
-float32, but products read it in half.
+computes with it, up to the next linear layer; what reads a scalar that half cannot hold; the graph's inputs and
+outputs. A cache of keys and values is stored in float32, but products read it in half.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MOVES = frozenset(
 )
 PRODUCTS = frozenset(("MatMul", "Gemm", "Conv"))
 HALF_MAX = 65504.0
+HALF_MIN = 2.0**-14  # smaller numbers lose digits
 #: How inputs and outputs of a state begin: caches of keys and values, states of fixed size.
 _STATES = (("past_key_values.", "present."), ("past_", "present_"))
 
@@ -43,7 +44,7 @@ def to_fp16(source: Path, path: Path) -> Precision:
     nodes = list(model.graph.node)
     if any(one.HasField("g") or one.graphs for node in nodes for one in node.attribute):
         raise InputError(f"{source.name} has control flow (If, Loop, Scan), which fp16 does not convert")
-    kept = _kept(nodes, {one.name for one in model.graph.initializer}, _state(model))
+    kept = _kept(nodes, {one.name for one in model.graph.initializer}, _tiny(model), _state(model))
     changed = [node.name for node in nodes if node.op_type in PRODUCTS and node.name not in kept]
     stay = [node.name for node in nodes if node.name in kept]
     _retype(model, kept)
@@ -63,9 +64,15 @@ def _state(model: Any) -> list[tuple[str, str]]:
     return [(past, present) for past, present in pairs if present in presents]
 
 
-def _kept(nodes: list[Any], weights: set[str], state: list[tuple[str, str]]) -> set[str]:
+def _tiny(model: Any) -> set[str]:
+    """Scalars that half precision rounds to zero or nearly: the 1e-9 that keeps a division from zero."""
+    scalars = {name: abs(float(array.item())) for name, array in graph.weights(model).items() if array.size == 1}
+    return {name for name, value in scalars.items() if 0 < value < HALF_MIN}
+
+
+def _kept(nodes: list[Any], weights: set[str], tiny: set[str], state: list[tuple[str, str]]) -> set[str]:
     """Names of the nodes that compute in float32."""
-    kept = {node.name for node in nodes if node.op_type in KEEP}
+    kept = {node.name for node in nodes if node.op_type in KEEP or tiny & set(node.input)}
     waves = {name for node in nodes if node.op_type in ("Sin", "Cos") for name in node.input}
     for node in reversed(nodes):
         if waves & set(node.output):
