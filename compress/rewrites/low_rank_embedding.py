@@ -30,9 +30,9 @@ def low_rank_embedding(model: Transformer, options: LowRankEmbedding, calibratio
     T becomes T M with M (E x E) of rank R. With S = sum_v p_v t_v t_v^T, p_v the frequency of token v in the
     calibration texts (each token counted once more, so that none is forgotten), M minimises
     tr((I - M)^T S (I - M) W): for W = I the frequency-weighted squared error of the rows. A tied head gives h M^T T^T
-    for the hidden state h, so there W = I / tr(S) + C / tr(S C) with C = E[h h^T]: the relative errors of rows and logits count alike. M is the
-    truncated SVD of S^1/2 W^1/2 (Eckart-Young). Exact at rank E. Refused for images, for tables that are factorised
-    already and for ranks above E.
+    for the hidden state h, so there W = I / tr(S) + C / tr(S C) with C = E[h h^T]: the relative errors of rows and
+    logits count alike. M is the truncated SVD of S^1/2 W^1/2 (Eckart-Young). Exact at rank E. Refused for images, for
+    tables that are factorised already and for ranks above E.
     Source: the form of Lan et al. 2020 (ALBERT, arXiv 1909.11942), weighted by frequency as Chen et al. 2018
     (GroupReduce, arXiv 1806.06950) do.
     """
