@@ -137,10 +137,10 @@ def test_the_table_of_a_tied_head_gives_better_logits_than_one_for_the_rows_alon
     rows_alone = rewritten(untied, "low-rank-embedding", plain_calibration(untied), rank=6).embed
     with torch.no_grad():
         for_rows.embed.table.copy_(rows_alone.table @ rows_alone.factor.weight.T)
-    errors = [
-        sum(float((one({"input_ids": ids}) - tied({"input_ids": ids})).square().sum()) for ids in sequences(seed=7))
-        for one in (for_both, for_rows)
-    ]
+        errors = [
+            sum(float((one({"input_ids": ids}) - tied({"input_ids": ids})).square().sum()) for ids in sequences(seed=7))
+            for one in (for_both, for_rows)
+        ]
     assert errors[0] < 0.9 * errors[1]
 
 
