@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from compress.verification.drift import Drift
     from runtime.manifest import BundleTarget
 
-#: Golden samples: real inputs whose answers the device has to reproduce.
-GOLDEN = 8
-
 
 def write(
     context: StageContext,
@@ -96,8 +93,10 @@ def _golden_inputs(context: StageContext, original: SourceModel, graph: Path) ->
     from export.onnx_model import read_info
 
     data = evaluation(context, original)
-    indices = np.unique(np.linspace(0, len(data) - 1, GOLDEN).astype(int))
-    return fitted(next(data.batches(GOLDEN, indices)), read_info(graph).inputs)
+    count = original.task.golden
+    indices = np.unique(np.linspace(0, len(data) - 1, count).astype(int))
+    inputs = original.task.shortened(next(data.batches(count, indices)))
+    return fitted(inputs, read_info(graph).inputs)
 
 
 def _summary(drift: Drift) -> dict[str, Any]:

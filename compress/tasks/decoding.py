@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 
 #: (batch, chunk, past) at which the graph must agree with torch: prompts, single tokens, chunks behind a past.
 CHECKED_SIZES = ((1, 7, 0), (2, 1, 5), (3, 4, 2), (1, 1, 64))
+#: Tokens of a golden sample.
+GOLDEN_TOKENS = 16
 
 
 class Decoding(TextTask):
     """A task whose model is fed token by token. Its samples are whole sequences: chunks behind an empty past."""
 
+    golden = 2
     code: ClassVar[tuple[str, ...]] = (*TextTask.code, "compress.tasks.decoding")
+
+    def shortened(self, inputs: Arrays) -> Arrays:
+        """Every token has an answer as wide as the vocabulary: a few tokens are enough."""
+        names = ("input_ids", "attention_mask", "position_ids")
+        return {name: array[:, :GOLDEN_TOKENS] if name in names else array for name, array in inputs.items()}
 
     def module(self, model: Transformer) -> nn.Module:
         from compress.model.streaming import Streaming

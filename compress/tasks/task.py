@@ -111,6 +111,8 @@ class Task(ABC):
     """Folder of the built-in recipes' forms for this task, below `compress/recipes`; "" if the common ones serve."""
     passengers: ClassVar[tuple[str, ...]]
     """Files of the model's folder that travel into the bundle, so that other tools open it."""
+    golden: ClassVar[int] = 8
+    """Golden samples: real inputs whose answers the device has to reproduce."""
     code: ClassVar[tuple[str, ...]]
     """Modules that decide what the samples look like to the model, for the keys of the cache."""
     libraries: ClassVar[tuple[str, ...]]
@@ -150,6 +152,10 @@ class Task(ABC):
     def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
         """Names of all that the graph gives, states included."""
         return self.outputs
+
+    def shortened(self, inputs: Arrays) -> Arrays:
+        """Golden inputs, cut where the answers would be too large to ship."""
+        return inputs
 
     def states(self, structure: Structure) -> tuple[State, ...]:
         """What the device hands from call to call; the manifest lists it."""
