@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,10 +104,7 @@ class TextBench:
         start = time.monotonic()
         torch.manual_seed(self.args.seed)
         notes: list[str] = []
-        few = self.train[:: max(1, len(self.train) // self.args.calibration)][: self.args.calibration]
-        parts = few.split(self.args.batch)
-        calibration = Calibration(self.teacher, lambda: ({"input_ids": part} for part in parts), notes.append)
-        student = vit_lab.rewritten(self.teacher, row.tables, calibration)
+        student = vit_lab.rewritten(self.teacher, row.tables, self._calibration(notes))
         result = {
             "row": row.name,
             "rewrite": row.tables,
@@ -119,6 +116,11 @@ class TextBench:
             return result
         healed = self._healed(student)
         return {**result, "after": self._scores(healed), "seconds": round(time.monotonic() - start, 1)}
+
+    def _calibration(self, notes: list[str]) -> Calibration:
+        few = self.train[:: max(1, len(self.train) // self.args.calibration)][: self.args.calibration]
+        parts = few.split(self.args.batch)
+        return Calibration(self.teacher, lambda: ({"input_ids": part} for part in parts), notes.append)
 
     def _healed(self, student: Transformer) -> Transformer:
         student = student.requires_grad_(True).train()
@@ -146,6 +148,13 @@ class TextBench:
             "table_parameters": sum(parameter.numel() for parameter in model.embed.parameters()),
         }
 
+    def _texts(self) -> dict[str, int]:
+        return {
+            "length": self.args.length,
+            "train_tokens": self.train.numel(),
+            "test_tokens": self.test.numel(),
+        }
+
     @property
     def conditions(self) -> dict[str, Any]:
         """What all rows share."""
@@ -155,9 +164,7 @@ class TextBench:
             **text_lab.surroundings(),
             "seed": self.args.seed,
             "heal": {"steps": self.args.steps, "batch": self.args.batch, "lr": self.args.lr},
-            "length": self.args.length,
-            "train_tokens": self.train.numel(),
-            "test_tokens": self.test.numel(),
+            **self._texts(),
             "original": {**self._sizes(self.teacher), **self._scores(self.teacher)},
         }
 
@@ -170,9 +177,15 @@ def run(args: argparse.Namespace) -> None:
 def main() -> None:
     """Run the verb."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(required=True)
+    add_verbs(parser.add_subparsers(required=True), run)
+    args = parser.parse_args()
+    args.run(args)
+
+
+def add_verbs(verbs: Any, measure: Callable[[argparse.Namespace], None]) -> None:
+    """`run`, which is `measure`, and `collect`."""
     running = verbs.add_parser("run")
-    running.set_defaults(run=run)
+    running.set_defaults(run=measure)
     running.add_argument("model")
     running.add_argument("folder", type=Path)
     running.add_argument("--evaluate", type=Path, help="text to measure on")
@@ -189,8 +202,6 @@ def main() -> None:
     collecting.set_defaults(run=collect)
     collecting.add_argument("folder", type=Path)
     collecting.add_argument("result", type=Path)
-    args = parser.parse_args()
-    args.run(args)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from compress.model.norms import Norm
 from compress.model.per_loop import LevelSignal, OutputGain
 from compress.model.projection import Projection
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, Moments, roots
+from compress.rewrites.calibration import Calibration, Moments, real_tokens, roots
 
 #: Gains stay within these bounds of what they were.
 GAIN_BOUNDS = (0.1, 10.0)
@@ -48,13 +48,20 @@ def layer_maps(model: Transformer, calibration: Calibration, blocks: Sequence[in
     moments = {(block, name): Moments() for block in blocks for name, _ in projections(model.block(block))}
     model = model.copy()  # hooks are put on a copy
 
+    given: dict[str, Tensor] = {}
+
     def watch(key: tuple[int, str], module: Projection) -> None:
-        module.register_forward_pre_hook(lambda _, inputs: moments[key].add(inputs[0], inputs[0][..., :1]))
+        def add(_: nn.Module, seen: tuple[Tensor, ...]) -> None:
+            moments[key].add(seen[0], seen[0][..., :1], real_tokens(given, seen[0]))
+
+        module.register_forward_pre_hook(add)
 
     for block in blocks:
         for name, module in projections(model.block(block)):
             watch((block, name), module)
     for inputs in calibration.batches():
+        given.clear()
+        given.update(inputs)
         model(inputs)
     return {
         block: {name: _layer_map(module, moments[block, name]) for name, module in projections(model.block(block))}

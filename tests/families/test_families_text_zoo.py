@@ -16,6 +16,7 @@ from transformers import AlbertForMaskedLM, AutoModel, AutoModelForCausalLM, Aut
 from compress import zoo
 from compress.families import read_checkpoint
 from compress.model.head import EmbeddingSpec
+from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.zoo import wheels
 from targets.errors import EnvironmentLacks, InputError
 
@@ -109,6 +110,11 @@ def test_a_trained_albert_is_one_block_that_loops_twelve_times(tmp_path: Path) -
     assert [block.loops for block in model.structure.blocks] == [12]
     given_ = model({"input_ids": ids_BN, "attention_mask": mask_BN})
     torch.testing.assert_close(given_, mean_BD, atol=TOLERANCE, rtol=0)
+    batches = [{"input_ids": ids_BN, "attention_mask": mask_BN}]
+    calibration = Calibration(model, lambda: iter(batches), note=lambda text: None)
+    relaxed = run_rewrite(*parse_options({"use": "relax-loops", "delta_rank": 8, "signal_rank": 4}), model, calibration)
+    assert torch.equal(relaxed(batches[0]), given_)
+    assert len(relaxed.block(0).ffn.down.delta_up) == 12  # type: ignore[union-attr, operator]
 
 
 @torch.no_grad()
