@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from compress.heal.anneal import is_blended, set_share, settled
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.heal.checkpoint import Checkpoints
 from compress.heal.loop import Loop
+from compress.heal.lora import lora_parameters, merged, with_lora
 from compress.heal.losses import changed_steps, distilled, relative_error, token_mask, traced
 from compress.heal.objective import CLASSIFICATION, Feed, Objective
 from compress.heal.options import HealOptions
@@ -70,7 +71,13 @@ def heal(
         session.transfer_attention()
     if options.transfer_steps:
         session.transfer()
-    steps = session.distill() if options.steps else 0
+    steps = 0
+    if options.steps and options.lora:
+        session = replace(session, student=with_lora(student, options.lora, seed=0))
+        steps = session.distill()
+        student = merged(session.student)
+    elif options.steps:
+        steps = session.distill()
     after = session.drift()
     if after > before:
         student.load_state_dict(untrained)
@@ -208,7 +215,7 @@ class _Session:
         Loop(
             accelerator=self.accelerator,
             module=self.student,
-            parameters=list(self.student.parameters()),
+            parameters=lora_parameters(self.student) if options.lora else list(self.student.parameters()),
             steps=options.steps,
             lr=options.lr,
             loss=loss,

@@ -16,6 +16,8 @@ class HealOptions(Spec):
     The loss of distillation is `kl` T^2 KL(original || model at temperature T) + `hidden` mean over blocks of
     MSE(hidden states) / Var(original's) + `task` cross-entropy with the labels; `mixup` trains on random mixtures of
     two images (the original's answer to the mixture is the target, labels are mixed alike; Zhang et al. 2018).
+    `lora`: rank of low-rank products through which alone distillation changes the maps of the blocks (what new mixers
+    learn is trained as well); 0 trains all weights.
     `flip` mirrors half of the images. `patience`: stop after so many evaluations without a lower drift on held-out
     images.
     """
@@ -28,6 +30,7 @@ class HealOptions(Spec):
     transfer_lr: PositiveFloat = 1e-3
     attention_lr: PositiveFloat = 1e-2
     attention_rows: NonNegativeFloat = 0.0
+    lora: NonNegativeInt = 0
     temperature: PositiveFloat = 2.0
     kl: NonNegativeFloat = 1.0
     hidden: NonNegativeFloat = 1.0
