@@ -41,7 +41,7 @@ from compress.heal.texts import TextFeed
 from compress.model import Transformer, save
 from compress.pipeline import Cache, Graph, Runner
 from compress.pipeline.view import view
-from compress.recipe import load_for_model, parse
+from compress.recipe import load_for_model
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.stages.artifacts import Answers, Comparison, Timing
 from compress.stages.graph import GraphBuilder, Job
@@ -88,9 +88,14 @@ class Log:
         print(f"[{seconds:6.1f}] {note} {done:.0f}/{total:.0f} {values}", flush=True)
 
 
+def data_of(task: Task) -> str:
+    """What the zoo has for the task."""
+    return "zoo:sst2" if task.name == "text-classification" else "zoo:sts"
+
+
 def texts_of(task: Task, files: list[str], limit: int | None, seed: int) -> TextDataset:
     """Different texts without labels, none of which is evaluated on, in a seeded order."""
-    source = "zoo:sst2" if task.name == "text-classification" else "zoo:sts"
+    source = data_of(task)
     tested = {text for row in load_texts(source, part="evaluation").rows for text in row.texts}
     whole = load_texts(source, part="healing").singles()
     rows = {row.texts[0]: row for row in whole.rows}
@@ -196,12 +201,10 @@ def measure(args: argparse.Namespace) -> None:
     """Export, int8, gate, time beside the original and its dynamic int8; Spearman of each set of the data."""
     cache = Cache()
     healed = Path(args.healed)
-    if healed.is_dir():
-        recipe = parse({"model": {"source": args.model}, "precision": {"mode": "int8"}}, "command line")
-    else:
-        recipe = load_for_model(args.healed, [f"model.source={json.dumps(args.model)}"])
-    settings = {"max_drop": args.max_drop}
-    recipe = recipe.replace(gate=recipe.gate.replace(**settings))
+    data = args.data or data_of(tasks.of_folder(zoo.locate(args.model)))
+    settings = [f"{name}={json.dumps(value)}" for name, value in (("model.source", args.model), ("data.source", data))]
+    recipe = load_for_model("identity" if healed.is_dir() else args.healed, [*settings, "precision.mode=int8"])
+    recipe = recipe.replace(gate=recipe.gate.replace(max_drop=args.max_drop))
     job = Job(recipe, healed.name, targets.load(args.target), 0, cache.root / "digests.json")
     builder = HealedGraph(job, healed) if healed.is_dir() else GraphBuilder(job)
     artifacts = Runner(Graph(builder.stages()), cache, [view(sys.stdout)]).run()
@@ -279,6 +282,7 @@ def main() -> None:
     measuring = commands.add_parser("measure")
     measuring.add_argument("model", help="zoo:minilm or a folder")
     measuring.add_argument("healed", help="what `heal` wrote, or the name of a built-in recipe")
+    measuring.add_argument("--data", help="what to measure on (default: the zoo's for the task)")
     measuring.add_argument("--target", default="cpu")
     measuring.add_argument("--max-drop", type=float, default=1.5)
     measuring.add_argument("--out", type=Path, default=Path("out/minilm"))

@@ -115,9 +115,13 @@ def evaluate(options: Options) -> Outcome:
     accepted = None
     if options.baseline is not None and (options.baseline.exists() or not options.update_baseline):
         accepted = baselines.load(options.baseline)
-    data = _load_data(options)
-    pair = _open(options)
-    run = _answer(options, pair, data, gate)
+    if _on_texts(options):
+        data = None
+        pair, run = _answer_texts(options, gate)
+    else:
+        data = _load_data(options)
+        pair = _open(options)
+        run = _answer(options, pair, data, gate)
     drift = compare(run.reference, run.candidate, run.gate, decision=run.decision)
     checks = _other_checks(options, pair, data, drift)
     if accepted is not None and not options.update_baseline:
@@ -186,6 +190,37 @@ def _answer(options: Options, pair: Pair, data: ImageDataset | None, gate: Gate 
     reference = _samples(options.reference, pair.reference, pair, data)
     candidate = _samples(options.candidate, pair.candidate, pair, data)
     return Run(reference, candidate, gate or _default_gate(options, candidate.kind), data)
+
+
+def _on_texts(options: Options) -> bool:
+    from compress.verification.text_sides import is_text_model
+
+    return any(is_text_model(spec) for spec in (options.reference, options.candidate))
+
+
+def _answer_texts(options: Options, gate: Gate | None) -> tuple[Pair, Run]:
+    """Both sides' answers to texts, one side after the other."""
+    from compress.verification import predictions
+    from compress.verification.sides import is_predictions
+    from compress.verification.text_sides import ask
+
+    if options.stop_early or options.steps:
+        raise InputError("--stop-early and --steps are for images; leave them out for texts")
+    sides: list[Side | None] = []
+    answers: list[Samples] = []
+    for spec in (options.reference, options.candidate):
+        if is_predictions(spec):
+            sides.append(None)
+            answers.append(predictions.load(Path(spec)))
+            continue
+        if options.data is None:
+            raise InputError(f"{spec} has to be run on texts: give --data (a file, a folder or zoo:NAME)")
+        with _progress(spec, None) as advance:
+            side, samples = ask(spec, options.data, options.part, advance)
+        sides.append(side)
+        answers.append(samples)
+    reference, candidate = answers
+    return Pair(*sides), Run(reference, candidate, gate or _default_gate(options, candidate.kind), None)
 
 
 def _samples(spec: str, side: Side | None, pair: Pair, data: ImageDataset | None) -> Samples:
@@ -284,7 +319,7 @@ def _origin(
     return {**update, "notes": tuple(notes)}
 
 
-def _progress(name: str, total: int) -> AbstractContextManager[Any]:
+def _progress(name: str, total: int | None) -> AbstractContextManager[Any]:
     """A context manager whose value is told how many images are done; it shows nothing off a terminal."""
     if not sys.stderr.isatty():
         return nullcontext(lambda images: None)

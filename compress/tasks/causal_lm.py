@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.tasks.decoding import Decoding
-from compress.tasks.task import DataChoice, Part, Prepared, Tell
+from compress.tasks.task import Part, Prepared, Tell
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class CausalLm(Decoding):
         dataset.check()
         return dataset.singles()
 
-    def open(self, choice: DataChoice, part: Part, structure: Structure, files: Any) -> PreparedTexts:
-        data = super().open(choice, part, structure, files)
+    def usable(self, data: PreparedTexts) -> PreparedTexts:
         scored = [index for index, ids in enumerate(data.ids) if len(ids) > 1]
         if not scored:
             raise InputError(f"{data.location} has no text of two tokens or more, so nothing can be predicted")

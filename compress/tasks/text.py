@@ -80,7 +80,11 @@ class TextTask(Task):
         from compress.data.prepared_texts import prepare_texts
 
         dataset = self.matched(self._dataset(choice, part), structure)
-        return prepare_texts(dataset, structure.preprocessing, files)
+        return self.usable(prepare_texts(dataset, structure.preprocessing, files))
+
+    def usable(self, data: PreparedTexts) -> PreparedTexts:
+        """The samples that the task can judge. Raises InputError if there are none."""
+        return data
 
     def _dataset(self, choice: DataChoice, part: Part) -> TextDataset:
         from compress.data import load_texts

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
-from compress.verification.metrics import F64, METRICS, TASK_METRIC, Metric
+from compress.verification.metrics import F64, METRICS, RELATIVE_TASKS, TASK_METRIC, Metric
 from compress.verification.outcome import BOUNDS, Bound, CheckResult, GateResult, Model, Status, combined_status
 from compress.verification.power import power_sentence
 from compress.verification.predictions import Predictions, Samples
@@ -183,7 +183,7 @@ def default_gate(task: str, max_drop: float, confidence: float = 0.95, seed: int
     """The gate of a recipe's short form: a bound on the drop of the task's own metric. Raises InputError."""
     if task not in TASK_METRIC:
         raise InputError(f"no task is called {task!r}; there are {', '.join(TASK_METRIC)}")
-    check = {"metric": TASK_METRIC[task], "max_drop": max_drop}
+    check = {"metric": TASK_METRIC[task], "max_relative_drop" if task in RELATIVE_TASKS else "max_drop": max_drop}
     return parse({"confidence": confidence, "seed": seed, "check": [check]})
 
 

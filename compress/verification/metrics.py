@@ -269,6 +269,9 @@ TASK_METRIC = {
     "causal-lm": "perplexity",
 }
 
+#: Tasks whose bound on a drop is in percent of the reference's value, not in the metric's unit.
+RELATIVE_TASKS = {"causal-lm"}
+
 
 def metrics_for(samples: Samples) -> list[Metric]:
     """The table's metrics that apply to this kind of samples, in table order."""

@@ -246,7 +246,7 @@ def _hugging_face(name: str, path: Path) -> Side:
         name,
         "Hugging Face model",
         forward,
-        bytes=_weights_size(path),
+        bytes=weights_size(path),
         runs_on=f"transformers, torch {torch.__version__}",
         preprocessing=preprocessing,
         labels=_config_labels(path),
@@ -266,7 +266,7 @@ def _torch_side(name: str, path: Path, kind: str, model: Any, structure: Any) ->
         name,
         kind,
         forward,
-        bytes=_weights_size(path),
+        bytes=weights_size(path),
         runs_on=f"torch {torch.__version__}",
         preprocessing=dict(structure.preprocessing),
         labels=tuple(structure.labels),
@@ -281,7 +281,8 @@ def _config_labels(folder: Path) -> tuple[str, ...] | None:
     return tuple(names[str(k)] for k in range(len(names))) if names else None
 
 
-def _weights_size(folder: Path) -> int:
+def weights_size(folder: Path) -> int:
+    """Bytes of a model folder's weights."""
     return sum(_size(path) for path in folder.glob("*.safetensors")) or sum(_size(p) for p in folder.glob("*.bin"))
 
 

@@ -14,6 +14,7 @@ from jobs import ROOT
 
 from compress import run
 from compress.stages import timing
+from compress.verify import Options, evaluate
 from runtime import ort
 from runtime.text import Tokenizer, pad, parse_preprocessing
 from targets.errors import InputError
@@ -124,6 +125,20 @@ def test_the_classifier_names_labels_and_learned_from_labelled_texts(classifier:
     assert sum(guess["probability"] for guess in top) == pytest.approx(1)
     long = ask(classifier, " ".join(tiny_texts.WORDS))
     assert "longer than 12 tokens and was cut" in long.stderr and long.stdout.count(":") == 1
+
+
+def test_the_gate_on_its_own_compares_model_and_bundle(place: Path, embedding: Path, tmp_path: Path) -> None:
+    data = str(place / "embedding.tsv")
+    outcome = evaluate(Options(str(place / "embedding"), str(embedding), data=data, max_drop=30.0))
+    assert outcome.drift and outcome.report.task == "embedding"
+    spearman = outcome.drift.metric("spearman")
+    gated = json.loads((embedding / "manifest.json").read_text())["drift"]["model.cpu.onnx"]["metrics"]["spearman"]
+    assert spearman is not None and spearman.reference == pytest.approx(gated["reference"], abs=0.05)
+    outcome.candidate.save(tmp_path / "recorded.npz")
+    again = evaluate(Options(str(place / "embedding"), str(tmp_path / "recorded.npz"), data=data, max_drop=30.0))
+    assert again.drift.metric("spearman") == spearman
+    with pytest.raises(InputError, match="--data"):
+        evaluate(Options(str(place / "embedding"), str(embedding)))
 
 
 @pytest.mark.parametrize(
