@@ -33,6 +33,7 @@ _TASKS = {
     "embeddings": "embedding",
     "sequence losses": "causal-lm",
     "next tokens": "causal-lm",
+    "text outputs": "text-generation",
 }
 
 
@@ -431,7 +432,8 @@ def _show(options: Options, report: ReportData) -> None:
 
 def _command(
     reference: Annotated[
-        str, typer.Argument(help="The original: a model, a bundle, an .onnx or a .npz of predictions")
+        str,
+        typer.Argument(help="The original: a model, a bundle, an .onnx, a .npz of predictions, a .jsonl of texts"),
     ],
     candidate: Annotated[str, typer.Argument(help="What is to be judged: the same choice")],
     data: Annotated[str | None, typer.Option(help="Folder, zip or npz of labelled images, or zoo:NAME")] = None,

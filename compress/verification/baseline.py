@@ -25,6 +25,7 @@ from compress.verification.predictions import (
     Predictions,
     Samples,
     SequenceLosses,
+    TextOutputs,
 )
 from compress.verification.report_data import Curve, ExtraCheck, Series
 from runtime.files import write_atomic
@@ -123,6 +124,8 @@ def _answers(samples: Samples) -> np.ndarray:
         return samples.nll.astype("<f8")
     if isinstance(samples, PairScores | EmbeddedPairs):
         return samples.scores.astype("<f8")
+    if isinstance(samples, TextOutputs):
+        return samples.counts.astype("<i8").ravel()
     raise InputError(f"{samples.kind} have no metric of their own to keep; give data with scores")
 
 
@@ -134,6 +137,8 @@ def _restore(baseline: Baseline, candidate: Samples) -> Samples:
         if len(chosen) != len(candidate) or chosen.max(initial=0) >= candidate.logits.shape[1]:
             raise ValueError(f"{len(chosen)} answers")
         return Predictions(np.eye(candidate.logits.shape[1], dtype=np.float32)[chosen], candidate.labels)
+    if isinstance(candidate, TextOutputs):
+        return TextOutputs(np.frombuffer(data, "<i8").reshape(-1, 10), candidate.gold)
     values = np.frombuffer(data, "<f8")
     if isinstance(candidate, SequenceLosses):
         return SequenceLosses(values, candidate.tokens, candidate.bytes)

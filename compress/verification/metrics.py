@@ -24,6 +24,7 @@ from compress.verification.predictions import (
     Predictions,
     Samples,
     SequenceLosses,
+    TextOutputs,
     cosines,
 )
 from targets.errors import InputError
@@ -176,6 +177,16 @@ def _cosine_rows(reference: Embeddings, candidate: Embeddings) -> F64:
     return cosines(reference.vectors, candidate.vectors).mean(axis=1, keepdims=True)
 
 
+def _output_rows(p: TextOutputs) -> F64:
+    return p.counts.astype(np.float64)
+
+
+def _bleu(rows_SK: F64) -> float:
+    from compress.verification.outputs import corpus_bleu
+
+    return corpus_bleu(rows_SK.sum(axis=0))
+
+
 def _pair_rows(p: PairScores | EmbeddedPairs) -> F64:
     return np.stack([p.scores, p.gold], axis=1)
 
@@ -257,6 +268,7 @@ _TABLE = (
         lambda m: 100 * m[..., 0] / m[..., 1],
         compares=True,
     ),
+    Metric("bleu", "BLEU", "points", True, TextOutputs, _output_rows, of_rows=_bleu),
     Metric("token_kl", "Mean KL per token", "nats", False, NextTokens, _token_kl_rows, _first, compares=True),
 )
 
@@ -267,6 +279,7 @@ TASK_METRIC = {
     "text-classification": "top1",
     "embedding": "spearman",
     "causal-lm": "perplexity",
+    "text-generation": "bleu",
 }
 
 #: Tasks whose bound on a drop is in percent of the reference's value, not in the metric's unit.

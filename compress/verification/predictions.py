@@ -236,6 +236,24 @@ class EmbeddedPairs(Embeddings):
         return cosines(self.vectors[:, 0], self.vectors[:, 1])
 
 
+@dataclass(frozen=True, eq=False)
+class TextOutputs(Samples):
+    """What BLEU counts of each text that a system wrote, int64 [S, 10]: n-grams of 1 to 4 that are right, n-grams of 1
+    to 4, its length and the reference's. `gold` int64 [S]: digests of the references, which both sides must share."""
+
+    counts: NDArray[np.int64]
+    gold: NDArray[np.int64]
+
+    kind: ClassVar[str] = "text outputs"
+    shared: ClassVar[tuple[str, ...]] = ("gold",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", _array(self.counts, np.int64, 2, "counts"))
+        object.__setattr__(self, "gold", _array(self.gold, np.int64, 1, "gold"))
+        if self.counts.shape != (len(self.gold), 10):
+            raise InputError(f"counts of shape {list(self.counts.shape)} for {len(self.gold)} texts: give [texts, 10]")
+
+
 def cosines(first_SD: NDArray[np.float32], second_SD: NDArray[np.float32]) -> NDArray[np.float64]:
     """Cosine of the angle between rows, float64; 0 where one of them is zero."""
     first, second = first_SD.astype(np.float64), second_SD.astype(np.float64)
@@ -250,6 +268,7 @@ KINDS: tuple[type[Samples], ...] = (
     PairScores,
     EmbeddedPairs,
     Embeddings,
+    TextOutputs,
 )
 
 
@@ -262,7 +281,14 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
 
 
 def load(path: Path) -> Samples:
-    """Read an npz file written by `save`, or any with the arrays of one of the kinds. Raises InputError."""
+    """Read an npz file written by `save`, or any with the arrays of one of the kinds, or the .jsonl of text outputs.
+
+    Raises InputError, or EnvironmentLacks where the text outputs need a package.
+    """
+    if path.suffix == ".jsonl":
+        from compress.verification.outputs import read_outputs
+
+        return read_outputs(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}

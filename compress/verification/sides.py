@@ -53,7 +53,7 @@ class Side:
 
 def is_predictions(spec: str) -> bool:
     """Does `spec` name a file of predictions, which needs no data and no model?"""
-    return spec.endswith(".npz")
+    return spec.endswith((".npz", ".jsonl"))
 
 
 def open_side(spec: str) -> Side:

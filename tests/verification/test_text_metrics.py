@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from compress.verification.gate import parse
 from compress.verification.metrics import METRICS, metrics_for
 from compress.verification.outcome import Status
 from compress.verification.predictions import EmbeddedPairs, Embeddings, NextTokens, Samples, load
+from compress.verify import Options, evaluate
 from targets.errors import InputError
 
 
@@ -131,6 +133,42 @@ def test_files_give_the_samples_back_and_a_baseline_keeps_every_drop(samples: Sa
     name = "spearman" if isinstance(samples, EmbeddedPairs) else "perplexity"
     drops = parse({"min_samples": 2, "check": [{"metric": name, "max_drop": 0.0}]})
     assert baseline.check(baseline.load(tmp_path / "results.json"), samples, drops).status is Status.PASS
+
+
+TEXTS = [
+    ("the cat sat on the mat", "the cat sat on a mat"),
+    ("a dog ran over the green field", "a dog ran across the green field"),
+    ("two men are talking", "two men talk to each other"),
+]
+
+
+def outputs(folder: Path, name: str, texts: list[tuple[str, str]]) -> Path:
+    lines = [json.dumps({"output": output, "reference": reference}) for output, reference in texts]
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return folder / name
+
+
+def test_bleu_is_that_of_sacrebleu_and_its_drop_is_gated(tmp_path: Path) -> None:
+    from sacrebleu.metrics import BLEU
+
+    good = [TEXTS[index % 3] for index in range(60)]
+    bad = [(output.replace("the", "that"), reference) for output, reference in good]
+    for name, texts in (("good.jsonl", good), ("bad.jsonl", bad), ("few.jsonl", TEXTS[2:])):
+        wanted = BLEU().corpus_score([text for text, _ in texts], [[text for _, text in texts]]).score
+        assert METRICS["bleu"].value(load(outputs(tmp_path, name, texts))) == pytest.approx(wanted, abs=1e-9)
+    first, second = (str(tmp_path / name) for name in ("good.jsonl", "bad.jsonl"))
+    assert evaluate(Options(first, second, max_drop=1.0)).drift.status is Status.FAIL
+    assert evaluate(Options(second, first, max_drop=1.0)).drift.status is Status.PASS
+    other = outputs(tmp_path, "other.jsonl", [(output, "something else") for output, _ in good])
+    drift = evaluate(Options(first, str(other))).drift
+    assert drift.status is Status.ERROR and "did not see the same data" in drift.gate.message
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"output": "a"}', '{"output": "a", "reference": ""}', "{", "\xff"])
+def test_lines_that_hold_no_pair_of_texts_are_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"output": "a", "reference": "b"}\n' + line.encode("latin-1"))
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2"):
+        load(tmp_path / "a.jsonl")
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
