@@ -8,7 +8,8 @@ Usage, from the root of the repository:
 
 MODEL: a folder of all-MiniLM-L6-v2 or of a classifier made of it (fp16 weights do). Healed is on the texts of the zoo's
 data set for the task and on those of `--texts` (.txt .tsv .csv .jsonl, also .gz; labels and scores are not read), never
-on texts that are evaluated on. OUT gets structure.json, model.safetensors (fp16) and heal.json.
+on texts that are evaluated on. OUT gets structure.json, model.safetensors (fp16),
+heal.json and notes.json.
 """
 
 from __future__ import annotations
@@ -170,6 +171,10 @@ def run_heal(args: argparse.Namespace) -> None:
     model = result.model.half().float()
     save(model.copy().half(), args.out)
     batches = feeds[1].plain(128)
+    after, count = agreement(task, teacher, model.to(device), batches), len(held_out)
+    remark = f"{args.candidate}, healed on {len(rest):,} texts"
+    notes_json = {"text": task.agreement_text(after, count), "parameters": model.num_parameters(), "remarks": [remark]}
+    vit_lab.write_json(args.out / "notes.json", notes_json)
     vit_lab.write_json(
         args.out / "heal.json",
         {
@@ -184,7 +189,7 @@ def run_heal(args: argparse.Namespace) -> None:
             "original_parameters": teacher.num_parameters(),
             "held_out": {
                 "before": round(agreement(task, teacher, student, batches), 5),
-                "after": round(agreement(task, teacher, model.to(device), batches), 5),
+                "after": round(after, 5),
                 "drift_name": task.objective.drift_name,
                 "drift_before": result.drift_before,
                 "drift_after": result.drift_after,
