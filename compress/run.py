@@ -28,7 +28,8 @@ def main(
     ] = None,
     recipe: Annotated[str, typer.Option(help="Built-in recipe or a TOML file.")] = "quick",
     data: Annotated[
-        str | None, typer.Option(help="zoo:NAME, a folder with one folder per class, a .zip of one, or a .npz.")
+        str | None,
+        typer.Option(help="zoo:NAME, images by class (folder, .zip, .npz) or texts (.tsv, .csv, .jsonl, .txt)."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where bundle/ and report/ go.")] = Path("out"),
     settings: Settings = None,
