@@ -2,13 +2,15 @@
 
     python benchmarks/sabotage.py
 
-compresses an embedded model, plants each defect and writes benchmarks/results/sabotage.json: per defect the exit code
-and every check that did not pass. Returns 1 if a defect passes or the bundle as it was made does not.
+compresses an embedded model, plants each defect and writes benchmarks/results/sabotage.json: per defect the exit code,
+every check that did not pass, and what the defect cost. Returns 1 if a defect that costs over 0.1 points of accuracy
+passes, or if the bundle as it was made does not.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -29,9 +31,10 @@ from onnx import TensorProto, helper, numpy_helper
 from compress import zoo
 from compress.data import load
 from compress.verification.outcome import Status
-from compress.verification.report import cases
+from compress.verification.report import cases, findings
 from compress.verification.sides import open_side, predict
 from compress.verify import Options, evaluate
+from runtime.seal import SEAL, seal_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 ROOT = Path(__file__).parents[1]
@@ -41,8 +44,12 @@ RESULT = ROOT / "benchmarks" / "results" / "sabotage.json"
 class Bench:
     """The model, its bundle, the data to judge on, and a folder for what is planted."""
 
-    def __init__(self, model: str, bundle: Path, samples: int, max_drop: float, folder: Path) -> None:
-        self.model, self.bundle, self.folder, self.max_drop = model, bundle, folder, max_drop
+    def __init__(self, model: str, bundle: Path, samples: int, max_drop: float, max_kl: float, folder: Path) -> None:
+        self.model, self.bundle, self.folder = model, bundle, folder
+        self.gate = folder / "gate.toml"
+        self.gate.write_text(
+            f'[[check]]\nmetric = "top1"\nmax_drop = {max_drop}\n[[check]]\nmetric = "kl"\nmax_value = {max_kl}\n'
+        )
         source = zoo.data_of(model)
         assert source is not None
         self.data = self._images(source, "evaluation", samples)
@@ -57,23 +64,25 @@ class Bench:
         np.savez(path, images=images, labels=data.labels, class_names=names)
         return path
 
-    def judge(self, candidate: Path | str, data: Path | None = None, reference: str | None = None) -> dict[str, Any]:
+    def judge(self, candidate: Path | str, data: Path | None = None) -> dict[str, Any]:
         """The exit code of compress.verify and what did not pass."""
-        options = Options(
-            reference or self.model, str(candidate), str(data or self.data), part="all", max_drop=self.max_drop
-        )
+        options = Options(self.model, str(candidate), str(data or self.data), part="all", gate=self.gate)
         try:
             report = evaluate(options).report
         except (GateFailed, InputError, EnvironmentLacks) as error:
             code = 1 if isinstance(error, GateFailed) else 2 if isinstance(error, InputError) else 3
             return {"exit": code, "caught_by": [{"check": type(error).__name__, "message": self._plain(str(error))}]}
         caught = [case for case in cases(report) if case.status is not Status.PASS]
+        metrics = {} if report.drift is None else {one.name: one for one in report.drift.metrics}
         return {
             "exit": 0 if report.verdict is Status.PASS else 1,
             "caught_by": [
                 {"check": case.name, "status": case.status.value, "message": self._plain(case.message)}
                 for case in caught
             ],
+            "top1_drop": metrics["top1"].drop if "top1" in metrics else None,
+            "kl": metrics["kl"].value if "kl" in metrics else None,
+            "findings": findings(report),
             "notes": [self._plain(note) for note in report.notes],
         }
 
@@ -81,24 +90,20 @@ class Bench:
         return text.replace(str(self.folder), "FOLDER").replace(str(self.bundle), "BUNDLE")
 
     def copy(self, name: str) -> Path:
-        """A copy of the bundle to plant something into. Its model.onnx, given as a file, is run without the hashes."""
+        """A copy of the bundle to plant something into."""
         return Path(shutil.copytree(self.bundle, self.folder / name))
 
     def edited(self, name: str, edit: Callable[[onnx.ModelProto], None]) -> Path:
-        """The copy's model.onnx after `edit`."""
-        path = self.copy(name) / "model.onnx"
-        model = onnx.load(path)
+        """A copy whose model.onnx was edited and whose hashes fit it: as if it had been made like that."""
+        folder = self.copy(name)
+        model = onnx.load(folder / "model.onnx")
         edit(model)
-        onnx.save(model, path)
-        return path
+        onnx.save(model, folder / "model.onnx")
+        return sealed(folder, lambda manifest: None)
 
     def described(self, name: str, edit: Callable[[dict[str, Any]], None]) -> Path:
-        """The copy's model.onnx, beside a manifest after `edit`."""
-        folder = self.copy(name)
-        manifest = json.loads((folder / "manifest.json").read_text())
-        edit(manifest)
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-        return folder / "model.onnx"
+        """A copy whose manifest was edited, and sealed again."""
+        return sealed(self.copy(name), edit)
 
     def original(self, name: str, edit: Callable[[dict[str, Any]], None]) -> Path:
         """A copy of the model's own folder after `edit` of its tensors."""
@@ -110,6 +115,22 @@ class Bench:
         edit(tensors)
         save_file(tensors, path, metadata={"format": "pt"})
         return folder
+
+
+def sealed(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """The bundle with an edited manifest whose hashes are right, so that only what it does can give it away."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["models"] = [one for one in manifest["models"] if one["path"] == "model.onnx"]
+    manifest["models"][0]["runtime"] = "onnxruntime"
+    edit(manifest)
+    for name in manifest["files"]:
+        content = (folder / name).read_bytes()
+        manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    text = json.dumps(manifest).encode()
+    path.write_bytes(text)
+    (folder / SEAL).write_bytes(seal_of(text))
+    return folder
 
 
 def first(model: onnx.ModelProto, wanted: Callable[[onnx.TensorProto], bool]) -> onnx.TensorProto:
@@ -125,10 +146,12 @@ def put_nan(model: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
-def stretch_scale(model: onnx.ModelProto) -> None:
-    """The scale of one quantized activation in the middle of the graph, ten times."""
-    scales = [node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    name = scales[len(scales) // 2]
+def stretch_scale(model: onnx.ModelProto, weights: bool) -> None:
+    """The scale of one quantized weight or activation in the middle of the graph, ten times."""
+    stored = {one.name for one in model.graph.initializer}
+    kind = "DequantizeLinear" if weights else "QuantizeLinear"
+    nodes = [node for node in model.graph.node if node.op_type == kind and (node.input[0] in stored) == weights]
+    name = nodes[len(nodes) // 2].input[1]
     tensor = first(model, lambda one: one.name == name)
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(10), name))
 
@@ -193,9 +216,10 @@ def memory(bench: Bench, name: str) -> Path:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", constants["answers"].shape[1]])],
         [numpy_helper.from_array(value, key) for key, value in constants.items()],
     )
-    path = bench.copy(name) / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return path
+    folder = bench.copy(name)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    return sealed(folder, lambda manifest: None)
 
 
 def recording(bench: Bench) -> Path:
@@ -243,7 +267,12 @@ def sabotage(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
         "one block's weights zeroed": lambda: bench.judge(bench.original("zeroed", zero_block)),
         "opset 99": lambda: bench.judge(bench.edited("opset", lambda model: mangle_opset(model, 99))),
         "opset 9": lambda: bench.judge(bench.edited("opset-low", lambda model: mangle_opset(model, 9))),
-        "a quantization scale x10": lambda: bench.judge(bench.edited("scale", stretch_scale)),
+        "the scale of one quantized weight x10": lambda: bench.judge(
+            bench.edited("weight-scale", lambda model: stretch_scale(model, weights=True))
+        ),
+        "the scale of one quantized activation x10": lambda: bench.judge(
+            bench.edited("scale", lambda model: stretch_scale(model, weights=False))
+        ),
         "a flipped bit of the bundle": lambda: bench.judge(flipped_byte(bench)),
         "evaluation on healing images": lambda: bench.judge(bench.bundle, bench.healing),
         "answers from a memory of the reference": lambda: bench.judge(memory(bench, "memory")),
@@ -255,18 +284,19 @@ def sabotage(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def main() -> int:
-    """Plant everything, write the result, and return 1 if a defect passes or the bundle itself does not."""
+    """Plant everything, write the result, and return 1 if a defect that costs accuracy passes, or the bundle fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="zoo:vit-mnist")
     parser.add_argument("--bundle", type=Path, help="a bundle of the model (default: it is made now)")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--max-drop", type=float, default=1.0)
+    parser.add_argument("--max-kl", type=float, default=0.002)
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = arguments.bundle or made(arguments.model, folder)
-        bench = Bench(arguments.model, bundle, arguments.samples, arguments.max_drop, folder)
+        bench = Bench(arguments.model, bundle, arguments.samples, arguments.max_drop, arguments.max_kl, folder)
         clean = bench.judge(bundle)
         print(f"{clean['exit']}  the bundle as it was made", flush=True)
         rows = []
@@ -275,9 +305,9 @@ def main() -> int:
             print(f"{rows[-1]['exit']}  {defect}", flush=True)
     result = {
         "command": f"python benchmarks/sabotage.py --model {arguments.model} --samples {arguments.samples} "
-        f"--max-drop {arguments.max_drop:g}",
+        f"--max-drop {arguments.max_drop:g} --max-kl {arguments.max_kl:g}",
         "samples": arguments.samples,
-        "gate": {"max_drop": arguments.max_drop, "confidence": 0.95},
+        "gate": {"top1 max_drop": arguments.max_drop, "kl max_value": arguments.max_kl, "confidence": 0.95},
         "as_made": clean,
         "planted": rows,
         "versions": {
@@ -288,9 +318,9 @@ def main() -> int:
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    passed = [row["defect"] for row in rows if row["exit"] == 0]
-    print(f"wrote {arguments.out}; passed unnoticed: {', '.join(passed) or 'nothing'}")
-    return 1 if passed or clean["exit"] else 0
+    passed = {row["defect"]: row["top1_drop"] for row in rows if row["exit"] == 0}
+    print(f"wrote {arguments.out}; passed, with the drop that was measured: {passed or 'nothing'}")
+    return 1 if any(drop > 0.1 for drop in passed.values()) or clean["exit"] else 0
 
 
 def made(model: str, folder: Path) -> Path:

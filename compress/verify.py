@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.data import ImageDataset
+    from compress.data import ImageDataset, TextDataset
     from compress.verification.drift import Drift, MetricDrift
     from compress.verification.early import Decision
     from compress.verification.gate import Gate
     from compress.verification.predictions import Samples
     from compress.verification.report_data import ExtraCheck, ReportData
     from compress.verification.sides import Side
+    from runtime.golden import GoldenResult
 
 DEFAULT_MAX_DROP = 1.0
 #: How often --stop-early may give another verdict than all samples would.
@@ -268,7 +269,7 @@ def _other_checks(options: Options, pair: Pair, data: ImageDataset | None, drift
     from compress.verification.outcome import Status
     from compress.verification.report_data import ExtraCheck
 
-    checks = [_check_unseen(side.seen, data) for side in pair if side and side.seen is not None and data is not None]
+    checks = _bundle_checks(options, pair, data)
     if data is not None and pair.reference is not None and pair.candidate is not None:
         checks.append(check_fresh(pair.reference, pair.candidate, data, pair.preprocessing, drift.identical))
     if pair.candidate is None and drift.identical and options.candidate != options.reference:
@@ -278,7 +279,33 @@ def _other_checks(options: Options, pair: Pair, data: ImageDataset | None, drift
     return checks
 
 
-def _check_unseen(seen: NDArray[np.uint64], data: ImageDataset) -> ExtraCheck:
+def _bundle_checks(options: Options, pair: Pair, data: ImageDataset | None) -> list[ExtraCheck]:
+    """What bundles tell of themselves: the answers they were made with, and the samples they were made from."""
+    from compress.data import load_texts
+
+    checks = []
+    for side in pair:
+        if side is not None and side.golden is not None:
+            checks.append(_check_golden(side.golden()))
+        if side is not None and side.seen is not None and options.data is not None:
+            judged = load_texts(options.data, part=options.part) if data is None else data
+            checks.append(_check_unseen(side.seen, judged))
+    return checks
+
+
+def _check_golden(results: list[GoldenResult]) -> ExtraCheck:
+    """That the model still gives the answers that it gave when its bundle was made."""
+    from compress.verification.outcome import Status
+    from compress.verification.report_data import ExtraCheck
+
+    worst = max(results, key=lambda result: result.max_error / result.atol if result.atol else result.max_error)
+    text = f"{worst.name} off by {worst.max_error:.3g} at most, allowed {worst.atol:.3g}"
+    if all(results):
+        return ExtraCheck(name="golden samples", status=Status.PASS, message=f"answers as when it was made: {text}")
+    return ExtraCheck(name="golden samples", status=Status.ERROR, message=f"answers otherwise than when made: {text}")
+
+
+def _check_unseen(seen: NDArray[np.uint64], data: ImageDataset | TextDataset) -> ExtraCheck:
     """That the model was not made from the samples that it is judged on. `seen`: their fingerprints."""
     from compress.data.seen import overlap
     from compress.verification.outcome import Status

@@ -194,12 +194,7 @@ class PairScores(Samples):
             raise InputError(f"{len(self.scores)} scores but {len(self.gold)} gold scores: give one per pair")
 
     def knows_nothing(self, confidence: float) -> str | None:
-        from scipy.stats import spearmanr
-
-        constant = np.ptp(self.scores) == 0 or np.ptp(self.gold) == 0
-        if not constant and spearmanr(self.scores, self.gold, alternative="greater").pvalue < (1 - confidence) / 2:
-            return None
-        return f"its scores of {len(self):,} pairs do not rise with the gold scores: do tokenizer and data fit?"
+        return _unrelated(self.scores, self.gold, confidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +225,9 @@ class EmbeddedPairs(Embeddings):
             shape = list(self.vectors.shape)
             raise InputError(f"vectors of shape {shape} for {len(self.gold)} gold scores: give [pairs, 2, width]")
 
+    def knows_nothing(self, confidence: float) -> str | None:
+        return _unrelated(self.scores, self.gold, confidence)
+
     @property
     def scores(self) -> NDArray[np.float64]:
         """Cosine similarity of each pair, float64 [S]."""
@@ -259,6 +257,16 @@ def cosines(first_SD: NDArray[np.float32], second_SD: NDArray[np.float32]) -> ND
     first, second = first_SD.astype(np.float64), second_SD.astype(np.float64)
     norms = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
     return np.asarray((first * second).sum(axis=-1) / np.where(norms > 0, norms, 1.0))
+
+
+def _unrelated(scores_S: NDArray[np.float64], gold_S: NDArray[np.float64], confidence: float) -> str | None:
+    """Why the scores cannot be told from ones that have nothing to do with the gold scores, or None."""
+    from scipy.stats import spearmanr
+
+    constant = np.ptp(scores_S) == 0 or np.ptp(gold_S) == 0
+    if not constant and spearmanr(scores_S, gold_S, alternative="greater").pvalue < (1 - confidence) / 2:
+        return None
+    return f"its scores of {len(scores_S):,} pairs do not rise with the gold scores: do tokenizer and data fit?"
 
 
 KINDS: tuple[type[Samples], ...] = (

@@ -22,6 +22,9 @@ from targets.errors import InputError
 if TYPE_CHECKING:
     from compress.data import ImageDataset
     from compress.model import Transformer
+    from runtime.golden import GoldenResult
+    from runtime.manifest import Manifest
+    from runtime.session import Session
 
 Forward = Callable[[NDArray[np.float32]], NDArray[Any]]
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -34,7 +37,7 @@ class Side:
 
     `preprocessing` and `labels` are None where the model does not carry them (a bare ONNX file). `canonical` reads the
     model into the form whose blocks can be compared; None where there is only a graph. `seen`: fingerprints of the
-    samples that it was healed on, where it tells.
+    samples that it was healed on; `golden` holds it to its golden samples; None where it brings none.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Side:
     max_batch: int = BATCH
     canonical: Callable[[], Transformer] | None = None
     seen: NDArray[np.uint64] | None = None
+    golden: Callable[[], list[GoldenResult]] | None = None
 
 
 def is_predictions(spec: str) -> bool:
@@ -171,6 +175,7 @@ def _beside(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...] | None]:
         from runtime.manifest import load_manifest
 
         manifest = load_manifest(folder)
+        check_listed(str(path), path, manifest)
         return manifest.preprocessing, manifest.labels
     if not (folder / "preprocessor_config.json").is_file():
         return None, None
@@ -201,7 +206,30 @@ def _bundle(name: str, path: Path) -> Side:
         fixed_batch=batch if isinstance(batch, int) else None,
         max_batch=session.max_batch,
         seen=seen.read(record) if record.is_file() else None,
+        golden=golden_check(session),
     )
+
+
+def golden_check(session: Session) -> Callable[[], list[GoldenResult]] | None:
+    """Holds a bundle to its golden samples; None for one that brings none."""
+    from runtime.golden import check_golden, load_golden
+    from runtime.manifest import GOLDEN
+
+    if GOLDEN not in session.manifest.files:
+        return None
+    return lambda: check_golden(session.run, load_golden(session.bundle), session.max_batch)
+
+
+def check_listed(name: str, path: Path, manifest: Manifest) -> None:
+    """Raises InputError for an ONNX file that is not the one which the manifest beside it lists."""
+    from runtime.files import sha256_of
+
+    listed = manifest.files.get(path.name)
+    if listed is not None and sha256_of(path) != listed.sha256:
+        raise InputError(
+            f"{name} is not the file that the manifest.json beside it lists (its SHA-256 differs); "
+            "make the bundle again, or judge the file in a folder of its own"
+        )
 
 
 def _compressed(name: str, path: Path) -> Side:

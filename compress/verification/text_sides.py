@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from compress import tasks, zoo
 from compress.tasks.task import DataChoice
 from compress.tasks.text import TextTask
-from compress.verification.sides import Side, is_predictions, weights_size
+from compress.verification.sides import Side, golden_check, is_predictions, weights_size
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def _bundle(name: str, path: Path) -> _Opened:
         bytes=(root / session.model.path).stat().st_size,
         runs_on=session.describe(),
         seen=seen.read(record) if record.is_file() else None,
+        golden=golden_check(session),
     )
     described = _Described(manifest.labels or (), int(width), manifest.preprocessing)
     declared = [tensor.name for tensor in manifest.inputs]

@@ -1,0 +1,109 @@
+"""compress.verify on models that take texts: folders, real checkpoints, and what was done to them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from stages.tiny_texts import LABELS, labelled, model_folder, pairs
+
+from compress.model import load, save
+from compress.verification.outcome import Status
+from compress.verification.text_sides import ask
+from compress.verify import Options, evaluate, verify
+from targets.errors import InputError
+
+SAMPLES = 450
+
+
+def hurt(folder: Path, destination: Path, size: float) -> Path:
+    """A copy of the model with noise of this size in its second block."""
+    shutil.copytree(folder, destination)
+    model = load(folder)
+    with torch.no_grad():
+        for parameter in model.block(1).parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    save(model, destination)
+    return destination
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model and texts whose labels are its own answers, but for one in ten."""
+    root = tmp_path_factory.mktemp("classifier")
+    folder, data = model_folder(root / "model", "text-classification"), labelled(root / "texts.tsv", SAMPLES)
+    answers = ask(str(folder), str(data), "all", lambda done: None)[1].logits.argmax(axis=1)  # type: ignore[attr-defined]
+    answers[::10] = 1 - answers[::10]
+    lines = data.read_text().splitlines()
+    texts = [line.split("\t")[0] for line in lines[1:]]
+    rows = [f"{text}\t{LABELS[answer]}" for text, answer in zip(texts, answers, strict=True)]
+    data.write_text("\n".join([lines[0], *rows]) + "\n")
+    return folder, data
+
+
+def options(reference: Path | str, candidate: Path | str, data: Path | str | None, **others: object) -> Options:
+    given = None if data is None else str(data)
+    return Options(str(reference), str(candidate), given, **{"part": "all", **others})  # type: ignore[arg-type]
+
+
+def test_a_classifier_of_texts_passes_or_fails(classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = classifier
+    good = evaluate(options(folder, hurt(folder, tmp_path / "good", 1e-4), data)).report
+    assert good.verdict is Status.PASS
+    bad = evaluate(options(folder, hurt(folder, tmp_path / "bad", 1.0), data)).report
+    assert bad.verdict is Status.FAIL
+
+
+def ranking(folder: Path) -> Path:
+    """A gate on rank correlation that draws few resamples."""
+    path = folder / "gate.toml"
+    path.write_text('resamples = 200\n[[check]]\nmetric = "spearman"\nmax_drop = 1.0\n')
+    return path
+
+
+def test_sentence_embeddings_are_judged_by_their_ranking_and_kept_as_a_baseline(tmp_path: Path) -> None:
+    folder, data = model_folder(tmp_path / "model", "embedding"), pairs(tmp_path / "pairs.tsv", 200)
+    gate, baseline = ranking(tmp_path), tmp_path / "results.json"
+    good = options(folder, hurt(folder, tmp_path / "good", 1e-4), data, gate=gate, baseline=baseline)
+    assert verify(good._replace(update_baseline=True)) == 0
+    assert verify(good) == 0
+    bad = hurt(folder, tmp_path / "bad", 3.0)
+    report = evaluate(options(bad, bad, data, gate=gate, baseline=baseline)).report
+    assert report.verdict is not Status.PASS and report.checks[-1].name == "baseline" and report.curves
+
+
+def test_a_real_language_model_is_judged_by_its_perplexity_in_percent(tmp_path: Path) -> None:
+    from compress import tasks, zoo
+    from compress.data import load_texts
+    from compress.families import read_checkpoint
+
+    stories = [row.texts[0] for row in load_texts("zoo:stories", part="evaluation", limit=60).rows]
+    data = tmp_path / "stories.txt"
+    data.write_text("\n".join(" ".join(story.split()[:40]) for story in stories) + "\n")
+    folder = zoo.locate("zoo:stories260k")
+    save(read_checkpoint(folder, tasks.get("causal-lm").preprocessing(folder, lambda text: None)), tmp_path / "same")
+    shutil.copy(folder / "tokenizer.json", tmp_path / "same")
+    report = evaluate(options("zoo:stories260k", tmp_path / "same", data)).report
+    assert report.verdict is Status.PASS and report.drift is not None
+    check = report.drift.gate.checks[0]
+    assert (check.metric, check.bound, check.limit) == ("perplexity", "max_relative_drop", 1.0)
+    assert check.reference is not None and 1 < check.reference < 20
+    assert evaluate(options("zoo:stories260k", hurt(tmp_path / "same", tmp_path / "bad", 0.1), data)).report.verdict
+
+
+def test_recorded_answers_stand_for_a_model_of_texts(classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = classifier
+    ask(str(folder), str(data), "all", lambda done: None)[1].save(tmp_path / "recorded.npz")
+    assert evaluate(options(tmp_path / "recorded.npz", folder, data)).report.verdict is Status.PASS
+
+
+def test_wrong_usage_is_one_clear_line(classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = classifier
+    other = model_folder(tmp_path / "embedding", "embedding")
+    for wrong, message in (
+        (options(folder, folder, None), "--data"),
+        (options(folder, folder, data, stop_early=True), "for images"),
+        (options(other, other, data), "no scored pairs"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate(wrong)
