@@ -305,7 +305,8 @@ def main() -> int:
             print(f"{rows[-1]['exit']}  {defect}", flush=True)
     result = {
         "command": f"python benchmarks/sabotage.py --model {arguments.model} --samples {arguments.samples} "
-        f"--max-drop {arguments.max_drop:g} --max-kl {arguments.max_kl:g}",
+        f"--max-drop {arguments.max_drop:g} --max-kl {arguments.max_kl:g}"
+        + (" --bundle BUNDLE" if arguments.bundle else ""),
         "samples": arguments.samples,
         "gate": {"top1 max_drop": arguments.max_drop, "kl max_value": arguments.max_kl, "confidence": 0.95},
         "as_made": clean,

@@ -118,7 +118,8 @@ class Gate(Model):
         if not scopes:
             return [_no_result(check, check.per, len(candidate), f"the data have no {check.per} to judge by")]
         metric = METRICS[check.metric]
-        if check.bound in ("max_drop", "max_relative_drop") and (fault := reference.knows_nothing(self.confidence)):
+        drop = check.bound in ("max_drop", "max_relative_drop") and len(candidate) >= self.min_samples
+        if drop and (fault := reference.knows_nothing(self.confidence)):
             return [_no_result(check, check.per, len(candidate), f"reference: {fault}")]
         sides = _rows(metric, check.bound, reference, candidate)
         return [self._judge_scope(check, metric, scope, mask, sides) for scope, mask in scopes]
