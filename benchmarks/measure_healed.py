@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +23,7 @@ from compress.recipe import parse
 from compress.stages.artifacts import Comparison, ModelArtifact, Timing
 from compress.stages.graph import GraphBuilder, Job
 from compress.stages.outcome import deliver
+from compress.stages.rewrite import write_notes
 from runtime.files import write_atomic
 from targets.errors import run_cli
 
@@ -53,13 +53,14 @@ class HealedGraph(GraphBuilder):
 
 
 def take(context: StageContext) -> None:
-    """Load (which checks everything) and save again in fp32."""
+    """Load (which checks everything), save again in fp32, and note what is known of it."""
     from compress.model import load, save
 
-    save(load(Path(context.options["folder"])), context.folder)
-    notes = Path(context.options["folder"], "notes.json")
-    if notes.is_file():
-        shutil.copyfile(notes, context.folder / "notes.json")
+    folder = Path(context.options["folder"])
+    model, notes = load(folder), folder / "notes.json"
+    save(model, context.folder)
+    known = json.loads(notes.read_text()) if notes.is_file() else {}
+    write_notes(context, {"parameters": model.num_parameters(), **known})
 
 
 def main() -> int:
