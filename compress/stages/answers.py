@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
-from compress.stages.samples import evaluation, fitted, tell_notes
+from compress.stages.samples import evaluation, runner_of, tell_notes
 
 if TYPE_CHECKING:
-    from compress.tasks.task import Run, Tell
-    from runtime.ort import OrtModel
+    from compress.tasks.task import Tell
 
 
 def answer_original(context: StageContext, original: SourceModel, model: OnnxModel) -> None:
@@ -31,21 +30,14 @@ def answer_dynamic(context: StageContext, original: SourceModel, models: Shipped
 
 
 def _answer_all(context: StageContext, original: SourceModel, files: dict[str, Path]) -> None:
-    from runtime import ort
-
     task, structure = original.task, original.structure()
     data = evaluation(context, original)
     tell_notes(context, data)
     for index, (name, path) in enumerate(files.items()):
         tell = _teller(context, name, index * len(data), len(files) * len(data))
-        graph = ort.load(path)
-        answers = task.answers(_runner(graph), data, structure, tell)
+        answers = task.answers(runner_of(path), data, structure, tell)
         answers.save(context.folder / f"{name}.npz")
         context.log(f"{name}: {task.headline(answers)}")
-
-
-def _runner(graph: OrtModel) -> Run:
-    return lambda inputs: graph.run(fitted(dict(inputs), graph.inputs))
 
 
 def _teller(context: StageContext, note: str, before: int, total: int) -> Tell:

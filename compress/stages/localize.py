@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import Answers, ModelArtifact, OnnxModel, ShippedModels, SourceModel
-from compress.stages.samples import evaluation, tensor_batches, tensors
+from compress.stages.samples import evaluation, runner_of, tensor_batches, tensors
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -37,14 +37,13 @@ def localize(
     import numpy as np
 
     from compress.verification.localize import step_rows
-    from runtime import ort
 
     task, structure, options = original.task, original.structure(), context.options
     whole = evaluation(context, original)
     chosen = np.unique(np.linspace(0, len(whole) - 1, SAMPLES).astype(int))
     data = whole.subset(chosen)
     runs = {name: _runner(changes[f"change_{k}"].load(), task.outputs[0]) for k, name in enumerate(options["changes"])}
-    runs["export"] = ort.load(exported.file).run
+    runs["export"] = runner_of(exported.file)
     steps: dict[str, Samples] = {}
     for index, (name, run) in enumerate(runs.items()):
         context.progress(index, len(runs), name)

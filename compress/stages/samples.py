@@ -10,10 +10,12 @@ from compress.stages.artifacts import SourceModel
 from runtime.manifest import GROWING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from torch import Tensor
 
-    from compress.tasks.task import Part, Prepared
+    from compress.tasks.task import Part, Prepared, Run
     from runtime.manifest import Tensor as Declared
 
 #: Inputs that go through a model at once, where nobody waits for a single answer.
@@ -49,6 +51,14 @@ def fitted(inputs: dict[str, np.ndarray], graph: Iterable[Declared]) -> dict[str
         else np.zeros([int(sizes.get(size, size)) for size in tensor.shape], tensor.dtype)
         for tensor in graph
     }
+
+
+def runner_of(file: Path) -> Run:
+    """A model file on the CPU, fed with what it declares of the samples' inputs."""
+    from runtime import ort
+
+    graph = ort.load(file)
+    return lambda inputs: graph.run(fitted(dict(inputs), graph.inputs))
 
 
 def tell_notes(context: StageContext, data: Prepared) -> None:
