@@ -30,7 +30,8 @@ from compress.verification.sequential import SequentialTest
 from compress.verification.statistics import paired_rate_interval
 
 CLASSES = 10
-MAX_DROP = 1.0
+MAX_DROP = 1.0  # points of top-1, percent of perplexity
+PERPLEXITY = 20.0
 RESULT = Path(__file__).parent / "results" / "gate_statistics.json"
 Pair = tuple[Samples, Samples]
 
@@ -47,12 +48,12 @@ def classifiers(generator: np.random.Generator, samples: int, loss_rate: float, 
 
 
 def language_models(generator: np.random.Generator, sequences: int, drop: float) -> Pair:
-    """Two language models whose true perplexities are 20 and 20 + drop; losses vary by sequence and are skewed."""
+    """Two language models, the second with a true perplexity `drop` percent higher; losses vary and are skewed."""
     tokens = np.full(sequences, 64)
     hardness = generator.gamma(9.0, 1 / 9.0, sequences)
     noise = generator.normal(0, 0.05, sequences)
-    reference = math.log(20.0) * hardness * tokens
-    candidate = (math.log(20.0 + drop) * hardness + noise) * tokens
+    reference = math.log(PERPLEXITY) * hardness * tokens
+    candidate = (math.log(PERPLEXITY * (1 + drop / 100)) * hardness + noise) * tokens
     return SequenceLosses(reference, tokens, 4 * tokens), SequenceLosses(candidate, tokens, 4 * tokens)
 
 
