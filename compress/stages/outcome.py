@@ -49,6 +49,7 @@ def judge(comparison: Artifact) -> tuple[str, str]:
 def _replace(source: Path, destination: Path) -> None:
     """Put a copy of a folder in the place of another; at no time is there a mixture of both."""
     try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as temporary:
             fresh, old = Path(temporary, "new"), Path(temporary, "old")
             shutil.copytree(source, fresh)
