@@ -61,7 +61,8 @@ def smooth(source: Path, path: Path, batches: Iterable[Mapping[str, np.ndarray]]
     names = [value for group in groups for value in group.values]
     maxima = channel_maxima(model, names, batches) if names else {}
     weights = graph.weights(model)
-    in_norms, by_products = [], []
+    in_norms: list[str] = []
+    products: list[tuple[str, tuple[str, ...], np.ndarray]] = []
     for group in groups:
         largest = np.max([maxima[value] for value in group.values], axis=0).astype(np.float64)
         rows = np.max([np.abs(weights[name]).max(axis=1) for name in group.weights], axis=0).astype(np.float64)
@@ -77,10 +78,11 @@ def smooth(source: Path, path: Path, batches: Iterable[Mapping[str, np.ndarray]]
                 _scale_norm(model, norms[value], weights, scale)
                 in_norms.append(value)
             else:
-                _insert_product(model, value, group.weights, scale)
-                by_products.append(value)
+                products.append((value, group.weights, scale))
+    for value, names_read, scale in products:  # last: it makes the graph's nodes anew, and `norms` holds the old ones
+        _insert_product(model, value, names_read, scale)
     graph.save(model, path)
-    return Smoothed(tuple(in_norms), tuple(by_products))
+    return Smoothed(tuple(in_norms), tuple(value for value, _, _ in products))
 
 
 def _groups(model: Any) -> list[_Group]:

@@ -1,6 +1,7 @@
 """Fixtures of the device side's tests."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,14 @@ from runtime_toys import REPO, BundleMaker
 def private_cache(tmp_path, monkeypatch):
     """Each test has an unpacking cache of its own."""
     monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Children of a job that runs in the background would inherit that it ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
