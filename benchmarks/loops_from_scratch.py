@@ -20,7 +20,8 @@ number of parameters (that is, of numbers that ship) to 2 %: each has the width 
     ring             level signals of rank D/16, norms of each loop's own (Heo et al. 2025); signals read normed tokens
     deltas           low-rank deltas of rank D/16 (Bae et al. 2024)
 
-Every model trains for as long (`--seconds`) or for as many steps (`--steps`), with the same rate and schedule.
+Every model trains for as long (`--seconds`) or for as many steps (`--steps`), with the same rate and schedule. A run
+that is cut goes on where it was; `--known RESULT.json` takes over the rows of an earlier result.
 """
 
 from __future__ import annotations
@@ -333,7 +334,7 @@ def measure(args: argparse.Namespace, task: Images | Text, variant: str) -> dict
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train every model that no other process has taken."""
+    """Train every model that no other process is at."""
     if torch.cuda.is_available():
         torch.backends.cuda.enable_cudnn_sdp(False)  # its bf16 backward pass has open fault reports on Hopper
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -344,17 +345,24 @@ def run(args: argparse.Namespace) -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     shared = {"command": vit_lab.command("benchmarks.loops_from_scratch"), **vit_lab.surroundings()}
     options = {key: value for key, value in vars(args).items() if isinstance(value, int | float) or value is None}
-    vit_lab.write_json(args.folder / "conditions.json", {**shared, **options, "depth": DEPTH, "context": CONTEXT})
-    for number, variant in enumerate(args.only):
+    conditions = {**shared, **options, "depth": DEPTH, "context": CONTEXT}
+    vit_lab.write_json(args.folder / "conditions.json", conditions)
+    settings = ("steps", "batch", "width", "lr", "limit", "seed", "depth", "context")
+    known = {(one["task"], one["variant"]): one for one in vit_lab.known_rows(args.known, conditions, settings)}
+    for number, variant in enumerate(VARIANTS):
         for name, task in tasks.items():
             path = args.folder / f"{number:02d}-{name}-{variant}.json"
-            try:
-                path.open("x").close()  # this process takes the row
-            except FileExistsError:
+            if (name, variant) not in known and variant not in args.only:
                 continue
-            result = {"task": name, **measure(args, task, variant)}
-            vit_lab.write_json(path, result)
-            print({key: value for key, value in result.items() if key != "curve"}, flush=True)
+            with vit_lab.claimed(path) as mine:
+                if mine:
+                    vit_lab.write_json(path, known.get((name, variant)) or _measured(args, name, task, variant))
+
+
+def _measured(args: argparse.Namespace, name: str, task: Images | Text, variant: str) -> dict[str, Any]:
+    result = {"task": name, **measure(args, task, variant)}
+    print({key: value for key, value in result.items() if key != "curve"}, flush=True)
+    return result
 
 
 def collect(args: argparse.Namespace) -> None:
@@ -382,6 +390,7 @@ def main() -> None:
     running.add_argument("--lr", type=float, default=1e-3)
     running.add_argument("--limit", type=int, help="about so many images and hundreds of characters, for smoke tests")
     running.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    running.add_argument("--known", nargs="+", type=Path, default=[], help="results whose rows are taken over")
     running.add_argument("--seed", type=int, default=0)
     collecting = verbs.add_parser("collect")
     collecting.set_defaults(run=collect)

@@ -2,6 +2,7 @@
 
 Usage, from the root of the repository:
     python -m benchmarks.loops_vit run vit-cifar10 DATA FOLDER      # the sweep; start several to share its rows
+    python -m benchmarks.loops_vit cross vit-cifar10 DATA FOLDER --steps 0      # everything with everything
     python -m benchmarks.loops_vit collect FOLDER RESULT.json
     python -m benchmarks.loops_vit heal DATA OUT --candidate NAME --seconds 450      # one GPU
     python -m benchmarks.loops_vit choose OUT...                    # the best by held-out training images
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ from runtime.compare import time_alternating
 EXACT: Tables = [{"use": "fold-norm"}, {"use": "drop-key-bias"}, {"use": "fold-value-bias"}]
 ALIGN: Tables = [{"use": "align-layers"}]
 INITS = ("first", "stepwise", "mean", "data-aware")
+#: Ranks of `cross`.
+RANKS = (12, 24, 48)
 #: Calibration images of `files`, which needs the shapes of the models and not their accuracy.
 FEW = 32
 
@@ -117,29 +121,10 @@ def rows(structure: Structure) -> Iterator[Row]:
     }
     for name, options in own.items():
         yield tied(f"own.{name}", **options)
-    groupings: dict[str, dict[str, Any]] = {
-        "middle-1": {},
-        "middle-2": {"blocks": 2},
-        "cycle-1": {"grouping": "cycle"},
-        f"cycle-{third}": {"grouping": "cycle", "blocks": third},
-        f"sequence-{third}": {"grouping": "sequence", "blocks": third},
-    }
-    for init in INITS:
-        for name, options in groupings.items():
-            if (init, name) != ("data-aware", "middle-1"):  # that is own.none
-                yield tied(f"plain.{name}.{init}", init=init, **options)
-    for init in INITS[:-1]:
-        yield tied(f"deltas-24.middle-1.{init}", init=init, **ranked)
-    for name, options in groupings.items():
-        if name != "middle-1":
-            yield tied(f"deltas-24.{name}.data-aware", **options, **ranked)
-    yield tied("deltas-24.not-aligned", before=[], **ranked)
-    yield tied("none.not-aligned", before=[])
-    yield tied("deltas-24.packed", before=[*ALIGN, {"use": "pack-qkv"}], **ranked)
     # Equal bytes: a third of the block parameters each. Looped ones keep their depth, the others lose it.
     yield Row("bytes.drop-blocks", [*EXACT, {"use": "drop-blocks", "layers": f"auto:{2 * third}"}])
     yield Row("bytes.affine-patch", [*EXACT, {"use": "affine-patch", "layers": f"auto:{2 * third}"}])
-    yield tied("bytes.looped", grouping="cycle", delta_rank=40)
+    yield tied("bytes.looped", grouping="cycle", delta_rank=31)
     yield Row("bytes.narrow-drop-blocks", [*EXACT, {"use": "drop-blocks", "layers": f"auto:{half}"}, *heads(16)])
     for name in ("untied", "cycle-768", "cycle-512"):
         yield Row(f"bytes.narrow-{name}", CANDIDATES[name])
@@ -151,6 +136,44 @@ def rows(structure: Structure) -> Iterator[Row]:
             f"depth-{count - dropped}.affine-patch", [*EXACT, {"use": "affine-patch", "layers": f"auto:{dropped}"}]
         )
         yield tied(f"depth-{count - dropped}.looped", before=[*drop, *ALIGN], grouping="cycle", delta_rank=48)
+    yield tied("deltas-24.not-aligned", before=[], **ranked)
+    yield tied("none.not-aligned", before=[])
+    yield tied("deltas-24.packed", before=[*ALIGN, {"use": "pack-qkv"}], **ranked)
+    grouped = groupings(count)
+    for init in INITS[:-1]:
+        yield tied(f"deltas-24.middle-1.{init}", init=init, **ranked)
+    for name, options in grouped.items():
+        if name != "middle-1":
+            yield tied(f"deltas-24.{name}.data-aware", **options, **ranked)
+    for init in INITS:
+        for name, options in grouped.items():
+            if (init, name) != ("data-aware", "middle-1"):  # that is own.none
+                yield tied(f"plain.{name}.{init}", init=init, **options)
+
+
+def groupings(count: int) -> dict[str, dict[str, Any]]:
+    """Ways to tie so many layers: one or two blocks, or a third of the layers."""
+    third = count // 3
+    return {
+        "middle-1": {},
+        "middle-2": {"blocks": 2},
+        "cycle-1": {"grouping": "cycle"},
+        f"cycle-{third}": {"grouping": "cycle", "blocks": third},
+        f"sequence-{third}": {"grouping": "sequence", "blocks": third},
+    }
+
+
+def crossed(structure: Structure) -> Iterator[Row]:
+    """Every grouping with every initialisation, way of telling loops apart, and rank."""
+    own = [
+        ("none", {}),
+        ("timestep", {"timestep": True}),
+        *((f"signals-{rank}", {"signal_rank": rank}) for rank in RANKS),
+        *((f"deltas-{rank}", {"delta_rank": rank}) for rank in RANKS),
+        ("deltas-24-timestep", {"delta_rank": 24, "timestep": True}),
+    ]
+    for (grouping, tying), init, (name, parts) in product(groupings(len(structure.blocks)).items(), INITS, own):
+        yield Row(f"{grouping}.{init}.{name}", [*EXACT, *ALIGN, *tie(init=init, **tying, **parts)])
 
 
 def files(args: argparse.Namespace) -> None:
@@ -207,7 +230,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
-    rewrites_vit.add_verbs(verbs, rows, "benchmarks.loops_vit")
+    rewrites_vit.add_verbs(verbs, {"run": rows, "cross": crossed}, "benchmarks.loops_vit")
     full_recipe_vit.add_verbs(verbs, CANDIDATES, "benchmarks.loops_vit")
     filing = verbs.add_parser("files")
     filing.set_defaults(run=files)

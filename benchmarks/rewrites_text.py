@@ -197,6 +197,7 @@ def add_verbs(verbs: Any, measure: Callable[[argparse.Namespace], None]) -> None
     running.add_argument("--batch", type=int, default=16)
     running.add_argument("--lr", type=float, default=1e-3)
     running.add_argument("--only", nargs="+", help="names of rows")
+    running.add_argument("--known", nargs="+", type=Path, default=[], help="results whose rows are taken over")
     running.add_argument("--seed", type=int, default=0)
     collecting = verbs.add_parser("collect")
     collecting.set_defaults(run=collect)

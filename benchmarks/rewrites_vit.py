@@ -5,9 +5,11 @@ Usage, from the root of the repository:
     python -m benchmarks.rewrites_vit collect FOLDER RESULT.json
 
 MODEL is vit-cifar10 or vit-mnist; DATA as for `compress.data.load`, with the test images in its evaluation part. Each
-row is a file of FOLDER, written when it is done, so a run that is cut keeps what it has. Healing is distillation end to
-end from the original (hidden states and answers), the same steps, batch and rate for every row; of its states the one
-with the lowest KL on held-out training images is scored on the test images.
+row is a file of FOLDER, written when it is done, so a run that is cut goes on where it was. `--known RESULT.json` takes
+over the rows of an earlier result. Set TORCH_COMPILE_DISABLE=1 where compiling takes longer than healing. Healing is
+distillation end to end from the original (hidden states and answers), the same steps, batch and rate for every row; of
+its states the one with the lowest KL on held-out training images is scored on the test images. `--steps 0` leaves
+healing out.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,6 +103,10 @@ def _minimal(width: int) -> Iterator[Row]:
     yield Row("minimal.no-mlp", [no_mlp])
 
 
+#: The rows for a model.
+Table = Callable[[Structure], Iterator[Row]]
+
+
 class Lab(Protocol):
     """Measures rows: `headline` is the score to print of what `measure` finds before and after healing."""
 
@@ -160,7 +166,7 @@ class Bench:
             "before": self._scores(student),
             "largest_logit_change": float((logits_SC - self.target_SC).abs().max()),
         }
-        if row.exact:
+        if row.exact or not self.args.steps:
             return result
         with tempfile.TemporaryDirectory() as work:
             healed = heal(
@@ -212,7 +218,7 @@ class Bench:
         }
 
 
-def run(args: argparse.Namespace, table: Callable[[Structure], Iterator[Row]], module: str) -> None:
+def run(args: argparse.Namespace, table: Table, module: str) -> None:
     """Measure every row of the table that no other process has taken."""
     if torch.cuda.is_available():
         torch.backends.cuda.enable_cudnn_sdp(False)  # its bf16 backward pass has open fault reports on Hopper
@@ -220,24 +226,29 @@ def run(args: argparse.Namespace, table: Callable[[Structure], Iterator[Row]], m
     measure_rows(Bench(args, module), args, table)
 
 
-def measure_rows(bench: Lab, args: argparse.Namespace, table: Callable[[Structure], Iterator[Row]]) -> None:
-    """Write a file per row into `args.folder`, for the rows that no other process has taken."""
+def measure_rows(bench: Lab, args: argparse.Namespace, table: Table) -> None:
+    """Write a file per row into `args.folder`, for the rows that no other process is at."""
     args.folder.mkdir(parents=True, exist_ok=True)
-    vit_lab.write_json(args.folder / "conditions.json", bench.conditions)
-    todo = [row for row in table(bench.teacher.structure) if not args.only or row.name in args.only]
-    for number, row in enumerate(todo):
-        path = args.folder / f"{number:02d}-{row.name}.json"
-        try:
-            path.open("x").close()  # this process takes the row
-        except FileExistsError:
+    conditions = bench.conditions
+    vit_lab.write_json(args.folder / "conditions.json", conditions)
+    known = {one["row"]: one for one in vit_lab.known_rows(args.known, conditions, ("model", "seed", "heal"))}
+    for number, row in enumerate(table(bench.teacher.structure)):
+        path = args.folder / f"{number:03d}-{row.name}.json"
+        if row.name not in known and args.only and row.name not in args.only:
             continue
-        try:
-            result = bench.measure(row)
-        except InputError as error:
-            result = {"row": row.name, "rewrite": row.tables, "refused": str(error)}
-        vit_lab.write_json(path, result)
-        after = {key: result.get(key, {}).get(bench.headline) for key in ("before", "after")}
-        print(row.name, result.get("parameters"), result.get("macs"), after, result.get("seconds"), flush=True)
+        with vit_lab.claimed(path) as mine:
+            if mine:
+                vit_lab.write_json(path, known.get(row.name) or _measured(bench, row))
+
+
+def _measured(bench: Lab, row: Row) -> dict[str, Any]:
+    try:
+        result = bench.measure(row)
+    except InputError as error:
+        result = {"row": row.name, "rewrite": row.tables, "refused": str(error)}
+    after = {key: result.get(key, {}).get(bench.headline) for key in ("before", "after")}
+    print(row.name, result.get("parameters"), result.get("macs"), after, result.get("seconds"), flush=True)
+    return result
 
 
 def collect(args: argparse.Namespace) -> None:
@@ -252,13 +263,21 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
-    add_verbs(verbs, rows, "benchmarks.rewrites_vit")
+    add_verbs(verbs, {"run": rows}, "benchmarks.rewrites_vit")
     return parser.parse_args()
 
 
-def add_verbs(verbs: Any, table: Callable[[Structure], Iterator[Row]], module: str) -> None:
-    """`run` and `collect`, for a table of rows; `module` is named in the results."""
-    running = verbs.add_parser("run")
+def add_verbs(verbs: Any, tables: Mapping[str, Table], module: str) -> None:
+    """A verb for each table of rows, and `collect`; `module` is named in the results."""
+    for verb, table in tables.items():
+        _add_run(verbs.add_parser(verb), table, module)
+    collecting = verbs.add_parser("collect")
+    collecting.set_defaults(run=collect)
+    collecting.add_argument("folder", type=Path)
+    collecting.add_argument("result", type=Path)
+
+
+def _add_run(running: argparse.ArgumentParser, table: Table, module: str) -> None:
     running.set_defaults(run=partial(run, table=table, module=module))
     running.add_argument("model", choices=["vit-cifar10", "vit-mnist"])
     running.add_argument("data")
@@ -269,11 +288,8 @@ def add_verbs(verbs: Any, table: Callable[[Structure], Iterator[Row]], module: s
     running.add_argument("--calibration", type=int, default=CALIBRATION, help="about so many training images")
     running.add_argument("--limit", type=int, help="test images")
     running.add_argument("--only", nargs="+", help="names of rows")
+    running.add_argument("--known", nargs="+", type=Path, default=[], help="results whose rows are taken over")
     running.add_argument("--seed", type=int, default=0)
-    collecting = verbs.add_parser("collect")
-    collecting.set_defaults(run=collect)
-    collecting.add_argument("folder", type=Path)
-    collecting.add_argument("result", type=Path)
 
 
 def main() -> None:

@@ -5,10 +5,12 @@ S samples, C classes.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,7 @@ from compress.model import Transformer
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.verification.statistics import paired_rate_interval
 from runtime.files import write_atomic
+from targets.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 HELD_OUT = 0.02
@@ -151,3 +154,35 @@ def write_json(path: Path, content: Any) -> None:
     """Write a result."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process is to write the file: it is still empty and no other process is at it. A claim ends with
+    the process, so a row whose process was killed is free again."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield path.stat().st_size == 0
+
+
+def known_rows(results: Sequence[Path], conditions: Mapping[str, Any], settings: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of earlier results. Raises InputError if one was measured under other settings than `conditions`."""
+    rows = []
+    for result in results:
+        document = json.loads(result.read_text())
+        for name in settings:
+            if not _agree(document[name], conditions[name]):
+                raise InputError(f"{result} was measured with {name} {document[name]}; this run has {conditions[name]}")
+        rows += document["rows"]
+    return rows
+
+
+def _agree(old: Any, new: Any) -> bool:
+    """Whether two settings are equal; options that one of them does not know are left out."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return all(old[name] == new[name] for name in old.keys() & new.keys())
+    return bool(old == new)
