@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.data import ImageDataset, TextDataset
     from compress.verification.drift import Drift, MetricDrift
     from compress.verification.early import Decision
     from compress.verification.gate import Gate
     from compress.verification.predictions import Samples
+    from compress.verification.questions import Questions
     from compress.verification.report_data import ExtraCheck, ReportData
-    from compress.verification.sides import Side
+    from compress.verification.side import Side
     from runtime.golden import GoldenResult
 
 DEFAULT_MAX_DROP = 1.0
@@ -57,27 +57,17 @@ class Options(NamedTuple):
     label: str = ""
     steps: tuple[str, ...] = ()
     stop_early: bool = False
-
-
-class Pair(NamedTuple):
-    """Both models; None for a side that is a file of predictions."""
-
-    reference: Side | None
-    candidate: Side | None
-
-    @property
-    def preprocessing(self) -> dict[str, Any] | None:
-        """What serves a side that does not say itself how images are prepared."""
-        return next((side.preprocessing for side in self if side is not None and side.preprocessing), None)
+    slices: Path | None = None
 
 
 class Run(NamedTuple):
-    """What both sides answered on which data, the gate, and what was certain before all samples were seen."""
+    """What both sides answered, the gate, and what was certain before all samples were seen. `indices`: of the samples
+    seen, in the data; None where the answers come from files."""
 
     reference: Samples
     candidate: Samples
     gate: Gate
-    data: ImageDataset | None
+    indices: NDArray[np.int64] | None
     decision: Decision | None = None
 
 
@@ -117,20 +107,16 @@ def evaluate(options: Options) -> Outcome:
     accepted = None
     if options.baseline is not None and (options.baseline.exists() or not options.update_baseline):
         accepted = baselines.load(options.baseline)
-    if _on_texts(options):
-        data = None
-        pair, run = _answer_texts(options, gate)
-    else:
-        data = _load_data(options)
-        pair = _open(options)
-        run = _answer(options, pair, data, gate)
-    drift = compare(run.reference, run.candidate, run.gate, decision=run.decision)
-    checks = _other_checks(options, pair, data, drift)
+    questions = _questions(options)
+    run = _answer(options, questions, gate)
+    slices = _slices(options, questions, run)
+    drift = compare(run.reference, run.candidate, run.gate, slices, run.decision)
+    checks = _other_checks(options, questions, run, drift)
     if accepted is not None and not options.update_baseline:
         checks.append(baselines.check(accepted, run.candidate, run.gate))
-    report = _report(options, pair, drift, checks, run.data)
-    if data is not None:
-        report = report.model_copy(update=_origin(options, pair, data, run, drift, report))
+    report = _report(options, questions, run, drift, checks)
+    if questions is not None:
+        report = report.model_copy(update=_origin(options, questions, run, report))
     if accepted is not None:
         report = report.model_copy(update={"curves": baselines.curves(accepted, drift, options.label)})
     return Outcome(report, drift, run.candidate)
@@ -159,137 +145,126 @@ def _default_gate(options: Options, kind: str) -> Gate:
     return default_gate(_TASKS[kind], DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop)
 
 
-def _load_data(options: Options) -> ImageDataset | None:
-    from compress.verification.sides import is_predictions
-
-    models = [spec for spec in (options.reference, options.candidate) if not is_predictions(spec)]
-    if options.data is None:
-        if models:
-            raise InputError(f"{models[0]} has to be run on data: give --data (a folder, a zip, an npz or zoo:NAME)")
-        return None
-    from compress.data import load
-
-    return load(options.data, part=options.part)
-
-
-def _open(options: Options) -> Pair:
-    from compress.verification.sides import is_predictions, open_side
-
-    specs = (options.reference, options.candidate)
-    return Pair(*(None if is_predictions(spec) else open_side(spec) for spec in specs))
-
-
-def _answer(options: Options, pair: Pair, data: ImageDataset | None, gate: Gate | None) -> Run:
-    """Both sides' samples. They run one after the other: two thread pools at once would fight for the cores."""
-    if data is not None and pair.reference is not None and pair.candidate is not None:
-        gate = gate or _default_gate(options, "class logits")
-        if options.stop_early and gate.stop_early is None:
-            gate = gate.model_copy(update={"stop_early": STOP_EARLY_ERROR})
-        if gate.stop_early is not None:
-            return _answer_until_certain(options, pair, data, gate)
-    elif options.stop_early:
-        raise InputError("--stop-early is for two models that are run; a file of predictions is read whole")
-    reference = _samples(options.reference, pair.reference, pair, data)
-    candidate = _samples(options.candidate, pair.candidate, pair, data)
-    return Run(reference, candidate, gate or _default_gate(options, candidate.kind), data)
-
-
-def _on_texts(options: Options) -> bool:
+def _questions(options: Options) -> Questions | None:
+    """The data and the sides that are models; None for two files of predictions."""
+    from compress.verification.side import is_predictions
     from compress.verification.text_sides import is_text_model
 
-    return any(is_text_model(spec) for spec in (options.reference, options.candidate))
+    specs = options.reference, options.candidate
+    models = [spec for spec in specs if not is_predictions(spec)]
+    texts = any(map(is_text_model, specs))
+    if not models:
+        if options.steps or options.stop_early or options.slices:
+            raise InputError("--step, --stop-early and --slices need models and --data, not two files of predictions")
+        return None
+    if options.data is None:
+        where = "a file, a folder or zoo:NAME" if texts else "a folder, a zip, an npz or zoo:NAME"
+        raise InputError(f"{models[0]} has to be run on data: give --data ({where})")
+    if texts:
+        from compress.verification.text_questions import TextQuestions
+
+        return TextQuestions(*specs, options.data, options.part)
+    from compress.verification.image_questions import ImageQuestions
+
+    return ImageQuestions(*specs, options.data, options.part)
 
 
-def _answer_texts(options: Options, gate: Gate | None) -> tuple[Pair, Run]:
-    """Both sides' answers to texts, one side after the other."""
+def _answer(options: Options, questions: Questions | None, gate: Gate | None) -> Run:
+    """Both sides' samples. They run one after the other: two thread pools at once would fight for the cores."""
+    import numpy as np
+
+    early = options.stop_early or (gate is not None and gate.stop_early is not None)
+    if early and questions is not None and len(questions.sides) == 2:
+        return _answer_until_certain(options, questions, gate)
+    if options.stop_early:
+        raise InputError("--stop-early is for two models that are run; a file of predictions is read whole")
+    given = zip((options.reference, options.candidate), _both(questions), strict=True)
+    reference, candidate = (_samples(spec, side, questions) for spec, side in given)
+    indices = None if questions is None else np.arange(len(candidate))
+    return Run(reference, candidate, gate or _default_gate(options, candidate.kind), indices)
+
+
+def _both(questions: Questions | None) -> tuple[Side | None, Side | None]:
+    return (None, None) if questions is None else (questions.reference, questions.candidate)
+
+
+def _samples(spec: str, side: Side | None, questions: Questions | None) -> Samples:
     from compress.verification import predictions
-    from compress.verification.sides import is_predictions
-    from compress.verification.text_sides import ask
 
-    if options.stop_early or options.steps:
-        raise InputError("--stop-early and --steps are for images; leave them out for texts")
-    sides: list[Side | None] = []
-    answers: list[Samples] = []
-    for spec in (options.reference, options.candidate):
-        if is_predictions(spec):
-            sides.append(None)
-            answers.append(predictions.load(Path(spec)))
-            continue
-        if options.data is None:
-            raise InputError(f"{spec} has to be run on texts: give --data (a file, a folder or zoo:NAME)")
-        with _progress(spec, None) as advance:
-            side, samples = ask(spec, options.data, options.part, advance)
-        sides.append(side)
-        answers.append(samples)
-    reference, candidate = answers
-    return Pair(*sides), Run(reference, candidate, gate or _default_gate(options, candidate.kind), None)
-
-
-def _samples(spec: str, side: Side | None, pair: Pair, data: ImageDataset | None) -> Samples:
-    from compress.verification import predictions
-    from compress.verification.sides import predict
-
-    if side is None or data is None:
+    if side is None or questions is None:
         return predictions.load(Path(spec))
-    with _progress(spec, len(data)) as advance:
-        return predict(side, data, pair.preprocessing, advance)
+    with _progress(spec, len(questions)) as advance:
+        return questions.answers(side, advance)
 
 
-def _answer_until_certain(options: Options, pair: Pair, data: ImageDataset, gate: Gate) -> Run:
+def _answer_until_certain(options: Options, questions: Questions, gate: Gate | None) -> Run:
     """The sides take turns on parts of the data, in random order, until the gate's verdict is certain."""
     import numpy as np
 
     from compress.verification.early import EarlyStop
-    from compress.verification.predictions import concatenate
-    from compress.verification.sides import predict
+    from compress.verification.predictions import Predictions, concatenate
 
-    assert pair.reference is not None and pair.candidate is not None
-    order = np.random.default_rng(gate.seed).permutation(len(data))
-    test = EarlyStop(gate, len(data))
+    if not questions.classifies:
+        raise InputError("stopping early is for the accuracy of classifiers; leave --stop-early (stop_early) out")
+    gate = gate or _default_gate(options, Predictions.kind)
+    if gate.stop_early is None:
+        gate = gate.model_copy(update={"stop_early": STOP_EARLY_ERROR})
+    size = len(questions)
+    order = np.random.default_rng(gate.seed).permutation(size)
+    test = EarlyStop(gate, size)
     parts: tuple[list[Samples], list[Samples]] = ([], [])
     seen = 0
-    with _progress(f"{options.reference} and {options.candidate}", 2 * len(data)) as advance:
+    with _progress(f"{options.reference} and {options.candidate}", 2 * size) as advance:
         for look in test.look_points():
-            part = data.subset(order[seen:look])
-            for side, answers in zip((pair.reference, pair.candidate), parts, strict=True):
-                answers.append(predict(side, part, pair.preprocessing, advance))
+            for side, answers in zip(questions.sides, parts, strict=True):
+                answers.append(questions.answers(side, advance, order[seen:look]))
             seen = look
             reference, candidate = concatenate(parts[0]), concatenate(parts[1])
-            decision = test.decide(reference, candidate) if seen < len(data) else None
+            decision = test.decide(reference, candidate) if seen < size else None
             if decision is not None:
                 break
     in_order = np.argsort(order[:seen])
-    shown = data.subset(order[:seen][in_order])
-    return Run(reference.take(in_order), candidate.take(in_order), gate, shown, decision)
+    return Run(reference.take(in_order), candidate.take(in_order), gate, order[:seen][in_order], decision)
 
 
-def _other_checks(options: Options, pair: Pair, data: ImageDataset | None, drift: Drift) -> list[ExtraCheck]:
+def _slices(options: Options, questions: Questions | None, run: Run) -> dict[str, NDArray[np.bool_]]:
+    """Parts of the samples seen that are judged by themselves: the user's, else those that the data suggest."""
+    from compress.verification import slices
+
+    if questions is None or run.indices is None or len(run.indices) > len(questions):
+        return {}
+    asked = options.slices is not None or any(check.per == "slice" for check in run.gate.check)
+    if run.decision is not None and not asked:
+        return {}
+    found = questions.slices() if options.slices is None else slices.read(options.slices, questions.names)
+    return {name: mask[run.indices] for name, mask in found.items()}
+
+
+def _other_checks(options: Options, questions: Questions | None, run: Run, drift: Drift) -> list[ExtraCheck]:
     """That the candidate is a model, not the reference's answers by another name, and was not made from the data."""
     from compress.verification.fresh import check_fresh
     from compress.verification.outcome import Status
     from compress.verification.report_data import ExtraCheck
 
-    checks = _bundle_checks(options, pair, data)
-    if data is not None and pair.reference is not None and pair.candidate is not None:
-        checks.append(check_fresh(pair.reference, pair.candidate, data, pair.preprocessing, drift.identical))
-    if pair.candidate is None and drift.identical and options.candidate != options.reference:
+    checks = _bundle_checks(questions)
+    if questions is not None and run.indices is not None and len(questions.sides) == 2 and drift.metrics:
+        checks.append(check_fresh(questions, run.reference, run.candidate, run.indices, drift.identical))
+    recorded = questions is None or questions.candidate is None
+    if recorded and drift.identical and options.candidate != options.reference:
         same = f"{options.candidate} holds the answers of {options.reference} bit for bit"
         message = f"{same}; record the candidate's own"
         checks.append(ExtraCheck(name="recorded answers", status=Status.ERROR, message=message))
     return checks
 
 
-def _bundle_checks(options: Options, pair: Pair, data: ImageDataset | None) -> list[ExtraCheck]:
+def _bundle_checks(questions: Questions | None) -> list[ExtraCheck]:
     """What bundles tell of themselves: the answers they were made with, and the samples they were made from."""
-    from compress.data import load_texts
-
     checks = []
-    for side in pair:
-        if side is not None and side.golden is not None:
+    for side in questions.sides if questions is not None else []:
+        if side.golden is not None:
             checks.append(_check_golden(side.golden()))
-        if side is not None and side.seen is not None and options.data is not None:
-            judged = load_texts(options.data, part=options.part) if data is None else data
-            checks.append(_check_unseen(side.seen, judged))
+        if side.seen is not None and questions is not None:
+            checks.append(_check_unseen(side.seen, questions))
     return checks
 
 
@@ -305,52 +280,51 @@ def _check_golden(results: list[GoldenResult]) -> ExtraCheck:
     return ExtraCheck(name="golden samples", status=Status.ERROR, message=f"answers otherwise than when made: {text}")
 
 
-def _check_unseen(seen: NDArray[np.uint64], data: ImageDataset | TextDataset) -> ExtraCheck:
+def _check_unseen(seen: NDArray[np.uint64], questions: Questions) -> ExtraCheck:
     """That the model was not made from the samples that it is judged on. `seen`: their fingerprints."""
     from compress.data.seen import overlap
     from compress.verification.outcome import Status
     from compress.verification.report_data import ExtraCheck
 
-    places, name = overlap(data.fingerprints(), seen), "unseen samples"
+    places, name = overlap(questions.fingerprints(), seen), "unseen samples"
     if len(places) == 0:
-        message = f"none of the {len(data):,} samples is one that the model was calibrated or healed on"
+        message = f"none of the {len(questions):,} samples is one that the model was calibrated or healed on"
         return ExtraCheck(name=name, status=Status.PASS, message=message)
-    message = f"{len(places):,} of {len(data):,} samples are ones that the model was calibrated or healed on"
-    return ExtraCheck(name=name, status=Status.ERROR, message=f"{message} (first: {data.names[places[0]]})")
+    message = f"{len(places):,} of {len(questions):,} samples are ones that the model was calibrated or healed on"
+    return ExtraCheck(name=name, status=Status.ERROR, message=f"{message} (first: {questions.names[places[0]]})")
 
 
-def _origin(
-    options: Options, pair: Pair, data: ImageDataset, run: Run, drift: Drift, report: ReportData
-) -> dict[str, Any]:
+def _origin(options: Options, questions: Questions, run: Run, report: ReportData) -> dict[str, Any]:
     """Where the drift comes from: the first step beyond the gate's bound, and the blocks."""
     from compress.verification import localize
     from compress.verification.drift import compare
-    from compress.verification.sides import open_side, predict
 
     notes = list(report.notes)
     update: dict[str, Any] = {}
     if options.steps:
-        bound = next((check.limit for check in run.gate.check if check.bound == "max_drop"), DEFAULT_MAX_DROP)
 
         def measure(spec: str) -> MetricDrift:
             samples = run.candidate
             if spec != options.candidate:
-                samples = predict(open_side(spec), data, pair.preprocessing)
-            return compare(run.reference, samples, run.gate).metrics[0]
+                samples = questions.answers(questions.open(spec), indices=run.indices)
+            drift = compare(run.reference, samples, run.gate)
+            if not drift.metrics:
+                raise InputError(f"--step {spec} cannot be compared: {drift.gate.message}")
+            return drift.metrics[0]
 
-        rows = localize.bisect_steps([*options.steps, options.candidate], measure, bound)
-        update["stages"] = tuple(rows)
-    if pair.reference is not None and pair.candidate is not None:
-        blocks, reason = localize.block_rows(pair.reference, pair.candidate, data, pair.preprocessing)
-        update["blocks"] = tuple(blocks)
-        notes += [reason] if reason else []
+        bounds = [(check.bound, check.limit) for check in run.gate.check if check.bound in localize.DROPS]
+        bound, limit = bounds[0] if bounds else (localize.DROPS[0], DEFAULT_MAX_DROP)
+        update["stages"] = tuple(localize.bisect_steps([*options.steps, options.candidate], measure, bound, limit))
+    blocks, reason = questions.blocks()
+    update["blocks"] = tuple(blocks)
+    notes += [reason] if reason else []
     return {**update, "notes": tuple(notes)}
 
 
 def _progress(name: str, total: int | None) -> AbstractContextManager[Any]:
-    """A context manager whose value is told how many images are done; it shows nothing off a terminal."""
+    """A context manager whose value is told how many samples are done; it shows nothing off a terminal."""
     if not sys.stderr.isatty():
-        return nullcontext(lambda images: None)
+        return nullcontext(lambda samples: None)
     from contextlib import contextmanager
 
     from rich.console import Console
@@ -361,20 +335,20 @@ def _progress(name: str, total: int | None) -> AbstractContextManager[Any]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(name, total=total)
-            yield lambda images: progress.advance(task, images)
+            yield lambda samples: progress.advance(task, samples)
 
     return shown()
 
 
 def _report(
-    options: Options, pair: Pair, drift: Drift, checks: list[ExtraCheck], data: ImageDataset | None
+    options: Options, questions: Questions | None, run: Run, drift: Drift, checks: list[ExtraCheck]
 ) -> ReportData:
     from importlib.metadata import version
 
-    from compress.verification.report import picture
     from compress.verification.report_data import ReportData, Variant
 
     main = drift.metrics[0] if drift.metrics else None
+    reference, candidate = _both(questions)
 
     def variant(role: Literal["reference", "candidate"], spec: str, side: Side | None) -> Variant:
         return Variant(
@@ -386,31 +360,41 @@ def _report(
             note=f"{spec}: " + (f"{side.kind} on {side.runs_on}" if side else "predictions from a file"),
         )
 
-    changed = [example.index for example in drift.changed]
-    pictures = {} if data is None else dict(zip(changed, map(picture, data.raw(changed)), strict=True))
     notes = []
     if drift.identical:
         notes.append("Both sides gave the same outputs bit for bit: do they really come from two different models?")
-    if data is not None and options.part == "evaluation":
-        notes.append(f"Measured on the evaluation part of {options.data}: {len(data):,} images.")
+    if questions is not None and options.part == "evaluation":
+        notes.append(f"Measured on the evaluation part of {options.data}: {drift.samples:,} {questions.noun}.")
     return ReportData(
         schema=1,
         edgepress=version("edgepress"),
         model=options.candidate,
         task=_TASKS[drift.kind],
-        target="this machine" if data is not None else "as recorded",
+        target="as recorded" if questions is None else "this machine",
         recipe="compared with " + options.reference,
         drift=drift,
         checks=tuple(checks),
         variants=(
-            variant("reference", options.reference, pair.reference),
-            variant("candidate", options.candidate, pair.candidate),
+            variant("reference", options.reference, reference),
+            variant("candidate", options.candidate, candidate),
         ),
-        pictures=pictures,
-        sources={} if data is None else {index: data.names[index] for index in changed},
-        environment=_environment([side for side in pair if side is not None]),
+        environment=_environment([side for side in (reference, candidate) if side is not None]),
         notes=tuple(notes),
+        **_examples(questions, run, drift),
     )
+
+
+def _examples(questions: Questions | None, run: Run, drift: Drift) -> dict[str, Any]:
+    """The most changed samples, by their place among those seen: how they look and where they are from."""
+    if questions is None or run.indices is None:
+        return {}
+    places = [example.index for example in drift.changed]
+    origins = [int(run.indices[place]) for place in places]
+    shown = {
+        kind: {place: found[origin] for place, origin in zip(places, origins, strict=True)}
+        for kind, found in questions.shown(origins).items()
+    }
+    return {**shown, "sources": {place: questions.names[origin] for place, origin in zip(places, origins, strict=True)}}
 
 
 def _environment(sides: list[Side]) -> dict[str, str]:
@@ -463,8 +447,8 @@ def _command(
         typer.Argument(help="The original: a model, a bundle, an .onnx, a .npz of predictions, a .jsonl of texts"),
     ],
     candidate: Annotated[str, typer.Argument(help="What is to be judged: the same choice")],
-    data: Annotated[str | None, typer.Option(help="Folder, zip or npz of labelled images, or zoo:NAME")] = None,
-    part: Annotated[str, typer.Option(help="evaluation (images that healing never sees) or all")] = "evaluation",
+    data: Annotated[str | None, typer.Option(help="Labelled images or texts: a folder, a file or zoo:NAME")] = None,
+    part: Annotated[str, typer.Option(help="evaluation (what healing never sees) or all")] = "evaluation",
     gate: Annotated[Path | None, typer.Option(help="gate.toml with the bounds")] = None,
     max_drop: Annotated[float | None, typer.Option(help="Largest drop of the task's metric (default 1.0)")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here")] = None,
@@ -482,6 +466,7 @@ def _command(
     stop_early: Annotated[
         bool, typer.Option("--stop-early", help="Stop predicting once the verdict is certain (to 0.1 %)")
     ] = False,
+    slices: Annotated[Path | None, typer.Option(help="CSV of sample,slice: parts to report and to judge")] = None,
 ) -> None:
     """Compare CANDIDATE with REFERENCE on the same data and pass only what is proven.
 
@@ -493,7 +478,18 @@ def _command(
     paths = (junit, sarif, summary, html)
     history = (baseline, update_baseline, label)
     options = Options(
-        reference, candidate, data, chosen, gate, max_drop, *paths, json, *history, tuple(step or ()), stop_early
+        reference,
+        candidate,
+        data,
+        chosen,
+        gate,
+        max_drop,
+        *paths,
+        json,
+        *history,
+        tuple(step or ()),
+        stop_early,
+        slices,
     )
     run_cli(lambda: verify(options))
 

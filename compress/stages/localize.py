@@ -86,7 +86,7 @@ def _blocks(original: Transformer, model: Transformer, data: Prepared) -> list[d
     import numpy as np
 
     from compress.verification.blocks import comparable, compare_blocks
-    from compress.verification.localize import BLOCK_SAMPLES
+    from compress.verification.questions import BLOCK_SAMPLES
 
     if comparable(original.structure, model.structure):
         return []

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from compress.verification.changed import ChangedExample, most_changed
 from compress.verification.early import Decision
 from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
 from compress.verification.gate import Gate, Slices, sides_fault
-from compress.verification.metrics import METRICS, correct, log_softmax, metrics_for, sample_kl
+from compress.verification.metrics import correct, metrics_for
 from compress.verification.outcome import GateResult, Model, Status
-from compress.verification.predictions import Predictions, Samples
+from compress.verification.predictions import Predictions, Samples, same
 from compress.verification.statistics import mcnemar_exact
 
-MOST_CHANGED = 20
 CONFUSION_CHANGES = 20
 
 
@@ -32,7 +32,7 @@ class MetricDrift(Model):
 
 
 class GroupDrift(Model):
-    """Top-1 accuracy, in percent, within one class or slice. The numbers are None where there are no samples."""
+    """The first metric within one class or slice. The numbers are None where there are no samples."""
 
     name: str
     samples: int
@@ -50,18 +50,6 @@ class ConfusionChange(Model):
     predicted: str
     reference: int
     candidate: int
-
-
-class ChangedExample(Model):
-    """A sample on which the candidate's answer moved far: KL in nats, and each side's class with its probability."""
-
-    index: int
-    label: str
-    reference: str
-    reference_probability: float
-    candidate: str
-    candidate_probability: float
-    kl: float
 
 
 class Drift(Model):
@@ -122,10 +110,13 @@ def compare(
     if sides_fault(reference, candidate) is not None:
         return whole
     sampling = gate.sampling()
-    same = all(np.array_equal(value, candidate.arrays()[name]) for name, value in reference.arrays().items())
     update: dict[str, object] = {
-        "identical": same,
+        "identical": same(reference, candidate),
         "metrics": tuple(_metric_drift(reference, candidate, sampling)),
+    }
+    update |= {
+        "slices": tuple(_group(n, m, reference, candidate, sampling) for n, m in (slices or {}).items()),
+        "changed": tuple(most_changed(reference, candidate)),
     }
     if isinstance(reference, Predictions) and isinstance(candidate, Predictions):
         was, now = correct(reference), correct(candidate)
@@ -137,9 +128,7 @@ def compare(
             "wins": wins,
             "p_mcnemar": mcnemar_exact(losses, wins),
             "classes": tuple(_group(n, m, reference, candidate, sampling) for n, m in classes),
-            "slices": tuple(_group(n, m, reference, candidate, sampling) for n, m in (slices or {}).items()),
             "confusion": tuple(_confusion_changes(reference, candidate, names)),
-            "changed": tuple(_most_changed(reference, candidate, names)),
         }
     return whole.model_copy(update=update)
 
@@ -169,14 +158,12 @@ def _metric_drift(reference: Samples, candidate: Samples, sampling: Sampling) ->
     return drifts
 
 
-def _group(
-    name: str, mask: np.ndarray, reference: Predictions, candidate: Predictions, sampling: Sampling
-) -> GroupDrift:
-    samples = int(mask.sum())
-    if samples == 0:
-        return GroupDrift(name=name, samples=0, reference=None, candidate=None, drop=None, low=None, high=None)
-    rows = METRICS["top1"].rows
-    estimate = estimate_drop(METRICS["top1"], rows(reference.take(mask)), rows(candidate.take(mask)), sampling)
+def _group(name: str, mask: np.ndarray, reference: Samples, candidate: Samples, sampling: Sampling) -> GroupDrift:
+    samples, metric = int(mask.sum()), metrics_for(candidate)[0]
+    if samples == 0 or metric.compares:
+        return GroupDrift(name=name, samples=samples, reference=None, candidate=None, drop=None, low=None, high=None)
+    rows = metric.rows
+    estimate = estimate_drop(metric, rows(reference.take(mask)), rows(candidate.take(mask)), sampling)
     return GroupDrift(
         name=name,
         samples=samples,
@@ -214,24 +201,4 @@ def _confusion_changes(reference: Predictions, candidate: Predictions, names: li
         )
         for label, predicted in places
         if size[label, predicted] > 0
-    ]
-
-
-def _most_changed(reference: Predictions, candidate: Predictions, names: list[str]) -> list[ChangedExample]:
-    """The samples with the largest KL; none where nothing moved."""
-    kl = sample_kl(reference, candidate)
-    order = np.argsort(-kl, kind="stable")[:MOST_CHANGED]
-    order = order[kl[order] > 0]
-    was, now = np.exp(log_softmax(reference.logits[order])), np.exp(log_softmax(candidate.logits[order]))
-    return [
-        ChangedExample(
-            index=int(index),
-            label=names[candidate.labels[index]],
-            kl=float(kl[index]),
-            reference=names[before.argmax()],
-            reference_probability=float(before.max()),
-            candidate=names[after.argmax()],
-            candidate_probability=float(after.max()),
-        )
-        for index, before, after in zip(order, was, now, strict=True)
     ]

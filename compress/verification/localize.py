@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from compress.verification.drift import MetricDrift
 from compress.verification.estimate import Sampling, estimate_drop
@@ -12,16 +11,17 @@ from compress.verification.outcome import Bound
 from compress.verification.predictions import Samples
 from compress.verification.report_data import BlockRow, StageRow
 
-if TYPE_CHECKING:
-    from compress.data import ImageDataset
-    from compress.verification.sides import Side
-
-#: Inputs on which blocks are compared: their errors vary little from input to input.
-BLOCK_SAMPLES, BLOCK_BATCH = 64, 16
 #: A block's output that is off by more than this share of its size is named as the first that is.
 BLOCK_BOUND = 0.1
+#: The bounds of a gate that steps are held to.
+DROPS: tuple[Bound, ...] = ("max_drop", "max_relative_drop")
 #: The status of the step at which drift exceeds what the gate allows.
 FIRST_BEYOND = "first beyond the bound"
+
+
+def _allowed(bound: Bound, limit: float, reference: float | None) -> float:
+    """The largest drop that the gate allows, in the metric's unit."""
+    return limit * abs(reference or 0.0) / 100 if bound == "max_relative_drop" else limit
 
 
 def first_beyond(count: int, is_beyond: Callable[[int], bool]) -> int | None:
@@ -39,8 +39,10 @@ def first_beyond(count: int, is_beyond: Callable[[int], bool]) -> int | None:
     return high
 
 
-def bisect_steps(steps: Sequence[str], measure: Callable[[str], MetricDrift], bound: float) -> list[StageRow]:
-    """A row for each step, in order; the first whose measured drop exceeds `bound` (the metric's unit) is marked.
+def bisect_steps(
+    steps: Sequence[str], measure: Callable[[str], MetricDrift], bound: Bound, limit: float
+) -> list[StageRow]:
+    """A row for each step, in order; the first whose measured drop is beyond the gate's `limit` is marked.
 
     `measure` gives the drop of one step from the reference; only the steps that bisection needs are measured.
     """
@@ -49,7 +51,7 @@ def bisect_steps(steps: Sequence[str], measure: Callable[[str], MetricDrift], bo
     def is_beyond(index: int) -> bool:
         if index not in found:
             found[index] = measure(steps[index])
-        return (found[index].drop or 0.0) > bound
+        return (found[index].drop or 0.0) > _allowed(bound, limit, found[index].reference)
 
     first = first_beyond(len(steps), is_beyond)
     rows = []
@@ -83,7 +85,7 @@ def step_rows(
     rows: list[StageRow] = []
     for name, samples in steps.items():
         estimate = estimate_drop(judged, judged.rows(reference), judged.rows(samples), Sampling())
-        allowed = limit * abs(estimate.reference or 0.0) / 100 if bound == "max_relative_drop" else limit
+        allowed = _allowed(bound, limit, estimate.reference)
         earlier = any(row.status.startswith("first") for row in rows)
         beyond = estimate.value > allowed
         low, high = estimate.interval or (None, None)
@@ -104,29 +106,6 @@ def step_rows(
             )
         )
     return rows
-
-
-def block_rows(
-    reference: Side, candidate: Side, data: ImageDataset, preprocessing: Mapping[str, Any] | None
-) -> tuple[list[BlockRow], str | None]:
-    """The candidate's blocks held against the reference's; or none, and why, where they cannot be."""
-    if reference.canonical is None or candidate.canonical is None:
-        return [], None
-    import numpy as np
-    import torch
-
-    from compress.verification.blocks import comparable, compare_blocks
-
-    original, model = reference.canonical(), candidate.canonical()
-    if fault := comparable(original.structure, model.structure):
-        return [], f"The blocks were not compared: {fault}."
-    section = reference.preprocessing or preprocessing or {}
-    indices = np.unique(np.linspace(0, len(data) - 1, BLOCK_SAMPLES).astype(int))
-    batches = (
-        {"pixel_values": torch.from_numpy(pixels)}
-        for pixels, _ in data.batches(section, batch_size=BLOCK_BATCH, indices=indices)
-    )
-    return compare_blocks(original, model, batches), None
 
 
 def stage_note(rows: Sequence[StageRow]) -> str | None:

@@ -280,6 +280,11 @@ KINDS: tuple[type[Samples], ...] = (
 )
 
 
+def same(one: Samples, other: Samples) -> bool:
+    """Whether both hold the same values bit for bit."""
+    return all(np.array_equal(value, other.arrays()[name]) for name, value in one.arrays().items())
+
+
 def concatenate(parts: Sequence[Samples]) -> Samples:
     """The samples of all parts (at least one, all of one kind), in order."""
     first = parts[0]

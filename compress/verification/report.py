@@ -195,6 +195,13 @@ class View:
         self.reference = next((v for v in data.variants if v.role == "reference"), None)
         self.candidate = next((v for v in data.variants if v.role == "candidate"), None)
 
+    @property
+    def worse_by(self) -> str:
+        """What a drop counts, as a sentence begins: how much lower or higher the metric became."""
+        if self.metric is None:
+            return "Drop"
+        return f"How much {'lower' if self.metric.higher_is_better else 'higher'} the {self.metric.title.lower()} is"
+
     def _main_metric(self) -> MetricDrift | None:
         drift = self.data.drift
         if drift is None or not drift.metrics:

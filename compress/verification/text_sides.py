@@ -1,29 +1,42 @@
-"""Text models as the two sides of a comparison: opened and asked, each with the tokenizer that it brings."""
+"""Whatever takes texts, opened as a side of a comparison and asked through its task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from compress import tasks, zoo
-from compress.tasks.task import DataChoice
 from compress.tasks.text import TextTask
-from compress.verification.sides import Side, golden_check, is_predictions, weights_size
+from compress.verification.side import (
+    Side,
+    check_listed,
+    golden_check,
+    is_bundle,
+    is_predictions,
+    onnx_size,
+    seen_samples,
+    size_of,
+    weights_size,
+)
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from compress.verification.predictions import Samples
+    from compress.model import Transformer
 
     Arrays = dict[str, np.ndarray]
     Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 
+#: Tasks whose outputs transformers gives itself.
+_AUTO_CLASSES = {"text-classification": "AutoModelForSequenceClassification", "causal-lm": "AutoModelForCausalLM"}
+
+
 @dataclass(frozen=True)
-class _Described:
+class Described:
     """What a task has to know of a model; a bundle's manifest says no more."""
 
     labels: tuple[str, ...]
@@ -31,46 +44,67 @@ class _Described:
     preprocessing: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class _Opened:
-    side: Side
-    task: TextTask
-    described: Any
-    files: Path
+@dataclass(frozen=True, kw_only=True)
+class TextSide(Side):
+    """`run` maps the inputs of a batch to the outputs of the task. `task`, `described` and `files` (the folder of the
+    tokenizer) are None for an ONNX file with nothing beside it, which is asked as the other side is."""
+
     run: Run
+    task: TextTask | None = None
+    described: Described | None = None
+    files: Path | None = None
+
+    def completed(self, other: TextSide) -> TextSide:
+        """This side; what it does not bring is the other's."""
+        return (
+            self
+            if self.task is not None
+            else replace(self, task=other.task, described=other.described, files=other.files)
+        )
 
 
 def is_text_model(spec: str) -> bool:
-    """Is it a model or bundle for a task on texts?"""
-    if is_predictions(spec) or spec.endswith(".onnx"):
+    """Is it a model, a bundle or an ONNX file for a task on texts?"""
+    if is_predictions(spec):
         return False
     path = zoo.locate(spec)
     if not path.exists():
         return False
-    return isinstance(tasks.get(_bundle_task(path)) if _is_bundle(path) else tasks.of_folder(path), TextTask)
+    if path.suffix == ".onnx":
+        beside = _task_beside(path)
+        return _takes_tokens(path) if beside is None else isinstance(beside, TextTask)
+    return isinstance(tasks.get(_bundle_task(path)) if is_bundle(path) else tasks.of_folder(path), TextTask)
 
 
-def ask(
-    spec: str, data: str, part: Literal["evaluation", "all"], advance: Callable[[int], None]
-) -> tuple[Side, Samples]:
-    """The side and its answers to the texts. Raises InputError or EnvironmentLacks if it cannot be asked."""
+def open_text_side(spec: str) -> TextSide:
+    """Open a zoo model, a bundle, a compressed model, a Hugging Face folder or an ONNX file.
+
+    Raises InputError if it is none of them, damaged or for another kind of input, EnvironmentLacks if it cannot run.
+    """
     path = zoo.locate(spec)
-    opened = _bundle(spec, path) if _is_bundle(path) else _folder(spec, path)
-    choice = DataChoice(data, None, False, 0)
-    # Not the task's own `open`: which states a graph has is the graph's business, see `_completed`.
-    texts = TextTask.open(opened.task, choice, part, opened.described, opened.files)  # type: ignore[arg-type]
-    before = 0
-
-    def tell(done: int, **numbers: float) -> None:
-        nonlocal before
-        advance(done - before)
-        before = done
-
-    return opened.side, opened.task.answers(opened.run, texts, opened.described, tell)
+    if not path.exists():
+        raise InputError(f"no model at {spec}; give a bundle, a model folder, an .onnx file or an .npz of predictions")
+    if path.suffix == ".onnx":
+        return _onnx(spec, path)
+    if is_bundle(path):
+        return _bundle(spec, path)
+    return _compressed(spec, path) if (path / "structure.json").is_file() else _hugging_face(spec, path)
 
 
-def _is_bundle(path: Path) -> bool:
-    return path.is_file() or (path / "manifest.json").is_file()
+def _takes_tokens(path: Path) -> bool:
+    from runtime import ort
+
+    return any(tensor.name == "input_ids" for tensor in ort.load(path).inputs)
+
+
+def _task_beside(path: Path) -> tasks.task.Task | None:
+    """The task of an ONNX file by the manifest or the config.json beside it."""
+    folder = path.parent
+    if (folder / "manifest.json").is_file():
+        from runtime.manifest import load_manifest
+
+        return tasks.get(load_manifest(folder).task)
+    return tasks.of_folder(folder) if (folder / "config.json").is_file() else None
 
 
 def _bundle_task(path: Path) -> str:
@@ -79,70 +113,158 @@ def _bundle_task(path: Path) -> str:
     return open_files(path).manifest.task
 
 
-def _text_task(name: str) -> TextTask:
-    task = tasks.get(name)
+def _text_task(task: tasks.task.Task) -> TextTask:
     if not isinstance(task, TextTask):
-        raise InputError(f"the task {name} is not on texts; compare it with a model of its own kind")
+        raise InputError(f"the task {task.name} is not on texts; compare it with a model of its own kind")
     return task
 
 
-def _bundle(name: str, path: Path) -> _Opened:
-    from compress.data import seen
+def _onnx(name: str, path: Path) -> TextSide:
+    from runtime import ort
+
+    graph = ort.load(path)
+    beside = _task_beside(path)
+    task = None if beside is None else _text_task(beside)
+    declared = {tensor.name: tensor for tensor in graph.inputs}
+    if "input_ids" not in declared:
+        raise InputError(f"{name} takes no texts: it has the inputs {', '.join(declared)}, but no input_ids")
+    side = TextSide(
+        name=name,
+        kind="ONNX file",
+        bytes=onnx_size(path),
+        runs_on=f"ONNX Runtime, {graph.provider}",
+        run=lambda inputs: graph.run(_fitted(name, inputs, declared)),
+    )
+    if task is None:
+        return side
+    return replace(side, task=task, described=_described_beside(name, path, task), files=path.parent)
+
+
+def _described_beside(name: str, path: Path, task: TextTask) -> Described:
+    folder = path.parent
+    if (folder / "manifest.json").is_file():
+        from runtime.manifest import load_manifest
+
+        manifest = load_manifest(folder)
+        check_listed(name, path, manifest)
+        return _of_manifest(name, manifest)
+    config = _config(folder)
+    names = config.get("id2label") or {}
+    labels = tuple(str(names[str(place)]) for place in range(len(names)))
+    width = int(config.get("hidden_size") or config.get("n_embd") or config.get("dim") or 0)
+    return Described(labels, width, task.preprocessing(folder, lambda text: None))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    import json
+
+    value: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return value
+
+
+def _of_manifest(name: str, manifest: Any) -> Described:
+    if manifest.preprocessing is None:
+        raise InputError(f"{name} does not say how a text becomes its input; make the bundle again")
+    return Described(manifest.labels or (), int(manifest.outputs[0].shape[-1]), manifest.preprocessing)
+
+
+def _bundle(name: str, path: Path) -> TextSide:
     from runtime.session import open_bundle
 
     session = open_bundle(path)
     manifest, root = session.manifest, session.bundle.root
-    if manifest.preprocessing is None:
-        raise InputError(f"{name} does not say how a text becomes its input; make the bundle again")
-    record, width = root / seen.NAME, manifest.outputs[0].shape[-1]
-    side = Side(
-        name,
-        "bundle",
-        _not_asked,
-        bytes=(root / session.model.path).stat().st_size,
+    declared = {tensor.name: tensor for tensor in manifest.inputs}
+    return TextSide(
+        name=name,
+        kind="bundle",
+        bytes=size_of(root / session.model.path),
         runs_on=session.describe(),
-        seen=seen.read(record) if record.is_file() else None,
+        seen=seen_samples(root),
         golden=golden_check(session),
+        run=lambda inputs: session.run({key: array for key, array in _positioned(inputs).items() if key in declared}),
+        task=_text_task(tasks.get(manifest.task)),
+        described=_of_manifest(name, manifest),
+        files=root,
     )
-    described = _Described(manifest.labels or (), int(width), manifest.preprocessing)
-    declared = [tensor.name for tensor in manifest.inputs]
-    return _Opened(
-        side, _text_task(manifest.task), described, root, lambda inputs: session.run(_completed(inputs, declared))
-    )
 
 
-def _folder(name: str, path: Path) -> _Opened:
-    """A checkpoint or a compressed model, with its tokenizer beside it."""
-    import torch
-
-    from compress.families import read_checkpoint
+def _compressed(name: str, path: Path) -> TextSide:
     from compress.model import load
 
-    task = _text_task(tasks.of_folder(path).name)
-    compressed = (path / "structure.json").is_file()
-    model = load(path) if compressed else read_checkpoint(path, task.preprocessing(path, lambda text: None))
+    return _torch_side(name, path, "compressed model", load(path), _text_task(tasks.of_folder(path)))
+
+
+def _hugging_face(name: str, path: Path) -> TextSide:
+    """With the original library where it knows the architecture and has the task's head; sentence embeddings, whose
+    pooling is another library's, in the canonical form."""
+    from compress.families import read_checkpoint
+    from compress.verification.original import count_parameters, knows, load_original
+
+    task = _text_task(tasks.of_folder(path))
+    model = read_checkpoint(path, task.preprocessing(path, lambda text: None))
+    side = _torch_side(name, path, "model folder", model, task)
+    if task.name not in _AUTO_CLASSES or not knows(path):
+        return side
+    import torch
+
+    original = load_original(name, path, _AUTO_CLASSES[task.name])
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Arrays:
+        given = {key: torch.from_numpy(inputs[key]) for key in ("input_ids", "attention_mask")}
+        with torch.inference_mode():
+            return {"logits": original(**given).logits.numpy()}
+
+    return replace(
+        side,
+        kind="Hugging Face model",
+        runs_on=f"transformers, torch {torch.__version__}",
+        parameters=count_parameters(original),
+        run=run,
+    )
+
+
+def _torch_side(name: str, path: Path, kind: str, model: Transformer, task: TextTask) -> TextSide:
+    import torch
 
     def run(inputs: Mapping[str, np.ndarray]) -> Arrays:
         with torch.inference_mode():
             answer = model({key: torch.from_numpy(array) for key, array in inputs.items()})
         return {output: answer.numpy() for output in task.outputs}
 
-    side = Side(
-        name,
-        "compressed model" if compressed else "model folder",
-        _not_asked,
+    structure = model.structure
+    return TextSide(
+        name=name,
+        kind=kind,
         bytes=weights_size(path),
         runs_on=f"torch {torch.__version__}",
         parameters=model.num_parameters(),
+        canonical=lambda: model,
+        run=run,
+        task=task,
+        described=Described(tuple(structure.labels), structure.hidden_size, structure.preprocessing),
+        files=path,
     )
-    return _Opened(side, task, model.structure, path, run)
 
 
-def _completed(inputs: Mapping[str, np.ndarray], declared: list[str]) -> Arrays:
-    """The inputs that a graph declares; positions count the real tokens. States start fresh in the session."""
-    whole = {**inputs, "position_ids": (inputs["attention_mask"].cumsum(axis=1) - 1).clip(min=0)}
-    return {name: whole[name] for name in declared if name in whole}
+def _positioned(inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """The inputs, positions that count the real tokens, and the first kind of token for all."""
+    positions = (inputs["attention_mask"].cumsum(axis=1) - 1).clip(min=0)
+    return {**inputs, "position_ids": positions, "token_type_ids": 0 * inputs["input_ids"]}
 
 
-def _not_asked(pixels: Any) -> Any:
-    raise AssertionError("a text model is asked through its task")
+def _fitted(name: str, inputs: Mapping[str, np.ndarray], declared: Mapping[str, Any]) -> Arrays:
+    """What the graph declares; states start fresh."""
+    import numpy as np
+
+    from runtime.manifest import GROWING
+
+    whole = _positioned(inputs)
+    sizes = {"batch": len(whole["input_ids"]), GROWING: 0}
+    for key, tensor in declared.items():
+        if key in whole:
+            continue
+        if not key.startswith("past_") or any(isinstance(one, str) and one not in sizes for one in tensor.shape):
+            shape = list(tensor.shape)
+            raise InputError(f"{name} has an input {key} of shape {shape}, which a text does not give; export it again")
+        whole[key] = np.zeros([sizes.get(one, one) for one in tensor.shape], tensor.dtype)
+    return {key: whole[key] for key in declared}

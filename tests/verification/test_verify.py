@@ -377,6 +377,47 @@ def test_stopping_early_gives_the_same_verdict_from_fewer_samples(
     assert "certain (up to an error of 1 %) that it passes on all" in capsys.readouterr().out
 
 
+# ---- slices ----
+
+
+def test_slices_of_the_users_are_reported_and_judged(
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from compress.data import load
+
+    images = load(data)
+    hurt = templates()
+    hurt[2] *= 0.2
+    cameras = ("left" if label == 2 else "right" for label in images.labels)
+    lines = ["sample,slice", *(f"{name},{camera}" for name, camera in zip(images.names, cameras, strict=True))]
+    (tmp_path / "cameras.csv").write_text("\n".join(lines) + "\n")
+    gate = tmp_path / "gate.toml"
+    gate.write_text('[[check]]\nmetric = "top1"\nmax_drop = 8.0\nper = "slice"\n')
+    bad = write_onnx(tmp_path / "bad", hurt)
+    assert run(reference, bad, data, gate=gate, max_drop=None, slices=tmp_path / "cameras.csv") == 1
+    out = capsys.readouterr().out
+    assert "fail     top1 slice left" in out and "pass     top1 slice right" in out
+    assert run(reference, reference, data, gate=gate, max_drop=None) == 0
+    assert "top1 slice darkest quarter" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "first line must be sample,slice"),
+        ("sample,slice\n", "no rows"),
+        ("sample,slice\nabsent,left\n", "1 samples are not in the data"),
+        ("sample,slice\nx\n", "line 2"),
+    ],
+)
+def test_a_damaged_file_of_slices_is_an_input_error(
+    text: str, message: str, reference: str, data: str, tmp_path: Path
+) -> None:
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        run(reference, reference, data, slices=tmp_path / "s.csv")
+
+
 # ---- baseline ----
 
 

@@ -10,7 +10,8 @@ from stages.tiny_texts import LABELS, labelled, model_folder, pairs
 
 from compress.model import load, save
 from compress.verification.outcome import Status
-from compress.verification.text_sides import ask
+from compress.verification.predictions import Samples
+from compress.verification.text_questions import TextQuestions
 from compress.verify import Options, evaluate, verify
 from targets.errors import InputError
 
@@ -37,12 +38,17 @@ def hurt(folder: Path, destination: Path, size: float) -> Path:
     return destination
 
 
+def answers_of(folder: Path, data: Path) -> Samples:
+    questions = TextQuestions(str(folder), str(folder), str(data), "all")
+    return questions.answers(questions.reference)
+
+
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and texts whose labels are its own answers, but for one in ten."""
     root = tmp_path_factory.mktemp("classifier")
     folder, data = model_folder(root / "model", "text-classification"), labelled(root / "texts.tsv", SAMPLES)
-    answers = ask(str(folder), str(data), "all", lambda done: None)[1].logits.argmax(axis=1)  # type: ignore[attr-defined]
+    answers = answers_of(folder, data).logits.argmax(axis=1)  # type: ignore[attr-defined]
     answers[::10] = 1 - answers[::10]
     lines = data.read_text().splitlines()
     texts = [line.split("\t")[0] for line in lines[1:]]
@@ -103,7 +109,7 @@ def test_a_real_language_model_is_judged_by_its_perplexity_in_percent(tmp_path: 
 
 def test_recorded_answers_stand_for_a_model_of_texts(classifier: tuple[Path, Path], tmp_path: Path) -> None:
     folder, data = classifier
-    ask(str(folder), str(data), "all", lambda done: None)[1].save(tmp_path / "recorded.npz")
+    answers_of(folder, data).save(tmp_path / "recorded.npz")
     assert evaluate(options(tmp_path / "recorded.npz", folder, data)).report.verdict is Status.PASS
 
 
@@ -112,8 +118,58 @@ def test_wrong_usage_is_one_clear_line(classifier: tuple[Path, Path], tmp_path: 
     other = model_folder(tmp_path / "embedding", "embedding")
     for wrong, message in (
         (options(folder, folder, None), "--data"),
-        (options(folder, folder, data, stop_early=True), "for images"),
+        (options(other, other, pairs(tmp_path / "pairs.tsv", 60), stop_early=True), "accuracy of classifiers"),
         (options(other, other, data), "no scored pairs"),
+        (options(folder, folder, data, slices=tmp_path / "absent.csv"), "cannot read the slices"),
     ):
         with pytest.raises(InputError, match=message):
             evaluate(wrong)
+
+
+def test_stopping_early_blocks_and_slices_work_on_texts(classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = classifier
+    bad = hurt(folder, tmp_path / "bad", 1.0)
+    report = evaluate(options(folder, bad, data, stop_early=True)).report
+    assert report.verdict is Status.FAIL and "stopped after" in report.headline
+    report = evaluate(options(folder, bad, data)).report
+    assert max(report.blocks, key=lambda row: row.own_error or 0).name == "block 1"
+    assert report.drift is not None and report.drift.changed
+    assert {row.name for row in report.drift.slices} == {"shortest quarter", "longest quarter"}
+    assert set(report.texts) == {example.index for example in report.drift.changed}
+
+
+def test_the_first_text_model_beyond_the_bound_is_found(classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = classifier
+    steps = [str(hurt(folder, tmp_path / str(size), size)) for size in (1e-4, 2e-4, 1.0, 1.1)]
+    report = evaluate(options(folder, steps[-1], data, steps=tuple(steps[:-1]))).report
+    assert [row.name for row in report.stages if row.status == "first beyond the bound"] == [steps[2]]
+    other = model_folder(tmp_path / "embedding", "embedding")
+    with pytest.raises(InputError, match="no scored pairs"):
+        evaluate(options(folder, steps[-1], data, steps=(str(other),)))
+
+
+def exported(folder: Path, task_name: str, destination: Path, *beside: str) -> Path:
+    """The model as an ONNX file, with some of its folder's files beside it."""
+    from compress import tasks
+    from export.onnx_model import export_onnx
+
+    task, model = tasks.get(task_name), load(folder)
+    graph = task.graph_inputs(model.structure, seed=0)
+    destination.mkdir()
+    path = destination / "model.onnx"
+    outputs = task.graph_outputs(model.structure)
+    export_onnx(task.module(model), graph.example, outputs, graph.dynamic, path, opset=20)
+    for name in beside:
+        shutil.copy(folder / name, destination)
+    return path
+
+
+def test_an_onnx_file_is_asked_with_its_own_tokenizer_or_the_other_sides(
+    classifier: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, data = classifier
+    bare = exported(folder, "text-classification", tmp_path / "bare")
+    for sides in ((folder, bare), (bare, folder)):
+        assert evaluate(options(*sides, data)).report.verdict is Status.PASS
+    with pytest.raises(InputError, match="has no tokenizer"):
+        evaluate(options(bare, bare, data))

@@ -1,0 +1,45 @@
+"""A checkpoint run by transformers itself, so that a reference owes nothing to edgepress."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from compress.data.classes import listed
+from targets.errors import InputError
+
+
+def knows(path: Path) -> bool:
+    """Does transformers know the architecture of this folder?"""
+    from transformers import CONFIG_MAPPING
+
+    return json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type") in CONFIG_MAPPING
+
+
+def load_original(name: str, path: Path, auto_class: str) -> Any:
+    """The model in fp32, ready to answer. `auto_class`: a class of transformers, such as AutoModelForCausalLM.
+
+    Raises InputError for a folder that it cannot read, or that lacks some of the weights.
+    """
+    import torch
+    import transformers
+    from transformers.utils import logging
+
+    quiet: Any = logging
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
+    settings = {"local_files_only": True, "dtype": torch.float32, "trust_remote_code": False}
+    try:
+        model, report = getattr(transformers, auto_class).from_pretrained(path, output_loading_info=True, **settings)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"{name} cannot be read as {auto_class}: {first}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{name} lacks weights that {auto_class} needs: {listed(missing)}")
+    return model.eval()
+
+
+def count_parameters(model: Any) -> int:
+    """Parameters of the model, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,109 @@
+"""A data set as both sides of a comparison see it. One subclass per kind of input; what judges knows only this.
+
+S samples.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.verification.side import Side, is_predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from compress.verification.predictions import Samples
+    from compress.verification.report_data import BlockRow
+
+Advance = Callable[[int], None]
+Part = Literal["evaluation", "all"]
+#: Inputs on which blocks are compared: their errors vary little from input to input.
+BLOCK_SAMPLES, BLOCK_BATCH = 64, 16
+
+
+def nothing(done: int) -> None:
+    """For whoever is not told how many samples are done."""
+
+
+class Questions(ABC):
+    """The sides, opened, and the samples that they are asked. A side is None where its answers come from a file."""
+
+    noun: str
+    """What a sample is, in the plural."""
+
+    def __init__(self, reference: str, candidate: str) -> None:
+        """Opens both. Raises InputError or EnvironmentLacks."""
+        self.reference, self.candidate = (
+            None if is_predictions(spec) else self.open(spec) for spec in (reference, candidate)
+        )
+
+    @property
+    def sides(self) -> list[Side]:
+        """Those that are models."""
+        return [side for side in (self.reference, self.candidate) if side is not None]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def open(self, spec: str) -> Side:
+        """Raises InputError for what is no model of this kind, EnvironmentLacks if it cannot run here."""
+
+    @abstractmethod
+    def answers(self, side: Any, advance: Advance = nothing, indices: NDArray[np.int64] | None = None) -> Samples:
+        """The side's answers to the samples at `indices` (all by default), in that order. Raises InputError."""
+
+    @abstractmethod
+    def fresh_answers(self, side: Any, indices: NDArray[np.int64]) -> Samples:
+        """The side's answers to inputs that resemble these samples and that no data set has."""
+
+    @abstractmethod
+    def fingerprints(self) -> list[tuple[int, ...]]:
+        """Of the content of each sample (see `compress.data.seen`)."""
+
+    @property
+    @abstractmethod
+    def classifies(self) -> bool:
+        """Whether the answers are class logits."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """What each sample is called in the data."""
+
+    @abstractmethod
+    def shown(self, indices: Sequence[int]) -> dict[str, dict[int, str]]:
+        """These samples for people: `pictures` (PNG, base64) or `texts` of a report, by index."""
+
+    @abstractmethod
+    def slices(self) -> dict[str, NDArray[np.bool_]]:
+        """Parts of the data that may fare worse than the rest: name -> mask [S]."""
+
+    @abstractmethod
+    def tensors(self, indices: NDArray[np.int64]) -> Iterator[dict[str, Tensor]]:
+        """The canonical model's inputs for these samples, in batches."""
+
+    def blocks(self) -> tuple[list[BlockRow], str | None]:
+        """The candidate's blocks held against the reference's; or none, and why, where they cannot be."""
+        if self.reference is None or self.candidate is None:
+            return [], None
+        if self.reference.canonical is None or self.candidate.canonical is None:
+            return [], None
+        from compress.verification.blocks import comparable, compare_blocks
+
+        original, model = self.reference.canonical(), self.candidate.canonical()
+        if fault := comparable(original.structure, model.structure):
+            return [], f"The blocks were not compared: {fault}."
+        return compare_blocks(original, model, self.tensors(spread(len(self), BLOCK_SAMPLES))), None
+
+
+def spread(size: int, most: int) -> NDArray[np.int64]:
+    """At most so many indices, evenly over `size` samples."""
+    return np.unique(np.linspace(0, size - 1, most).astype(np.int64))

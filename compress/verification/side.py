@@ -1,0 +1,93 @@
+"""One side of a comparison: what is told of any opened model, whatever it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.model import Transformer
+    from runtime.golden import GoldenResult
+    from runtime.manifest import Manifest
+    from runtime.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """An opened model.
+
+    `canonical` reads it into the form whose blocks can be compared; None where there is only a graph. `seen`:
+    fingerprints of the samples that it was healed on; `golden` holds it to its golden samples; None where it brings
+    none.
+    """
+
+    name: str
+    kind: str
+    bytes: int
+    runs_on: str
+    parameters: int | None = None
+    canonical: Callable[[], Transformer] | None = None
+    seen: NDArray[np.uint64] | None = None
+    golden: Callable[[], list[GoldenResult]] | None = None
+
+
+def is_predictions(spec: str) -> bool:
+    """Does `spec` name a file of predictions, which needs no data and no model?"""
+    return spec.endswith((".npz", ".jsonl"))
+
+
+def is_bundle(path: Path) -> bool:
+    """Is it a bundle: a folder with a manifest, or a zip?"""
+    return path.is_file() or (path / "manifest.json").is_file()
+
+
+def golden_check(session: Session) -> Callable[[], list[GoldenResult]] | None:
+    """Holds a bundle to its golden samples; None for one that brings none."""
+    from runtime.golden import check_golden, load_golden
+    from runtime.manifest import GOLDEN
+
+    if GOLDEN not in session.manifest.files:
+        return None
+    return lambda: check_golden(session.run, load_golden(session.bundle), session.max_batch)
+
+
+def seen_samples(root: Path) -> NDArray[np.uint64] | None:
+    """Fingerprints of the samples that a bundle was made from; None where it does not say."""
+    from compress.data import seen
+
+    record = root / seen.NAME
+    return seen.read(record) if record.is_file() else None
+
+
+def check_listed(name: str, path: Path, manifest: Manifest) -> None:
+    """Raises InputError for an ONNX file that is not the one which the manifest beside it lists."""
+    from runtime.files import sha256_of
+
+    listed = manifest.files.get(path.name)
+    if listed is not None and sha256_of(path) != listed.sha256:
+        raise InputError(
+            f"{name} is not the file that the manifest.json beside it lists (its SHA-256 differs); "
+            "make the bundle again, or judge the file in a folder of its own"
+        )
+
+
+def onnx_size(path: Path) -> int:
+    """Bytes of an ONNX file and of the weights kept beside it."""
+    return size_of(path) + sum(size_of(data) for data in path.parent.glob(f"{path.name}?data"))
+
+
+def weights_size(folder: Path) -> int:
+    """Bytes of a model folder's weights."""
+    return sum(size_of(path) for path in folder.glob("*.safetensors")) or sum(size_of(p) for p in folder.glob("*.bin"))
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file."""
+    return path.stat().st_size
