@@ -1,7 +1,8 @@
 """Find plain softmax attention in an ONNX graph, however the model was written.
 
 What lies between a linear layer and the query, key or value (reshapes, transposes, splits, slices, a scale) is not
-matched by pattern but run once on indices: that tells what column of the layer goes to what head, exactly.
+matched by pattern but run once on indices: that tells what column of the layer goes to what head, exactly. What lies
+between an attention mask and the logits that it fills is run once on every mask of a few tokens.
 
 B batch, N tokens, D hidden, F outputs of a linear layer, H heads, K head size.
 """
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _MOVES = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather"])
+_MASK_MOVES = frozenset(["Identity", "Unsqueeze", "Cast", "Not"])
 #: Dynamic dimensions of the run on indices.
 _SIZE = 2
 #: Above this, float32 no longer holds a scaled index safely.
@@ -45,13 +47,24 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class KeyMask:
+    """`value` (B,N), an integer input of the graph, is 0 at keys that nobody looks at; their logits become `fill`.
+    `hidden` (B,1,1,N) is what the graph makes of it, true at those keys."""
+
+    value: str
+    hidden: str
+    fill: float
+
+
+@dataclass(frozen=True)
 class PlainAttention:
-    """`joined` (B,N,H*K) = heads side by side of softmax(scale * q k^T) v, with q, k, v linear in one `x` (B,N,D)."""
+    """`joined` (B,N,H*K) = heads side by side of softmax(mask(scale * q k^T)) v, q, k, v linear in one `x` (B,N,D)."""
 
     q: Heads
     k: Heads
     v: Heads
     scale: float
+    mask: KeyMask | None
     joined: str
 
     @property
@@ -76,13 +89,17 @@ class _Candidate:
     k: _Origin
     v: _Origin
     scale: float
+    mask: KeyMask | None
     product: str
     joined: str
 
 
 def plain_attentions(model: Any) -> list[PlainAttention]:
-    """Every attention without mask, bias, rotary positions or shared heads, in the graph's order."""
+    """Every attention without bias, rotary positions, shared heads or a mask other than of keys, in the graph's
+    order."""
     candidates = _candidates(model)
+    plain = _plain_masks(model, {one.mask for one in candidates if one.mask is not None})
+    candidates = [one for one in candidates if one.mask is None or one.mask in plain]
     if not candidates:
         return []
     maps, shapes = _index_maps(model, candidates)
@@ -134,6 +151,16 @@ class _Wiring:
         array = self.weights.get(name)
         return float(array.reshape(())) if array is not None and array.size == 1 else None
 
+    def before_mask(self, name: str) -> tuple[str, KeyMask | None]:
+        """Step back over Where(hidden, fill, logits), with `hidden` made of one input of the graph alone."""
+        node = self.maker.get(name)
+        if node is None or node.op_type != "Where" or (fill := self._scalar(node.input[1])) is None:
+            return name, None
+        value = node.input[0]
+        while (made := self.maker.get(value)) is not None and made.op_type in _MASK_MOVES:
+            value = made.input[0]
+        return (name, None) if made is not None else (node.input[2], KeyMask(value, node.input[0], fill))
+
     def linear(self, name: str) -> Linear | None:
         """The linear layer that makes a value."""
         node, bias = self.maker.get(name), None
@@ -176,7 +203,9 @@ def _candidates(model: Any) -> list[_Candidate]:
     for softmax in model.graph.node:
         if softmax.op_type != "Softmax" or graph.attribute(softmax, "axis", -1) not in (-1, 3):
             continue
-        logits, scale = wiring.before_scale(softmax.input[0])
+        masked, scale = wiring.before_scale(softmax.input[0])
+        logits, mask = wiring.before_mask(masked)
+        logits, inner = wiring.before_scale(logits)
         scores, readers = wiring.maker.get(logits), wiring.readers[softmax.output[0]]
         if scores is None or scores.op_type != "MatMul" or len(readers) != 1:
             continue
@@ -186,11 +215,37 @@ def _candidates(model: Any) -> list[_Candidate]:
         q, k, v = (wiring.origin(name) for name in (*scores.input, product.input[1]))
         if q is None or k is None or v is None or len({one.linear.x for one in (q, k, v)}) != 1:
             continue
-        scale *= q.scale * k.scale
+        scale *= inner * q.scale * k.scale
         if v.scale == 1.0:
             name = product.output[0]
-            found.append(_Candidate(q, k, v, scale, name, wiring.moved(name)))
+            found.append(_Candidate(q, k, v, scale, mask, name, wiring.moved(name)))
     return found
+
+
+def _plain_masks(model: Any, masks: set[KeyMask]) -> set[KeyMask]:
+    """The masks that hide from every query the keys where an input (B,N) is 0: all masks of four tokens are tried."""
+    import numpy as np
+    from onnx import TensorProto, helper
+
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    integers = {TensorProto.INT32, TensorProto.INT64}
+    masks = {mask for mask in masks if kinds.get(mask.value) in integers}
+    if not masks:
+        return set()
+    read, hidden = ({getattr(mask, end) for mask in masks} for end in ("value", "hidden"))
+    probe = graph.copied(model)
+    del probe.graph.input[:], probe.graph.output[:]
+    probe.graph.input.extend(helper.make_tensor_value_info(name, kinds[name], ["B", "N"]) for name in sorted(read))
+    probe.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.BOOL, None) for name in sorted(hidden))
+    graph.drop_unused(probe)
+    patterns_BN = (np.arange(1 << 4)[:, None] >> np.arange(4)) & 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "masks.onnx")
+        path.write_bytes(probe.SerializeToString())
+        backend = ort.load(path, threads=1)
+        made = backend.run({tensor.name: patterns_BN.astype(tensor.dtype) for tensor in backend.inputs})
+    wanted = patterns_BN[:, None, None, :] == 0
+    return {mask for mask in masks if np.array_equal(made[mask.hidden], wanted)}
 
 
 def _index_maps(model: Any, candidates: list[_Candidate]) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]:
@@ -251,7 +306,7 @@ def _verified(
     joined_BNF = y_BHNK.transpose(0, 2, 1, 3).reshape(shape[0], shape[2], -1)
     if not np.array_equal(maps[candidate.joined], joined_BNF):
         return None
-    return PlainAttention(q, k, v, candidate.scale, candidate.joined)
+    return PlainAttention(q, k, v, candidate.scale, candidate.mask, candidate.joined)
 
 
 def _heads(origin: _Origin, map_BHNK: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> Heads | None:

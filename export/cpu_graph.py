@@ -33,7 +33,8 @@ class CpuGraph:
 def optimise_for_cpu(source: Path, path: Path) -> CpuGraph:
     """Write the fused form of a plain exported file; its numbers are held against the source at sizes 1, 2 and 7.
 
-    Attention with a mask, rotary positions, shared key heads or a value size other than the key's stays as it is.
+    A mask of keys goes into the node. Attention with another mask (causal), rotary positions, shared key heads or a
+    value size other than the key's stays as it is.
     Raises GateFailed if the numbers differ.
     """
     model = graph.load(source)
@@ -55,7 +56,7 @@ def optimise_for_cpu(source: Path, path: Path) -> CpuGraph:
 
 def _fuse(model: Any, found: list[PlainAttention]) -> None:
     """Put one Attention node where each joined value was made; what it replaces falls away as unused."""
-    from onnx import helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     weights = graph.weights(model)
     stored = {name: array.tobytes() for name, array in weights.items()}
@@ -68,17 +69,22 @@ def _fuse(model: Any, found: list[PlainAttention]) -> None:
             if name not in stored:
                 stored[name] = array.tobytes()
                 model.graph.initializer.append(numpy_helper.from_array(array, name))
+        mask = attention.mask
         node = helper.make_node(
             "Attention",
-            [attention.q.linear.x, *names],
+            [attention.q.linear.x, *names, *([f"{mask.value}.int32"] if mask else [])],
             [attention.joined],
             name=f"{attention.joined}/Attention",
             domain=graph.MICROSOFT,
             num_heads=attention.num_heads,
             scale=attention.scale,
+            mask_filter_value=mask.fill if mask else None,
         )
         index = next(i for i, one in enumerate(model.graph.node) if attention.joined in one.output)
         model.graph.node[index].CopyFrom(node)
+    for name in sorted({one.mask.value for one in found if one.mask is not None}):
+        cast = helper.make_node("Cast", [name], [f"{name}.int32"], name=f"{name}/Cast", to=TensorProto.INT32)
+        model.graph.node.insert(0, cast)
     if found:
         model.opset_import.add(domain=graph.MICROSOFT, version=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export import graph
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import CpuGraph, optimise_for_cpu
 from export.onnx_model import export_onnx
 from export.sharing import assert_shared_once
+from runtime import ort
 
 SIZE = HIDDEN // HEADS
 
@@ -85,6 +87,54 @@ def test_other_attention_is_left_as_it_is(way: str, tmp_path: Path) -> None:
     assert result.fused == 0 and result.softmaxes == 2
     assert result.numerics.errors[0].max_abs == 0
     assert (tmp_path / "cpu.onnx").read_bytes() == (tmp_path / "plain.onnx").read_bytes()
+
+
+class Masked(nn.Module):
+    """Attention with a mask of tokens, used in one of several ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.qkv, self.out = way, nn.Linear(HIDDEN, 3 * HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        x_BND, mask_BN = inputs["x"], inputs["mask"].bool()
+        batch, tokens, _ = x_BND.shape
+        parts = self.qkv(x_BND).split(HIDDEN, dim=-1)
+        q, k, v = (part.view(batch, tokens, HEADS, SIZE).transpose(1, 2) for part in parts)
+        hidden = ~mask_BN[:, None, None, :]
+        if self.way == "queries":
+            hidden = ~mask_BN[:, None, :, None]
+        elif self.way == "zeros-are-keys":
+            hidden = mask_BN[:, None, None, :]
+        elif self.way == "causal":
+            hidden = hidden | torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+        y = (q @ k.transpose(-1, -2) * SIZE**-0.5).masked_fill(hidden, torch.finfo(torch.float32).min).softmax(-1) @ v
+        return self.out(y.transpose(1, 2).reshape(batch, tokens, -1))
+
+
+def masked(way: str, path: Path) -> CpuGraph:
+    example = {"x": torch.randn(2, 3, HIDDEN), "mask": torch.ones(2, 3, dtype=torch.long)}
+    dynamic = {name: {0: "batch", 1: "length"} for name in example}
+    export_onnx(randomised(Masked(way)), example, ["y"], dynamic, path / "plain.onnx")
+    return optimise_for_cpu(path / "plain.onnx", path / "cpu.onnx")
+
+
+def test_a_mask_of_keys_goes_into_the_fused_attention(tmp_path: Path) -> None:
+    result = masked("keys", tmp_path)
+    assert result.fused == result.softmaxes == 1
+    assert result.numerics and result.numerics.errors[0].max_rel < 1e-6
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((2, 5, HIDDEN)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
+    plain, fused = (ort.load(tmp_path / name).run({"x": x, "mask": mask})["y"] for name in ("plain.onnx", "cpu.onnx"))
+    np.testing.assert_allclose(fused, plain, atol=1e-6 * np.abs(plain).max())
+    alone = ort.load(tmp_path / "cpu.onnx").run({"x": x[:1, :3], "mask": mask[:1, :3]})["y"]
+    np.testing.assert_allclose(fused[:1, :3], alone, atol=1e-6 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("way", ["queries", "zeros-are-keys", "causal"])
+def test_a_mask_of_another_kind_stays_as_it_is(way: str, tmp_path: Path) -> None:
+    assert masked(way, tmp_path).fused == 0
 
 
 def test_a_loop_has_one_packed_weight(looped_file: Path, vit_file: Path, tmp_path: Path) -> None:
