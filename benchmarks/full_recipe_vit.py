@@ -50,6 +50,13 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
         {"use": "prune-neurons", "keep": 576},
     ],
     "nine-blocks": [*EXACT, {"use": "drop-blocks", "layers": [3, 6, 10]}, *NARROW],
+    "nine-relu": [
+        *EXACT,
+        {"use": "drop-blocks", "layers": [3, 6, 10]},
+        *NARROW,
+        {"use": "prune-neurons", "keep": 640},
+        {"use": "swap-activation", "to": "relu"},
+    ],
     "eight-blocks": [*EXACT, {"use": "drop-blocks", "layers": [3, 6, 8, 10]}, *NARROW],
     "seven-blocks": [
         *EXACT,

@@ -212,11 +212,32 @@ def test_prune_neurons_fits_what_stays_by_least_squares() -> None:
     assert notes == [f"prune-neurons: layer 0 leaves {fit.fvu:.1%} of its feed-forward unexplained"]
 
 
+def test_swapping_in_the_same_activation_keeps_the_logits() -> None:
+    model = model_of(*[block_spec(ffn=MlpSpec(intermediate_size=9))] * 2)
+    assert moved(model, rewritten(model, "swap-activation", calibration_of(model, batches=16), to="gelu")) <= 1e-3
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 9), st.booleans(), st.sampled_from(["relu", "silu"]))
+def test_swap_activation_fits_the_second_map_by_least_squares(size: int, bias: bool, to: str) -> None:
+    model, notes = model_of(block_spec(ffn=MlpSpec(intermediate_size=size, bias=bias))), []
+    calibration, ffn = calibration_of(model, notes=notes), first_ffn(model)
+    result = rewritten(model, "swap-activation", calibration, to=to)
+    assert first_ffn(result).up.weight.equal(ffn.up.weight)
+    x_TI, y_TO = (seen(model, calibration, 0, site).flatten(0, 1).numpy() for site in ("ffn.in", "ffn.out"))
+    up = ffn.up.weight.detach().double().numpy()
+    hidden_TF = activated(to, x_TI @ up.T + ffn.up.bias_or_zero(0).detach().double().numpy())
+    fit = moments_of(hidden_TF, y_TO).fit()
+    mine_TO = seen(result, calibration, 0, "ffn.out").flatten(0, 1).numpy()
+    np.testing.assert_allclose(mine_TO, hidden_TF @ fit.weight_IO.numpy() + fit.bias_O.numpy(), atol=1e-4)
+    assert notes == [f"swap-activation: layer 0 leaves {fit.fvu:.1%} of its feed-forward unexplained"]
+
+
 def mean_output(model: Transformer, calibration: Calibration, step: int) -> torch.Tensor:
     return seen(model, calibration, step, "out").mean((0, 1))
 
 
-@pytest.mark.parametrize("use", ["drop-mlp", "affine-mlp", "prune-neurons"])
+@pytest.mark.parametrize("use", ["drop-mlp", "affine-mlp", "prune-neurons", "swap-activation"])
 @pytest.mark.parametrize("residual", ["pre", "parallel"])
 def test_each_replacement_makes_up_for_what_the_earlier_ones_shifted(use: str, residual: str) -> None:
     model = model_of(*[block_spec(residual=residual)] * 3)

@@ -101,6 +101,7 @@ def test_rotary_positions_stand_between_query_and_key(use: str) -> None:
         "prune-neurons",
         "drop-blocks",
         "sumformer",
+        "swap-activation",
         "tie-layers",
         "trim-last-block",
     ],
@@ -156,6 +157,7 @@ def test_a_looped_block_is_refused_before_tying(use: str) -> None:
         ("prune-heads", {}, [block_spec(scores=MergedScoresSpec(num_heads=2))], "prune before other rewrites"),
         ("prune-neurons", {"keep": 15}, [PLAIN], "keep 15 is above the 14 hidden units of a layer"),
         ("prune-neurons", {}, [block_spec(ffn=AffineSpec())], "it works on two-layer feed-forwards"),
+        ("swap-activation", {}, [block_spec(ffn=AffineSpec())], "it works on ungated two-layer feed-forwards"),
         ("affine-mlp", {}, [PLAIN.replace(ffn=None, ffn_norm=None)], "a chosen layer has no feed-forward"),
         ("drop-value", {}, [PLAIN.replace(mixer=None, mixer_norm=None)], "a chosen layer has no mixer"),
         ("drop-blocks", {"layers": "all"}, [PLAIN, PLAIN], "would remove all 2 blocks; keep one at least"),
@@ -192,7 +194,7 @@ def test_a_head_that_reads_every_token_needs_the_whole_last_block() -> None:
 
 def test_packed_attention_is_rewritten_no_more() -> None:
     packed = rewritten(model_of(PLAIN), "pack-qkv")
-    feeds = {"affine-mlp", "drop-mlp", "low-rank-affine-mlp", "prune-neurons"}
+    feeds = {"affine-mlp", "drop-mlp", "low-rank-affine-mlp", "prune-neurons", "swap-activation"}
     whole = {"affine-patch", "align-layers", "drop-blocks", "fold-feature-map", "relax-loops", "tie-layers"}
     for use in sorted(REWRITES.keys() - feeds - whole - TABLES - {"pack-qkv", "trim-last-block"}):
         assert "a chosen layer has a 'packed-attention' mixer" in refusal(packed, use)
