@@ -14,6 +14,7 @@ import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import targets
 from compress.pipeline import Cache, Graph, Runner, Stage, StageContext
@@ -71,6 +72,7 @@ def main() -> int:
     parser.add_argument("--target", default="jetson")
     parser.add_argument("--out", type=Path, default=Path("out/healed"))
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--untimed", action="store_true", help="no latencies: other work ran beside it")
     args = parser.parse_args()
     recipe = parse(
         {"model": {"source": str(args.original)}, "data": {"source": args.data}, "precision": {"mode": "int8"}},
@@ -84,7 +86,7 @@ def main() -> int:
     comparison, timing = artifacts["verify"], artifacts["timing"]
     assert isinstance(comparison, Comparison) and isinstance(timing, Timing)
     report = json.loads((args.out / "report" / "report.json").read_text())
-    document = {
+    document: dict[str, Any] = {
         "command": "python -m benchmarks.measure_healed " + " ".join(sys.argv[1:]),
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
         "python": platform.python_version(),
@@ -95,6 +97,10 @@ def main() -> int:
     }
     for drift in document["drift"].values():
         drift.pop("changed")
+    if args.untimed:
+        document.pop("timing")
+        for variant in document["variants"]:
+            variant.pop("latency_ms")
     write_atomic(args.json, (json.dumps(document, indent=1) + "\n").encode())
     return 0
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -23,6 +25,7 @@ from compress.heal.lora import lora_parameters, merged, with_lora
 from compress.heal.losses import changed_steps, distilled, relative_error, token_mask, traced
 from compress.heal.objective import CLASSIFICATION, Feed, Objective
 from compress.heal.options import HealOptions
+from compress.model.loops import at_loops, kept_steps
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
 from targets.errors import InputError
@@ -60,8 +63,10 @@ def heal(
     """Train a copy of `model` towards `original`; the best state on `held_out` wins, or the untrained one.
 
     Deterministic for a seed, device and number of threads, also when it was stopped and goes on from `work`.
-    Raises InputError if the loss diverges.
+    Raises InputError if the loss diverges or `options.loops` asks for loops that the model has none of.
     """
+    if options.loops and accelerator.num_processes > 1:
+        raise InputError("heal.loops is refused on several processes: they train one number of loops; leave it out")
     student = model.copy().to(accelerator.device).train()
     teacher = original.copy().to(accelerator.device).eval().requires_grad_(False)
     session = _Session(student, teacher, train, held_out, options, accelerator, work, progress, objective)
@@ -102,16 +107,22 @@ class _Session:
     def targets(self) -> list[int]:
         return output_targets(self.student.structure, self.teacher.structure)
 
+    @cached_property
+    def depths(self) -> list[Transformer]:
+        """The student, and the student with each other number of loops; all over the same parameters."""
+        return [self.student, *(at_loops(self.student, loops) for loops in self.options.loops)]
+
     @torch.no_grad()
     def drift(self) -> float:
         """Mean distance from the original's answers to the held-out samples."""
-        self.student.eval()
         total, count = 0.0, 0
         for inputs in self.held_out.plain(EVAL_BATCH):
-            distance = self.objective.drift(self.student(inputs), self.teacher(inputs), inputs)
-            size = next(iter(inputs.values())).shape[0]
-            total, count = total + float(distance) * size, count + size
-        self.student.train()
+            target, size = self.teacher(inputs), next(iter(inputs.values())).shape[0]
+            for model in self.depths:
+                distance = self.objective.drift(model.eval()(inputs), target, inputs)
+                total, count = total + float(distance) * size, count + size
+        for model in self.depths:
+            model.train()
         if not math.isfinite(total):
             raise InputError("healing diverged: the model's answers are not finite; lower heal.lr or rewrite less")
         return total / count
@@ -183,19 +194,20 @@ class _Session:
     def distill(self) -> int:
         """End to end; returns how many steps ran before the drift stopped falling."""
         options = self.options
-        mine = list(range(len(self.student.structure.schedule))) if options.hidden else []
-        theirs = [self.targets[step] for step in mine]
-        trained = self.accelerator.prepare_model(self.student)
+        trained = [self.accelerator.prepare_model(self.student), *self.depths[1:]]
+        matched = [self._matched(model) if options.hidden else ([], []) for model in self.depths]
         ask, differ = _compiled(traced, self.accelerator), _compiled(distilled, self.accelerator)
         best: dict[str, Any] = {"drift": float("inf"), "stale": 0, "ran": 0, "state": {}}
 
         def loss(step: int) -> Tensor:
             set_share(self.student, min(1.0, step / max(1.0, options.anneal * options.steps)))
             inputs, labels = self._batch(step)
+            depth = int(np.random.default_rng(step).integers(len(trained)))
+            mine, theirs = matched[depth]
             with self.accelerator.autocast():
                 with torch.no_grad():
                     target = ask(self.teacher, inputs, theirs)
-                value: Tensor = differ(self.objective, trained, inputs, mine, options, target, labels)
+                value: Tensor = differ(self.objective, trained[depth], inputs, mine, options, target, labels)
             return value
 
         def review(step: int) -> bool:
@@ -228,6 +240,12 @@ class _Session:
         ).run()
         self.student.load_state_dict(best["state"])
         return int(best["ran"])
+
+    def _matched(self, model: Transformer) -> tuple[list[int], list[int]]:
+        """Steps whose hidden states are held to the original's, and the original's; loops beyond the student's have
+        none."""
+        pairs = kept_steps(model.structure, self.student.structure)
+        return [step for step, _ in pairs], [self.targets[place] for _, place in pairs]
 
     def _batch(self, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
         return self.train.batch(step, self.options)

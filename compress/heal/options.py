@@ -18,6 +18,8 @@ class HealOptions(Spec):
     two images (the original's answer to the mixture is the target, labels are mixed alike; Zhang et al. 2018).
     `lora`: rank of low-rank products through which alone distillation changes the maps of the blocks (what new mixers
     learn is trained as well); 0 trains all weights.
+    `loops`: other numbers of loops that the model is to answer with, fewer (an early exit) or more than it has: each
+    step of distillation trains one of them or the whole model, drawn at random, and drift is the mean over all.
     `flip` mirrors half of the images. `patience`: stop after so many evaluations without a lower drift on held-out
     images.
     """
@@ -31,6 +33,7 @@ class HealOptions(Spec):
     attention_lr: PositiveFloat = 1e-2
     attention_rows: NonNegativeFloat = 0.0
     lora: NonNegativeInt = 0
+    loops: tuple[PositiveInt, ...] = ()
     temperature: PositiveFloat = 2.0
     kl: NonNegativeFloat = 1.0
     hidden: NonNegativeFloat = 1.0

@@ -21,9 +21,11 @@ from compress.model import Transformer, load, save
 from compress.model.block import BlockSpec
 from compress.model.ffns.affine import Affine
 from compress.model.ffns.mlp import MlpSpec
+from compress.model.loops import at_loops
 from compress.model.norms import NormSpec
 from compress.rewrites.loop_fit import LayerMap, projections, shared_weight, truncated
 from compress.rewrites.tie_layers import TieLayers, _groups
+from targets.errors import InputError
 
 from .helpers import calibration_of, moved, rewritten, seen
 
@@ -367,3 +369,18 @@ def test_healing_brings_a_looped_model_back(tmp_path: Any) -> None:
     assert result.drift_before > 1
     assert result.drift_after < 0.2
     assert result.model.structure == tied.structure
+
+
+def test_healing_for_several_numbers_of_loops_brings_all_of_them_back(tmp_path: Any) -> None:
+    tied = damaged(damaged(vit_mnist(), "fold-norm"), "tie-layers", grouping="middle", delta_rank=16)
+    options = {"steps": 20, "batch_size": 16, "lr": 5e-4, "eval_every": 20, "loops": [2, 6]}
+    result = healed(tied, vit_mnist(), tmp_path, images=256, **options)
+    assert result.model.structure == tied.structure
+    for loops in (2, 4, 6):
+        before, after = (drift(model if loops == 4 else at_loops(model, loops)) for model in (tied, result.model))
+        assert after < before / 2
+
+
+def test_loops_cannot_be_trained_where_there_are_none(tmp_path: Any) -> None:
+    with pytest.raises(InputError, match="no block of this model is looped"):
+        healed(vit_mnist(), vit_mnist(), tmp_path, steps=1, loops=[2])
