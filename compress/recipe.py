@@ -1,6 +1,6 @@
 """Recipes: what to do to a model, as a TOML file that is read strictly.
 
-Legend of a recipe's tables: [model], [data], [calibrate], [[rewrite]], [heal], [precision], [gate].
+Legend of a recipe's tables: [model], [data], [calibrate], [[rewrite]], [heal], [loops], [precision], [gate].
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from compress.heal.options import HealOptions
 from compress.spec import Spec, unknown
@@ -61,6 +61,21 @@ class PrecisionTable(Spec):
     loops: Literal["unrolled", "scan"] = "unrolled"
 
 
+class LoopsTable(Spec):
+    """Other numbers of loops of a looped model that the device may choose from (`--loops 4`). `offer`: a file each,
+    which shares its weights with the whole model's; what fails the gate is not offered. `exit`: the probability at
+    which a classifier's answer after fewer loops is final (`--exit`), gated as well; none if not given."""
+
+    offer: tuple[PositiveInt, ...] = ()
+    exit: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _there_is_something_to_exit_from(self) -> LoopsTable:
+        if self.exit is not None and not self.offer:
+            raise ValueError("exit needs the numbers of loops to exit after; give some with offer")
+        return self
+
+
 class GateTable(Spec):
     """`max_drop`: largest drop of the task's metric in points that the worse end of the paired interval may show;
     `confidence` of that interval; `min_samples` below which nothing is judged."""
@@ -78,8 +93,15 @@ class Recipe(Spec):
     calibrate: CalibrateTable = CalibrateTable()
     rewrite: tuple[dict[str, Any], ...] = ()
     heal: HealOptions = HealOptions()
+    loops: LoopsTable = LoopsTable()
     precision: PrecisionTable = PrecisionTable()
     gate: GateTable = GateTable()
+
+    @model_validator(mode="after")
+    def _weights_can_be_shared(self) -> Recipe:
+        if self.loops.offer and self.precision.loops == "scan":
+            raise ValueError('loops.offer shares weights between unrolled files; leave precision.loops at "unrolled"')
+        return self
 
 
 def schema() -> dict[str, Any]:

@@ -24,6 +24,7 @@ from runtime.manifest import (
     NAME,
     SCHEMA,
     BundleTarget,
+    EarlyExit,
     ModelFile,
     State,
     Task,
@@ -69,6 +70,7 @@ class BundleContent:
     postprocessing: Mapping[str, Any] | None = None
     labels: Sequence[str] | None = None
     state: Sequence[State] = ()
+    exit: EarlyExit | None = None
     drift: Mapping[str, Any] | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -116,12 +118,23 @@ def write_zipped(bundle: Path, path: Path) -> Path:
 
 def golden(forms: Sequence[Form], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays of golden.npz: inputs, what model.onnx gives for them on this CPU, and a tolerance per output that
-    every form keeps here with room for other hardware. Raises GateFailed if an output is not finite."""
+    every form keeps here with room for other hardware; the same for each other number of loops. Raises GateFailed if an
+    output is not finite."""
+    arrays = {f"input_{name}": array for name, array in inputs.items()}
+    whole = next(form.entry.loops for form in forms if form.entry.path == MODEL)
+    for loops in dict.fromkeys(form.entry.loops for form in forms):
+        alike = [form for form in forms if form.entry.loops == loops]
+        arrays |= _golden_outputs(alike, inputs, "" if loops == whole else str(loops))
+    return arrays
+
+
+def _golden_outputs(forms: Sequence[Form], inputs: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+    """Outputs and tolerances of forms of one number of loops; the outputs are those of model.onnx or of the first."""
     import numpy as np
 
+    arrays = {}
     results = {form.entry.path: ort.load(form.source, threads=1).run(inputs) for form in forms}
-    arrays = {f"input_{name}": array for name, array in inputs.items()}
-    for name, wanted in results[MODEL].items():
+    for name, wanted in results.get(MODEL, results[forms[0].entry.path]).items():
         scale = float(np.abs(wanted).max(initial=0.0))
         room = max(ALLOWANCE[form.entry.precision] for form in forms) * max(scale, 1e-3)
         apart = max(float(np.abs(result[name] - wanted).max(initial=0.0)) for result in results.values())
@@ -129,8 +142,8 @@ def golden(forms: Sequence[Form], inputs: Mapping[str, np.ndarray]) -> dict[str,
             raise GateFailed(
                 f"output {name!r} of the bundle's model is not finite for the golden inputs; do not ship it"
             )
-        arrays[f"output_{name}"] = wanted
-        arrays[f"atol_{name}"] = np.array(apart + room)
+        arrays[f"output{kind}_{name}"] = wanted
+        arrays[f"atol{kind}_{name}"] = np.array(apart + room)
     return arrays
 
 
@@ -194,7 +207,10 @@ def _manifest(content: BundleContent, digests: Mapping[str, Any]) -> bytes:
         "verdict": content.verdict,
         "target": {key: value for key, value in asdict(content.target).items() if value is not None},
         "model": dict(content.model),
-        "models": [asdict(form.entry) for form in content.forms],
+        "models": [
+            {key: value for key, value in asdict(form.entry).items() if value is not None} for form in content.forms
+        ],
+        "exit": asdict(content.exit) if content.exit else None,
         "inputs": [asdict(tensor) for tensor in info.inputs if tensor.name not in states],
         "outputs": [asdict(tensor) for tensor in info.outputs if tensor.name not in states],
         "state": [asdict(one) for one in content.state],

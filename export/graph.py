@@ -12,28 +12,28 @@ from targets.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-#: Protobuf's limit on one message. Larger weights would need a second file, which a bundle has no place for.
+#: Protobuf's limit on one message.
 MAX_BYTES = (1 << 31) - 1
 #: ONNX Runtime's own operators; a file that has any is for ONNX Runtime alone.
 MICROSOFT = "com.microsoft"
 
 
 def load(path: Path) -> Any:
-    """The ModelProto in a file. Raises InputError if it is missing or not ONNX."""
+    """The ModelProto in a file, with the weights that it stores apart. Raises InputError if it is missing or not
+    ONNX, or if those weights are."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise InputError(f"{path}: weights in another file: {str(error).strip().splitlines()[0]}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError as error:
         raise InputError(f"{path}: not an ONNX file: {error}") from error
     if not model.graph.node:
         raise InputError(f"{path}: not an ONNX file: it has no nodes")
-    outside = next((one.name for one in model.graph.initializer if one.data_location == one.EXTERNAL), None)
-    if outside is not None:
-        raise InputError(f"{path}: weight {outside!r} lies in another file; export with the weights inside")
     _lift_constants(model)
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"

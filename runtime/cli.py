@@ -28,10 +28,11 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """The above, --threads, --provider and --strict-provider, which every command that opens a session has."""
+    """The above, --threads, --provider, --loops and --strict-provider, which every command that opens a session has."""
     add_bundle_options(parser)
     parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads (default: the target's)")
     parser.add_argument("--provider", metavar="P", help="tensorrt, cpu, cuda, ... (default: the bundle's order)")
+    parser.add_argument("--loops", metavar="N", type=positive, help="of a looped model (default: all of them)")
     parser.add_argument("--strict-provider", action="store_true", help="exit 3 rather than fall back to another")
 
 
@@ -39,7 +40,7 @@ def open_for_cli(bundle: Bundle, args: argparse.Namespace) -> Session:
     """Open a session as the options ask and tell on stderr what runs where, and why not what was preferred."""
     from runtime.session import open_session
 
-    session = open_session(bundle, args.provider, args.strict_provider, args.threads)
+    session = open_session(bundle, args.provider, args.strict_provider, args.threads, args.loops)
     for note in session.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"running {session.describe()}", file=sys.stderr)

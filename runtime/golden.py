@@ -38,27 +38,31 @@ class GoldenResult:
         return self.max_error <= self.atol
 
 
-def load_golden(bundle: Bundle) -> Golden:
-    """The bundle's golden.npz. Raises InputError if it is missing or incomplete."""
+def load_golden(bundle: Bundle, loops: int | None = None) -> Golden:
+    """The bundle's golden.npz, for a model of so many loops where it offers several. Raises InputError if it is missing
+    or incomplete."""
     import numpy as np
 
     path = bundle.root / GOLDEN
     if GOLDEN not in bundle.manifest.files:
         raise InputError(f"{bundle.source} has no {GOLDEN}, so it cannot be checked; make the bundle again")
-    parts: dict[str, dict[str, np.ndarray]] = {"input": {}, "output": {}, "atol": {}}
+    kind = "" if loops == bundle.manifest.loops or loops is None else str(loops)
+    parts: dict[str, dict[str, np.ndarray]] = {"input": {}, f"output{kind}": {}, f"atol{kind}": {}}
     try:
         with np.load(path, allow_pickle=False) as archive:
             for key in archive.files:
-                kind, _, name = key.partition("_")
-                if kind not in parts:
+                part, _, name = key.partition("_")
+                if part.rstrip("0123456789") not in ("input", "output", "atol"):
                     raise InputError(f"{path}: unknown array {key!r}; allowed: input_*, output_*, atol_*")
-                parts[kind][name] = archive[key]
+                if part in parts:
+                    parts[part][name] = archive[key]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a readable npz: {error}") from error
-    atol = {name: float(value) for name, value in parts["atol"].items() if value.size == 1}
-    if not parts["output"] or set(atol) != set(parts["output"]):
+    outputs = parts[f"output{kind}"]
+    atol = {name: float(value) for name, value in parts[f"atol{kind}"].items() if value.size == 1}
+    if not outputs or set(atol) != set(outputs):
         raise InputError(f"{path}: outputs and tolerances do not match one to one; make the bundle again")
-    return Golden(parts["input"], parts["output"], atol)
+    return Golden(parts["input"], outputs, atol)
 
 
 def check_golden(run: Run, golden: Golden, max_batch: int | None = None) -> list[GoldenResult]:

@@ -52,12 +52,22 @@ class State:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One form of the model, in the order in which the device should try them."""
+    """One form of the model, in the order in which the device should try them. `loops` tells apart a looped model's
+    forms that run its block more or less often; without other numbers of loops there is none."""
 
     path: str
     runtime: Literal["onnxruntime", "tensorrt"]
     precision: Precision
     note: str = ""
+    loops: int | None = None
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """A classifier's answer after fewer loops is final where its likeliest class is at least so probable; what that
+    costs was gated."""
+
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ class Manifest:
     postprocessing: dict[str, object] | None = None
     labels: tuple[str, ...] | None = None
     state: tuple[State, ...] = ()
+    exit: EarlyExit | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs or not self.outputs:
@@ -119,6 +130,11 @@ class Manifest:
             names = [tensor.name for tensor in tensors]
             if len(set(names)) < len(names):
                 raise ValueError(f"{kind} has a name twice: {', '.join(names)}")
+
+    @property
+    def loops(self) -> int | None:
+        """How many loops the whole model has, where the bundle offers other numbers too."""
+        return next((model.loops for model in self.models if model.path == MODEL), None)
 
     @property
     def all_inputs(self) -> tuple[Tensor, ...]:

@@ -17,6 +17,7 @@ from targets.errors import GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
     from runtime.answers import Answerer
+    from runtime.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
 
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--watch", metavar="DIR", type=Path, help="process files as they appear in this folder")
     parser.add_argument("--out", metavar="FILE", type=Path, help="JSON Lines file for --watch; resumes if it exists")
     parser.add_argument("--once", action="store_true", help="with --watch: stop when the folder is drained")
+    parser.add_argument("--exit", action="store_true", help="stop at the first number of loops that is sure")
     parser.add_argument("--allow-failed", action="store_true", help="run a bundle that failed its gate")
     add_session_options(parser)
     return parser
@@ -112,6 +114,8 @@ def main() -> int:
         raise InputError("give images or texts, or --watch DIR to wait for images")
     if args.watch and args.json:
         raise InputError("--json does not go with --watch, whose results are JSON Lines in --out")
+    if args.exit and (args.loops or args.provider):
+        raise InputError("--exit runs every number of loops on the CPU; leave out --loops and --provider")
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
     from runtime.bundle import open_files
@@ -123,14 +127,24 @@ def main() -> int:
     if args.watch and not answerer.suffixes:
         raise InputError(f"--watch waits for images, {bundle.source} takes texts; give them, or - to read lines")
     inputs = [] if args.watch or args.inputs == ["-"] else answerer.expand(args.inputs)
-    session = open_for_cli(bundle, args)
+    session = _exiting(bundle, args) if args.exit else open_for_cli(bundle, args)
     if args.watch:
         return _watch(session, answerer, args)
     if inputs:
         _answer_all(session, answerer, inputs, session.max_batch, args)
     else:
         _answer_all(session, answerer, _from_stdin(), 1, args)
+    if args.exit:
+        print(session.backend, file=sys.stderr)
     return 0
+
+
+def _exiting(bundle: Bundle, args: argparse.Namespace) -> Session:
+    from runtime.exit import open_exiting
+
+    session = open_exiting(bundle, args.threads)
+    print(f"running {session.describe()}, with an early exit", file=sys.stderr)
+    return session
 
 
 if __name__ == "__main__":

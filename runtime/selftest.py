@@ -22,8 +22,8 @@ def main() -> int:
     from runtime.golden import check_golden, load_golden
 
     bundle = open_files(args.bundle, args.public_key)
-    golden = load_golden(bundle)
     session = open_for_cli(bundle, args)
+    golden = load_golden(bundle, session.model.loops)
     results = check_golden(session.run, golden, session.max_batch)
     bad = [result.name for result in results if not result]
     if args.json:

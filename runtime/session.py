@@ -12,7 +12,7 @@ from runtime.bundle import Bundle, open_files
 from runtime.manifest import MODEL, Manifest, ModelFile, Tensor
 from runtime.providers import CPU, ON_GPU
 from runtime.tensors import check_declared, check_inputs, check_outputs, fresh_state
-from targets.errors import EnvironmentLacks
+from targets.errors import EnvironmentLacks, InputError
 from targets.machine import usable_cpus
 
 if TYPE_CHECKING:
@@ -99,12 +99,16 @@ def open_bundle(
 
 
 def open_session(
-    bundle: Bundle, provider: str | None = None, strict: bool = False, threads: int | None = None
+    bundle: Bundle,
+    provider: str | None = None,
+    strict: bool = False,
+    threads: int | None = None,
+    loops: int | None = None,
 ) -> Session:
-    """`open_bundle` for a bundle that is verified already."""
+    """`open_bundle` for a bundle that is verified already; with another number of loops, where it offers some."""
     count = threads or min(bundle.manifest.target.threads or usable_cpus(), usable_cpus())
     notes: list[str] = []
-    for attempt in _attempts(bundle, provider, count):
+    for attempt in _attempts(bundle, provider, count, loops):
         path = attempt.model.path
         try:
             backend = attempt.load()
@@ -119,6 +123,20 @@ def open_session(
     raise EnvironmentLacks(f"no form of {bundle.source} runs here: {'; '.join(notes)}")
 
 
+def _with_loops(bundle: Bundle, loops: int | None) -> list[ModelFile]:
+    """The bundle's models of so many loops; the whole model's without a number."""
+    manifest = bundle.manifest
+    every = manifest.models or (ModelFile(MODEL, "onnxruntime", manifest.target.precision or "fp32"),)
+    chosen = [model for model in every if model.loops == (manifest.loops if loops is None else loops)]
+    if not chosen:
+        offered = ", ".join(str(one) for one in sorted({model.loops for model in every if model.loops}))
+        raise InputError(
+            f"{bundle.source} cannot run {loops} loops; "
+            + (f"it offers {offered}" if offered else "it has one number of loops only")
+        )
+    return chosen
+
+
 @dataclass(frozen=True)
 class _Attempt:
     """One form of the model, where to load it and how."""
@@ -128,13 +146,13 @@ class _Attempt:
     load: Callable[[], Backend]
 
 
-def _attempts(bundle: Bundle, provider: str | None, threads: int) -> list[_Attempt]:
+def _attempts(bundle: Bundle, provider: str | None, threads: int, loops: int | None) -> list[_Attempt]:
     """What to try, in order of preference."""
     manifest = bundle.manifest
-    engines = [model for model in manifest.models if model.runtime == TENSORRT]
-    main = next((model for model in manifest.models if model.path == MODEL), None)
-    main = main or ModelFile(MODEL, "onnxruntime", manifest.target.precision or "fp32")
-    on_cpu = [model for model in manifest.models if model.runtime == "onnxruntime"] or [main]
+    models = _with_loops(bundle, loops)
+    engines = [model for model in models if model.runtime == TENSORRT]
+    main = next((model for model in models if model.path == MODEL), models[0])
+    on_cpu = [model for model in models if model.runtime == "onnxruntime"] or [main]
 
     def engine(model: ModelFile) -> _Attempt:
         def load() -> Backend:

@@ -20,7 +20,7 @@ def answer_original(context: StageContext, original: SourceModel, model: OnnxMod
 
 def answer_shipped(context: StageContext, original: SourceModel, models: ShippedModels) -> None:
     """The answers of each file that ships. Options: `data`."""
-    _answer_all(context, original, {entry["path"]: models.path / entry["path"] for entry in models.entries()})
+    _answer_all(context, original, {entry["path"]: models.path / entry["path"] for entry in models.every()})
 
 
 def answer_dynamic(context: StageContext, original: SourceModel, models: ShippedModels) -> None:

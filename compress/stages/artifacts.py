@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from compress.verification.predictions import Samples
 
 NOTES = "notes.json"
+LOOPS = "loops.json"
+VARIANTS, EXITS = "variants", "exits"
 
 
 @dataclass(frozen=True)
@@ -92,20 +94,46 @@ class CalibrationSet(Artifact):
 
 @dataclass(frozen=True)
 class OnnxModel(Artifact):
-    """An exported fp32 graph."""
+    """An exported fp32 graph, and perhaps the same model at other numbers of loops."""
 
     @property
     def file(self) -> Path:
         return self.path / "model.onnx"
+
+    def at_loops(self) -> dict[int, Path]:
+        """The file of each other number of loops, fewest first."""
+        files = {int(path.stem.rpartition("-")[2]): path for path in self.path.glob("model.loops-*.onnx")}
+        return dict(sorted(files.items()))
+
+    @property
+    def loops(self) -> int | None:
+        """How many loops the whole model has; None where there is no other number to tell it from."""
+        path = self.path / LOOPS
+        return int(json.loads(path.read_text())) if path.is_file() else None
 
 
 @dataclass(frozen=True)
 class ShippedModels(Artifact):
     """The files that ship, in the order in which a device should try them."""
 
-    def entries(self) -> list[dict[str, Any]]:
-        """path, runtime, precision, note and bytes of each."""
+    def every(self) -> list[dict[str, Any]]:
+        """path, runtime, precision, note, loops and bytes (weights stored apart included) of each."""
         return list(json.loads((self.path / "models.json").read_text()))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Those of the whole model."""
+        every = self.every()
+        return [entry for entry in every if entry["loops"] == every[0]["loops"]]
+
+    def variants(self) -> list[dict[str, Any]]:
+        """Those of other numbers of loops, fewest first; they count only where the gate lets them pass."""
+        every = self.every()
+        return [entry for entry in every if entry["loops"] != every[0]["loops"]]
+
+    @property
+    def weights(self) -> dict[str, Path]:
+        """Files with weights that several models share, by their path in the bundle."""
+        return {path.name: path for path in sorted(self.path.glob("*.data"))}
 
 
 @dataclass(frozen=True)
@@ -148,10 +176,22 @@ class Comparison(Artifact):
     """Drift of every shipped file from the original."""
 
     def drifts(self) -> dict[str, Drift]:
-        """By model file."""
+        """By file of the whole model: all of them have to pass."""
+        return self._read(self.path)
+
+    def variants(self) -> dict[str, Drift]:
+        """By file of another number of loops: one that fails is not offered."""
+        return self._read(self.path / VARIANTS)
+
+    def exits(self) -> dict[str, Drift]:
+        """The early exit, by its name; nothing where none was asked for."""
+        return self._read(self.path / EXITS)
+
+    @staticmethod
+    def _read(folder: Path) -> dict[str, Drift]:
         from compress.verification.drift import Drift
 
-        return {path.stem: Drift.from_json(path.read_text()) for path in sorted(self.path.glob("*.json"))}
+        return {path.stem: Drift.from_json(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
 @dataclass(frozen=True)

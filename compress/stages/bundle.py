@@ -41,16 +41,20 @@ def write(
     calibration: CalibrationSet,
     engines: Engines | None = None,
 ) -> None:
-    """Options: `target`, `recipe`, `model` (names), `mode` (precision), `data`."""
+    """Options: `target`, `recipe`, `model` (names), `mode` (precision), `exit` (see the recipe), `data`."""
     from compress.verification.report import write_report
     from export.bundle import BundleContent, Form, write_bundle
-    from runtime.manifest import ModelFile
+    from runtime.manifest import EarlyExit, ModelFile
 
     structure = original.structure()
     verdict, _ = judge(comparison)
-    entries = models.entries()
+    passed = {name: drift for name, drift in {**comparison.variants(), **comparison.exits()}.items() if drift}
+    entries = [*models.entries(), *(entry for entry in models.variants() if entry["path"] in passed)]
     forms = [
-        Form(ModelFile(entry["path"], entry["runtime"], entry["precision"], entry["note"]), models.path / entry["path"])
+        Form(
+            ModelFile(*(entry[key] for key in ("path", "runtime", "precision", "note", "loops"))),
+            models.path / entry["path"],
+        )
         for entry in entries
     ]
     with tempfile.TemporaryDirectory() as folder:
@@ -67,10 +71,12 @@ def write(
             postprocessing=original.task.postprocessing(structure),
             labels=list(structure.labels) or None,
             state=original.task.states(model.structure()),
-            drift={name: _summary(drift) for name, drift in comparison.drifts().items()},
+            drift={name: _summary(drift) for name, drift in {**comparison.drifts(), **passed}.items()},
+            exit=EarlyExit(context.options["exit"]) if passed.keys() & comparison.exits() else None,
             model={"source": context.options["model"], "recipe": context.options["recipe"]},
             versions={name: version(name) for name in LIBRARIES},
             files=original.passengers
+            | models.weights
             | {calibration.seen.name: calibration.seen}
             | {path.name: path for path in reports}
             | (engines.files() if engines is not None else {}),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
-from compress.stages.artifacts import CalibrationSet, ModelArtifact, SourceModel
+from compress.stages.artifacts import LOOPS, CalibrationSet, ModelArtifact, SourceModel
 from compress.stages.samples import calibration_batches, healing
+from runtime.files import write_atomic
 
 if TYPE_CHECKING:
     from compress.model import Transformer
@@ -21,7 +23,9 @@ def export_plain(context: StageContext, original: SourceModel) -> None:
 def export_model(
     context: StageContext, original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
 ) -> None:
-    """The model that ships, in the exact form that runs fastest. Options: `opset`, `data`."""
+    """The model that ships, in the exact form that runs fastest, and at other numbers of loops. Options: `opset`,
+    `data`, `loops` (the others)."""
+    from compress.model.loops import at_loops, most_loops
     from compress.rewrites import Calibration, parse_options, run_rewrite
 
     teacher, shipped = original.load(), model.load()
@@ -30,6 +34,10 @@ def export_model(
         method, options = parse_options({"use": name})
         shipped = run_rewrite(method, options, shipped, Calibration(teacher, batches, context.log))
     _export(context, original.task, shipped)
+    for loops in context.options["loops"]:
+        _export(context, original.task, at_loops(shipped, loops), f"model.loops-{loops}.onnx")
+    if context.options["loops"]:
+        write_atomic(context.folder / LOOPS, json.dumps(most_loops(shipped.structure)).encode())
 
 
 def exact_forms(model: Transformer) -> list[str]:
@@ -41,11 +49,11 @@ def exact_forms(model: Transformer) -> list[str]:
     return ["trim-last-block", "pack-qkv"] if trims else ["pack-qkv"]
 
 
-def _export(context: StageContext, task: Task, model: Transformer) -> None:
+def _export(context: StageContext, task: Task, model: Transformer, name: str = "model.onnx") -> None:
     from export.numerics import check_against
     from export.onnx_model import export_onnx
 
-    path = context.folder / "model.onnx"
+    path = context.folder / name
     graph = task.graph_inputs(model.structure, context.seed)
     context.progress(0, 2, "tracing the graph")
     module, outputs = task.module(model), task.graph_outputs(model.structure)
@@ -54,6 +62,6 @@ def _export(context: StageContext, task: Task, model: Transformer) -> None:
     numerics = check_against(module, path, graph.cases)
     context.progress(2, 2)
     context.log(
-        f"opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; outputs agree with torch to "
+        f"{name}: opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; outputs agree with torch to "
         f"{max(error.max_abs for error in numerics.errors):.1e} on inputs of {graph.sizes}"
     )

@@ -115,6 +115,10 @@ class GraphBuilder:
         }
         self.data = {"data": data}
         self.task = tasks.of_folder(job.model_folder)
+        if recipe.loops.exit is not None and not self.task.name.endswith("classification"):
+            raise InputError(
+                f"loops.exit needs a classifier, whose answers have probabilities; this is {self.task.name}"
+            )
         self.task_code = (*self.task.code, "compress.stages.samples")
         self.model_digest = {"model": digest_tree(job.model_folder, job.memo)}
         choice = DataChoice(**data)
@@ -293,7 +297,7 @@ class GraphBuilder:
                 consumes={"original": SourceModel, "calibration": CalibrationSet, "model": ModelArtifact},
                 produces=OnnxModel,
                 run=export.export_model,
-                options={**self.opset, **self.data},
+                options={**self.opset, **self.data, "loops": sorted(set(job.recipe.loops.offer))},
                 sources=self.healing_digest,
                 code=(*_MODEL_CODE, *self.task_code, "compress.rewrites", "export"),
                 libraries=_EXPORT_LIBRARIES,
@@ -351,8 +355,13 @@ class GraphBuilder:
                 consumes={"reference": Answers, "candidates": Answers, "models": ShippedModels},
                 produces=Comparison,
                 run=verify.verify,
-                options={"gate": gate.model_dump(mode="json"), "metric": self.task.metric, "bound": self.task.bound},
-                code=("compress.verification",),
+                options={
+                    "gate": gate.model_dump(mode="json"),
+                    "metric": self.task.metric,
+                    "bound": self.task.bound,
+                    "exit": job.recipe.loops.exit,
+                },
+                code=("compress.verification", "runtime.exit"),
                 libraries=("numpy", "scipy", "pydantic"),
             ),
             Stage(
@@ -438,7 +447,7 @@ class GraphBuilder:
                 },
                 produces=BundleArtifact,
                 run=bundle.write,
-                options={**self.data, **labels, "mode": job.mode},
+                options={**self.data, **labels, "mode": job.mode, "exit": job.recipe.loops.exit},
                 sources=self.evaluation_digest,
                 code=(*self.task_code, "export", "targets", "compress.verification", "compress.stages.report"),
                 libraries=("numpy", "onnxruntime", "edgepress"),

@@ -59,7 +59,10 @@ class _Quantizing:
 
 def write_shipped(context: StageContext, original: SourceModel, calibration: CalibrationSet, model: OnnxModel) -> None:
     """Options: `precision` (the recipe's table), `mode`, `engines` (precisions of the files for TensorRT, `mode` first;
-    none where the target has no TensorRT; ONNX Runtime is its fallback), `data`."""
+    none where the target has no TensorRT; ONNX Runtime is its fallback), `data`. Other numbers of loops are for ONNX
+    Runtime alone; their weights, and those of the whole model for ONNX Runtime, are stored once in a file apart."""
+    from export.apart import store_apart
+
     mode, engines = context.options["mode"], context.options["engines"]
     data = healing(context, original)
     how = _Quantizing(
@@ -78,12 +81,22 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
             name = "model.onnx" if precision == mode else f"model.{precision}.onnx"
             source = smooth if precision == "int8" else model.file
             note = _for_tensorrt(source, context.folder / name, precision, how) + _roll(how, context.folder / name)
-            entries.append(_entry(name, "tensorrt", precision, f"standard operators, for the engine{note}"))
+            note = f"standard operators, for the engine{note}"
+            entries.append(_entry(name, "tensorrt", precision, note, model.loops))
             context.progress(index + 1, len(engines) + 1, name)
         name = "model.cpu.onnx" if entries else "model.onnx"
+        on_cpu = "fp32" if mode == "fp16" else mode
         note = _for_cpu(smooth if mode == "int8" else model.file, context.folder / name, mode, how)
         note += _roll(how, context.folder / name)
-        entries.append(_entry(name, "onnxruntime", "fp32" if mode == "fp16" else mode, note))
+        entries.append(_entry(name, "onnxruntime", on_cpu, note, model.loops))
+    variants = model.at_loops()
+    for loops, file in variants.items():
+        note = _for_cpu(file, context.folder / file.name, mode, how)
+        entries.append(_entry(file.name, "onnxruntime", on_cpu, f"{loops} loops, {note}", loops))
+    if variants:
+        files = [context.folder / one for one in (name, *(file.name for file in variants.values()))]
+        saved = store_apart(files, context.folder / f"{name}.data")
+        context.log(f"{name}.data: the weights of {len(files)} files; {saved / 1e6:.2f} MB are not stored again")
     _finish(context, entries)
 
 
@@ -196,13 +209,15 @@ def _static_for_cpu(source: Path, path: Path, batches: Batches) -> None:
         )
 
 
-def _entry(path: str, runtime: str, precision: str, note: str) -> dict[str, Any]:
-    return {"path": path, "runtime": runtime, "precision": precision, "note": note}
+def _entry(path: str, runtime: str, precision: str, note: str, loops: int | None = None) -> dict[str, Any]:
+    return {"path": path, "runtime": runtime, "precision": precision, "note": note, "loops": loops}
 
 
 def _finish(context: StageContext, entries: list[dict[str, Any]]) -> None:
+    from export.apart import stored_bytes
+
     for entry in entries:
-        entry["bytes"] = (context.folder / entry["path"]).stat().st_size
+        entry["bytes"] = stored_bytes(context.folder / entry["path"])
         context.log(f"{entry['path']}: {entry['bytes'] / 1e6:.2f} MB, {entry['note']}")
     write_atomic(context.folder / "models.json", (json.dumps(entries, indent=1) + "\n").encode())
     context.progress(1, 1)

@@ -90,7 +90,7 @@ def report_data(
     """Everything but what depends on the clock: the same run gives the same report."""
     from compress.verification.report_data import ExtraCheck, ReportData
 
-    drifts = comparison.drifts()
+    drifts = {**comparison.drifts(), **comparison.variants()}
     where = localization.load()
     entries = models.entries()
     main, others = entries[0], entries[1:]
@@ -107,14 +107,14 @@ def report_data(
         )
     ]
     parameters = model.load().num_parameters()
-    for entry in entries:
+    for entry in models.every():
         metric = drifts[entry["path"]].metric(name)
         rows.append(
             _variant(
                 entry["path"],
                 models.path / entry["path"],
                 role="candidate" if entry is main else "other",
-                parameters=parameters,
+                parameters=parameters if entry in entries else None,
                 metric=metric.candidate if metric else None,
                 note=f"{entry['precision']}, {entry['runtime']}: {entry['note']}",
             )
@@ -146,8 +146,18 @@ def report_data(
             "python": platform.python_version(),
             "machine": platform.machine(),
         },
-        notes=tuple(engines.lines() if engines else _remarks(models)),
+        notes=(*(engines.lines() if engines else _remarks(models)), *_on_loops(models, comparison)),
     )
+
+
+def _on_loops(models: ShippedModels, comparison: Comparison) -> list[str]:
+    """Which other numbers of loops the bundle offers, and what an early exit costs."""
+    drifts = {**comparison.variants(), **comparison.exits()}
+    said = {entry["path"]: f"{entry['loops']} loops" for entry in models.variants()}
+    return [
+        f"{said.get(name, name)}: {'offered' if drift else 'not offered'}: {drift.gate.message}"
+        for name, drift in drifts.items()
+    ]
 
 
 def _metric(task: Task, answers: Answers, name: str) -> float | None:
@@ -159,8 +169,9 @@ def _metric(task: Task, answers: Answers, name: str) -> float | None:
 
 def _variant(name: str, file: Path, **fields: Any) -> Variant:
     from compress.verification.report_data import Variant
+    from export.apart import stored_bytes
 
-    return Variant(name=name, bytes=file.stat().st_size, **fields)
+    return Variant(name=name, bytes=stored_bytes(file), **fields)
 
 
 def _remarks(models: ShippedModels) -> list[str]:

@@ -25,7 +25,7 @@ def time_models(
 
     files = {ORIGINAL: original.file}
     files |= {f"original {entry['note']}": original_int8.path / entry["path"] for entry in original_int8.entries()}
-    files |= {entry["path"]: shipped.path / entry["path"] for entry in shipped.entries()}
+    files |= {entry["path"]: shipped.path / entry["path"] for entry in shipped.every()}
     context.progress(0, 1, f"{len(files)} models, {ROUNDS} rounds of {SECONDS:g} s each")
     threads, length = context.options["threads"], source.task.timing_length(source.structure())
     result = time_alternating(files, rounds=ROUNDS, seconds=SECONDS, threads=threads, length=length)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from compress.pipeline import StageContext
-from compress.stages.artifacts import Answers, ShippedModels
+from compress.stages.artifacts import EXITS, VARIANTS, Answers, ShippedModels
 from runtime.files import write_atomic
+
+if TYPE_CHECKING:
+    from compress.verification.drift import Drift
+    from compress.verification.predictions import Samples
 
 
 def verify(context: StageContext, reference: Answers, candidates: Answers, models: ShippedModels) -> None:
-    """Options: `gate` (the recipe's table), `metric` and `bound` of the task. A failed gate is a result, not an
-    error of the stage."""
+    """Options: `gate` (the recipe's table), `metric` and `bound` of the task, `exit` (the probability of an early exit,
+    or None). A failed gate is a result, not an error of the stage."""
     from compress.verification.drift import compare
     from compress.verification.gate import parse
 
@@ -24,7 +32,40 @@ def verify(context: StageContext, reference: Answers, candidates: Answers, model
         }
     )
     wanted = reference.load()
+
+    def judge(folder: Path, name: str, given: Samples) -> Drift:
+        drift = compare(wanted, given, gate)
+        folder.mkdir(exist_ok=True)
+        write_atomic(folder / f"{name}.json", drift.to_json().encode())
+        context.log(f"{name}: {drift.status}: {drift.gate.message}")
+        return drift
+
     for entry in models.entries():
-        drift = compare(wanted, candidates.load(entry["path"]), gate)
-        write_atomic(context.folder / f"{entry['path']}.json", drift.to_json().encode())
-        context.log(f"{entry['path']}: {drift.status}: {drift.gate.message}")
+        judge(context.folder, entry["path"], candidates.load(entry["path"]))
+    offered = []
+    for entry in models.variants():
+        if judge(context.folder / VARIANTS, entry["path"], candidates.load(entry["path"])):
+            offered.append(entry)
+        else:
+            context.log(f"{entry['path']} is not offered")
+    probability, whole = context.options["exit"], models.entries()[-1]
+    fewer = [entry for entry in offered if entry["loops"] < whole["loops"]]
+    if probability is not None and fewer:
+        early = early_exit([candidates.load(entry["path"]) for entry in (*fewer, whole)], probability)
+        judge(context.folder / EXITS, f"exit at {probability:g}", early)
+
+
+def early_exit(answers: Sequence[Samples], probability: float) -> Samples:
+    """What the device answers with `--exit`: the answers are of more and more loops, and each sample keeps the first
+    whose likeliest class is at least so probable, or the last."""
+    from compress.verification.predictions import Predictions
+    from runtime.exit import is_sure
+
+    last = answers[-1]
+    assert isinstance(last, Predictions)
+    logits = last.logits.copy()
+    for earlier in reversed(answers[:-1]):
+        assert isinstance(earlier, Predictions)
+        sure = is_sure(earlier.logits, probability)
+        logits[sure] = earlier.logits[sure]
+    return Predictions(logits, last.labels, last.names)

@@ -24,7 +24,6 @@ from compress.verification.side import (
     is_bundle,
     onnx_size,
     seen_samples,
-    size_of,
     weights_size,
 )
 from targets.errors import InputError
@@ -188,7 +187,7 @@ def _bundle(name: str, path: Path) -> ImageSide:
         name=name,
         kind="bundle",
         forward=lambda pixels: session.run({image.name: pixels})[output],
-        bytes=size_of(session.bundle.root / session.model.path),
+        bytes=onnx_size(session.bundle.root / session.model.path),
         runs_on=session.describe(),
         preprocessing=manifest.preprocessing,
         labels=manifest.labels,

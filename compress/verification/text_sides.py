@@ -17,7 +17,6 @@ from compress.verification.side import (
     is_predictions,
     onnx_size,
     seen_samples,
-    size_of,
     weights_size,
 )
 from targets.errors import InputError
@@ -177,7 +176,7 @@ def _bundle(name: str, path: Path) -> TextSide:
     return TextSide(
         name=name,
         kind="bundle",
-        bytes=size_of(root / session.model.path),
+        bytes=onnx_size(root / session.model.path),
         runs_on=session.describe(),
         seen=seen_samples(root),
         golden=golden_check(session),

@@ -1,0 +1,94 @@
+"""A looped model that ships with other numbers of loops: from the recipe to the device's command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import ROOT, environment
+from PIL import Image
+
+import targets
+from benchmarks.quantization import needed_for
+from compress.pipeline import Cache, Runner
+from compress.recipe import parse
+from compress.stages.graph import Job, build_graph
+from export.apart import stored_bytes
+from export.sharing import assert_shared_once
+from targets.errors import InputError
+
+RECIPE = {
+    "model": {"source": "zoo:vit-mnist"},
+    "data": {"limit": 300},
+    "calibrate": {"samples": 64, "held_out": 32},
+    "rewrite": [{"use": "fold-norm"}, {"use": "tie-layers", "delta_rank": 16}],
+    "heal": {"steps": 30, "batch_size": 16, "flip": False, "eval_every": 30, "loops": [1, 3]},
+    "loops": {"offer": [1, 3], "exit": 0.9},
+    "precision": {"mode": "int8"},
+    "gate": {"max_drop": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRESS_CACHE", str(cache))
+        job = Job(parse(RECIPE, "test"), "test", targets.load("cpu"), 0, cache / "digests.json")
+        return Runner(needed_for(build_graph(job), "bundle"), Cache()).run()["bundle"].path
+
+
+def test_what_passes_is_offered_what_fails_is_not_and_weights_are_stored_once(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    models = {model["path"]: model["loops"] for model in manifest["models"]}
+    assert models == {"model.onnx": 4, "model.loops-3.onnx": 3}, "one loop of four should lose too much"
+    assert manifest["drift"].keys() == {"model.onnx", "model.loops-3.onnx", "exit at 0.9"}
+    assert all(one["status"] == "pass" for one in manifest["drift"].values())
+    assert manifest["exit"] == {"probability": 0.9}
+    assert "model.onnx.data" in manifest["files"]
+    own = (bundle / "model.loops-3.onnx").stat().st_size
+    assert stored_bytes(bundle / "model.loops-3.onnx") > 3 * own, "its weights are those of the whole model"
+    for path in models:
+        assert_shared_once(bundle / path)
+
+
+def test_the_device_chooses_a_number_of_loops_or_exits_early(bundle: Path, tmp_path: Path) -> None:
+    with np.load(ROOT / "compress" / "zoo" / "mnist" / "test.npz") as archive:
+        Image.fromarray(archive["images"][0]).save(tmp_path / "digit.png")
+        label = str(archive["labels"][0])
+    for options in ([], ["--loops", "3"], ["--loops", "4"], ["--exit"]):
+        done = runtime(tmp_path, "run", bundle, tmp_path / "digit.png", *options)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[1] == label
+    done = runtime(tmp_path, "selftest", bundle, "--loops", "3")
+    assert done.returncode == 0 and "model.loops-3.onnx" in done.stderr
+    done = runtime(tmp_path, "run", bundle, tmp_path / "digit.png", "--loops", "1")
+    assert done.returncode == 2 and "cannot run 1 loops; it offers 3, 4" in done.stderr
+
+
+def runtime(cache: Path, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"runtime.{module}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(cache), cwd=ROOT, check=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loops": {"exit": 0.9}}, "exit needs the numbers of loops to exit after"),
+        ({"loops": {"offer": [0]}}, "greater than 0"),
+        ({"precision": {"loops": "scan"}}, "loops.offer shares weights between unrolled files"),
+    ],
+)
+def test_choices_that_do_not_fit_are_refused_before_anything_runs(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse({**RECIPE, **changes}, "test")
+
+
+def test_an_early_exit_needs_a_classifier(tmp_path: Path) -> None:
+    recipe = parse({**RECIPE, "model": {"source": "zoo:stories260k"}}, "test")
+    with pytest.raises(InputError, match=r"loops\.exit needs a classifier"):
+        build_graph(Job(recipe, "test", targets.load("cpu"), 0, tmp_path / "digests.json"))
