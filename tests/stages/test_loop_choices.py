@@ -23,13 +23,13 @@ from targets.errors import InputError
 
 RECIPE = {
     "model": {"source": "zoo:vit-mnist"},
-    "data": {"limit": 300},
-    "calibrate": {"samples": 64, "held_out": 32},
-    "rewrite": [{"use": "fold-norm"}, {"use": "tie-layers", "delta_rank": 16}],
-    "heal": {"steps": 30, "batch_size": 16, "flip": False, "eval_every": 30, "loops": [1, 3]},
+    "data": {"limit": 200},
+    "calibrate": {"samples": 64, "held_out": 16},
+    "rewrite": [{"use": "fold-norm"}, {"use": "tie-layers", "delta_rank": 24}],
+    "heal": {"steps": 10, "batch_size": 16, "flip": False, "eval_every": 10, "loops": [3]},
     "loops": {"offer": [1, 3], "exit": 0.9},
     "precision": {"mode": "int8"},
-    "gate": {"max_drop": 8},
+    "gate": {"max_drop": 10},
 }
 
 
