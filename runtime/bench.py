@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WARM_UP_SHARE = 0.2  # of the seconds asked for, before the clock starts
 _LEAST_RUNS = 3
+PAST = "past"  # how the names of states begin
 _LENGTH = 128  # of sequences, where nobody says another
 
 
@@ -44,8 +45,8 @@ def random_inputs(tensors: Sequence[Tensor], batch: int, length: int, seed: int 
             raise InputError(f"the batch of input {tensor.name!r} is fixed at {first}; use --batch {first}")
         rest = [sizes.get(size, length) if isinstance(size, str) else size for size in tensor.shape[1:]]
         shape = [batch, *rest] if tensor.shape else []
-        noise = generator.standard_normal(shape) if tensor.dtype.startswith("float") else np.ones(shape)
-        inputs[tensor.name] = noise.astype(tensor.dtype)
+        noise = generator.standard_normal(shape, np.float32) if tensor.dtype.startswith("float") else np.ones(shape)
+        inputs[tensor.name] = noise.astype(tensor.dtype, copy=False)
     return inputs
 
 
@@ -83,8 +84,13 @@ def summarise(times_ms: Sequence[float], batch: int) -> dict[str, object]:
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far (Linux counts it in KiB, macOS in bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Largest resident memory of this process so far. Linux says it of this program alone; the resource module's would
+    begin with the process that started it."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes, others KiB
     return peak if sys.platform == "darwin" else peak * 1024
 
 
@@ -133,13 +139,16 @@ def main() -> int:
     from runtime.power import cpu_name, readings
 
     backend, tensors, longest, what = _open(args)
+    inputs = random_inputs(tensors, args.batch, args.length or longest)
     with EnergyMeter() as meter:
-        times = measure(backend, random_inputs(tensors, args.batch, args.length or longest), args.seconds)
+        times = measure(backend, inputs, args.seconds)
+    state = sum(array.nbytes for name, array in inputs.items() if name.startswith(PAST))
     report = {
         **what,
         "batch": args.batch,
         **summarise(times, args.batch),
         "peak_rss_mb": round(peak_rss_bytes() / 1e6, 1),
+        **({"state_bytes": state} if state else {}),
         "cpu": cpu_name(),
         **readings(),
         **({"energy_j": meter.joules} if meter.joules else {}),  # warm-up included

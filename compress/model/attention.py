@@ -93,7 +93,7 @@ def join_heads(x_BHNK: Tensor) -> Tensor:
 
 def probabilities(q_BHNK: Tensor, k_BGMK: Tensor, mask_BHNM: Tensor | None, scale: float = 1.0) -> Tensor:
     """Attention rows softmax(scale q k^T) (B,H,N,M)."""
-    logits_BHNM = q_BHNK @ _per_query_head(k_BGMK, q_BHNK.shape[1]).transpose(-1, -2)
+    logits_BHNM = per_group(q_BHNK, k_BGMK.transpose(-1, -2))
     if scale != 1.0:
         logits_BHNM = logits_BHNM * scale  # after the product: runtimes fold it into the product itself
     if mask_BHNM is not None:
@@ -101,12 +101,22 @@ def probabilities(q_BHNK: Tensor, k_BGMK: Tensor, mask_BHNM: Tensor | None, scal
     return logits_BHNM.softmax(dim=-1)
 
 
+def per_group(x_BHNK: Tensor, y_BGKV: Tensor) -> Tensor:
+    """x y with the matrix of each head's group (B,H,N,V), without a copy of it per head: a cache stays as it is."""
+    batch, heads, rows, size = x_BHNK.shape
+    groups = y_BGKV.shape[1]
+    if groups == heads:
+        return x_BHNK @ y_BGKV
+    stacked = x_BHNK.reshape(batch, groups, heads // groups * rows, size) @ y_BGKV
+    return stacked.reshape(batch, heads, rows, -1)
+
+
 def attend(q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, scale: float = 1.0) -> Tensor:
     """softmax(scale q k^T) v for every head (B,H,N,V)."""
     heads = q_BHNK.shape[1]
     if torch.compiler.is_exporting():
         # Plain products: the exporter's own decomposition scales queries and keys separately and adds reshapes.
-        return probabilities(q_BHNK, k_BGMK, mask_BHNM, scale) @ _per_query_head(v_BGMV, heads)
+        return per_group(probabilities(q_BHNK, k_BGMK, mask_BHNM, scale), v_BGMV)
     k_BHMK, v_BHMV = _per_query_head(k_BGMK, heads), _per_query_head(v_BGMV, heads)
     return F.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, attn_mask=mask_BHNM, scale=scale)
 

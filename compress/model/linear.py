@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compress.model.attention import per_group
+
 #: Tokens that see each other pair by pair; what lies before them is a sum.
 SPAN = 64
 
@@ -97,13 +99,3 @@ def causal_products(q_BHRF: Tensor, k_BGNF: Tensor) -> Tensor:
     row_R1 = torch.arange(q_BHRF.shape[2], device=q_BHRF.device)[:, None]
     earlier_RN = torch.arange(k_BGNF.shape[2], device=q_BHRF.device) <= row_R1
     return products_BHRN * earlier_RN.to(products_BHRN.dtype)
-
-
-def per_group(x_BHRF: Tensor, y_BGFW: Tensor) -> Tensor:
-    """x y with the matrix of each head's group (B,H,R,W), without a copy of it per head."""
-    batch, heads, rows, size = x_BHRF.shape
-    groups = y_BGFW.shape[1]
-    if groups == heads:
-        return x_BHRF @ y_BGFW
-    stacked = x_BHRF.reshape(batch, groups, heads // groups * rows, size) @ y_BGFW
-    return stacked.reshape(batch, heads, rows, -1)

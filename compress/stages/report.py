@@ -25,7 +25,7 @@ from compress.stages.timing import ORIGINAL
 if TYPE_CHECKING:
     from compress.tasks.task import Task
     from compress.verification.drift import Drift
-    from compress.verification.report_data import ReportData, Variant
+    from compress.verification.report_data import Curve, ReportData, Variant
 
 #: Libraries whose versions the numbers depend on.
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
@@ -71,6 +71,7 @@ def write(
             update={
                 "variants": timed,
                 "notes": (*data.notes, *speeds),
+                "curves": _decoding(times.get("decode", [])),
             }
         ),
         context.folder,
@@ -158,6 +159,31 @@ def _on_loops(models: ShippedModels, comparison: Comparison) -> list[str]:
         f"{said.get(name, name)}: {'offered' if drift else 'not offered'}: {drift.gate.message}"
         for name, drift in drifts.items()
     ]
+
+
+def _decoding(rows: list[dict[str, Any]]) -> tuple[Curve, ...]:
+    """How fast each file decodes and how large its state is, against the tokens before; nothing for other models."""
+    from compress.verification.report_data import Curve, Series
+
+    def curve(title: str, unit: str, key: str, scale: float) -> Curve:
+        names = dict.fromkeys(row["name"] for row in rows)
+        found = {name: [row for row in rows if row["name"] == name] for name in names}
+        series = tuple(
+            Series(
+                name=name,
+                x=tuple(row["context"] for row in ones),
+                y=tuple(row[key] / scale for row in ones),
+            )
+            for name, ones in found.items()
+        )
+        return Curve(title=title, x_label="Tokens before", y_label=unit, series=series)
+
+    if not rows:
+        return ()
+    return (
+        curve("Decoding", "Tokens per second", "tokens_per_second", 1),
+        curve("State of a sequence", "MB", "state_bytes", 1e6),
+    )
 
 
 def _metric(task: Task, answers: Answers, name: str) -> float | None:

@@ -9,7 +9,7 @@ from runtime_toys import onnx_accumulator, onnx_classifier
 
 from runtime import compare
 from runtime.bench import measure, random_inputs, summarise
-from runtime.compare import time_alternating
+from runtime.compare import decode_alternating, time_alternating
 from runtime.manifest import Tensor
 from runtime.power import cpu_name, readings
 from targets.errors import EnvironmentLacks, InputError
@@ -91,13 +91,13 @@ def test_the_clock_starts_after_a_warm_up_and_three_runs_are_the_least():
 def test_models_take_turns_in_processes_of_their_own_and_ratios_are_against_the_first(tmp_path, monkeypatch):
     onnx.save(onnx_classifier(), tmp_path / "small.onnx")
     calls = []
-    real = compare._time
+    real = compare._bench
 
     def spy(path, *rest):
         calls.append(path.stem)
         return real(path, *rest)
 
-    monkeypatch.setattr(compare, "_time", spy)
+    monkeypatch.setattr(compare, "_bench", spy)
     (tmp_path / "other.onnx").write_bytes((tmp_path / "small.onnx").read_bytes())
     result = time_alternating(
         {"a": tmp_path / "small.onnx", "b": tmp_path / "other.onnx"}, rounds=2, seconds=0.05, threads=1, batch=2
@@ -111,6 +111,29 @@ def test_models_take_turns_in_processes_of_their_own_and_ratios_are_against_the_
         assert result["speedup_rounds"][name] == pytest.approx(ratios)
         assert result["speedup"][name] == pytest.approx(sum(ratios) / 2)
     assert json.loads(json.dumps(result)) == result
+
+
+def test_decoding_is_measured_behind_every_context_with_the_bytes_of_the_state(tmp_path):
+    onnx.save(onnx_accumulator(), tmp_path / "fixed.onnx")
+    cache = onnx.helper.make_graph(
+        [onnx.helper.make_node("Concat", ["past_x", "x"], ["present_x"], axis=1)],
+        "cache",
+        [
+            onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", "chunk", 3]),
+            onnx.helper.make_tensor_value_info("past_x", onnx.TensorProto.FLOAT, ["batch", "past", 3]),
+        ],
+        [onnx.helper.make_tensor_value_info("present_x", onnx.TensorProto.FLOAT, ["batch", "total", 3])],
+    )
+    onnx.save(
+        onnx.helper.make_model(cache, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10),
+        tmp_path / "cache.onnx",
+    )
+    files = {"fixed": tmp_path / "fixed.onnx", "cache": tmp_path / "cache.onnx"}
+    rows = decode_alternating(files, (5, 50), rounds=1, seconds=0.05, threads=1)
+    assert [(row["name"], row["context"], row["state_bytes"]) for row in rows] == [
+        *(("fixed", 5, 8), ("cache", 5, 60), ("fixed", 50, 8), ("cache", 50, 600)),
+    ]
+    assert all(row["tokens_per_second"] > 0 and row["peak_bytes"] > 1e7 for row in rows)
 
 
 def test_a_model_that_cannot_be_timed_is_named_with_its_own_error(tmp_path):

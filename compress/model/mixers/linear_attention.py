@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.model import features as _features  # noqa: F401  (registers the kinds)
 from compress.model import scores as _scores  # noqa: F401
-from compress.model.attention import AnyScores
+from compress.model.attention import AnyScores, per_group
 from compress.model.feature import AnyFeatureMap
 from compress.model.linear import (
     causal_products,
@@ -21,7 +21,6 @@ from compress.model.linear import (
     divided,
     in_full,
     only_real,
-    per_group,
     spanned_sums,
     whole_sums,
     wide,

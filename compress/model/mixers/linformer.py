@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model import scores as _scores  # noqa: F401  (registers the kinds)
-from compress.model.attention import AnyScores
-from compress.model.linear import per_group
+from compress.model.attention import AnyScores, per_group
 from compress.model.mixer import Context, Mixer, MixerSpec
 from compress.model.projection import Projection
 from compress.model.values.projected import ProjectedValuesSpec

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from compress.model import features as _features  # noqa: F401  (registers the kinds)
 from compress.model import scores as _scores  # noqa: F401
-from compress.model.attention import AnyScores
+from compress.model.attention import AnyScores, per_group
 from compress.model.feature import AnyFeatureMap
 from compress.model.linear import (
     before_spans,
@@ -26,7 +26,6 @@ from compress.model.linear import (
     in_full,
     joined,
     only_real,
-    per_group,
     spans,
     wide,
     with_ones,
