@@ -76,6 +76,11 @@ class Stream:
         return self._moment.seen_B.copy()
 
     @property
+    def states(self) -> dict[str, np.ndarray]:
+        """The state by the names of its inputs, to look at, not to write to."""
+        return dict(self._moment.states)
+
+    @property
     def state_bytes(self) -> int:
         """Memory of the state: constant for models without caches."""
         return sum(array.nbytes for array in self._moment.states.values())
