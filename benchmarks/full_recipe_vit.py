@@ -43,6 +43,7 @@ NARROW: list[dict[str, Any]] = [
 ]
 #: Blocks to drop: taken out one at a time, each time the one whose loss moves the answers least (mean KL).
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
+    "twelve-320": [*EXACT, *NARROW, {"use": "prune-neurons", "keep": 320}],
     "ten-blocks-576": [
         *EXACT,
         {"use": "drop-blocks", "layers": [6, 10]},
