@@ -1,9 +1,9 @@
 """MiniLM made small: find and heal candidates (one GPU), and measure one as `compress.run` would (a quiet CPU).
 
 Usage, from the root of the repository:
-    python -m benchmarks.minilm heal MODEL OUT --candidate narrow --texts FILE... --seconds 240       # one GPU
+    python -m benchmarks.minilm heal MODEL OUT --candidate gentle --texts FILE... --seconds 240       # one GPU
     python -m benchmarks.minilm heal MODEL OUT --candidate narrow --steps 2 --batch 8 --limit 200     # smoke, on a CPU
-    python -m benchmarks.minilm measure zoo:minilm OUT --json benchmarks/results/minilm-narrow.json   # two quiet cores
+    python -m benchmarks.minilm measure zoo:minilm OUT --json benchmarks/results/minilm-gentle.json   # two quiet cores
     python -m benchmarks.minilm measure zoo:minilm quick --json benchmarks/results/minilm-quick.json  # a recipe of ours
 
 MODEL: a folder of all-MiniLM-L6-v2 or of a classifier made of it (fp16 weights do). Healed is on the texts of the zoo's
@@ -52,22 +52,27 @@ from compress.verification.estimate import Sampling, estimate_drop
 from compress.verification.metrics import METRICS
 from compress.verification.predictions import EmbeddedPairs
 
+
+def _table(rank: int) -> dict[str, Any]:
+    return {"use": "low-rank-embedding", "rank": rank}
+
+
+def _heads(rank: int) -> dict[str, Any]:
+    return {"use": "low-rank-heads", "rank": rank, "value_rank": rank}
+
+
+def _neurons(keep: int) -> dict[str, Any]:
+    return {"use": "prune-neurons", "keep": keep}
+
+
 EXACT: list[dict[str, Any]] = [{"use": "drop-key-bias"}, {"use": "fold-value-bias"}]
-TABLE: list[dict[str, Any]] = [{"use": "low-rank-embedding", "rank": 128}]
-
-
-def _narrow(rank: int, units: int) -> list[dict[str, Any]]:
-    """Heads of `rank` of 32 dimensions, `units` of 1,536 hidden units."""
-    heads = {"use": "low-rank-heads", "rank": rank, "value_rank": rank}
-    return [*EXACT, *TABLE, heads, {"use": "prune-neurons", "keep": units}]
-
-
+#: From a table of 384 columns, heads of 32 dimensions, 1,536 hidden units, six blocks; from little to much that goes.
 CANDIDATES: dict[str, list[dict[str, Any]]] = {
-    "wide": _narrow(24, 1152),
-    "narrow": _narrow(16, 768),
-    "thin": _narrow(12, 512),
-    "four-blocks": [*EXACT, *TABLE, {"use": "drop-blocks", "layers": [1, 3]}, {"use": "prune-neurons", "keep": 1152}],
-    "four-narrow": [*EXACT, *TABLE, {"use": "drop-blocks", "layers": [1, 3]}, *_narrow(16, 768)[3:]],
+    "gentle": [*EXACT, _table(224), _neurons(1152)],
+    "wide": [*EXACT, _table(128), _heads(24), _neurons(1152)],
+    "four-blocks": [*EXACT, _table(224), {"use": "drop-blocks", "layers": "auto:2"}],
+    "narrow": [*EXACT, _table(128), _heads(16), _neurons(768)],
+    "thin": [*EXACT, _table(128), _heads(12), _neurons(512)],
 }
 CALIBRATION, HELD_OUT = 1024, 512
 
