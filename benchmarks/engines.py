@@ -27,7 +27,7 @@ import targets
 from benchmarks.quantization import needed_for
 from compress.pipeline import Cache, Runner
 from compress.pipeline.view import view
-from compress.recipe import load
+from compress.recipe import load_for_model
 from compress.stages.artifacts import Engines, ShippedModels
 from compress.stages.graph import Job, build_graph
 from export import graph as onnx_graph
@@ -91,7 +91,7 @@ def row(record: EngineRecord, seconds: float) -> dict[str, Any]:
 
 def engines_of(model: str, recipe: str, target: str, settings: list[str], cache: Cache) -> list[dict[str, Any]]:
     """Run the stages up to the engines and read what they say."""
-    table = load(recipe, [f'model.source="{model}"', *settings])
+    table = load_for_model(recipe, [f'model.source="{model}"', *settings])
     if table.precision.mode not in ("fp16", "int8"):
         table = table.model_copy(update={"precision": table.precision.model_copy(update={"mode": "fp16"})})
     job = Job(table, Path(recipe).stem, targets.load(target), 0, cache.root / "digests.json")

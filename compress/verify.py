@@ -245,8 +245,9 @@ def _other_checks(options: Options, questions: Questions | None, run: Run, drift
     from compress.verification.fresh import check_fresh
     from compress.verification.outcome import Status
     from compress.verification.report_data import ExtraCheck
+    from compress.verification.soundness import check_sound
 
-    checks = _bundle_checks(questions)
+    checks = [*_bundle_checks(questions), *(check_sound(questions) if questions is not None else [])]
     if questions is not None and run.indices is not None and len(questions.sides) == 2 and drift.metrics:
         checks.append(check_fresh(questions, run.reference, run.candidate, run.indices, drift.identical))
     recorded = questions is None or questions.candidate is None

@@ -6,18 +6,15 @@ B batch, C classes, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.verification.predictions import Predictions
 from compress.verification.questions import BLOCK_BATCH, Advance, Part, Questions, nothing
-from compress.verification.sides import ImageSide, logits_of, open_side, predict
+from compress.verification.sides import ImageSide, logits_of, open_side, padded, predict
 from compress.verification.slices import of_images
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class ImageQuestions(Questions):
@@ -69,8 +66,7 @@ class ImageQuestions(Questions):
     def slices(self) -> dict[str, NDArray[np.bool_]]:
         return of_images(self.data)
 
-    def tensors(self, indices: NDArray[np.int64]) -> Iterator[dict[str, Tensor]]:
-        import torch
-
-        for pixels, _ in self.data.batches(self._preprocessing or {}, batch_size=BLOCK_BATCH, indices=indices):
-            yield {"pixel_values": torch.from_numpy(pixels)}
+    def inputs(self, side: Any, indices: NDArray[np.int64]) -> Iterator[dict[str, NDArray[Any]]]:
+        section = side.preprocessing or self._preprocessing or {}
+        for pixels, _ in self.data.batches(section, batch_size=side.fixed_batch or BLOCK_BATCH, indices=indices):
+            yield {"pixel_values": padded(pixels, side.fixed_batch)}

@@ -17,8 +17,6 @@ from compress.verification.side import Side, is_predictions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor
-
     from compress.verification.predictions import Samples
     from compress.verification.report_data import BlockRow
 
@@ -87,8 +85,8 @@ class Questions(ABC):
         """Parts of the data that may fare worse than the rest: name -> mask [S]."""
 
     @abstractmethod
-    def tensors(self, indices: NDArray[np.int64]) -> Iterator[dict[str, Tensor]]:
-        """The canonical model's inputs for these samples, in batches."""
+    def inputs(self, side: Any, indices: NDArray[np.int64]) -> Iterator[dict[str, NDArray[Any]]]:
+        """The canonical model's inputs for these samples as the side prepares them, in batches."""
 
     def blocks(self) -> tuple[list[BlockRow], str | None]:
         """The candidate's blocks held against the reference's; or none, and why, where they cannot be."""
@@ -101,7 +99,13 @@ class Questions(ABC):
         original, model = self.reference.canonical(), self.candidate.canonical()
         if fault := comparable(original.structure, model.structure):
             return [], f"The blocks were not compared: {fault}."
-        return compare_blocks(original, model, self.tensors(spread(len(self), BLOCK_SAMPLES))), None
+        import torch
+
+        batches = (
+            {name: torch.from_numpy(array) for name, array in inputs.items()}
+            for inputs in self.inputs(self.reference, spread(len(self), BLOCK_SAMPLES))
+        )
+        return compare_blocks(original, model, batches), None
 
 
 def spread(size: int, most: int) -> NDArray[np.int64]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Side:
     """An opened model.
 
-    `canonical` reads it into the form whose blocks can be compared; None where there is only a graph. `seen`:
-    fingerprints of the samples that it was healed on; `golden` holds it to its golden samples; None where it brings
-    none.
+    `canonical` reads it into the form whose blocks can be compared; None where there is only a graph. `graphs`: its
+    ONNX files, all of which take what `fed` makes of the canonical model's inputs. `seen`: fingerprints of the samples
+    that it was healed on; `golden` holds it to its golden samples; None where it brings none.
     """
 
     name: str
@@ -34,6 +34,8 @@ class Side:
     runs_on: str
     parameters: int | None = None
     canonical: Callable[[], Transformer] | None = None
+    graphs: tuple[Path, ...] = ()
+    fed: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]] = dict
     seen: NDArray[np.uint64] | None = None
     golden: Callable[[], list[GoldenResult]] | None = None
 
@@ -56,6 +58,12 @@ def golden_check(session: Session) -> Callable[[], list[GoldenResult]] | None:
     if GOLDEN not in session.manifest.files:
         return None
     return lambda: check_golden(session.run, load_golden(session.bundle), session.max_batch)
+
+
+def forms(session: Session) -> tuple[Path, ...]:
+    """The ONNX files of a bundle, whichever of them runs here."""
+    files = dict.fromkeys(form.path for form in session.manifest.models)
+    return tuple(session.bundle.root / path for path in files if path.endswith(".onnx"))
 
 
 def seen_samples(root: Path) -> NDArray[np.uint64] | None:

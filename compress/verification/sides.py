@@ -5,6 +5,7 @@ B batch, C classes, H height, W width.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from compress.verification.predictions import Predictions
 from compress.verification.side import (
     Side,
     check_listed,
+    forms,
     golden_check,
     is_bundle,
     onnx_size,
@@ -110,7 +112,7 @@ def _section(side: ImageSide, preprocessing: Mapping[str, Any] | None) -> Mappin
 
 
 def _logits(side: ImageSide, pixels_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    full = _padded(pixels_BCHW, side.fixed_batch)
+    full = padded(pixels_BCHW, side.fixed_batch)
     logits_BC = np.asarray(side.forward(full))
     if logits_BC.ndim != 2 or len(logits_BC) != len(full):
         raise InputError(f"{side.name} gives outputs of shape {list(logits_BC.shape)}; logits [batch, classes] needed")
@@ -126,7 +128,8 @@ def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
             yield batch
 
 
-def _padded(pixels_BCHW: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:
+def padded(pixels_BCHW: NDArray[np.float32], batch: int | None) -> NDArray[np.float32]:
+    """The batch, filled up to the size of a graph that takes no other by repeating its last image."""
     missing = (batch or 0) - len(pixels_BCHW)
     if missing <= 0:
         return pixels_BCHW
@@ -146,15 +149,21 @@ def _onnx(name: str, path: Path) -> ImageSide:
     output = next((tensor.name for tensor in scores if tensor.name == "logits"), scores[0].name)
     batch = image.shape[0]
     preprocessing, labels = _beside(path)
+
+    def fed(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {image.name: inputs["pixel_values"].astype(image.dtype, copy=False)}
+
     return ImageSide(
         name=name,
         kind="ONNX file",
-        forward=lambda pixels: model.run({image.name: pixels.astype(image.dtype, copy=False)})[output],
+        forward=lambda pixels: model.run(fed({"pixel_values": pixels}))[output],
         bytes=onnx_size(path),
         runs_on=f"ONNX Runtime, {model.provider}",
         preprocessing=preprocessing,
         labels=labels,
         fixed_batch=batch if isinstance(batch, int) else None,
+        graphs=(path,),
+        fed=fed,
     )
 
 
@@ -195,6 +204,8 @@ def _bundle(name: str, path: Path) -> ImageSide:
         max_batch=session.max_batch,
         seen=seen_samples(session.bundle.root),
         golden=golden_check(session),
+        graphs=forms(session),
+        fed=lambda inputs: {image.name: inputs["pixel_values"]},
     )
 
 
@@ -232,7 +243,7 @@ def _hugging_face(name: str, path: Path) -> ImageSide:
         preprocessing=preprocessing,
         labels=_config_labels(path),
         parameters=count_parameters(original),
-        canonical=lambda: read_checkpoint(path, preprocessing),
+        canonical=functools.cache(lambda: read_checkpoint(path, preprocessing)),
     )
 
 

@@ -21,8 +21,6 @@ from compress.verification.text_sides import TextSide, open_text_side
 from targets.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from compress.data.prepared_texts import PreparedTexts
     from compress.verification.predictions import Samples
     from compress.verification.text_sides import Run
@@ -107,11 +105,8 @@ class TextQuestions(Questions):
     def slices(self) -> dict[str, NDArray[np.bool_]]:
         return of_sizes(self._texts.bytes)
 
-    def tensors(self, indices: NDArray[np.int64]) -> Iterator[dict[str, Tensor]]:
-        import torch
-
-        for inputs in self._texts.batches(BLOCK_BATCH, indices.tolist()):
-            yield {name: torch.from_numpy(array) for name, array in inputs.items()}
+    def inputs(self, side: Any, indices: NDArray[np.int64]) -> Iterator[dict[str, NDArray[Any]]]:
+        return self._of(self._completed(side)).batches(BLOCK_BATCH, indices.tolist())
 
 
 def shown_text(texts: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from compress.tasks.text import TextTask
 from compress.verification.side import (
     Side,
     check_listed,
+    forms,
     golden_check,
     is_bundle,
     is_predictions,
@@ -133,6 +134,8 @@ def _onnx(name: str, path: Path) -> TextSide:
         bytes=onnx_size(path),
         runs_on=f"ONNX Runtime, {graph.provider}",
         run=lambda inputs: graph.run(_fitted(name, inputs, declared)),
+        graphs=(path,),
+        fed=lambda inputs: _fitted(name, inputs, declared),
     )
     if task is None:
         return side
@@ -172,7 +175,7 @@ def _bundle(name: str, path: Path) -> TextSide:
 
     session = open_bundle(path)
     manifest, root = session.manifest, session.bundle.root
-    declared = {tensor.name: tensor for tensor in manifest.inputs}
+    declared = {tensor.name: tensor for tensor in manifest.all_inputs}
     return TextSide(
         name=name,
         kind="bundle",
@@ -180,6 +183,8 @@ def _bundle(name: str, path: Path) -> TextSide:
         runs_on=session.describe(),
         seen=seen_samples(root),
         golden=golden_check(session),
+        graphs=forms(session),
+        fed=lambda inputs: _fitted(name, inputs, declared),
         run=lambda inputs: session.run({key: array for key, array in _positioned(inputs).items() if key in declared}),
         task=_text_task(tasks.get(manifest.task)),
         described=_of_manifest(name, manifest),
