@@ -141,7 +141,7 @@ def report_data(
         stages=where["stages"],
         stage_samples=where["samples"],
         blocks=where["blocks"],
-        pictures=_pictures(context, original, decided),
+        **_examples(context, original, decided),
         environment={
             **{name: version(name) for name in LIBRARIES},
             "python": platform.python_version(),
@@ -209,7 +209,7 @@ def _remarks(models: ShippedModels) -> list[str]:
     return []
 
 
-def _pictures(context: StageContext, original: SourceModel, drift: Drift) -> dict[int, str]:
+def _examples(context: StageContext, original: SourceModel, drift: Drift) -> dict[str, Any]:
     """The samples whose answers changed most."""
     data = evaluation(context, original)
-    return original.task.pictures(data, [example.index for example in drift.changed])
+    return original.task.shown(data, [example.index for example in drift.changed])

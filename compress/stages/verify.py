@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
-from compress.stages.artifacts import EXITS, VARIANTS, Answers, ShippedModels
+from compress.stages.artifacts import EXITS, VARIANTS, Answers, ShippedModels, SourceModel
+from compress.stages.samples import evaluation
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from compress.verification.predictions import Samples
 
 
-def verify(context: StageContext, reference: Answers, candidates: Answers, models: ShippedModels) -> None:
-    """Options: `gate` (the recipe's table), `metric` and `bound` of the task, `exit` (the probability of an early exit,
-    or None). A failed gate is a result, not an error of the stage."""
+def verify(
+    context: StageContext, original: SourceModel, reference: Answers, candidates: Answers, models: ShippedModels
+) -> None:
+    """Options: `data`, `gate` (the recipe's table), `metric` and `bound` of the task, `exit` (the probability of an
+    early exit, or None). A failed gate is a result, not an error of the stage."""
     from compress.verification.drift import compare
     from compress.verification.gate import parse
 
@@ -31,10 +34,10 @@ def verify(context: StageContext, reference: Answers, candidates: Answers, model
             "check": [check],
         }
     )
-    wanted = reference.load()
+    wanted, slices = reference.load(), original.task.slices(evaluation(context, original))
 
     def judge(folder: Path, name: str, given: Samples) -> Drift:
-        drift = compare(wanted, given, gate)
+        drift = compare(wanted, given, gate, slices)
         folder.mkdir(exist_ok=True)
         write_atomic(folder / f"{name}.json", drift.to_json().encode())
         context.log(f"{name}: {drift.status}: {drift.gate.message}")

@@ -153,11 +153,17 @@ class ImageClassification(Task):
     def agreement_text(self, agreement: float, count: int) -> str:
         return f"agrees with the original on {100 * agreement:.1f} % of {count} held-out"
 
-    def pictures(self, data: Prepared, indices: Sequence[int]) -> dict[int, str]:
+    def shown(self, data: Prepared, indices: Sequence[int]) -> dict[str, dict[int, str]]:
         from compress.verification.report import picture
 
         assert isinstance(data, PreparedImages)
-        return dict(zip(indices, map(picture, data.dataset.raw(indices)), strict=True))
+        return {"pictures": dict(zip(indices, map(picture, data.dataset.raw(indices)), strict=True))}
+
+    def slices(self, data: Prepared) -> dict[str, np.ndarray]:
+        from compress.verification.slices import of_images
+
+        assert isinstance(data, PreparedImages)
+        return of_images(data.dataset)
 
 
 TASK = ImageClassification()

@@ -194,6 +194,10 @@ class Task(ABC):
     def agreement_text(self, agreement: float, count: int) -> str:
         """The mean agreement on `count` held-out samples, in words."""
 
-    def pictures(self, data: Prepared, indices: Sequence[int]) -> dict[int, str]:
-        """HTML of the samples whose answers changed most; {} where there is nothing to see."""
-        return {}
+    @abstractmethod
+    def shown(self, data: Prepared, indices: Sequence[int]) -> dict[str, dict[int, str]]:
+        """These samples for people: `pictures` (PNG, base64) or `texts` of a report, by index."""
+
+    @abstractmethod
+    def slices(self, data: Prepared) -> dict[str, np.ndarray]:
+        """Parts of the data that may fare worse than the rest: name -> mask [S]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,7 @@ from runtime.text import TOKENIZER
 from targets.errors import EnvironmentLacks, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 BATCH = 32
 #: Tokens of a text when files are timed: a sentence.
 TIMED_TOKENS = 32
+#: Characters of a text that a report shows.
+SHOWN = 400
 #: (texts, tokens) at which the graph must agree with torch; those with more than one text hold padding.
 CHECKED_SIZES = ((1, 3), (2, 16), (3, 7))
 #: Names of the position table's size in configs.
@@ -119,6 +122,19 @@ class TextTask(Task):
     def timing_length(self, structure: Structure) -> int:
         return min(TIMED_TOKENS, int(structure.preprocessing["max_length"]))
 
+    def shown(self, data: Prepared, indices: Sequence[int]) -> dict[str, dict[int, str]]:
+        from compress.data.prepared_texts import PreparedTexts
+
+        assert isinstance(data, PreparedTexts)
+        return {"texts": {index: _shown(data.dataset.rows[index].texts) for index in indices}}
+
+    def slices(self, data: Prepared) -> dict[str, np.ndarray]:
+        from compress.data.prepared_texts import PreparedTexts
+        from compress.verification.slices import of_sizes
+
+        assert isinstance(data, PreparedTexts)
+        return of_sizes(data.bytes)
+
     def feed(self, data: Prepared, seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Feed:
         from compress.data.prepared_texts import PreparedTexts
         from compress.heal.texts import TextFeed
@@ -127,6 +143,11 @@ class TextTask(Task):
         dataset = data.dataset
         labels = dataset.labels if dataset.class_names and dataset.labelled else None
         return TextFeed(data.ids, labels, len(dataset.class_names), data.spec, seed, device, rank, world)
+
+
+def _shown(texts: Sequence[str]) -> str:
+    """A sample as a report shows it: its text, or both of its texts, not too long."""
+    return " ¦ ".join(text if len(text) <= SHOWN else f"{text[:SHOWN]} …" for text in texts)
 
 
 def _stops(config: dict[str, Any]) -> list[int]:

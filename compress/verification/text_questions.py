@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from compress.tasks.task import DataChoice
 from compress.tasks.text import TextTask
 from compress.verification.questions import BLOCK_BATCH, Advance, Part, Questions, nothing
-from compress.verification.slices import of_sizes
 from compress.verification.text_sides import TextSide, open_text_side
 from targets.errors import InputError
 
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from compress.data.prepared_texts import PreparedTexts
     from compress.verification.predictions import Samples
     from compress.verification.text_sides import Run
-
-#: Characters of a text that a report shows.
-SHOWN = 400
 
 
 class TextQuestions(Questions):
@@ -55,6 +51,11 @@ class TextQuestions(Questions):
             # Not the task's own `open`: which states a graph has is the graph's business.
             self._prepared[side.name] = TextTask.open(task, self._choice, self._part, described, files)  # type: ignore[arg-type]
         return self._prepared[side.name]
+
+    @property
+    def _task(self) -> TextTask:
+        assert self._whole is not None and self._whole.task is not None
+        return self._whole.task
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -91,27 +92,20 @@ class TextQuestions(Questions):
 
     @property
     def classifies(self) -> bool:
-        assert self._whole is not None and self._whole.task is not None
-        return self._whole.task.metric == "top1"
+        return self._task.metric == "top1"
 
     @property
     def names(self) -> Sequence[str]:
         return self._texts.dataset.names
 
     def shown(self, indices: Sequence[int]) -> dict[str, dict[int, str]]:
-        rows = self._texts.dataset.rows
-        return {"texts": {index: shown_text(rows[index].texts) for index in indices}}
+        return self._task.shown(self._texts, indices)
 
     def slices(self) -> dict[str, NDArray[np.bool_]]:
-        return of_sizes(self._texts.bytes)
+        return self._task.slices(self._texts)
 
     def inputs(self, side: Any, indices: NDArray[np.int64]) -> Iterator[dict[str, NDArray[Any]]]:
         return self._of(self._completed(side)).batches(BLOCK_BATCH, indices.tolist())
-
-
-def shown_text(texts: Sequence[str]) -> str:
-    """A sample as a report shows it: its text, or both of its texts, not too long."""
-    return " ¦ ".join(text if len(text) <= SHOWN else f"{text[:SHOWN]} …" for text in texts)
 
 
 def _second_half(text: str) -> str:
