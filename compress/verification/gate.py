@@ -264,12 +264,14 @@ def _message(
 
     at_worst = f", at worst {text(worst)} ({100 * confidence:g} % confidence)" if estimate.interval else ""
     limit = f"allowed at {'least' if check.bound == 'min_value' else 'most'} {allowed:.4g}"
+    limit += f" ({check.limit:g} %)" if check.bound == "max_relative_drop" else ""
     unit = f" {metric.unit}" if metric.unit else ""
     if estimate.reference is None:
         return f"{metric.title}{where}: {text(estimate.value)}{unit}{at_worst}; {limit}"
     sides = f"{text(estimate.reference)} -> {text(estimate.candidate)}"
     unit = " points" if metric.unit == "%" else unit
-    return f"{metric.title}{where}: {sides}, drop {text(estimate.value)}{unit}{at_worst}; {limit}"
+    change = "drop" if metric.higher_is_better else "rise"
+    return f"{metric.title}{where}: {sides}, {change} {text(estimate.value)}{unit}{at_worst}; {limit}"
 
 
 def _first_cause(error: ValidationError) -> str:

@@ -192,14 +192,15 @@ class View:
         self.metric = self._main_metric()
         self.unit = self.metric.unit if self.metric is not None else ""
         self.drop_unit = "points" if self.unit == "%" else self.unit
+        self.change = "Drop" if self.metric is None or self.metric.higher_is_better else "Rise"
         self.reference = next((v for v in data.variants if v.role == "reference"), None)
         self.candidate = next((v for v in data.variants if v.role == "candidate"), None)
 
     @property
     def worse_by(self) -> str:
         """What a drop counts, as a sentence begins: how much lower or higher the metric became."""
-        if self.metric is None:
-            return "Drop"
+        if self.metric is None or self.unit == "%":
+            return f"{self.change} of accuracy in points"
         return f"How much {'lower' if self.metric.higher_is_better else 'higher'} the {self.metric.title.lower()} is"
 
     def _main_metric(self) -> MetricDrift | None:
@@ -208,10 +209,12 @@ class View:
             return None
         return drift.metric(TASK_METRIC.get(self.data.task, "")) or drift.metrics[0]
 
-    def gain(self, attribute: str) -> str | None:
-        """How many times smaller the candidate's attribute is, such as `3.7x`; None where either is unknown."""
+    def gain(self, attribute: str, better: str, worse: str) -> str | None:
+        """How many times better the candidate's attribute is, such as `3.7× smaller`; None where either is unknown."""
         before, after = (getattr(v, attribute, None) for v in (self.reference, self.candidate))
-        return f"{before / after:.2g}×" if before and after else None
+        if not before or not after:
+            return None
+        return f"{before / after:.2g}× {better}" if before >= after else f"{after / before:.2g}× {worse}"
 
     @staticmethod
     def lower_first(text: str) -> str:

@@ -35,7 +35,7 @@ class TextQuestions(Questions):
         self._prepared: dict[str, PreparedTexts] = {}
         super().__init__(reference, candidate)
         models = [side for side in self.sides if isinstance(side, TextSide)]
-        self._whole = next((side for side in models if side.task is not None), None)
+        self._whole = next((side for side in models if side.task is not None and side.files is not None), None)
         if self._whole is None:
             raise InputError(f"{models[0].name} has no tokenizer; put its tokenizer.json and config.json beside it")
 

@@ -20,6 +20,7 @@ from compress.verification.side import (
     seen_samples,
     weights_size,
 )
+from runtime.text import TOKENIZER
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Described:
 @dataclass(frozen=True, kw_only=True)
 class TextSide(Side):
     """`run` maps the inputs of a batch to the outputs of the task. `task`, `described` and `files` (the folder of the
-    tokenizer) are None for an ONNX file with nothing beside it, which is asked as the other side is."""
+    tokenizer) are None where a file or folder does not bring them; it is asked as the other side is."""
 
     run: Run
     task: TextTask | None = None
@@ -56,11 +57,8 @@ class TextSide(Side):
 
     def completed(self, other: TextSide) -> TextSide:
         """This side; what it does not bring is the other's."""
-        return (
-            self
-            if self.task is not None
-            else replace(self, task=other.task, described=other.described, files=other.files)
-        )
+        task, described = self.task or other.task, self.described or other.described
+        return replace(self, task=task, described=described, files=self.files or other.files)
 
 
 def is_text_model(spec: str) -> bool:
@@ -139,7 +137,7 @@ def _onnx(name: str, path: Path) -> TextSide:
     )
     if task is None:
         return side
-    return replace(side, task=task, described=_described_beside(name, path, task), files=path.parent)
+    return replace(side, task=task, described=_described_beside(name, path, task), files=_tokenizer_folder(path.parent))
 
 
 def _described_beside(name: str, path: Path, task: TextTask) -> Described:
@@ -246,8 +244,12 @@ def _torch_side(name: str, path: Path, kind: str, model: Transformer, task: Text
         run=run,
         task=task,
         described=Described(tuple(structure.labels), structure.hidden_size, structure.preprocessing),
-        files=path,
+        files=_tokenizer_folder(path),
     )
+
+
+def _tokenizer_folder(path: Path) -> Path | None:
+    return path if (path / TOKENIZER).is_file() else None
 
 
 def _positioned(inputs: Mapping[str, np.ndarray]) -> Arrays:

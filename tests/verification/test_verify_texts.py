@@ -173,3 +173,7 @@ def test_an_onnx_file_is_asked_with_its_own_tokenizer_or_the_other_sides(
         assert evaluate(options(*sides, data)).report.verdict is Status.PASS
     with pytest.raises(InputError, match="has no tokenizer"):
         evaluate(options(bare, bare, data))
+    lone = tmp_path / "lone"
+    shutil.copytree(folder, lone)
+    (lone / "tokenizer.json").unlink()
+    assert evaluate(options(folder, lone, data)).report.verdict is Status.PASS
