@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from compress.data.classes import listed
 from compress.verification.outcome import Status
 from compress.verification.questions import Questions, spread
@@ -65,12 +63,9 @@ def _weights(side: Side) -> Iterable[tuple[str, Iterable[tuple[str, NDArray[Any]
 
 
 def _initializers(path: Path) -> Iterable[tuple[str, NDArray[Any]]]:
-    import onnx
-    from onnx import numpy_helper
+    from export import graph
 
-    for one in onnx.load(path).graph.initializer:
-        if len(one.dims) > 1:
-            yield one.name, np.asarray(numpy_helper.to_array(one))
+    return graph.weights(graph.load(path)).items()
 
 
 def _check_ranges(questions: Questions, side: Side) -> ExtraCheck | None:

@@ -64,6 +64,13 @@ def test_a_scale_ten_times_too_large_or_too_small_is_a_fault(kind: type[np.gener
         assert (use.fault is None) if fault is None else fault in str(use.fault)
 
 
+def test_weights_in_a_file_beside_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", 0.1)
+    model = onnx.load(path)
+    onnx.save(model, tmp_path / "apart.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+    assert range_use(tmp_path / "apart.onnx", inputs()) == range_use(path, inputs())
+
+
 def test_a_file_without_quantizers_asks_for_no_batch_and_one_with_them_does(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", 0.1)
     with pytest.raises(InputError, match="there is none"):
