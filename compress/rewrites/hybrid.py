@@ -6,7 +6,6 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from compress.model.block import BlockSpec
 from compress.model.mixer import MixerSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.mixers.windowed_linear_attention import WindowedLinearAttention, WindowedLinearAttentionSpec
@@ -15,15 +14,13 @@ from compress.rewrites.calibration import Calibration, step_of
 from compress.rewrites.mixer_swap import (
     FeatureOptions,
     balance_of,
-    check_heads,
+    check_decoder,
     mixer_of,
     mixer_samples,
     start_features,
     swap_mixers,
 )
 from compress.rewrites.rewrite import rewrite
-from compress.rewrites.surgery import attention_spec
-from targets.errors import InputError
 
 NAME = "hybrid"
 
@@ -67,7 +64,7 @@ def hybrid(model: Transformer, options: Hybrid, calibration: Calibration) -> Tra
         assert isinstance(mixer, WindowedLinearAttention)
         mixer.gate_H.copy_(_first_gate(model, mixer, calibration, block))
 
-    return swap_mixers(NAME, model, options.layers, calibration, _check, swap, start)
+    return swap_mixers(NAME, model, options.layers, calibration, lambda spec: check_decoder(spec, NAME), swap, start)
 
 
 def _first_gate(model: Transformer, mixer: WindowedLinearAttention, calibration: Calibration, block: int) -> Tensor:
@@ -87,9 +84,3 @@ def _first_gate(model: Transformer, mixer: WindowedLinearAttention, calibration:
         total_H += torch.where(known_BHN, wanted_BHN - found_BHN, 0.0).sum(dim=(0, 2))
         count_H += known_BHN.sum(dim=(0, 2))
     return total_H / count_H.clamp(min=1)
-
-
-def _check(spec: BlockSpec) -> None:
-    check_heads(spec, NAME)
-    if not attention_spec(spec, NAME).causal:
-        raise InputError(f"{NAME} is refused for a layer that looks ahead: its window ends at the token itself")

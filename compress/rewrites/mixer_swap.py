@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compress.model.block import BlockSpec, Site
 from compress.model.feature import FeatureMapSpec
+from compress.model.gated import GatedMixer
 from compress.model.linear import wide
 from compress.model.mixer import Context, Mixer, MixerSpec
 from compress.model.mixers.linear_attention import LinearAttention
@@ -159,11 +160,13 @@ def balance_of(mixer: SoftmaxAttentionSpec) -> float:
 
 
 def start_features(calibration: Calibration, seed: int) -> Start:
-    """Start the feature map of a new linear attention, and show it the keys that it will get."""
+    """Start the feature map of a new linear attention, show it the keys that it will get, and set its gates."""
 
     def start(model: Transformer, result: Transformer, block: int) -> None:
         mixer = result.block(block).mixer
-        assert isinstance(mixer, LinearAttention | WindowedLinearAttention)
+        assert isinstance(mixer, LinearAttention | WindowedLinearAttention | GatedMixer)
+        if isinstance(mixer, GatedMixer):
+            mixer.start()
         mixer.feature.initialise(torch.Generator().manual_seed(seed + block))
         if not mixer.feature.bounded:
             return
@@ -183,3 +186,10 @@ def check_heads(spec: BlockSpec, name: str) -> None:
             f"{name} is refused: a chosen layer has {scores.key_heads} key heads but {values.num_kv_heads} value "
             f"heads; no head would have a sum of its own"
         )
+
+
+def check_decoder(spec: BlockSpec, name: str) -> None:
+    """`check_heads`; raises InputError for a layer that looks ahead, too."""
+    check_heads(spec, name)
+    if not attention_spec(spec, name).causal:
+        raise InputError(f"{name} is refused for a layer that looks ahead: its state holds what came before")

@@ -134,3 +134,38 @@ def sumformer(spec: Any, w: Weights, x_ND: Array, visible: Visible, loop: int) -
         inner = activated(spec.activation, affine("own_up", x_D) + affine("hear_up", mean_S))
         rows.append(affine("own", x_D) + affine("hear", mean_S) + affine("down", inner))
     return np.array(rows)
+
+
+def gated(spec: Any, w: Weights, x_ND: Array, real: list[bool], loop: int) -> Array:
+    """Gated linear attention, or the gated delta rule, token by token."""
+    groups, size = spec.values.num_kv_heads, spec.values.head_dim
+    delta = spec.kind == "gated-delta-rule"
+    memory: list[Any] = [None] * groups
+    rows = []
+    for i, x_D in enumerate(x_ND):
+        y_D = np.zeros(len(x_D)) + under(w, "values.output").get(f"bias.{loop}", 0.0)
+        keep_G = 1 / (1 + np.exp(linear(under(w, "gate"), x_D, loop)))
+        for h in range(spec.scores.num_heads):
+            query_K, key_K, group = query_key(spec.scores, under(w, "scores"), x_D, i, h, loop)
+            phi_q, phi_k = (
+                features(spec.feature, under(w, "feature"), one_K, h, group, is_key)
+                for one_K, is_key in ((query_K * spec.balance, False), (key_K / spec.balance, True))
+            )
+            value_V = head(linear(under(w, "values.value"), x_D, loop), group, size)
+            if delta:
+                phi_q, phi_k = (phi / max(np.sqrt(phi @ phi), 1e-6) for phi in (phi_q, phi_k))
+                strength = 1 / (1 + np.exp(-linear(under(w, "strength"), x_D, loop)[group]))
+            else:
+                value_V = np.append(value_V, 1.0)
+            if memory[group] is None:
+                memory[group] = np.zeros((len(phi_k), len(value_V)))
+            first = h % (spec.scores.num_heads // groups) == 0  # a group's memory changes once a token
+            if real[i] and first:
+                memory[group] = keep_G[group] * memory[group]
+                added_V = strength * (value_V - phi_k @ memory[group]) if delta else value_V
+                memory[group] = memory[group] + np.outer(phi_k, added_V)
+            read_V = phi_q @ memory[group]
+            mixed_V = read_V if delta else read_V[:-1] / max(read_V[-1], spec.eps)
+            y_D = y_D + head(w["values.output.weight"].T, h, size).T @ mixed_V
+        rows.append(y_D)
+    return np.array(rows)

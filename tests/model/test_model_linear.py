@@ -31,7 +31,8 @@ feature_specs = st.one_of(
     st.builds(lambda size: {"kind": "hedgehog", "size": size}, st.sampled_from([None, 2, 6])),
     st.builds(lambda size: {"kind": "performer", "size": size}, st.integers(1, 5)),
 ).map(FeatureMapSpec.parse)
-RECURRENT = ("linear-attention", "windowed-linear-attention", "sumformer")
+GATED = ("gated-linear-attention", "gated-delta-rule")
+RECURRENT = ("linear-attention", "windowed-linear-attention", "sumformer", *GATED)
 
 
 @st.composite
@@ -65,7 +66,10 @@ def specs(draw: st.DrawFn, causal: bool | None = None) -> MixerSpec:
         sizes = {"summary_size": draw(counts), "intermediate_size": draw(counts)}
         return MixerSpec.parse({"kind": kind, "causal": looks_back, **sizes})
     spec = {"kind": kind, "feature": draw(feature_specs), "balance": draw(st.sampled_from([1.0, 1.7]))}
-    rest = {"causal": looks_back} if kind == "linear-attention" else {"window": draw(st.integers(1, 4))}
+    rest: dict[str, Any] = {
+        "linear-attention": {"causal": looks_back},
+        "windowed-linear-attention": {"window": draw(st.integers(1, 4))},
+    }.get(kind, {})
     return MixerSpec.parse({**spec, **rest, **draw(heads())})
 
 
@@ -79,7 +83,7 @@ def built(spec: MixerSpec, width: int, seed: int) -> Mixer:
 
 
 def is_causal(spec: Any) -> bool:
-    return spec.kind == "windowed-linear-attention" or bool(spec.causal)
+    return spec.kind in ("windowed-linear-attention", *GATED) or bool(spec.causal)
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -111,6 +115,14 @@ def in_chunks(mixer: Mixer, x_BND: Tensor, sizes: list[int], mask_BN: Tensor | N
     return torch.cat(parts, dim=1)
 
 
+def expectation(spec: Any, w: Any, x_ND: Any, real: list[bool], loop: int) -> Any:
+    """What the oracle gives for one sequence."""
+    if spec.kind in GATED:
+        return linear_oracle.gated(spec, w, x_ND, real, loop)
+    expect = linear_oracle.sumformer if spec.kind == "sumformer" else linear_oracle.linear_attention
+    return expect(spec, w, x_ND, lambda i, j: real[j] and (j <= i or not is_causal(spec)), loop)
+
+
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 6))
 
 
@@ -130,16 +142,9 @@ def test_mixers_of_linear_cost_compute_their_equation(
     mixer, x_BND = built(spec, shape[2], seed), random(*shape, seed=seed)
     mask_BN = padded_in_front(*shape[:2], seed) if masked else None
     y_BND = mixer(x_BND, loop, Context(mask_BN, rows=rows))
-    expect = linear_oracle.sumformer if spec.kind == "sumformer" else linear_oracle.linear_attention
     for sequence, x_ND in enumerate(x_BND.numpy()):
         real = [True] * shape[1] if mask_BN is None else mask_BN[sequence].tolist()
-        expected = expect(
-            spec,
-            oracle.weights_of(mixer),
-            x_ND,
-            lambda i, j, real=real: real[j] and (j <= i or not is_causal(spec)),
-            loop,
-        )
+        expected = expectation(spec, oracle.weights_of(mixer), x_ND, real, loop)
         atol = 1e-5 if "theta" in str(spec) else 1e-8
         np.testing.assert_allclose(y_BND[sequence].numpy(), expected[:rows], atol=atol, rtol=1e-6)
 
@@ -183,7 +188,11 @@ def test_padding_in_front_changes_no_real_token(
 
 
 @settings(max_examples=40, deadline=None)
-@given(spec=specs().filter(lambda spec: spec.kind != "sumformer"), shape=shapes, seed=st.integers(0, 99))
+@given(
+    spec=specs().filter(lambda spec: spec.kind not in ("sumformer", "gated-delta-rule")),
+    shape=shapes,
+    seed=st.integers(0, 99),
+)
 @torch.no_grad()
 def test_attention_rows_give_the_output(spec: Any, shape: tuple[int, int, int], seed: int) -> None:
     mixer, x_BND = built(spec, shape[2], seed), random(*shape, seed=seed)
@@ -195,7 +204,7 @@ def test_attention_rows_give_the_output(spec: Any, shape: tuple[int, int, int], 
 
 
 @pytest.mark.parametrize("tokens", [64, 65, 200])
-@pytest.mark.parametrize("kind", ["linear-attention", "windowed-linear-attention"])
+@pytest.mark.parametrize("kind", ["linear-attention", "windowed-linear-attention", *GATED])
 @torch.no_grad()
 def test_sequences_of_many_spans_give_what_single_steps_give(kind: str, tokens: int) -> None:
     spec = MixerSpec.parse(
@@ -204,7 +213,7 @@ def test_sequences_of_many_spans_give_what_single_steps_give(kind: str, tokens: 
             "feature": {"kind": "hedgehog"},
             "scores": ProjectedScoresSpec(num_heads=4, num_kv_heads=2, head_dim=4, scale=0.5, rope=RopeSpec()),
             "values": ProjectedValuesSpec(num_kv_heads=2, head_dim=3),
-            **({"causal": True} if kind == "linear-attention" else {"window": 9}),
+            **{"linear-attention": {"causal": True}, "windowed-linear-attention": {"window": 9}}.get(kind, {}),
         }
     )
     mixer, x_BND = built(spec, 5, 0), random(2, tokens, 5, seed=0)

@@ -12,6 +12,7 @@ from model.test_model_streaming import decoder, streamed
 from model.tiny import block_spec, model_of
 
 from compress.model import Transformer
+from compress.model.gated import GatedMixer
 from compress.model.mixer import Context
 from compress.model.mixers.linear_attention import LinearAttention
 from compress.model.mixers.linformer import Linformer
@@ -131,6 +132,23 @@ def test_auto_takes_the_layer_that_loses_least() -> None:
 
 
 @torch.no_grad()
+def test_gates_that_forget_nothing_give_linear_attention() -> None:
+    model = text_model()
+    gated, plain = (
+        rewritten(model, use, text_calibration(model), feature="hedgehog", layers=[0])
+        for use in ("gated-linear-attention", "linear-attention")
+    )
+    (inputs, *_) = text_calibration(model).batches()
+    start = float((gated(inputs) - plain(inputs)).abs().max())
+    mixer = gated.block(0).mixer
+    assert isinstance(mixer, GatedMixer)
+    for bias in mixer.gate.bias:
+        bias.fill_(-40)
+    open_ = float((gated(inputs) - plain(inputs)).abs().max())
+    assert open_ < 1e-5 < start < 0.1
+
+
+@torch.no_grad()
 def test_softmax_and_linear_layers_stream_side_by_side() -> None:
     model = text_model()
     linear = rewritten(model, "hybrid", text_calibration(model), window=3, layers=[1])
@@ -171,6 +189,11 @@ def test_what_cannot_work_on_text_is_refused_with_a_reason(use: str, options: di
     ("use", "options", "reason"),
     [
         ("hybrid", {}, "refused for a layer that looks ahead"),
+        (
+            "gated-delta-rule",
+            {"feature": "elu"},
+            "refused for a layer that looks ahead: its state holds what came before",
+        ),
         ("linformer", {"pools": 3}, "2 x 2 patches do not divide into a grid of 3 pools"),
         ("linformer", {"pools": 2, "length": 5}, "length is for text"),
         ("linear-attention", {"feature": "elo"}, "unknown kind 'elo'; did you mean 'elu'"),

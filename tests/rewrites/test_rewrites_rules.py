@@ -38,12 +38,18 @@ T2R = block_spec().replace(
     }
 )
 #: Blocks for the rewrites that are refused for plain ones.
-FOR = {"relax-loops": LOOPED, "hybrid": CAUSAL, "fold-feature-map": T2R}
+FOR = {
+    "relax-loops": LOOPED,
+    "fold-feature-map": T2R,
+    **dict.fromkeys(("hybrid", "gated-linear-attention", "gated-delta-rule"), CAUSAL),
+}
 #: The least that each rewrite has to be told.
 NEEDED: dict[str, dict[str, Any]] = {
     "affine-patch": {"layers": [0]},
     "drop-blocks": {"layers": [0]},
     "linear-attention": {"feature": "t2r"},
+    "gated-linear-attention": {"feature": "t2r"},
+    "gated-delta-rule": {"feature": "t2r"},
     "linformer": {"pools": 2},
     "low-rank-embedding": {"rank": 2},
     "low-rank-affine-mlp": {"rank": 2},
