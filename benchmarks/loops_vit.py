@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks import full_recipe_vit, rewrites_vit, vit_lab
+from benchmarks.engines import untie
 from benchmarks.rewrites_vit import Row, Tables
 from compress.model import Structure, Transformer
 from compress.stages.export import exact_forms
@@ -38,13 +39,19 @@ from export.precision.int8_dynamic import to_int8_dynamic
 from export.precision.int8_static import to_int8_static
 from export.scan import roll_loops
 from export.sharing import assert_shared_once
+from runtime import trt
+from runtime.build import make_engine
 from runtime.compare import time_alternating
+from runtime.engine_file import EngineIdentity
+from runtime.files import sha256_of
 
 EXACT: Tables = [{"use": "fold-norm"}, {"use": "drop-key-bias"}, {"use": "fold-value-bias"}]
 ALIGN: Tables = [{"use": "align-layers"}]
 INITS = ("first", "stepwise", "mean", "data-aware")
 #: Ranks of `cross`.
 RANKS = (12, 24, 48)
+#: What TensorRT is given, with its precision there; and the GPUs that its engines are for.
+IN_ENGINES, CAPABILITY = {"fp32": "fp32", "fp16": "fp16", "int8-static": "int8"}, "8.6"
 #: Calibration images of `files`, which needs the shapes of the models and not their accuracy.
 FEW = 32
 
@@ -177,13 +184,15 @@ def crossed(structure: Structure) -> Iterator[Row]:
 
 
 def files(args: argparse.Namespace) -> None:
-    """Export each row without healing, in every form, and time the forms in alternating processes."""
+    """Export each row without healing, in every form, beside the same graphs untied; time the forms in alternating
+    processes."""
     torch.manual_seed(0)
     teacher = vit_lab.original(full_recipe_vit.MODEL)
     images = vit_lab.prepared(vit_lab.test_images(args.data, FEW), teacher, "cpu").images
     calibration = vit_lab.calibration_of(teacher, images, [])
     chosen = {row.name: row.tables for row in rows(teacher.structure)} | CANDIDATES | {"original": []}
     results = []
+    tensorrt = trt.load("tensorrt_rtx") if args.engines else None
     with tempfile.TemporaryDirectory() as folder:
         paths: dict[str, Path] = {}
         for name in ["original", *args.rows]:
@@ -192,19 +201,25 @@ def files(args: argparse.Namespace) -> None:
                 model = vit_lab.rewritten(model, [{"use": use} for use in exact_forms(model)], calibration)
             forms = write_forms(model, Path(folder), name, images.numpy())
             paths |= {f"{name} {form}": path for form, path in forms.items() if form != "fp16"}  # no CPU kernels
-            results.append(
-                {
-                    "row": name,
-                    "parameters": model.num_parameters(),
-                    "block_parameters": vit_lab.block_parameters(model),
-                    "macs": vit_lab.macs(model),
-                    "bytes": {form: path.stat().st_size for form, path in forms.items()},
-                }
-            )
-            print(results[-1], flush=True)
+            untied = untied_twins(forms, Path(folder), name)
+            result: dict[str, Any] = {
+                "row": name,
+                "parameters": model.num_parameters(),
+                "block_parameters": vit_lab.block_parameters(model),
+                "macs": vit_lab.macs(model),
+                "bytes": {form: path.stat().st_size for form, path in forms.items()},
+                "untied_bytes": {form: path.stat().st_size for form, path in untied.items()},
+            }
+            if tensorrt:
+                result["engines"] = engine_bytes(tensorrt, {form: forms[form] for form in IN_ENGINES})
+                result["untied_engines"] = engine_bytes(tensorrt, untied)
+            results.append(result)
+            print(result, flush=True)
         timed = time_alternating(paths, rounds=args.rounds, seconds=1.0, threads=args.threads) if args.rounds else {}
     command = vit_lab.command("benchmarks.loops_vit")
-    document = {"command": command, **vit_lab.surroundings()}
+    document: dict[str, Any] = {"command": command, **vit_lab.surroundings()}
+    if tensorrt:
+        document["tensorrt"] = f"{tensorrt.label}, compute capability {CAPABILITY}; built, not run"
     vit_lab.write_json(args.result, {**document, "rows": results, "latency": timed})
 
 
@@ -226,6 +241,29 @@ def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray)
     return paths
 
 
+def untied_twins(forms: dict[str, Path], folder: Path, name: str) -> dict[str, Path]:
+    """The same graphs with a copy of a shared weight for each use; none where nothing is shared."""
+    twins = {form: folder / f"{name}.{form}.untied.onnx" for form in IN_ENGINES}
+    return {form: twin for form, twin in twins.items() if untie(forms[form], twin)}
+
+
+def engine_bytes(tensorrt: trt.TensorRT, forms: dict[str, Path]) -> dict[str, dict[str, int | None]]:
+    """Bytes of the engine of each form for one image, and of the weights in it."""
+    sizes = {}
+    for form, path in forms.items():
+        identity = EngineIdentity(
+            onnx={path.name: sha256_of(path)},
+            flavour=tensorrt.flavour,
+            version=tensorrt.version,
+            compute_capabilities=(CAPABILITY,),
+            precision=IN_ENGINES[form],
+            spans={"batch": (1, 1, 1)},
+        )
+        engine, _ = make_engine(tensorrt, path.parent, identity, path.parent)
+        sizes[form] = {"bytes": engine.record.bytes, "weights": engine.record.weights_bytes}
+    return sizes
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -237,6 +275,7 @@ def arguments() -> argparse.Namespace:
     filing.add_argument("result", type=Path)
     filing.add_argument("rows", nargs="*", default=["bytes.looped", "bytes.drop-blocks", "cycle-512", "untied"])
     filing.add_argument("--data", default="zoo:cifar10-test")
+    filing.add_argument("--engines", action="store_true", help="TensorRT for RTX builds each form, needs no GPU")
     filing.add_argument("--threads", type=int, default=2)
     filing.add_argument("--rounds", type=int, default=7, help="of timing; 0 writes bytes alone")
     return parser.parse_args()
