@@ -115,10 +115,7 @@ class GraphBuilder:
         }
         self.data = {"data": data}
         self.task = tasks.of_folder(job.model_folder)
-        if recipe.loops.exit is not None and not self.task.name.endswith("classification"):
-            raise InputError(
-                f"loops.exit needs a classifier, whose answers have probabilities; this is {self.task.name}"
-            )
+        self._check_loops()
         self.task_code = (*self.task.code, "compress.stages.samples")
         self.model_digest = {"model": digest_tree(job.model_folder, job.memo)}
         choice = DataChoice(**data)
@@ -126,6 +123,13 @@ class GraphBuilder:
         self.evaluation_digest = {"evaluation": digests["evaluation"]}
         self.healing_digest = {"healing": digests["healing"]}
         self.opset = {"opset": min(_OPSET, min(row.max_opset for row in job.target.software))}
+
+    def _check_loops(self) -> None:
+        loops, task = self.job.recipe.loops, self.task.name
+        if loops.offer and task == "causal-lm":
+            raise InputError("loops.offer is refused for causal-lm: each loop keeps a state, so inputs would differ")
+        if loops.exit is not None and not task.endswith("classification"):
+            raise InputError(f"loops.exit needs a classifier, whose answers have probabilities; this is {task}")
 
     def stages(self) -> list[Stage]:
         changes = self.changes()

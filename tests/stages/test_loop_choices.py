@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_texts
 from jobs import ROOT, environment
 from PIL import Image
 
@@ -88,7 +89,11 @@ def test_choices_that_do_not_fit_are_refused_before_anything_runs(changes: dict[
         parse({**RECIPE, **changes}, "test")
 
 
-def test_an_early_exit_needs_a_classifier(tmp_path: Path) -> None:
-    recipe = parse({**RECIPE, "model": {"source": "zoo:stories260k"}}, "test")
-    with pytest.raises(InputError, match=r"loops\.exit needs a classifier"):
-        build_graph(Job(recipe, "test", targets.load("cpu"), 0, tmp_path / "digests.json"))
+def test_models_that_cannot_have_them_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    folder = tiny_texts.model_folder(tmp_path / "embedding", "embedding")
+    tiny_texts.pairs(tmp_path / "pairs.tsv", 300)
+    vectors = {"model": {"source": str(folder)}, "data": {"source": str(tmp_path / "pairs.tsv")}}
+    decoder = {"model": {"source": "zoo:stories260k"}}
+    for source, message in ((decoder, r"loops\.offer is refused for causal-lm"), (vectors, "exit needs a classifier")):
+        with pytest.raises(InputError, match=message):
+            build_graph(Job(parse({**RECIPE, **source}, "test"), "test", targets.load("cpu"), 0, tmp_path / "d.json"))
