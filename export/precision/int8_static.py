@@ -4,7 +4,7 @@ weight, one per activation. Standard operators only.
 Quantised are the operators with a constant weight: the input of each goes through QuantizeLinear/DequantizeLinear and
 its weight is stored as int8 behind a DequantizeLinear. Left in float: products of two activations (attention's
 logits and mixed values: a small part of the work, and the part that int8 hurts most), biases, norms, softmax. Outputs
-are not quantised either: each is read by an operator that does not want int8.
+are not quantised either: each is read by an operator that does not want int8. Embedding tables become float16.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from export import graph
 from export.precision.calibrate import Method, thresholds
 from export.precision.result import Precision, check_names, describe
+from export.precision.tables import halve_tables
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def quantise_static(source: Path, path: Path, ranges: Mapping[str, float], exclu
     if not chosen:
         raise InputError(f"{source.name} has no layer left to quantise; leave the precision at fp32")
     _insert(model, chosen, ranges)
-    changed = [site.node.name for site in chosen]
+    changed = [*halve_tables(model), *(site.node.name for site in chosen)]
     graph.save(model, path)
     return describe("int8", source, path, changed, sorted(exclude))
 

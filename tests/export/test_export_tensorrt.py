@@ -15,6 +15,7 @@ from mini_models import HIDDEN
 from export import graph
 from export.precision.fp16 import to_fp16
 from export.precision.int8_static import to_int8_static
+from runtime import ort
 from runtime.engine import build_engine
 from runtime.trt import load
 from targets.errors import EnvironmentLacks
@@ -69,3 +70,29 @@ def test_a_recurrent_file_with_its_state_in_float32_builds(
 ) -> None:
     half = to_fp16(cell_file, tmp_path / "half.onnx").path
     assert 4 * HIDDEN * HIDDEN * 2 <= weights_of(half, "fp16") < 4 * HIDDEN * HIDDEN * 2 + 4096
+
+
+def test_an_embedding_table_takes_half_as_much_in_the_int8_engine(
+    weights_of: Callable[[Path, str], int], tmp_path: Path
+) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    draw, rows, width = np.random.default_rng(0), 3000, 32
+    table, weight = (draw.normal(size=(size, width)).astype(np.float32) for size in (rows, width))
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["x"]), helper.make_node("MatMul", ["x", "weight"], ["y"])]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "lookup",
+            [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "chunk"])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "chunk", width])],
+            [numpy_helper.from_array(table, "table"), numpy_helper.from_array(weight, "weight")],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+    )
+    graph.save(model, tmp_path / "lookup.onnx")
+    ids = {"ids": draw.integers(0, rows, (4, 8))}
+    path = to_int8_static(tmp_path / "lookup.onnx", tmp_path / "int8.onnx", [ids]).path
+    wanted, given = (ort.load(one).run(ids)["y"] for one in (tmp_path / "lookup.onnx", path))
+    assert np.sqrt(((given - wanted) ** 2).mean()) < 0.02 * wanted.std()
+    assert table.size <= weights_of(path, "int8") < 2 * table.size + weight.size + 4096  # it may fold the quantizer in
