@@ -114,7 +114,7 @@ def report_data(
             _variant(
                 entry["path"],
                 models.path / entry["path"],
-                role="candidate" if entry is main else "other",
+                role="candidate" if entry == main else "other",
                 parameters=parameters if entry in entries else None,
                 metric=metric.candidate if metric else None,
                 note=f"{entry['precision']}, {entry['runtime']}: {entry['note']}",

@@ -91,6 +91,18 @@ def test_an_embedding_bundle_says_how_far_it_drifted_and_brings_its_tokenizer(em
     assert "labels" not in manifest
 
 
+def test_the_report_shows_what_ships_with_its_slices_and_the_most_changed_texts(embedding: Path) -> None:
+    report = json.loads((embedding / "report.json").read_text())
+    assert {row["name"]: row["role"] for row in report["variants"]} == {
+        "original fp32": "reference",
+        "model.onnx": "candidate",
+        "model.cpu.onnx": "other",
+    }
+    assert [row["name"] for row in report["drift"]["slices"]] == ["shortest quarter", "longest quarter"]
+    changed = [str(example["index"]) for example in report["drift"]["changed"]]
+    assert changed and sorted(report["texts"]) == sorted(changed)
+
+
 def test_every_form_ignores_padding_and_takes_any_length(embedding: Path) -> None:
     spec = parse_preprocessing(json.loads((embedding / "manifest.json").read_text())["preprocessing"])
     ids = Tokenizer(embedding / "tokenizer.json", spec).encode(["w1 w2", "w3 w4 w5 w6 w7 w8", "w9"]).ids
