@@ -2,7 +2,7 @@
 
 Usage, from the root of the repository:
     python -m benchmarks.linear_encoders drift OUT.json --data DATA                    # vit-cifar10, one GPU
-    python -m benchmarks.linear_encoders drift OUT.json --data DATA --steps 40 --batch 32 --limit 5000    # a CPU, an hour
+    python -m benchmarks.linear_encoders drift OUT.json --data DATA --steps 40 --batch 32 --limit 5000  # a CPU, an hour
     python -m benchmarks.linear_encoders sentences OUT.json --pairs SICK_trial.txt     # MiniLM, untrained, CPU
     python -m benchmarks.linear_encoders speed OUT.json                                # CPU, a quiet machine
 

@@ -190,7 +190,7 @@ def test_a_thousand_steps_neither_grow_nor_drift(exported: Any) -> None:
     assert np.array_equal(resumed.step(7), steps.step(7))
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "delta", "mixed"])
+@pytest.mark.parametrize("kind", ["delta", "mixed"])
 def test_tensorrt_builds_an_engine_of_the_graph(kind: str, exported: Any) -> None:
     try:
         found = trt.load()
@@ -200,6 +200,8 @@ def test_tensorrt_builds_an_engine_of_the_graph(kind: str, exported: Any) -> Non
         pytest.skip("TensorRT itself builds on a GPU alone")
     profile = {"batch": (1, 1, 4), "chunk": (1, 1, 64), "past": (0, 16, 64), "total": (1, 17, 128)}
     spans = spans_of(profile, recurrent=True)
-    engine = build_engine(found, exported(kind)[1], spans, precision="fp32", capabilities=["8.6"])
+    engine = build_engine(
+        found, exported(kind)[1], spans, precision="fp32", capabilities=["8.6"], workspace_bytes=1 << 28
+    )
     states = {name: shapes for name, shapes in engine.profile.items() if name.startswith("past")}
     assert engine.data and states and all(shape[0] == 1 for shapes in states.values() for shape in shapes)
