@@ -6,7 +6,7 @@ B batch, N tokens, D hidden size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -156,13 +156,14 @@ class _Session:
         self.student.requires_grad_(True)
 
     def transfer(self) -> None:
-        """Each changed block alone: fed the original's hidden state, held to the original's output."""
+        """Each changed block alone, or with those next to it: fed the original's hidden state, held to its output."""
         steps = changed_steps(self.student, self.teacher, self.targets)
         schedule = self.student.structure.schedule
         blocks = sorted({schedule[step].block for step in steps})
         if not blocks:
             return
-        needed = [self.targets[step - 1] for step in steps if step] + [self.targets[step] for step in steps]
+        runs = transfer_runs(steps, self.options.transfer_span)
+        needed = [self.targets[run.start - 1] for run in runs if run.start] + [self.targets[step] for step in steps]
 
         def loss(step: int) -> Tensor:
             inputs, _ = self._batch(step)
@@ -171,11 +172,13 @@ class _Session:
                 _, hidden = traced(self.teacher, inputs, needed)
             by_target = dict(zip(needed, hidden, strict=True))
             errors = []
-            for index in steps:
-                x_BND = by_target[self.targets[index - 1]] if index else start_BND
-                with self.accelerator.autocast():
-                    y_BND = self.student.block(schedule[index].block)(x_BND, schedule[index].loop, context)
-                errors.append(relative_error(y_BND, by_target[self.targets[index]], token_mask(inputs)))
+            for run in runs:
+                x_BND = by_target[self.targets[run.start - 1]] if run.start else start_BND
+                for index in run:
+                    with self.accelerator.autocast():
+                        x_BND = self.student.block(schedule[index].block)(x_BND, schedule[index].loop, context)
+                    if index in steps:
+                        errors.append(relative_error(x_BND, by_target[self.targets[index]], token_mask(inputs)))
             return torch.stack(errors).mean()
 
         Loop(
@@ -260,3 +263,12 @@ class _Session:
 def _compiled(function: Callable[..., Any], accelerator: Accelerator) -> Callable[..., Any]:
     """Compiled on a GPU, where small models are bound by kernel launches."""
     return torch.compile(function, dynamic=False) if accelerator.device.type == "cuda" else function
+
+
+def transfer_runs(changed: Sequence[int], span: int) -> list[range]:
+    """The steps of the schedule that are trained together: of every `span` of them, from the first changed to the
+    last."""
+    windows: dict[int, list[int]] = {}
+    for step in changed:
+        windows.setdefault(step // span, []).append(step)
+    return [range(min(steps), max(steps) + 1) for steps in windows.values()]

@@ -11,7 +11,9 @@ class HealOptions(Spec):
     """`attention_steps` of attention transfer come first (each mixer that has learned parts of its own, such as feature
     maps, alone on the original's hidden states; only these parts are trained, towards the original mixer's output and,
     weighed by `attention_rows`, its attention rows), then `transfer_steps` of module-wise transfer (each changed block
-    on the original's hidden states), then `steps` of distillation end to end. With 0 everywhere nothing is trained.
+    on the original's hidden states; of every `transfer_span` layers in a row the first gets these and the others what
+    the one before them gives, so that they learn to make up for each other), then `steps` of distillation end to end.
+    With 0 everywhere nothing is trained.
 
     The loss of distillation is `kl` T^2 KL(original || model at temperature T) + `hidden` mean over blocks of
     MSE(hidden states) / Var(original's) + `task` cross-entropy with the labels; `mixup` trains on random mixtures of
@@ -26,6 +28,7 @@ class HealOptions(Spec):
 
     steps: NonNegativeInt = 0
     transfer_steps: NonNegativeInt = 0
+    transfer_span: PositiveInt = 1
     attention_steps: NonNegativeInt = 0
     batch_size: PositiveInt = 64
     lr: PositiveFloat = 5e-4

@@ -18,6 +18,7 @@ from scipy.stats import entropy
 
 from compress.heal import HealOptions
 from compress.heal.heal import heal as _heal  # noqa: F401
+from compress.heal.heal import transfer_runs
 from compress.heal.loop import _rate
 from compress.heal.losses import changed_steps, distillation_loss, relative_error
 from compress.heal.objective import CLASSIFICATION, kl_divergence
@@ -102,6 +103,19 @@ def test_transfer_trains_the_changed_blocks_alone(tmp_path: Path) -> None:
     assert not unchanged(result.model, model, "blocks.1.")
     losses = log.losses("transfer")
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def test_layers_of_a_span_are_trained_from_each_other_s_outputs(tmp_path: Path) -> None:
+    assert transfer_runs([0, 1, 4, 5, 7], 1) == [range(0, 1), range(1, 2), range(4, 5), range(5, 6), range(7, 8)]
+    assert transfer_runs([0, 2, 4, 5], 3) == [range(0, 3), range(4, 6)]
+    original = tiny(layers=3)
+    model = damaged(original, "drop-mlp", layers=[0, 2])
+    alone, joint = (
+        healed(model, original, tmp_path / str(span), transfer_steps=30, transfer_span=span, transfer_lr=1e-2)
+        for span in (1, 3)
+    )
+    assert unchanged(joint.model, model, "blocks.1.") and not unchanged(joint.model, alone.model, "blocks.2.")
+    assert joint.drift_after < joint.drift_before
 
 
 def test_transfer_has_nothing_to_do_where_no_block_changed(tmp_path: Path) -> None:
