@@ -32,6 +32,7 @@ from torch import Tensor
 from benchmarks import vit_lab
 from compress.heal import HealOptions, ImageFeed, heal
 from compress.model import Transformer, load, save
+from compress.model.loops import at_loops
 
 MODEL = "vit-cifar10"
 CALIBRATION = 2000
@@ -113,6 +114,7 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
         steps=args.steps,
         batch_size=args.batch,
         lr=args.lr,
+        loops=tuple(args.loops),
         hidden=args.hidden,
         task=args.task,
         mixup=True,
@@ -158,6 +160,10 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
         "held_out_images": len(held_out),
         "held_out_before": vit_lab.scores(vit_lab.answers(student, known.images), target_SC, known.labels),
         "held_out": vit_lab.scores(vit_lab.answers(model.to(device), known.images), target_SC, known.labels),
+        "held_out_at_loops": {
+            loops: vit_lab.scores(vit_lab.answers(at_loops(model, loops), known.images), target_SC, known.labels)
+            for loops in args.loops
+        },
         "held_out_original": vit_lab.scores(target_SC, target_SC, known.labels),
         "steps_run": healed.steps,
         "heal_seconds": log.curve[-1][1],
@@ -203,8 +209,11 @@ def test(args: argparse.Namespace, module: str) -> None:
     torch.backends.cudnn.allow_tf32 = False
     teacher = vit_lab.original(MODEL).to(device)
     known = vit_lab.prepared(vit_lab.test_images(args.data), teacher, device)
-    logits_SC = vit_lab.answers(load(args.out).to(device), known.images)
+    model = load(args.out).to(device)
+    logits_SC = vit_lab.answers(model, known.images)
     target_SC = vit_lab.answers(teacher, known.images)
+    options = json.loads((args.out / "heal.json").read_text())["heal"]
+    others = {loops: vit_lab.answers(at_loops(model, loops), known.images) for loops in options.get("loops", ())}
 
     def right(answers_SC: Tensor) -> Tensor:
         return answers_SC.argmax(-1) == known.labels
@@ -216,6 +225,9 @@ def test(args: argparse.Namespace, module: str) -> None:
         "test": vit_lab.scores(logits_SC, target_SC, known.labels),
         "test_original": vit_lab.scores(target_SC, target_SC, known.labels),
         "points": vit_lab.drop(right(logits_SC), right(target_SC)),
+        "points_at_loops": {
+            loops: vit_lab.drop(right(other_SC), right(target_SC)) for loops, other_SC in others.items()
+        },
     }
     vit_lab.write_json(args.out / "test.json", result)
     print(result, flush=True)
@@ -242,6 +254,7 @@ def add_verbs(verbs: Any, candidates: Recipes, module: str) -> None:
     healing.add_argument("--lr", type=float, default=5e-4)
     healing.add_argument("--hidden", type=float, default=0.5)
     healing.add_argument("--task", type=float, default=0.3)
+    healing.add_argument("--loops", type=int, nargs="+", default=[], help="other numbers of loops to heal for")
     healing.add_argument("--seed", type=int, default=0)
     healing.add_argument("--limit", type=int, help="about so many training images, for smoke tests")
     choosing = verbs.add_parser("choose")

@@ -4,6 +4,8 @@ For models that were healed elsewhere (on a GPU) and came back as a folder:
 
     python -m benchmarks.measure_healed compress/zoo/vit-cifar10 benchmarks/models/vit-cifar10-full \
         --json benchmarks/results/vit-cifar10-full.json
+
+`--set` puts values over the recipe, such as `--set loops.offer=[4,8] --set loops.exit=0.9`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import targets
 from compress.pipeline import Cache, Graph, Runner, Stage, StageContext
 from compress.pipeline.tree import digest_tree
 from compress.pipeline.view import view
-from compress.recipe import parse
+from compress.recipe import load
 from compress.stages.artifacts import Comparison, ModelArtifact, Timing
 from compress.stages.graph import GraphBuilder, Job
 from compress.stages.outcome import deliver
@@ -72,12 +74,11 @@ def main() -> int:
     parser.add_argument("--target", default="jetson")
     parser.add_argument("--out", type=Path, default=Path("out/healed"))
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[])
     parser.add_argument("--untimed", action="store_true", help="no latencies: other work ran beside it")
     args = parser.parse_args()
-    recipe = parse(
-        {"model": {"source": str(args.original)}, "data": {"source": args.data}, "precision": {"mode": "int8"}},
-        "command line",
-    )
+    sources = [f'model.source="{args.original}"', f'data.source="{args.data}"', "precision.mode=int8"]
+    recipe = load("identity", [*sources, *args.settings])
     cache = Cache()
     job = Job(recipe, args.healed.name, targets.load(args.target), 0, cache.root / "digests.json")
     artifacts = Runner(Graph(HealedGraph(job, args.healed).stages()), cache, [view(sys.stdout)]).run()
@@ -93,7 +94,11 @@ def main() -> int:
         "verdict": outcome.verdict,
         "variants": report["variants"],
         "timing": timing.load(),
-        "drift": {name: json.loads(drift.to_json()) for name, drift in comparison.drifts().items()},
+        "drift": {
+            name: json.loads(drift.to_json())
+            for drifts in (comparison.drifts(), comparison.variants(), comparison.exits())
+            for name, drift in drifts.items()
+        },
     }
     for drift in document["drift"].values():
         drift.pop("changed")
