@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.embed import TokenEmbed, TokenEmbedSpec
@@ -12,15 +11,16 @@ from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, Moments, real_tokens, roots, taps
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import rebuilt
+from compress.rewrites.width import Width, counted
 from targets.errors import InputError
 
 NAME = "low-rank-embedding"
 
 
 class LowRankEmbedding(Options):
-    """`rank`: width of the table that stays."""
+    """`rank`: width of the table that stays, as a count or as a share below 1."""
 
-    rank: PositiveInt
+    rank: Width
 
 
 @rewrite(NAME, LowRankEmbedding)
@@ -40,23 +40,24 @@ def low_rank_embedding(model: Transformer, options: LowRankEmbedding, calibratio
     if spec.rank is not None:
         raise InputError(f"{NAME} is refused: the table has rank {spec.rank} already")
     width = embed.table.shape[1]
-    if options.rank > width:
-        raise InputError(f"{NAME} is refused: rank {options.rank} is above the width of the table ({width})")
+    rank = counted(options.rank, width)
+    if rank > width:
+        raise InputError(f"{NAME} is refused: rank {rank} is above the width of the table ({width})")
     table_VE, share_V = embed.table.double(), row_frequencies(model, calibration)
     second_EE = (table_VE * share_V[:, None]).T @ table_VE
     half_EE, inverse_EE = roots(second_EE)
     weight_EE, unweight_EE = roots(_weight(model, calibration, second_EE))
     u, s, vh = torch.linalg.svd(half_EE @ weight_EE)
-    root_R = s[: options.rank].sqrt()
-    down_ER, up_RE = inverse_EE @ u[:, : options.rank] * root_R, root_R[:, None] * vh[: options.rank] @ unweight_EE
-    structure = model.structure.replace(embed=spec.replace(rank=options.rank))
+    root_R = s[:rank].sqrt()
+    down_ER, up_RE = inverse_EE @ u[:, :rank] * root_R, root_R[:, None] * vh[:rank] @ unweight_EE
+    structure = model.structure.replace(embed=spec.replace(rank=rank))
     result = rebuilt(model, structure)
     _, new = token_embed(result, NAME)
     assert new.factor is not None
     new.table.copy_((table_VE @ down_ER).float())
     new.factor.set(up_RE.T.float())
-    lost = 1 - float(s[: options.rank].square().sum() / s.square().sum())
-    calibration.note(f"{NAME}: rank {options.rank} of {width} loses {lost:.2%} of the table's energy")
+    lost = 1 - float(s[:rank].square().sum() / s.square().sum())
+    calibration.note(f"{NAME}: rank {rank} of {width} loses {lost:.2%} of the table's energy")
     return result
 
 

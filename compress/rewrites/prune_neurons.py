@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -14,15 +13,16 @@ from compress.rewrites.calibration import AffineFit, Calibration, target_moments
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import single_loop, with_blocks
+from compress.rewrites.width import Width, counted
 from targets.errors import InputError
 
 NAME = "prune-neurons"
 
 
 class PruneNeurons(Options):
-    """`keep`: hidden units that stay in each chosen layer."""
+    """`keep`: hidden units that stay in each chosen layer, as a count or as a share below 1."""
 
-    keep: PositiveInt
+    keep: Width
     layers: Layers = "all"
 
 
@@ -39,26 +39,31 @@ def prune_neurons(model: Transformer, options: PruneNeurons, calibration: Calibr
     """
 
     def losses(blocks: list[int]) -> dict[int, float]:
-        return {block: _pruned(model, block, options.keep, calibration)[1].fvu for block in blocks}
+        return {block: _pruned(model, block, options, calibration)[1].fvu for block in blocks}
 
-    blocks = resolve(options.layers, model, lambda spec: _check(spec, options.keep), losses)
+    blocks = resolve(options.layers, model, lambda spec: _check(spec, options), losses)
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
-        model, fit = _pruned(model, block, options.keep, calibration)
+        model, fit = _pruned(model, block, options, calibration)
         calibration.note(f"{NAME}: layer {block} leaves {fit.fvu:.1%} of its feed-forward unexplained")
     return model
 
 
-def _check(spec: BlockSpec, keep: int) -> None:
+def _check(spec: BlockSpec, options: PruneNeurons) -> None:
     single_loop(spec, NAME)
     if not isinstance(spec.ffn, MlpSpec | GatedMlpSpec):
         raise InputError(f"{NAME} is refused: it works on two-layer feed-forwards, and a chosen layer has none")
-    if keep > spec.ffn.intermediate_size:
-        raise InputError(f"{NAME}: keep {keep} is above the {spec.ffn.intermediate_size} hidden units of a layer")
+    if options.keep > spec.ffn.intermediate_size:
+        raise InputError(
+            f"{NAME}: keep {options.keep} is above the {spec.ffn.intermediate_size} hidden units of a layer"
+        )
 
 
-def _pruned(model: Transformer, block: int, keep: int, calibration: Calibration) -> tuple[Transformer, AffineFit]:
+def _pruned(
+    model: Transformer, block: int, options: PruneNeurons, calibration: Calibration
+) -> tuple[Transformer, AffineFit]:
     spec, old = model.structure.blocks[block].ffn, model.block(block).ffn
     assert isinstance(spec, MlpSpec | GatedMlpSpec) and isinstance(old, Mlp | GatedMlp)
+    keep = counted(options.keep, spec.intermediate_size)
 
     def hidden(block: int, x_BND: Tensor, context: Context) -> Tensor:
         return old.hidden(x_BND, 0)
