@@ -1,17 +1,21 @@
 """compress.verify on models that take texts: folders, real checkpoints, and what was done to them."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from stages.tiny_texts import LABELS, labelled, model_folder, pairs
 
 from compress.model import load, save
+from compress.verification.fresh import check_fresh
 from compress.verification.outcome import Status
 from compress.verification.predictions import Samples
 from compress.verification.text_questions import TextQuestions
+from compress.verification.text_sides import TextSide
 from compress.verify import Options, evaluate, verify
 from targets.errors import InputError
 
@@ -177,3 +181,31 @@ def test_an_onnx_file_is_asked_with_its_own_tokenizer_or_the_other_sides(
     shutil.copytree(folder, lone)
     (lone / "tokenizer.json").unlink()
     assert evaluate(options(folder, lone, data)).report.verdict is Status.PASS
+
+
+def test_a_candidate_that_knows_the_texts_by_heart_does_not_pass(classifier: tuple[Path, Path]) -> None:
+    folder, data = classifier
+    questions = TextQuestions(str(folder), str(folder), str(data), "all")
+    known: dict[bytes, np.ndarray] = {}
+
+    def remember(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        answers = questions.reference.run(inputs)  # type: ignore[union-attr]
+        known.update(zip(map(key, inputs["input_ids"]), answers["logits"], strict=True))
+        return answers
+
+    def recall(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rarer = np.eye(2, dtype=np.float32)[np.argmin(np.bincount([one.argmax() for one in known.values()]))]
+        return {"logits": np.stack([known.get(key(ids), rarer) for ids in inputs["input_ids"]])}
+
+    def key(ids: np.ndarray) -> bytes:
+        return ids[ids > 0].tobytes()
+
+    side = questions.reference
+    assert isinstance(side, TextSide)
+    reference = questions.answers(replace(side, run=remember))
+    questions.candidate = replace(side, run=recall)
+    answers = questions.answers(questions.candidate)
+    for wanted, identical in ((answers, True), (reference, False)):
+        found = check_fresh(questions, wanted, answers, np.arange(len(answers)), identical)
+        assert found.status is Status.ERROR
+        assert ("answers from a store" if identical else "knows the data by heart") in found.message
