@@ -98,9 +98,15 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 
 
 def _from_stdin() -> Iterator[str]:
-    for line in sys.stdin:
-        if line.strip():
-            yield line.rstrip("\n")
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"standard input, line {number}: not UTF-8 ({error.reason} at byte {error.start})"
+            ) from error
+        if text.strip():
+            yield text
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ B batch, N tokens.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,8 +87,12 @@ class Tokenizer:
             )
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Ids with the special tokens. Raises InputError for a text without any token of its own."""
+        """Ids with the special tokens. Raises InputError for a text without any token of its own, or one that is no
+        Unicode (bytes of a command line that are not UTF-8 come as lone surrogates)."""
         longest = self._spec.max_length
+        broken = next((text for text in texts if any("\ud800" <= character <= "\udfff" for character in text)), None)
+        if broken is not None:
+            raise InputError(f"the text {broken!r} is not valid UTF-8; give it in UTF-8")
         self._tokenizer.no_truncation()
         whole = self._tokenizer.encode_batch_fast(list(texts))
         empty = next((index for index, one in enumerate(whole) if all(one.special_tokens_mask)), None)
@@ -125,10 +129,15 @@ def pad(ids: Sequence[Sequence[int]], spec: TextPreprocessing, multiple: int = 1
     for row, one in enumerate(ids):
         place = slice(0, len(one)) if spec.padding_side == "right" else slice(length - len(one), length)
         input_ids[row, place], mask[row, place] = one, 1
-    low, high = int(input_ids.min()), int(input_ids.max())
+    check_ids([token for one in ids for token in one], spec)
+    return {"input_ids": input_ids, "attention_mask": mask}
+
+
+def check_ids(ids: Collection[int], spec: TextPreprocessing) -> None:
+    """Raises InputError for an id that the model does not have."""
+    low, high = int(min(ids)), int(max(ids))
     if low < 0 or high >= spec.vocab_size:
         raise InputError(f"token ids reach from {low} to {high}; allowed: 0 to {spec.vocab_size - 1}")
-    return {"input_ids": input_ids, "attention_mask": mask}
 
 
 def parse_ids(text: str) -> list[int]:

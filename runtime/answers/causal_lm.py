@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.answers.texts import TextInputs, text_inputs
+from runtime.text import check_ids
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,16 +27,16 @@ class Continuations(TextInputs):
 
     def pieces(self, session: Session, prompt: str, wanted: Wanted) -> Iterator[str]:
         """The prompt and the text after it, as it comes. Raises InputError for a prompt that cannot be used."""
+        start = self.prompt_ids(prompt)
         yield prompt
         if self.tokenizer is None:
-            for token in self._tokens(session, prompt, wanted):
+            for token in self._tokens(session, start, wanted):
                 yield f" {token}"
             return
         # A token may be a part of a character, so it is the whole text that is decoded, and what is new is shown.
         ids, shown = [], ""
-        start = self.prompt_ids(prompt)
         before = self.tokenizer.decode(start)
-        for token in self._tokens(session, prompt, wanted):
+        for token in self._tokens(session, start, wanted):
             ids.append(token)
             whole = self.tokenizer.decode([*start, *ids])[len(before) :]
             if not whole.endswith("\ufffd"):
@@ -47,9 +48,14 @@ class Continuations(TextInputs):
         return f"{result['input']}{result['text']}"
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """The ids of a prompt, without the token that would end it."""
+        """The ids of a prompt, without the token that would end it. Raises InputError for what the model cannot go on
+        from."""
         ids = self.ids_of(prompt)
-        return ids[:-1] if len(ids) > 1 and ids[-1] in self.spec.stop else ids
+        ids = ids[:-1] if len(ids) > 1 and ids[-1] in self.spec.stop else ids
+        check_ids(ids, self.spec)
+        if len(ids) >= self.spec.max_length:
+            raise InputError(f"the prompt fills all {self.spec.max_length} tokens that the model takes; shorten it")
+        return ids
 
     def _one(self, session: Session, prompt: str, wanted: Wanted) -> Result | InputError:
         try:
@@ -58,14 +64,11 @@ class Continuations(TextInputs):
             return error
         return {"text": whole[len(prompt) :]}
 
-    def _tokens(self, session: Session, prompt: str, wanted: Wanted) -> Iterator[int]:
+    def _tokens(self, session: Session, ids: list[int], wanted: Wanted) -> Iterator[int]:
         from runtime.generate import generate
         from runtime.stream import Stream
 
-        ids = self.prompt_ids(prompt)
         room = self.spec.max_length - len(ids)
-        if room < 1:
-            raise InputError(f"the prompt has {len(ids)} tokens and the model takes {self.spec.max_length}; shorten it")
         return generate(Stream(session), ids, min(wanted.tokens, room), wanted.sampling, self.spec.stop)
 
 

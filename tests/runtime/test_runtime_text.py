@@ -48,6 +48,11 @@ def test_a_text_without_tokens_is_refused(file: Path, text: str) -> None:
         Tokenizer(file, SPEC).encode(["cat", text])
 
 
+def test_a_text_that_is_no_unicode_is_refused(file: Path) -> None:
+    with pytest.raises(InputError, match=r"the text 'cat .udcff' is not valid UTF-8"):
+        Tokenizer(file, SPEC).encode(["cat", "cat \udcff"])
+
+
 @pytest.mark.parametrize("size", [7, 9000])
 def test_a_tokenizer_of_another_model_is_refused(file: Path, size: int) -> None:
     with pytest.raises(InputError, match=f"8 tokens with ids up to 7, but the model has {size}"):

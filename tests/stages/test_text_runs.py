@@ -168,6 +168,14 @@ def test_what_the_device_side_refuses_is_one_line(classifier: Path, arguments: t
     assert "Traceback" not in done.stderr
 
 
+def test_a_line_of_standard_input_that_is_not_utf8_is_named(classifier: Path) -> None:
+    command = [sys.executable, "-m", "runtime.run", str(classifier), "-"]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False, input=b"w1\n\xff w2\n")
+    assert done.returncode == 2 and done.stdout.startswith(b"w1: ")
+    last = done.stderr.decode().splitlines()[-1]
+    assert last == "error: standard input, line 2: not UTF-8 (invalid start byte at byte 0)"
+
+
 def test_without_the_tokenizers_package_ids_still_work(classifier: Path) -> None:
     script = (
         "import sys, runpy, importlib.util as u; find = u.find_spec; "
