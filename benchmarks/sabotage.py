@@ -87,7 +87,10 @@ class Bench:
         }
 
     def _plain(self, text: str) -> str:
-        return text.replace(str(self.folder), "FOLDER").replace(str(self.bundle), "BUNDLE")
+        places = {str(self.folder): "FOLDER", str(self.bundle): "BUNDLE", sys.prefix: "PYTHON"}
+        for place, name in places.items():
+            text = text.replace(place, name)
+        return text
 
     def copy(self, name: str) -> Path:
         """A copy of the bundle to plant something into."""
