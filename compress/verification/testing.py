@@ -17,6 +17,8 @@ def assert_no_drift(
     gate: Path | None = None,
     part: Literal["evaluation", "all"] = "evaluation",
     stop_early: bool = False,
+    baseline: Path | None = None,
+    slices: Path | None = None,
 ) -> ReportData:
     """The report of `python -m compress.verify` with these arguments, if it passed.
 
@@ -27,7 +29,17 @@ def assert_no_drift(
     from compress.verify import Options, evaluate
 
     location = None if data is None else str(data)
-    options = Options(str(reference), str(candidate), location, part, gate, max_drop, stop_early=stop_early)
+    options = Options(
+        str(reference),
+        str(candidate),
+        location,
+        part,
+        gate,
+        max_drop,
+        stop_early=stop_early,
+        baseline=baseline,
+        slices=slices,
+    )
     report = evaluate(options).report
     if report.verdict is not Status.PASS:
         failed = [f"{case.name}: {case.message}" for case in cases(report) if case.status is not Status.PASS]

@@ -484,6 +484,9 @@ def test_damaged_answers_in_a_baseline_do_not_pass(reference: str, data: str, tm
 def test_a_teams_own_test_fails_with_what_did_not_pass(reference: str, data: str, tmp_path: Path) -> None:
     good, bad = write_onnx(tmp_path / "g", templates()), write_onnx(tmp_path / "b", templates()[::-1].copy())
     assert assert_no_drift(reference, good, data, max_drop=2.0, part="all").verdict == "pass"
+    baseline = tmp_path / "results.json"
+    assert run(reference, good, data, baseline=baseline, update_baseline=True) == 0
+    assert assert_no_drift(reference, good, data, max_drop=2.0, part="all", baseline=baseline).curves
     with pytest.raises(AssertionError, match=r"drifted from.*\(fail\)\ntop1 overall max_drop 2"):
         assert_no_drift(reference, bad, data, max_drop=2.0, part="all")
 
