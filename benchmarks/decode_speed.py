@@ -100,7 +100,6 @@ def measure(args: argparse.Namespace) -> None:
         "device": cpu_name(),
         "onnxruntime": onnxruntime.__version__,
         "model": args.model,
-        "threads": args.threads,
         "rounds": args.rounds,
         "file_bytes": sizes,
         "decode": decode,
@@ -128,7 +127,7 @@ def main() -> None:
     parser.add_argument("--contexts", nargs="+", type=int, default=list(CONTEXTS))
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of every file (default: each file's fastest number)")
     measure(parser.parse_args())
 
 

@@ -276,7 +276,7 @@ def arguments() -> argparse.Namespace:
     filing.add_argument("rows", nargs="*", default=["bytes.looped", "bytes.drop-blocks", "cycle-512", "untied"])
     filing.add_argument("--data", default="zoo:cifar10-test")
     filing.add_argument("--engines", action="store_true", help="TensorRT for RTX builds each form, needs no GPU")
-    filing.add_argument("--threads", type=int, default=2)
+    filing.add_argument("--threads", type=int, help="of every file (default: each file's fastest number)")
     filing.add_argument("--rounds", type=int, default=7, help="of timing; 0 writes bytes alone")
     return parser.parse_args()
 

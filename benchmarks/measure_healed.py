@@ -105,7 +105,8 @@ def main() -> int:
     if args.untimed:
         document.pop("timing")
         for variant in document["variants"]:
-            variant.pop("latency_ms")
+            for key in ("latency_ms", "threads"):
+                variant.pop(key)
     write_atomic(args.json, (json.dumps(document, indent=1) + "\n").encode())
     return 0
 

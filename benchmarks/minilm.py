@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -232,7 +231,6 @@ def measure(args: argparse.Namespace) -> None:
             "command": vit_lab.command("benchmarks.minilm"),
             "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy", "tokenizers")},
             **vit_lab.surroundings(),
-            "threads": os.cpu_count(),
             "verdict": outcome.verdict,
             "reason": outcome.reason,
             "variants": report["variants"],

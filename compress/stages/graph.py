@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -43,6 +42,7 @@ from compress.stages.artifacts import (
 from compress.tasks.task import DataChoice, Part
 from runtime.power import cpu_name
 from targets.errors import InputError
+from targets.machine import usable_cpus
 from targets.spec import Target
 from targets.table import FOLDER as TARGETS
 
@@ -289,7 +289,6 @@ class GraphBuilder:
         job, gate = self.job, self.job.recipe.gate
         built = self._engine()
         engines = {"engines": built[0].name} if built else {}
-        threads = os.cpu_count() or 1
         changes = {f"change_{index}": stage.name for index, stage in enumerate(self.changes())}
         labels = {"target": job.target.name, "recipe": job.recipe_name, "model": job.recipe.model.source}
         return [
@@ -417,7 +416,7 @@ class GraphBuilder:
             ),
             Stage(
                 name="timing",
-                does=f"times original and shipped files on this machine, {threads} threads, alternating",
+                does="times original and shipped files here, alternating, each with its fastest number of threads",
                 why="ratios from one run, each model in a process of its own",
                 inputs={
                     "source": "source",
@@ -433,7 +432,7 @@ class GraphBuilder:
                 },
                 produces=Timing,
                 run=timing.time_models,
-                options={"threads": threads, "machine": cpu_name()},
+                options={"cpus": usable_cpus(), "machine": cpu_name()},
                 code=(*self.task.code, "runtime.compare", "runtime.bench", "runtime.ort"),
                 libraries=("onnxruntime",),
             ),

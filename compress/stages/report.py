@@ -46,7 +46,7 @@ def write(
     engines: Engines | None = None,
 ) -> None:
     """Options: `target`, `recipe`, `model` (names), `data`."""
-    from compress.verification.report import write_report
+    from compress.verification.report import threads_text, write_report
 
     times = timing.load()
     data = report_data(context, original, original_onnx, models, comparison, model, localization, engines)
@@ -59,10 +59,15 @@ def write(
         for entry in original_int8.entries()
     ]
     variants = [data.variants[0], *quantized, *data.variants[1:]]
-    timed = tuple(row.model_copy(update={"latency_ms": times["median_ms"].get(row.name)}) for row in variants)
+    timed = tuple(
+        row.model_copy(
+            update={"latency_ms": times["median_ms"].get(row.name), "threads": times["threads"].get(row.name)}
+        )
+        for row in variants
+    )
     speeds = [
         f"{name}: {ratio:.2f} times as fast as the original fp32, median of {len(times['rounds'])} rounds, batch 1, "
-        f"{times['threads']} threads, {times['machine']}"
+        f"{threads_text(times['threads'][name])} against {times['threads'][ORIGINAL]}, {times['machine']}"
         for name, ratio in times["speedup"].items()
         if name != ORIGINAL
     ]

@@ -178,7 +178,7 @@ def _render(template: str, data: ReportData, markdown: bool) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"size": size_text, "number": number_text, "cell": _markdown_cell}
+    environment.filters |= {"size": size_text, "number": number_text, "threads": threads_text, "cell": _markdown_cell}
     return environment.get_template(template).render(
         data=data, cases=cases(data), findings=findings(data), view=View(data)
     )
@@ -330,6 +330,11 @@ def size_text(count: int | None) -> str:
 def number_text(value: float | None, digits: int = 2) -> str:
     """A number with fixed digits and thousands marks; a dash where there is none."""
     return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def threads_text(count: int | None) -> str:
+    """'1 thread', '4 threads'; nothing where no number is known."""
+    return "" if count is None else f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _tone(low: float | None, high: float | None) -> str:

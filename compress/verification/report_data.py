@@ -16,7 +16,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 class Variant(Model):
     """One version of the model on its way from original to shipped: a row of the comparison and a point of its plot.
 
-    `metric` is the task's own metric (percent for rates), `latency_ms` a median at batch 1.
+    `metric` is the task's own metric (percent for rates), `latency_ms` a median at batch 1 with so many `threads`.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Variant(Model):
     parameters: int | None = Field(default=None, ge=0)
     metric: float | None = None
     latency_ms: float | None = Field(default=None, ge=0)
+    threads: int | None = Field(default=None, ge=1)
     note: str = ""
 
 

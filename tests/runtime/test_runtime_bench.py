@@ -5,11 +5,13 @@ import json
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from runtime_toys import onnx_accumulator, onnx_classifier
 
 from runtime import compare
 from runtime.bench import measure, random_inputs, summarise
-from runtime.compare import decode_alternating, time_alternating
+from runtime.compare import decode_alternating, thread_counts, time_alternating, try_threads
 from runtime.manifest import Tensor
 from runtime.power import cpu_name, readings
 from targets.errors import EnvironmentLacks, InputError
@@ -103,6 +105,7 @@ def test_models_take_turns_in_processes_of_their_own_and_ratios_are_against_the_
         {"a": tmp_path / "small.onnx", "b": tmp_path / "other.onnx"}, rounds=2, seconds=0.05, threads=1, batch=2
     )
     assert calls == ["small", "other", "other", "small"]
+    assert result["threads"] == {"a": 1, "b": 1} and not result["trial_ms"]
     assert result["reference"] == "a" and result["speedup"]["a"] == 1.0
     for name in ("a", "b"):
         times = [row[name] for row in result["rounds"]]
@@ -111,6 +114,41 @@ def test_models_take_turns_in_processes_of_their_own_and_ratios_are_against_the_
         assert result["speedup_rounds"][name] == pytest.approx(ratios)
         assert result["speedup"][name] == pytest.approx(sum(ratios) / 2)
     assert json.loads(json.dumps(result)) == result
+
+
+@given(st.integers(1, 300))
+def test_the_numbers_of_threads_tried_are_the_machines_and_every_power_of_two_below(most):
+    powers = {2**place for place in range(10) if 2**place < most}
+    assert thread_counts(most) == sorted({most} | powers, reverse=True)
+
+
+def test_every_model_is_compared_with_the_threads_that_are_fastest_for_it(tmp_path, monkeypatch):
+    """The clock is ours, so that it is known which number is fastest."""
+    took = {("big", 4): 4.0, ("big", 2): 6.0, ("big", 1): 9.0, ("small", 4): 3.0, ("small", 2): 2.0, ("small", 1): 1.0}
+    calls = []
+
+    def bench(path, threads, options):
+        calls.append((path.stem, threads))
+        latency = took[path.stem, threads]
+        return {"latency_ms": {"p50": latency}, "provider": "CPUExecutionProvider", "peak_rss_mb": 9}
+
+    monkeypatch.setattr(compare, "_bench", bench)
+    monkeypatch.setattr(compare, "usable_cpus", lambda: 4)
+    files = {"big": tmp_path / "big.onnx", "small": tmp_path / "small.onnx"}
+    result = time_alternating(files, rounds=1)
+    assert calls == [*took, ("big", 4), ("small", 1)]
+    assert result["threads"] == {"big": 4, "small": 1} and result["speedup"]["small"] == 4.0
+    assert result["trial_ms"]["small"] == {"4": 3.0, "2": 2.0, "1": 1.0}
+    rows = decode_alternating(files, (7,), rounds=1)
+    assert [(row["name"], row["threads"], row["tokens_per_second"]) for row in rows] == [
+        *(("big", 4, 250.0), ("small", 1, 1000.0)),
+    ]
+
+
+def test_threads_are_not_tried_where_the_cpu_does_not_compute(tmp_path, monkeypatch):
+    done = {"latency_ms": {"p50": 1.0}, "provider": "TensorRT 10.3"}
+    monkeypatch.setattr(compare, "_bench", lambda path, threads, options: done)
+    assert try_threads(tmp_path, [], most=6) == {6: 1.0}
 
 
 def test_decoding_is_measured_behind_every_context_with_the_bytes_of_the_state(tmp_path):
