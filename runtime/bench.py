@@ -9,19 +9,23 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.cli import add_session_options, open_for_cli, positive
-from targets.errors import InputError, run_cli
+from runtime.cli import add_session_options, open_for_cli, positive, session_options
+from runtime.fastest import remember
+from targets.errors import EnvironmentLacks, InputError, run_cli
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from runtime.bundle import Bundle
     from runtime.manifest import Tensor
-    from runtime.session import Backend
+    from runtime.session import Backend, Session
 
 WARM_UP_SHARE = 0.2  # of the seconds asked for, before the clock starts
+TRIAL_SHARE = 0.25  # of the seconds asked for, for each number of threads that is tried
 _LEAST_RUNS = 3
 PAST = "past"  # how the names of states begin
 _LENGTH = 128  # of sequences, where nobody says another
@@ -94,29 +98,65 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _open(args: argparse.Namespace) -> tuple[Backend, Sequence[Tensor], int, dict[str, object]]:
-    """The model, the inputs that it declares, a length that it takes and what it is."""
+@dataclass(frozen=True)
+class _Opened:
+    """The model, the inputs that it declares, a length that it takes, what it is and, of a bundle, its session."""
+
+    backend: Backend
+    inputs: Sequence[Tensor]
+    length: int
+    what: dict[str, object]
+    session: Session | None = None
+
+
+def _open(args: argparse.Namespace, bundle: Bundle | None) -> _Opened:
     from runtime import ort
-    from runtime.bundle import open_files
     from runtime.providers import CPU
     from targets.machine import usable_cpus
 
-    path = Path(args.model)
-    if path.is_file() and path.suffix == ".onnx":
+    if bundle is None:
         provider = ort.provider_named(args.provider) if args.provider else CPU
-        threads = args.threads or usable_cpus()
-        model = ort.load(path, provider, threads)
-        return model, model.inputs, _LENGTH, {"model": str(path), "provider": model.provider, "threads": threads}
-    session = open_for_cli(open_files(path, args.public_key), args)
+        count = args.threads or usable_cpus()
+        model = ort.load(Path(args.model), provider, count)
+        return _Opened(
+            model, model.inputs, _LENGTH, {"model": args.model, "provider": model.provider, "threads": count}
+        )
+    session = open_for_cli(bundle, args, args.batch)
     what = {
-        "model": f"{path}/{session.model.path}",
+        "model": f"{Path(args.model)}/{session.model.path}",
         "precision": session.model.precision,
         "provider": session.provider,
         "threads": session.threads,
     }
     limit = (session.manifest.preprocessing or {}).get("max_length", _LENGTH)
     longest = min(_LENGTH, limit) if isinstance(limit, int) else _LENGTH
-    return session.backend, session.manifest.all_inputs, longest, what
+    return _Opened(session.backend, session.manifest.all_inputs, longest, what, session)
+
+
+def _trial(args: argparse.Namespace, bundle: Bundle | None) -> dict[int, float]:
+    """Median ms by number of threads, as far as there is a choice."""
+    from runtime.compare import try_threads
+    from runtime.session import target_threads
+    from targets.machine import usable_cpus
+
+    most = target_threads(bundle.manifest) if bundle else usable_cpus()
+    if args.threads or most == 1:
+        return {}
+    sizes = ["--batch", str(args.batch), *(["--length", str(args.length)] if args.length else [])]
+    options = ["--seconds", str(args.seconds * TRIAL_SHARE), *sizes, *session_options(args)]
+    return try_threads(args.model, options, most)
+
+
+def _tell_fastest(session: Session | None, threads: int, batch: int) -> None:
+    """On stderr: the fastest number of threads, and whether runtime.run will take it."""
+    kept = ""
+    if session is not None:
+        try:
+            remember(session.bundle, session.model, batch, threads)
+            kept = f"; runtime.run takes it here from now on for {f'batches of {batch}' if batch > 1 else 'one input'}"
+        except (InputError, EnvironmentLacks) as problem:
+            kept = f"; not remembered: {problem}"
+    print(f"fastest with --threads {threads}{kept}", file=sys.stderr)
 
 
 def main() -> int:
@@ -135,16 +175,24 @@ def main() -> int:
     args = parser.parse_args()
     if not 0 < args.seconds < 86400:
         raise InputError(f"--seconds is {args.seconds}; allowed: more than 0, at most a day")
+    from runtime.bundle import open_files
+    from runtime.compare import fastest
     from runtime.energy import EnergyMeter
     from runtime.power import cpu_name, readings
 
-    backend, tensors, longest, what = _open(args)
-    inputs = random_inputs(tensors, args.batch, args.length or longest)
+    path = Path(args.model)
+    bundle = None if path.is_file() and path.suffix == ".onnx" else open_files(path, args.public_key)
+    trial = _trial(args, bundle)
+    if trial:
+        args.threads = fastest(trial)
+    opened = _open(args, bundle)
+    inputs = random_inputs(opened.inputs, args.batch, args.length or opened.length)
     with EnergyMeter() as meter:
-        times = measure(backend, inputs, args.seconds)
+        times = measure(opened.backend, inputs, args.seconds)
     state = sum(array.nbytes for name, array in inputs.items() if name.startswith(PAST))
     report = {
-        **what,
+        **opened.what,
+        **({"ms_by_threads": {str(count): ms for count, ms in trial.items()}} if trial else {}),
         "batch": args.batch,
         **summarise(times, args.batch),
         "peak_rss_mb": round(peak_rss_bytes() / 1e6, 1),
@@ -153,6 +201,8 @@ def main() -> int:
         **readings(),
         **({"energy_j": meter.joules} if meter.joules else {}),  # warm-up included
     }
+    if len(trial) > 1:
+        _tell_fastest(opened.session, fastest(trial), args.batch)
     if args.json:
         print(json.dumps(report, indent=2))
         return 0

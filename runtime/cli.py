@@ -30,17 +30,27 @@ def add_bundle_options(parser: argparse.ArgumentParser) -> None:
 def add_session_options(parser: argparse.ArgumentParser) -> None:
     """The above, --threads, --provider, --loops and --strict-provider, which every command that opens a session has."""
     add_bundle_options(parser)
-    parser.add_argument("--threads", metavar="N", type=positive, help="CPU threads (default: the target's)")
+    parser.add_argument(
+        "--threads", metavar="N", type=positive, help="CPU threads (default: what bench measured here, or the target's)"
+    )
     parser.add_argument("--provider", metavar="P", help="tensorrt, cpu, cuda, ... (default: the bundle's order)")
     parser.add_argument("--loops", metavar="N", type=positive, help="of a looped model (default: all of them)")
     parser.add_argument("--strict-provider", action="store_true", help="exit 3 rather than fall back to another")
 
 
-def open_for_cli(bundle: Bundle, args: argparse.Namespace) -> Session:
-    """Open a session as the options ask and tell on stderr what runs where, and why not what was preferred."""
+def session_options(args: argparse.Namespace) -> list[str]:
+    """The options above but for --threads, as they were given."""
+    named = {name: getattr(args, name) for name in ("public_key", "provider", "loops")}
+    given = [(f"--{name.replace('_', '-')}", str(value)) for name, value in named.items() if value]
+    return [*(text for pair in given for text in pair), *(["--strict-provider"] if args.strict_provider else [])]
+
+
+def open_for_cli(bundle: Bundle, args: argparse.Namespace, batch: int = 1) -> Session:
+    """Open a session as the options ask, for batches of that size, and tell on stderr what runs where, and why not what
+    was preferred."""
     from runtime.session import open_session
 
-    session = open_session(bundle, args.provider, args.strict_provider, args.threads, args.loops)
+    session = open_session(bundle, args.provider, args.strict_provider, args.threads, args.loops, batch)
     for note in session.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"running {session.describe()}", file=sys.stderr)

@@ -137,6 +137,12 @@ class Manifest:
         return next((model.loops for model in self.models if model.path == MODEL), None)
 
     @property
+    def max_batch(self) -> int:
+        """The largest batch that the model takes: its fixed one, or that of the target's profile (8 without one)."""
+        first = self.inputs[0].shape[0]
+        return first if isinstance(first, int) else self.target.profile.get(first, (1, 1, 8))[2]
+
+    @property
     def all_inputs(self) -> tuple[Tensor, ...]:
         """`inputs` and the `past` states that are not among them."""
         return _with_states(self.inputs, [Tensor(one.past, one.dtype, one.shape) for one in self.state])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from runtime import ort
 from runtime.bundle import Bundle, open_files
+from runtime.fastest import remembered
 from runtime.manifest import MODEL, Manifest, ModelFile, Tensor
 from runtime.providers import CPU, ON_GPU
 from runtime.tensors import check_declared, check_inputs, check_outputs, fresh_state
@@ -66,15 +67,13 @@ class Session:
 
     @property
     def max_batch(self) -> int:
-        """The largest batch that the model takes: its fixed one, or that of the target's profile (8 without one)."""
-        first = self.manifest.inputs[0].shape[0]
-        if isinstance(first, int):
-            return first
-        return self.manifest.target.profile.get(first, (1, 1, 8))[2]
+        """The largest batch that the model takes."""
+        return self.manifest.max_batch
 
     def describe(self) -> str:
         """'model.onnx (fp32) on CPUExecutionProvider, 2 threads'."""
-        return f"{self.model.path} ({self.model.precision}) on {self.provider}, {self.threads} threads"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.model.path} ({self.model.precision}) on {self.provider}, {threads}"
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs. States that `inputs` leaves out start as zeros.
@@ -104,11 +103,13 @@ def open_session(
     strict: bool = False,
     threads: int | None = None,
     loops: int | None = None,
+    batch: int = 1,
 ) -> Session:
-    """`open_bundle` for a bundle that is verified already; with another number of loops, where it offers some."""
-    count = threads or min(bundle.manifest.target.threads or usable_cpus(), usable_cpus())
+    """`open_bundle` for a bundle that is verified already; with another number of loops, where it offers some. Without
+    `threads` it takes the number that runtime.bench found fastest here for batches of size `batch`, else the target's.
+    """
     notes: list[str] = []
-    for attempt in _attempts(bundle, provider, count, loops):
+    for attempt in _attempts(bundle, provider, lambda model: threads or _threads(bundle, model, batch), loops):
         path = attempt.model.path
         try:
             backend = attempt.load()
@@ -119,8 +120,17 @@ def open_session(
             continue
         check_declared(bundle.manifest.all_inputs, backend.inputs, path)
         check_declared(bundle.manifest.all_outputs, backend.outputs, path)
-        return Session(bundle, attempt.model, backend, count, tuple(notes))
+        return Session(bundle, attempt.model, backend, attempt.threads, tuple(notes))
     raise EnvironmentLacks(f"no form of {bundle.source} runs here: {'; '.join(notes)}")
+
+
+def target_threads(manifest: Manifest) -> int:
+    """The target's number of CPU threads, at most what this machine has."""
+    return min(manifest.target.threads or usable_cpus(), usable_cpus())
+
+
+def _threads(bundle: Bundle, model: ModelFile, batch: int) -> int:
+    return remembered(bundle, model, batch) or target_threads(bundle.manifest)
 
 
 def _with_loops(bundle: Bundle, loops: int | None) -> list[ModelFile]:
@@ -143,10 +153,13 @@ class _Attempt:
 
     model: ModelFile
     on: str
+    threads: int
     load: Callable[[], Backend]
 
 
-def _attempts(bundle: Bundle, provider: str | None, threads: int, loops: int | None) -> list[_Attempt]:
+def _attempts(
+    bundle: Bundle, provider: str | None, threads: Callable[[ModelFile], int], loops: int | None
+) -> list[_Attempt]:
     """What to try, in order of preference."""
     manifest = bundle.manifest
     models = _with_loops(bundle, loops)
@@ -160,10 +173,11 @@ def _attempts(bundle: Bundle, provider: str | None, threads: int, loops: int | N
 
             return open_engine(bundle, model)
 
-        return _Attempt(model, "TensorRT", load)
+        return _Attempt(model, "TensorRT", threads(model), load)
 
     def onnx(model: ModelFile, on: str) -> _Attempt:
-        return _Attempt(model, on, lambda: ort.load(bundle.root / model.path, on, threads, model.precision))
+        count = threads(model)
+        return _Attempt(model, on, count, lambda: ort.load(bundle.root / model.path, on, count, model.precision))
 
     fallback = [onnx(model, CPU) for model in on_cpu]
     if provider is None:

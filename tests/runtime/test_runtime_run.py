@@ -58,7 +58,7 @@ def test_the_plain_view_is_one_line_per_image_with_the_options_anywhere(run_modu
     best = LABELS[int(np.argmax(wanted[str(folder / "a.png")]))]
     assert len(lines) == 2 and lines[0].startswith(f"{folder / 'a.png'}: {best} 0.")
     assert lines[0].count(", ") == 1
-    assert "running model.onnx (fp32) on CPUExecutionProvider, 1 threads" in done.stderr
+    assert "running model.onnx (fp32) on CPUExecutionProvider, 1 thread" in done.stderr
 
 
 def test_paths_are_read_from_stdin_and_answered_one_by_one(bundle, images):

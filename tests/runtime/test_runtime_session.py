@@ -38,7 +38,7 @@ def test_outputs_are_the_models(bundle, batch):
     session = open_bundle(bundle)
     np.testing.assert_allclose(session.run({"pixel_values": pixels(batch)})["logits"], oracle(pixels(batch)), atol=1e-4)
     assert session.provider == "CPUExecutionProvider" and session.notes == ()
-    assert session.describe() == "model.onnx (fp32) on CPUExecutionProvider, 1 threads"
+    assert session.describe() == "model.onnx (fp32) on CPUExecutionProvider, 1 thread"
     assert session.max_batch == 8
     assert session.manifest.labels == tuple(LABELS)
 
