@@ -92,7 +92,7 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
     variants = model.at_loops()
     for loops, file in variants.items():
         note = _for_cpu(file, context.folder / file.name, mode, how)
-        entries.append(_entry(file.name, "onnxruntime", on_cpu, f"{loops} loops, {note}", loops))
+        entries.append(_entry(file.name, "onnxruntime", on_cpu, f"loops {loops}, {note}", loops))
     if variants:
         files = [context.folder / one for one in (name, *(file.name for file in variants.values()))]
         saved = store_apart(files, context.folder / f"{name}.data")

@@ -159,7 +159,7 @@ def report_data(
 def _on_loops(models: ShippedModels, comparison: Comparison) -> list[str]:
     """Which other numbers of loops the bundle offers, and what an early exit costs."""
     drifts = {**comparison.variants(), **comparison.exits()}
-    said = {entry["path"]: f"{entry['loops']} loops" for entry in models.variants()}
+    said = {entry["path"]: f"loops {entry['loops']}" for entry in models.variants()}
     return [
         f"{said.get(name, name)}: {'offered' if drift else 'not offered'}: {drift.gate.message}"
         for name, drift in drifts.items()
