@@ -34,10 +34,12 @@ def export_model(
         method, options = parse_options({"use": name})
         shipped = run_rewrite(method, options, shipped, Calibration(teacher, batches, context.log))
     _export(context, original.task, shipped)
+    whole = most_loops(shipped.structure)
     for loops in context.options["loops"]:
-        _export(context, original.task, at_loops(shipped, loops), f"model.loops-{loops}.onnx")
-    if context.options["loops"]:
-        write_atomic(context.folder / LOOPS, json.dumps(most_loops(shipped.structure)).encode())
+        other = at_loops(shipped, loops)
+        if loops != whole:
+            _export(context, original.task, other, f"model.loops-{loops}.onnx")
+        write_atomic(context.folder / LOOPS, json.dumps(whole).encode())
 
 
 def exact_forms(model: Transformer) -> list[str]:
