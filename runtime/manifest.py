@@ -26,7 +26,7 @@ GOLDEN = "golden.npz"
 GROWING = "past"
 MAX_BYTES = 64 << 20  # of manifest.json itself
 
-Task = Literal["image-classification", "text-classification", "embedding", "causal-lm"]
+Task = Literal["image-classification", "text-classification", "embedding", "causal-lm", "sequence-labelling"]
 DType = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 Span = tuple[int, int, int]
 

@@ -1,7 +1,7 @@
 """Embeddings: from what a user feeds in to tokens (B,N,D).
 
-B batch, N tokens, P tokens before them, M = P + N, D hidden size, C channels, Y and X image height and width,
-V vocabulary, E embedding width, R rank.
+B batch, N tokens, P tokens before them, M = P + N, D hidden size, C channels, or numbers of a window,
+Y and X image height and width, V vocabulary, E embedding width, R rank.
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ from compress.model.mixer import Context
 from compress.model.norms import NormSpec
 from compress.model.projection import Projection
 from compress.spec import AS_ITS_VARIANT, Part
+from targets.errors import InputError
 
 
 class EmbedSpec(Part):
     kind: str
+
+    def sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random tokens (B,N) or (B,N,C) by the name of the input that they come in. Raises InputError for an embedding
+        that reads no sequences."""
+        raise InputError(f"a model with the embedding {self.kind} reads no sequences, so it has no recurrent form")
 
     def build(self, hidden_size: int) -> Embed:
         raise NotImplementedError
@@ -99,6 +105,9 @@ class TokenEmbedSpec(EmbedSpec):
     rows: PositiveInt | None = None
     norm: NormSpec | None = None
 
+    def sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"input_ids": torch.randint(self.vocab_size, (batch, tokens), generator=generator)}
+
     def build(self, hidden_size: int) -> TokenEmbed:
         return TokenEmbed(self, hidden_size)
 
@@ -150,6 +159,31 @@ class TokenEmbed(Embed):
     def _padded(self, real_BN: Tensor) -> Tensor:
         """Padding reads the row before the first place, as RoBERTa does."""
         return (1 - real_BN) * max(0, self.spec.offset - 1)
+
+
+class WindowEmbedSpec(EmbedSpec):
+    """x = window W + b: a token is a window of readings of sensors, C numbers.
+
+    Inputs: `windows` (B,N,C); `attention_mask` (B,M), 1 at real windows, all real if not given; `position_ids` (B,N).
+    """
+
+    kind: Literal["window"] = "window"
+    size: PositiveInt
+
+    def sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"windows": torch.randn(batch, tokens, self.size, generator=generator)}
+
+    def build(self, hidden_size: int) -> WindowEmbed:
+        return WindowEmbed(self, hidden_size)
+
+
+class WindowEmbed(Embed):
+    def __init__(self, spec: WindowEmbedSpec, hidden_size: int) -> None:
+        super().__init__()
+        self.read = Projection(spec.size, hidden_size)
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
+        return self.read(inputs["windows"]), Context(inputs.get("attention_mask"), inputs.get("position_ids"))
 
 
 def _table(rows: int, width: int) -> nn.Parameter:

@@ -49,8 +49,9 @@ def _named(step: int, spec: StateSpec) -> NamedState:
 class Streaming(nn.Module):
     """`forward` maps a dict of inputs and past states to (output, present states ...).
 
-    Inputs: `input_ids` (B,N); `attention_mask`, 1 at real tokens, (B,P+N) where the model has caches, else (B,N);
-    `position_ids` (B,N) if the model looks at positions, counted from the first real token; then the past states.
+    Inputs: what the embedding reads, `input_ids` (B,N) or `windows` (B,N,C); `attention_mask`, 1 at real tokens,
+    (B,P+N) where the model has caches, else (B,N); `position_ids` (B,N) if the model looks at positions, counted from
+    the first real token; then the past states.
     """
 
     def __init__(self, model: Transformer) -> None:
@@ -77,7 +78,8 @@ class Streaming(nn.Module):
     def dynamic(self) -> dict[str, dict[int, str]]:
         """The dynamic dimensions of the inputs: `batch`, `chunk`, `past` and `total`, which is past + chunk."""
         tokens = {0: "batch", 1: "chunk"}
-        known = {"input_ids": tokens, "attention_mask": {0: "batch", 1: "total"} if self.caches else tokens}
+        known = dict.fromkeys(self._sequence(1, 1, torch.Generator()), tokens)
+        known["attention_mask"] = {0: "batch", 1: "total"} if self.caches else tokens
         if _looks_at_positions(self.model.structure):
             known["position_ids"] = tokens
         for state in self.flat:
@@ -86,13 +88,11 @@ class Streaming(nn.Module):
 
     def example(self, batch: int, chunk: int, past: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Random inputs in the middle of sequences, the first of which has no padding, the others on the left."""
-        embed = self.model.structure.embed
-        assert isinstance(embed, TokenEmbedSpec)
         padding_B1 = torch.randint(past + 1, (batch, 1), generator=generator)
         padding_B1[0] = 0
         mask_BM = (torch.arange(past + chunk) >= padding_B1).long()
         inputs = {
-            "input_ids": torch.randint(embed.vocab_size, (batch, chunk), generator=generator),
+            **self._sequence(batch, chunk, generator),
             "attention_mask": mask_BM if self.caches else mask_BM[:, past:],
             "position_ids": (mask_BM.cumsum(1) - 1)[:, past:],
         }
@@ -100,6 +100,9 @@ class Streaming(nn.Module):
             fresh = state.fresh(batch, past)
             inputs[state.past] = torch.rand(fresh.shape, generator=generator)
         return {name: inputs[name] for name in self.dynamic}
+
+    def _sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.model.structure.embed.sequence(batch, tokens, generator)
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         past: list[State] = [tuple(inputs[state.past] for state in states) for states in self.states]

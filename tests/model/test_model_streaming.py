@@ -91,6 +91,26 @@ def test_left_padding_changes_no_real_token() -> None:
     torch.testing.assert_close(given_[:, 3:], model({"input_ids": ids_BN}), atol=1e-12, rtol=0)
 
 
+@torch.no_grad()
+def test_windows_of_sensors_stream_as_tokens_do() -> None:
+    structure = decoder(block_spec(head_dim=4, causal=True, rope=True)).structure
+    head = LanguageModelSpec(vocab_size=3, tied=False, bias=True)
+    changed = structure.replace(task="sequence-labelling", embed={"kind": "window", "size": 5}, head=head)
+    model = randomised(Transformer(changed), 1).double().eval()
+    streaming, generator = Streaming(model), torch.Generator().manual_seed(0)
+    assert list(streaming.dynamic)[:3] == ["windows", "attention_mask", "position_ids"]
+    assert streaming.example(2, 4, 3, generator)["windows"].shape == (2, 4, 5)
+    windows_BNC = torch.randn(1, 9, 5, generator=generator, dtype=torch.float64)
+    state, parts = {one.past: one.fresh(1).double() for one in streaming.flat}, []
+    for place in range(9):
+        mask_BM, place_BN = torch.ones(1, place + 1, dtype=torch.long), torch.tensor([[place]])
+        inputs = {"windows": windows_BNC[:, place, None], "attention_mask": mask_BM, "position_ids": place_BN}
+        output, *present = streaming({**inputs, **state})
+        state = dict(zip(state, present, strict=True))
+        parts.append(output)
+    torch.testing.assert_close(torch.cat(parts, dim=1), model({"windows": windows_BNC}), atol=1e-12, rtol=0)
+
+
 def test_caches_have_the_names_of_optimum() -> None:
     names = [(one.past, one.present) for one in Streaming(decoder(block_spec(causal=True))).flat]
     assert names == [
