@@ -6,7 +6,7 @@ Usage, from the root of the repository:
 The data are synthetic, made here: three axes of acceleration at 32 Hz, windows of half a second, a person who rests,
 walks, runs, now and then falls, and after a fall stays down until the next walk. `down` looks like `rest`: it can only
 be told by what came before, half a minute ago. A small transformer with softmax attention learns it; its layers are
-made gated linear attention (t2r features), healed by attention transfer and KL to the original; the bundle holds the
+made gated delta rules (Hedgehog features), healed by attention transfer and KL to the original; the bundle holds the
 graph with its state, and `runtime.stream` feeds it window by window, sleeps (the state as bytes) and goes on.
 """
 
@@ -119,7 +119,7 @@ def original() -> Transformer:
 def heal(teacher: Transformer, windows_BNC: Tensor, steps: int) -> Transformer:
     """All layers recurrent: attention transfer, then KL to the original."""
     calibration = Calibration(teacher, lambda: iter([{"windows": windows_BNC[:16]}]), lambda note: print(note))
-    table = {"use": "gated-linear-attention", "feature": "t2r", "size": 16}
+    table = {"use": "gated-delta-rule", "feature": "hedgehog"}
     student = run_rewrite(*parse_options(table), teacher, calibration).requires_grad_(False)
     transfer = AttentionTransfer.of(student, teacher)
     for parameter in transfer.parameters:
@@ -217,8 +217,8 @@ def main() -> None:
         "recognised_percent": {
             "softmax attention, each window alone": recalls(alone, labels_BN),
             "softmax attention, whole days": recalls(answers_of(teacher, test_BNC), labels_BN),
-            "gated linear attention, whole days in torch": recalls(answers_of(student, test_BNC), labels_BN),
-            "gated linear attention, streamed from the bundle": recalls(answers_BN, labels_BN),
+            "gated delta rule, whole days in torch": recalls(answers_of(student, test_BNC), labels_BN),
+            "gated delta rule, streamed from the bundle": recalls(answers_BN, labels_BN),
         },
         "streamed_answers_that_differ": int((answers_BN != answers_of(student, test_BNC)).sum()),
         **said,

@@ -78,12 +78,19 @@ class Session:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs. States that `inputs` leaves out start as zeros.
 
-        Raises InputError if names, types or shapes differ from the manifest, GateFailed if an output is not finite.
+        Raises InputError if names, types or shapes differ from the manifest or a text is too long, GateFailed if an
+        output is not finite.
         """
         tensors = self.manifest.all_inputs
         whole = {**inputs, **fresh_state(self.manifest.state, inputs, tensors)}
-        check_inputs(whole, tensors)
+        self._check_length(check_inputs(whole, tensors))
         return check_outputs(self.backend.run(whole), self.manifest.all_outputs, self.model.path)
+
+    def _check_length(self, sizes: Mapping[str, int]) -> None:
+        """Hold texts against the longest that the model takes: what lies beyond has no position, or no pool."""
+        limit = (self.manifest.preprocessing or {}).get("max_length")
+        if isinstance(limit, int) and sizes.get("length", 0) > limit:
+            raise InputError(f"a sequence has {sizes['length']} tokens, {self.model.path} takes {limit}; cut it")
 
 
 def open_bundle(

@@ -25,7 +25,7 @@ NAME = "linformer"
 
 class LinformerOptions(Options):
     """`pools`: how many pools the tokens are brought to, besides those that stand for themselves (the class token).
-    `length`: the longest sequence that a text model will take, all that it has positions for if not given."""
+    `length`: the longest sequence that a text model will take, that of the original if not given."""
 
     pools: PositiveInt
     length: PositiveInt | None = None
@@ -81,7 +81,10 @@ def _pools(structure: Structure, options: LinformerOptions) -> Tensor:
             raise InputError(f"{NAME}: length is for text; these images always have {embed.tokens} tokens")
         return _grid_pools(embed, options.pools)
     assert isinstance(embed, TokenEmbedSpec)
-    length = options.length or embed.max_positions
+    longest = int(structure.preprocessing.get("max_length", 0))
+    length = options.length or longest or embed.max_positions
+    if length < longest:
+        raise InputError(f"{NAME} is refused: texts may have {longest} tokens, more than length = {length}; give more")
     if not length:
         raise InputError(f"{NAME}: give length: the model has no table of positions that would limit it")
     if options.pools >= length:

@@ -205,6 +205,16 @@ def test_what_cannot_work_on_images_is_refused_with_a_reason(use: str, options: 
         rewritten(model_of(block_spec()), use, **options)
 
 
+def test_pools_for_fewer_tokens_than_the_texts_have_are_refused() -> None:
+    model = text_model(block_spec(), block_spec())
+    model.structure = model.structure.replace(preprocessing={"kind": "text", "vocab_size": 11, "max_length": 24})
+    result = rewritten(model, "linformer", text_calibration(model), pools=4)
+    mixer = result.block(0).mixer
+    assert isinstance(mixer, Linformer) and mixer.spec.length == 24
+    with pytest.raises(InputError, match="texts may have 24 tokens, more than length = 20"):
+        rewritten(model, "linformer", text_calibration(model), pools=4, length=20)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @torch.no_grad()
 def test_sumformer_starts_at_the_least_squares_answer_to_the_mean(causal: bool) -> None:

@@ -60,6 +60,27 @@ def test_inputs_that_do_not_fit_are_refused_before_running(bundle, inputs, messa
         open_bundle(bundle).run(inputs)
 
 
+def test_a_sequence_longer_than_the_model_takes_is_refused(maker):
+    from onnx import TensorProto, helper, numpy_helper
+
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
+    sums = helper.make_tensor_value_info("y", TensorProto.INT64, ["batch"])
+    node = helper.make_node("ReduceSum", ["input_ids", "axis"], ["y"], keepdims=0)
+    graph = helper.make_graph([node], "sums", [ids], [sums], [numpy_helper.from_array(np.array([1]), "axis")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    folder = maker.write(
+        files={"model.onnx": onnx_bytes(model)},
+        task="embedding",
+        inputs=[{"name": "input_ids", "dtype": "int64", "shape": ["batch", "length"]}],
+        outputs=[{"name": "y", "dtype": "int64", "shape": ["batch"]}],
+        preprocessing={"kind": "text", "vocab_size": 9, "max_length": 5},
+    )
+    session = open_bundle(folder)
+    assert session.run({"input_ids": np.ones((2, 5), np.int64)})["y"].tolist() == [5, 5]
+    with pytest.raises(InputError, match=r"a sequence has 6 tokens, .* takes 5; cut it"):
+        session.run({"input_ids": np.ones((2, 6), np.int64)})
+
+
 def test_an_output_that_is_not_finite_is_an_error(bundle):
     bad = pixels()
     bad[1, 0, 0, 0] = np.nan
