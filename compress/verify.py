@@ -371,7 +371,7 @@ def _report(
         edgepress=version("edgepress"),
         model=options.candidate,
         task=_TASKS[drift.kind],
-        target="as recorded" if questions is None else "this machine",
+        target="recorded answers" if questions is None else "this machine",
         recipe="compared with " + options.reference,
         drift=drift,
         checks=tuple(checks),

@@ -30,7 +30,7 @@ def of_images(data: ImageDataset) -> Slices:
     brightness, contrast = looks.T
     return {
         **_quarters(brightness, "darkest quarter", "brightest quarter"),
-        **_quarters(contrast, "quarter of least contrast", "quarter of most contrast"),
+        **_quarters(contrast, "low contrast", "high contrast"),
     }
 
 
