@@ -148,12 +148,14 @@ def _trial(args: argparse.Namespace, bundle: Bundle | None) -> dict[int, float]:
 
 
 def _tell_fastest(session: Session | None, threads: int, batch: int) -> None:
-    """On stderr: the fastest number of threads, and whether runtime.run will take it."""
+    """On stderr: the fastest number of threads, and whether runtime.run will take it, which asks about one input or
+    about as many at once as the model takes."""
     kept = ""
-    if session is not None:
+    asked = {session.max_batch: "several inputs", 1: "one input"} if session is not None else {}
+    if session is not None and batch in asked:
         try:
             remember(session.bundle, session.model, batch, threads)
-            kept = f"; runtime.run takes it here from now on for {f'batches of {batch}' if batch > 1 else 'one input'}"
+            kept = f"; runtime.run takes it here from now on for {asked[batch]}"
         except (InputError, EnvironmentLacks) as problem:
             kept = f"; not remembered: {problem}"
     print(f"fastest with --threads {threads}{kept}", file=sys.stderr)

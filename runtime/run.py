@@ -133,7 +133,8 @@ def main() -> int:
     if args.watch and not answerer.suffixes:
         raise InputError(f"--watch waits for images, {bundle.source} takes texts; give them, or - to read lines")
     inputs = [] if args.watch or args.inputs == ["-"] else answerer.expand(args.inputs)
-    batch = bundle.manifest.max_batch if len(inputs) > 1 else 1
+    together = len(inputs) > 1 and not isinstance(answerer, Streamer)
+    batch = bundle.manifest.max_batch if together else 1
     session = _exiting(bundle, args) if args.exit else open_for_cli(bundle, args, batch)
     if args.watch:
         return _watch(session, answerer, args)

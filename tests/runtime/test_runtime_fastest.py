@@ -116,6 +116,18 @@ def test_a_bench_whose_number_cannot_be_kept_says_so_and_goes_on(run_module, mak
     assert "; not remembered: cannot write " in done.stderr and "Traceback" not in done.stderr
 
 
+@two_cpus
+@pytest.mark.parametrize(
+    ("batch", "told"), [(2, None), (8, "runtime.run takes it here from now on for several inputs")]
+)
+def test_a_bench_keeps_numbers_of_the_batches_that_are_run(run_module, maker, batch, told):
+    path = maker.write(**FEW)
+    done = run_module("runtime.bench", path, "--seconds", "0.05", "--batch", batch)
+    assert done.returncode == 0 and "fastest with --threads " in done.stderr
+    assert (path / FILE).exists() == bool(told) == ("runtime.run" in done.stderr)
+    assert (told or "") in done.stderr
+
+
 def test_threads_that_are_given_are_not_questioned(run_module, maker):
     path = maker.write(**FEW)
     done = run_module("runtime.bench", path, "--seconds", "0.05", "--threads", "1", "--json")
