@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from targets.strict import nearest
 if TYPE_CHECKING:
     import numpy as np
 
+#: `[ONNXRuntimeError] : 1 : FAIL : ` and `/onnxruntime_src/a.h:46 void f(int) ` within its messages.
+_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+:\d+ .*?\) ")
 _SHORT = {"rtx": RTX}
 _TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(bool)": "bool"}
 
@@ -120,4 +123,6 @@ def _tensors(arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What ONNX Runtime says, without its source lines and signatures."""
+    lines = str(error).strip().splitlines()
+    return _NOISE.sub(" ", lines[0]).strip() if lines else type(error).__name__

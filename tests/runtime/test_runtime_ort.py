@@ -1,11 +1,16 @@
-"""The session option for processors whose int8 sums saturate."""
+"""The session option for processors whose int8 sums saturate, and what is said of files that do not load."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
 
-from runtime.ort import _saturates
+import onnx
+import pytest
+from onnx import helper
+
+from runtime.ort import _saturates, load
+from targets.errors import EnvironmentLacks
 
 
 def test_exact_int8_sums_are_asked_for_on_x86_without_vnni_only(tmp_path: Path) -> None:
@@ -15,3 +20,14 @@ def test_exact_int8_sums_are_asked_for_on_x86_without_vnni_only(tmp_path: Path) 
     assert _saturates(old) == (platform.machine() == "x86_64")
     assert not _saturates(new)
     assert not _saturates(tmp_path / "no-such-file")
+
+
+def test_a_file_that_does_not_load_is_told_without_onnxruntimes_own_source_lines(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [out])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 99)], ir_version=10), path)
+    with pytest.raises(EnvironmentLacks, match=r"cannot load .*m\.onnx: .*Opset 99 is under development") as told:
+        load(path)
+    assert "onnxruntime_src" not in str(told.value) and "ONNXRuntimeError" not in str(told.value)
