@@ -279,6 +279,7 @@ def width_of(variant: str, task: Images | Text, width: int) -> int:
     """The width, a multiple of 4, at which a variant holds as many parameters as the looped model of `width`."""
     if variant in ("looped", "vanilla-6x"):
         return width
+    _ = task.ends  # reads the data, which must not happen on the meta device
     with torch.device("meta"):
         wanted = built("looped", width, task).num_parameters()
         sizes = {size: built(variant, size, task).num_parameters() for size in range(HEADS, 2 * width, HEADS)}
