@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURE_PIXELS = 96
+#: Changes in confusion smaller than this are drawn as a part of it.
+FEW = 10
 _ILLEGAL_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -310,6 +312,7 @@ class View:
         drift: Drift | None = self.data.drift
         changes = () if drift is None else drift.confusion[:12]
         largest = max((abs(c.candidate - c.reference) for c in changes), default=1)
+        largest = max(largest, FEW)  # a single sample more or less should not fill the page
         for change in changes:
             difference = change.candidate - change.reference
             yield change, difference, 100 * abs(difference) / largest
