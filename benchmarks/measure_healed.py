@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import targets
+from benchmarks.quantization import needed_for
 from compress.pipeline import Cache, Graph, Runner, Stage, StageContext
 from compress.pipeline.tree import digest_tree
 from compress.pipeline.view import view
 from compress.recipe import load
-from compress.stages.artifacts import Comparison, ModelArtifact, Timing
+from compress.stages.artifacts import Comparison, ModelArtifact, ShippedModels, Timing
 from compress.stages.graph import GraphBuilder, Job
-from compress.stages.outcome import deliver
+from compress.stages.outcome import deliver, judge
 from compress.stages.rewrite import write_notes
 from runtime.files import write_atomic
 from targets.errors import run_cli
@@ -75,25 +76,23 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/healed"))
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[])
-    parser.add_argument("--untimed", action="store_true", help="no latencies: other work ran beside it")
+    parser.add_argument("--untimed", action="store_true", help="accuracy and bytes alone, while other work runs")
     args = parser.parse_args()
     sources = [f'model.source="{args.original}"', f'data.source="{args.data}"', "precision.mode=int8"]
     recipe = load("identity", [*sources, *args.settings])
     cache = Cache()
     job = Job(recipe, args.healed.name, targets.load(args.target), 0, cache.root / "digests.json")
-    artifacts = Runner(Graph(HealedGraph(job, args.healed).stages()), cache, [view(sys.stdout)]).run()
-    outcome = deliver(artifacts, args.out)
-    print(outcome.text())
-    comparison, timing = artifacts["verify"], artifacts["timing"]
-    assert isinstance(comparison, Comparison) and isinstance(timing, Timing)
-    report = json.loads((args.out / "report" / "report.json").read_text())
+    graph = Graph(HealedGraph(job, args.healed).stages())
+    artifacts = Runner(needed_for(graph, "verify") if args.untimed else graph, cache, [view(sys.stdout)]).run()
+    comparison, models = artifacts["verify"], artifacts["precision"]
+    assert isinstance(comparison, Comparison) and isinstance(models, ShippedModels)
+    verdict, reason = judge(comparison)
     document: dict[str, Any] = {
         "command": "python -m benchmarks.measure_healed " + " ".join(sys.argv[1:]),
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
         "python": platform.python_version(),
-        "verdict": outcome.verdict,
-        "variants": report["variants"],
-        "timing": timing.load(),
+        "verdict": verdict,
+        "variants": models.every(),
         "drift": {
             name: json.loads(drift.to_json())
             for drifts in (comparison.drifts(), comparison.variants(), comparison.exits())
@@ -103,10 +102,13 @@ def main() -> int:
     for drift in document["drift"].values():
         drift.pop("changed")
     if args.untimed:
-        document.pop("timing")
-        for variant in document["variants"]:
-            for key in ("latency_ms", "threads"):
-                variant.pop(key)
+        print(f"{verdict}: {reason}")
+    else:
+        print(deliver(artifacts, args.out).text())
+        timing = artifacts["timing"]
+        assert isinstance(timing, Timing)
+        report = json.loads((args.out / "report" / "report.json").read_text())
+        document |= {"variants": report["variants"], "timing": timing.load()}
     write_atomic(args.json, (json.dumps(document, indent=1) + "\n").encode())
     return 0
 
