@@ -92,7 +92,7 @@ def main() -> int:
             done = call(python, folder, *command)
             if done.returncode:
                 raise GateFailed(f"{what} exits {done.returncode} in the device environment: {done.stderr.strip()}")
-            outputs[what] = done.stdout.strip()
+            outputs[what] = done.stdout.strip().replace(str(args.bundle.absolute()), "BUNDLE").replace(given, "INPUT")
         seconds = []
         for _ in range(args.starts):
             began = time.perf_counter()
