@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from compress.verification.questions import Questions
     from compress.verification.report_data import ExtraCheck, ReportData
     from compress.verification.side import Side
-    from runtime.golden import GoldenResult
 
 DEFAULT_MAX_DROP = 1.0
 #: How often --stop-early may give another verdict than all samples would.
@@ -242,12 +241,13 @@ def _slices(options: Options, questions: Questions | None, run: Run) -> dict[str
 
 def _other_checks(options: Options, questions: Questions | None, run: Run, drift: Drift) -> list[ExtraCheck]:
     """That the candidate is a model, not the reference's answers by another name, and was not made from the data."""
+    from compress.verification.bundles import check_bundles
     from compress.verification.fresh import check_fresh
     from compress.verification.outcome import Status
     from compress.verification.report_data import ExtraCheck
     from compress.verification.soundness import check_sound
 
-    checks = [*_bundle_checks(questions), *(check_sound(questions) if questions is not None else [])]
+    checks = [] if questions is None else [*check_bundles(questions), *check_sound(questions)]
     if questions is not None and run.indices is not None and len(questions.sides) == 2 and drift.metrics:
         checks.append(check_fresh(questions, run.reference, run.candidate, run.indices, drift.identical))
     recorded = questions is None or questions.candidate is None
@@ -256,43 +256,6 @@ def _other_checks(options: Options, questions: Questions | None, run: Run, drift
         message = f"{same}; record the candidate's own"
         checks.append(ExtraCheck(name="recorded answers", status=Status.ERROR, message=message))
     return checks
-
-
-def _bundle_checks(questions: Questions | None) -> list[ExtraCheck]:
-    """What bundles tell of themselves: the answers they were made with, and the samples they were made from."""
-    checks = []
-    for side in questions.sides if questions is not None else []:
-        if side.golden is not None:
-            checks.append(_check_golden(side.golden()))
-        if side.seen is not None and questions is not None:
-            checks.append(_check_unseen(side.seen, questions))
-    return checks
-
-
-def _check_golden(results: list[GoldenResult]) -> ExtraCheck:
-    """That the model still gives the answers that it gave when its bundle was made."""
-    from compress.verification.outcome import Status
-    from compress.verification.report_data import ExtraCheck
-
-    worst = max(results, key=lambda result: result.max_error / result.atol if result.atol else result.max_error)
-    text = f"{worst.name} off by {worst.max_error:.3g} at most, allowed {worst.atol:.3g}"
-    if all(results):
-        return ExtraCheck(name="golden samples", status=Status.PASS, message=f"answers as when it was made: {text}")
-    return ExtraCheck(name="golden samples", status=Status.ERROR, message=f"answers otherwise than when made: {text}")
-
-
-def _check_unseen(seen: NDArray[np.uint64], questions: Questions) -> ExtraCheck:
-    """That the model was not made from the samples that it is judged on. `seen`: their fingerprints."""
-    from compress.data.seen import overlap
-    from compress.verification.outcome import Status
-    from compress.verification.report_data import ExtraCheck
-
-    places, name = overlap(questions.fingerprints(), seen), "unseen samples"
-    if len(places) == 0:
-        message = f"none of the {len(questions):,} samples is one that the model was calibrated or healed on"
-        return ExtraCheck(name=name, status=Status.PASS, message=message)
-    message = f"{len(places):,} of {len(questions):,} samples are ones that the model was calibrated or healed on"
-    return ExtraCheck(name=name, status=Status.ERROR, message=f"{message} (first: {questions.names[places[0]]})")
 
 
 def _origin(options: Options, questions: Questions, run: Run, report: ReportData) -> dict[str, Any]:
