@@ -1,12 +1,19 @@
-"""python -m runtime.selftest: replay a bundle's golden inputs and compare the outputs."""
+"""python -m runtime.selftest: replay a bundle's golden inputs and compare the outputs; feed recurrent models the same
+tokens in several ways."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from runtime.cli import add_session_options, open_for_cli
 from targets.errors import GateFailed, run_cli
+
+if TYPE_CHECKING:
+    from runtime.chunking import Chunked
+    from runtime.golden import Golden
+    from runtime.session import Session
 
 
 def main() -> int:
@@ -25,18 +32,46 @@ def main() -> int:
     session = open_for_cli(bundle, args)
     golden = load_golden(bundle, session.model.loops)
     results = check_golden(session.run, golden, session.max_batch)
+    chunked = _chunked(session, golden)
     bad = [result.name for result in results if not result]
+    apart = [str(one.length) for one in chunked if not one]
     if args.json:
         outputs = [{**vars(result), "passed": bool(result)} for result in results]
-        whole = {"model": session.model.path, "provider": session.provider, "passed": not bad, "outputs": outputs}
+        whole = {
+            "model": session.model.path,
+            "provider": session.provider,
+            "passed": not bad and not apart,
+            "outputs": outputs,
+            **({"streaming": [{**vars(one), "passed": bool(one)} for one in chunked]} if chunked else {}),
+        }
         print(json.dumps(whole, indent=2))
     else:
         for result in results:
             verdict = "ok" if result else "FAILED"
             print(f"{verdict}  {result.name}: max error {result.max_error:.3g}, allowed {result.atol:.3g}")
+        for one in chunked:
+            verdict = "ok" if one else "FAILED"
+            print(f"{verdict}  {one.length} tokens in chunks: relative error {one.error:.3g}, allowed {one.allowed:g}")
     if bad:
         raise GateFailed(f"{bundle.source}: {', '.join(bad)} differs from the golden output on {session.provider}")
+    if apart:
+        raise GateFailed(
+            f"{bundle.source}: {', '.join(apart)} tokens in chunks give other answers than whole on {session.provider}"
+        )
     return 0
+
+
+def _chunked(session: Session, golden: Golden) -> list[Chunked]:
+    """What a recurrent model answers to its first golden sample, over and over, in chunks; nothing for others."""
+    if not session.manifest.state:
+        return []
+    from runtime.chunking import check_chunking
+    from runtime.stream import Stream
+
+    stream = Stream(session)
+    limit = (session.manifest.preprocessing or {}).get("max_length")
+    longest = limit if isinstance(limit, int) else None
+    return check_chunking(stream, golden.inputs[stream.input_name][0], session.model.precision, longest)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,11 @@ class Stream:
         return self._batch
 
     @property
+    def input_name(self) -> str:
+        """The input that tokens come in."""
+        return self._tokens.name
+
+    @property
     def tokens(self) -> np.ndarray:
         """How many real tokens each sequence has had (B,)."""
         return self._moment.seen_B.copy()

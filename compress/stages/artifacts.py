@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from compress.tasks.task import Task
     from compress.verification.drift import Drift
     from compress.verification.predictions import Samples
+    from compress.verification.report_data import ExtraCheck
 
 NOTES = "notes.json"
 LOOPS = "loops.json"
-VARIANTS, EXITS = "variants", "exits"
+VARIANTS, EXITS, STREAMS = "variants", "exits", "streams"
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,13 @@ class Comparison(Artifact):
     def exits(self) -> dict[str, Drift]:
         """The early exit, by its name; nothing where none was asked for."""
         return self._read(self.path / EXITS)
+
+    def streaming(self) -> list[ExtraCheck]:
+        """Of each file of a recurrent model: whether its answers depend on the chunks that a sequence comes in."""
+        from compress.verification.report_data import ExtraCheck
+
+        files = sorted((self.path / STREAMS).glob("*.json"))
+        return [ExtraCheck.model_validate_json(path.read_text()) for path in files]
 
     @staticmethod
     def _read(folder: Path) -> dict[str, Drift]:

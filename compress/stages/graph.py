@@ -376,7 +376,7 @@ class GraphBuilder:
                     "exit": job.recipe.loops.exit,
                 },
                 sources=self.evaluation_digest,
-                code=(*self.task_code, "compress.verification", "runtime.exit"),
+                code=(*self.task_code, "compress.verification", "runtime.chunking", "runtime.exit", "runtime.stream"),
                 libraries=("numpy", "scipy", "pydantic", *self.task.libraries),
             ),
             Stage(

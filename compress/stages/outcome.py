@@ -36,14 +36,15 @@ def deliver(artifacts: Mapping[str, Artifact], out: Path) -> Outcome:
 
 
 def judge(comparison: Artifact) -> tuple[str, str]:
-    """The worst status of all shipped files, and the message of the file that has it."""
+    """The worst status of all shipped files, and the message of the check that has it."""
     from compress.verification.outcome import combined_status
 
     assert isinstance(comparison, Comparison)
     drifts = comparison.drifts()
-    verdict = combined_status([drift.status for drift in drifts.values()])
-    file = next(name for name, drift in drifts.items() if drift.status is verdict)
-    return str(verdict), f"{file}: {drifts[file].gate.message}"
+    found = [(drift.status, f"{file}: {drift.gate.message}") for file, drift in drifts.items()]
+    found += [(check.status, f"{check.name}: {check.message}") for check in comparison.streaming()]
+    verdict = combined_status([status for status, _ in found])
+    return str(verdict), next(message for status, message in found if status is verdict)
 
 
 def _replace(source: Path, destination: Path) -> None:

@@ -133,6 +133,7 @@ def report_data(
         )
         for entry in others
     )
+    checks += tuple(comparison.streaming())
     return ReportData(
         schema=1,
         edgepress=version("edgepress"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
-from compress.stages.artifacts import EXITS, VARIANTS, Answers, ShippedModels, SourceModel
+from compress.stages.artifacts import EXITS, STREAMS, VARIANTS, Answers, ShippedModels, SourceModel
 from compress.stages.samples import evaluation
 from runtime.files import write_atomic
 
@@ -34,7 +34,8 @@ def verify(
             "check": [check],
         }
     )
-    wanted, slices = reference.load(), original.task.slices(evaluation(context, original))
+    data = evaluation(context, original)
+    wanted, slices = reference.load(), original.task.slices(data)
 
     def judge(folder: Path, name: str, given: Samples) -> Drift:
         drift = compare(wanted, given, gate, slices)
@@ -45,6 +46,16 @@ def verify(
 
     for entry in models.entries():
         judge(context.folder, entry["path"], candidates.load(entry["path"]))
+    tokens = original.task.stream_tokens(data)
+    if tokens is not None:
+        from compress.verification.streaming import check_streaming
+
+        for entry in models.entries():
+            longest = original.longest or len(tokens)
+            streamed = check_streaming(models.path / entry["path"], tokens, entry["precision"], longest)
+            (context.folder / STREAMS).mkdir(exist_ok=True)
+            write_atomic(context.folder / STREAMS / f"{entry['path']}.json", streamed.model_dump_json().encode())
+            context.log(f"{streamed.name}: {streamed.status}: {streamed.message}")
     offered = []
     for entry in models.variants():
         if judge(context.folder / VARIANTS, entry["path"], candidates.load(entry["path"])):

@@ -10,15 +10,18 @@ from compress.tasks.text import TextTask
 from runtime.manifest import State
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from compress.data.prepared_texts import PreparedTexts
     from compress.model import Structure, Transformer
     from compress.model.streaming import Streaming
-    from compress.tasks.task import Arrays
+    from compress.tasks.task import Arrays, Prepared
 
 #: (batch, chunk, past) at which the graph must agree with torch: prompts, single tokens, chunks behind a past.
 CHECKED_SIZES = ((1, 7, 0), (2, 1, 5), (3, 4, 2), (1, 1, 64))
+#: Texts whose tokens are fed in several ways, one behind the other.
+STREAMED_TEXTS = 64
 #: Tokens of a golden sample.
 GOLDEN_TOKENS = 16
 
@@ -54,6 +57,14 @@ class Decoding(TextTask):
         generator, streaming = torch.Generator().manual_seed(seed), _skeleton(structure)
         cases = [streaming.example(*sizes, generator) for sizes in CHECKED_SIZES]
         return GraphInputs(streaming.example(2, 4, 3, generator), streaming.dynamic, cases)
+
+    def stream_tokens(self, data: Prepared) -> np.ndarray:
+        import numpy as np
+
+        from compress.data.prepared_texts import PreparedTexts
+
+        assert isinstance(data, PreparedTexts)
+        return np.array([token for ids in data.ids[:STREAMED_TEXTS] for token in ids], np.int64)
 
     def open(self, choice: DataChoice, part: Part, structure: Structure, files: Any) -> PreparedTexts:
         streaming = _skeleton(structure)

@@ -165,6 +165,10 @@ class Task(ABC):
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         """How to export the model."""
 
+    def stream_tokens(self, data: Prepared) -> np.ndarray | None:
+        """Tokens (N,) of the samples, to feed a recurrent model in several ways; None for models without state."""
+        return None
+
     def timing_length(self, structure: Structure) -> int:
         """Size of the dynamic dimensions other than the batch when files are timed."""
         return 1

@@ -6,7 +6,6 @@ B batch, N tokens, V vocabulary.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,16 +22,14 @@ from compress.families import read_checkpoint
 from compress.model import Transformer
 from compress.model.streaming import Streaming
 from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.verification.outcome import Status
+from compress.verification.streaming import check_streaming, stream_of
 from export.numerics import check_against
 from export.onnx_model import export_onnx, read_info
 from export.precision.int8_dynamic import to_int8_dynamic
-from runtime import ort, trt
-from runtime.bundle import Bundle
+from runtime import trt
 from runtime.engine import build_engine
 from runtime.engine_file import spans_of
-from runtime.manifest import ModelFile, parse_manifest
-from runtime.session import Session
-from runtime.stream import Stream
 from targets.errors import EnvironmentLacks
 
 STORIES = zoo.locate("zoo:stories260k")
@@ -85,36 +82,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     return export
 
 
-def stream_of(path: Path, batch: int = 1, chunk: int = 512) -> Stream:
-    """The file as a bundle would open it."""
-    info = read_info(path)
-
-    def declared(tensors: Any) -> list[dict[str, Any]]:
-        return [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in tensors]
-
-    states = [one for one in info.inputs if one.name.startswith("past")]
-    present = [one.name for one in info.outputs[1:]]
-    manifest = {
-        "schema": 1,
-        "edgepress": "0",
-        "task": "causal-lm",
-        "target": {"name": "cpu", "profile": {"batch": [1, 1, 4], "chunk": [1, 1, chunk]}},
-        "inputs": declared(one for one in info.inputs if one not in states),
-        "outputs": declared(info.outputs[:1]),
-        "state": [
-            {"past": one.name, "present": name, "dtype": one.dtype, "shape": list(one.shape)}
-            for one, name in zip(states, present, strict=True)
-        ],
-        "models": [{"path": "model.onnx", "runtime": "onnxruntime", "precision": "fp32"}],
-        "files": {"model.onnx": {"sha256": "0" * 64, "bytes": 1}},
-        "verdict": "pass",
-    }
-    bundle = Bundle(path, path.parent, parse_manifest(json.dumps(manifest).encode(), "test"))
-    return Stream(
-        Session(bundle, ModelFile("model.onnx", "onnxruntime", "fp32"), ort.load(path, threads=1), 1, ()), batch
-    )
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_graph_gives_torchs_numbers_at_any_batch_and_chunk(kind: str, exported: Any) -> None:
     streaming, path = exported(kind)
@@ -135,7 +102,7 @@ def test_int8_leaves_feature_maps_and_states_alone(kind: str, exported: Any, tmp
     _, path = exported(kind)
     to_int8_dynamic(path, tmp_path / "int8.onnx")
     ids_N = stories_batch(4, rows=1, tokens=200)[0].numpy()
-    exact, given = (stream_of(each).outputs(ids_N)[0] for each in (path, tmp_path / "int8.onnx"))
+    exact, given = (stream_of(each, "fp32").outputs(ids_N)[0] for each in (path, tmp_path / "int8.onnx"))
     left = {node.name for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "MatMul"}
     assert any("feature" in name for name in left)
     assert not any("values" in name for name in left)
@@ -151,7 +118,7 @@ def test_streaming_is_the_whole_at_every_length_and_chunking(kind: str, exported
     for length in (1, 7, 64, 333, 1000):
         ids_N = random.integers(3, 512, length)
         whole = streaming.model({"input_ids": torch.from_numpy(ids_N)[None]})[0].numpy()
-        stream = stream_of(path)
+        stream = stream_of(path, "fp32")
         cuts = np.sort(random.integers(0, length, 4)) if length > 64 else np.arange(1, length)
         parts = [part for part in np.split(ids_N, cuts) if len(part)]
         given = np.concatenate([stream.outputs(part)[0] for part in parts])
@@ -162,15 +129,32 @@ def test_streaming_is_the_whole_at_every_length_and_chunking(kind: str, exported
         np.testing.assert_allclose(stream.prefill(ids_N)[0], whole[-1], atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["t2r", "mixed"])
+def test_a_file_whose_answers_depend_on_the_chunks_fails_its_check(kind: str, exported: Any, tmp_path: Path) -> None:
+    _, path = exported(kind)
+    ids_N = stories_batch(5, rows=1, tokens=100)[0].numpy()
+    found = check_streaming(path, ids_N, "fp32", 512)
+    assert found.status is Status.PASS and "sequences of 1, 7, 64, 333, 512 tokens" in found.message
+    model = onnx.load(path)
+    state = next(one.name for one in model.graph.output if one.name.startswith("present_"))
+    for node in model.graph.node:
+        node.output[:] = ["unused" if name == state else name for name in node.output]
+    past = state.replace("present_", "past_")
+    model.graph.node.append(onnx.helper.make_node("Identity", [past], [state]))  # it remembers nothing
+    onnx.save(model, tmp_path / "model.onnx")
+    broken = check_streaming(tmp_path / "model.onnx", ids_N, "fp32", 512)
+    assert broken.status is Status.FAIL and "allowed 0.001" in broken.message
+
+
 @pytest.mark.parametrize("kind", ["hybrid", "mixed"])
 def test_rows_may_start_late_and_be_taken_again(kind: str, exported: Any) -> None:
     _, path = exported(kind)
     ids_BN = stories_batch(2, rows=2, tokens=30).numpy()
     mask_BN = np.ones_like(ids_BN)
     mask_BN[1, :11] = 0
-    both = stream_of(path, batch=2)
+    both = stream_of(path, "fp32", batch=2)
     logits_BV = both.prefill(ids_BN, mask_BN)
-    alone = stream_of(path)
+    alone = stream_of(path, "fp32")
     np.testing.assert_allclose(alone.prefill(ids_BN[1, 11:])[0], logits_BV[1], atol=1e-3, rtol=1e-3)
     beams = both.select([1, 1, 0]).step([5, 6, 5])
     np.testing.assert_allclose(beams[0], alone.step(5)[0], atol=1e-3, rtol=1e-3)
@@ -180,12 +164,12 @@ def test_rows_may_start_late_and_be_taken_again(kind: str, exported: Any) -> Non
 def test_a_thousand_steps_neither_grow_nor_drift(exported: Any) -> None:
     _, path = exported("hybrid")
     ids_N = stories_batch(3, rows=1, tokens=1000)[0].numpy()
-    steps, chunks = stream_of(path), stream_of(path, chunk=128)
+    steps, chunks = stream_of(path, "fp32"), stream_of(path, "fp32", chunk=128)
     for token in ids_N:
         last = steps.step(token)
     np.testing.assert_allclose(last, chunks.prefill(ids_N), atol=1e-3, rtol=1e-3)
     assert steps.state_bytes == KINDS["hybrid"][1]
-    resumed = stream_of(path)
+    resumed = stream_of(path, "fp32")
     resumed.load(steps.save())
     assert np.array_equal(resumed.step(7), steps.step(7))
 

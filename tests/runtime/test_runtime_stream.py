@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.onnx_model import export_onnx
+from runtime.chunking import check_chunking
 from runtime.generate import Sampling, generate, next_probabilities
 from runtime.session import open_bundle
 from runtime.stream import CHUNK, Stream
@@ -101,6 +102,61 @@ def test_any_chunking_gives_the_same_and_long_chunks_are_split(opened, sizes):
     given_ = np.concatenate([stream.outputs(part)[0] for part in parts])
     np.testing.assert_allclose(given_, expected(ids_N), rtol=1e-5)
     assert stream.tokens.tolist() == [12]
+
+
+def golden_of(module, ids_BN):
+    """golden.npz of the adder, or of one that is wrong."""
+    arrays = {
+        "input_ids": ids_BN,
+        "attention_mask": np.ones_like(ids_BN),
+        "position_ids": np.arange(ids_BN.shape[1])[None].repeat(len(ids_BN), axis=0),
+        "past_0_sum": np.zeros((len(ids_BN), 1), np.float32),
+        "past_key_values.1.key": np.zeros((len(ids_BN), 1, 0, 1), np.float32),
+    }
+    with torch.no_grad():
+        outputs = module({name: torch.from_numpy(array) for name, array in arrays.items()})
+    named = dict(zip(["logits", *PRESENT.values()], outputs, strict=True))
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        **{f"input_{name}": array for name, array in arrays.items()},
+        **{f"output_{name}": array.numpy() for name, array in named.items()},
+        **{f"atol_{name}": np.float32(1e-3) for name in named},
+    )
+    return buffer.getvalue()
+
+
+def test_the_selftest_feeds_recurrent_models_in_several_ways(opened, maker, run_module):
+    session = opened()
+    root = session.bundle.root
+    (root / "golden.npz").write_bytes(golden_of(Adder(), np.arange(1, 9)[None]))
+    maker.seal(root)
+    done = run_module("runtime.selftest", root, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["streaming"]
+    assert [row["length"] for row in rows] == [1, 7, 64, 333, 1000] and all(row["passed"] for row in rows)
+    assert "ok  333 tokens in chunks: relative error" in run_module("runtime.selftest", root).stdout
+
+
+def test_answers_that_depend_on_the_chunks_are_found(opened):
+    stream = Stream(opened())
+    stream.prefill([5])
+    before = stream.save()
+    assert all(check_chunking(stream, np.arange(1, 20), "fp32")) and stream.save() == before
+    stream.fork = lambda: Forgetful(stream)
+    results = check_chunking(stream, np.arange(1, 20), "fp32", longest=100)
+    assert [one.length for one in results] == [1, 7, 64, 100] and [bool(one) for one in results] == [True, *[False] * 3]
+
+
+class Forgetful(Stream):
+    """Starts again at every call."""
+
+    def __init__(self, stream):
+        self.__dict__.update(stream.__dict__)
+
+    def outputs(self, tokens, mask=None):
+        self.reset()
+        return super().outputs(tokens, mask)
 
 
 def test_prefill_and_step_give_the_last_token(opened):
