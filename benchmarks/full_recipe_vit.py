@@ -1,7 +1,7 @@
-"""Find and heal the `full` recipe for vit-cifar10: a third of the work, distilled on all training images.
+"""Find and heal the `full` recipe for vit-cifar10: a third of the size, distilled on all training images.
 
 Usage, from the root of the repository:
-    python -m benchmarks.full_recipe_vit heal DATA OUT --candidate nine-blocks --seconds 480     # one GPU
+    python -m benchmarks.full_recipe_vit heal DATA OUT --candidate twelve-320 --seconds 480      # one GPU
     python -m benchmarks.full_recipe_vit heal DATA OUT --candidate seven-blocks      # for 20,000 steps
     python -m benchmarks.full_recipe_vit heal DATA OUT --candidate six-blocks --steps 2 --batch 8 --limit 200  # smoke
     python -m benchmarks.full_recipe_vit choose OUT...      # the one that ships, by held-out training images
