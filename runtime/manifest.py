@@ -69,6 +69,10 @@ class EarlyExit:
 
     probability: float
 
+    def __post_init__(self) -> None:
+        if not 0 < self.probability < 1:
+            raise ValueError(f"exit.probability is {self.probability}, allowed: between 0 and 1")
+
 
 @dataclass(frozen=True)
 class FileDigest:

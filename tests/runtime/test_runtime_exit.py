@@ -109,6 +109,13 @@ def test_a_number_of_loops_that_is_not_offered_is_one_clear_error(looped, bundle
         open_exiting(open_files(bundle))
 
 
+@pytest.mark.parametrize("probability", [0, 1, 1.5, "often"])
+def test_an_exit_at_what_is_no_probability_is_refused(maker, probability):
+    folder = maker.write(exit={"probability": probability})
+    with pytest.raises(InputError, match="probability"):
+        open_files(folder)
+
+
 def test_run_exits_early_and_says_after_how_many_loops(run_module, looped, tmp_path):
     pixels = np.random.default_rng(3).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     for place, image in enumerate(pixels):
