@@ -70,6 +70,7 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
     "gentle": [*EXACT, _table(224), _neurons(1152)],
     "wide": [*EXACT, _table(128), _heads(24), _neurons(1152)],
     "four-blocks": [*EXACT, _table(224), {"use": "drop-blocks", "layers": "auto:2"}],
+    "four-thin": [*EXACT, _table(128), {"use": "drop-blocks", "layers": [1, 3]}, _neurons(1152)],
     "narrow": [*EXACT, _table(128), _heads(16), _neurons(768)],
     "thin": [*EXACT, _table(128), _heads(12), _neurons(512)],
 }
