@@ -5,6 +5,7 @@ The same code drives TensorRT 10 and 11 and TensorRT for RTX.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,13 @@ _MORE, _PADDING = 1.25, _MB
 class LayerTypes:
     """What the layers that compute (convolutions and matrix products) are made of, read from the network before the
     build: `results` counts the types that they give, `quantized` those that read a dequantised weight, and
-    `quantize_layers` the halves of Q/DQ pairs."""
+    `quantize_layers` the halves of Q/DQ pairs. `int8_bytes`: what the dequantised weights take with a copy for each
+    layer that reads them, as builders store the weights of looped blocks."""
 
     results: dict[str, int]
     quantized: int
     quantize_layers: int
+    int8_bytes: int = 0
 
     def require(self, onnx: Path, precision: str) -> None:
         """A strongly typed build gives what the file says, so a file without the precision is refused (InputError)."""
@@ -63,14 +66,15 @@ class EngineBuild:
     weights_bytes: int | None
 
     def require_weights(self, onnx: Path, precision: str) -> None:
-        """Hold the engine's weights against the file's bytes: more means that the builder widened or copied them.
+        """Hold the engine's weights against the file's bytes, or those of its int8 weights with a copy per use: more
+        means that the builder widened them.
 
         Raises GateFailed. Where the builder says nothing the engine's own size is judged, less exactly: it holds
         kernels too.
         """
         file_bytes = onnx.stat().st_size
         held, room = (self.weights_bytes, _PADDING) if self.weights_bytes is not None else (len(self.data), 16 * _MB)
-        if held > _MORE * file_bytes + room:
+        if held > _MORE * max(file_bytes, self.layers.int8_bytes) + room:
             raise GateFailed(
                 f"the engine of {onnx.name} holds {held / 1e6:.1f} MB of weights, the file in {precision} only"
                 f" {file_bytes / 1e6:.1f} MB; the builder did not keep the precision, so the engine is not used"
@@ -161,10 +165,12 @@ def _layer_types(trt: TensorRT, network: tensorrt.INetworkDefinition) -> LayerTy
         return kind == "DEQUANTIZE" or (kind in _MOVES and dequantised(layer.get_input(0)))
 
     compute = [layer for kind, layer in zip(kinds, layers, strict=True) if kind in _COMPUTE and layer.num_outputs]
+    weights = [layer.get_input(1) for layer in compute if layer.num_inputs > 1 and dequantised(layer.get_input(1))]
     return LayerTypes(
         results=dict(Counter(trt.dtype(layer.get_output(0).dtype) for layer in compute)),
-        quantized=sum(layer.num_inputs > 1 and dequantised(layer.get_input(1)) for layer in compute),
+        quantized=len(weights),
         quantize_layers=sum(kind in ("QUANTIZE", "DEQUANTIZE") for kind in kinds),
+        int8_bytes=sum(math.prod(sizes_of(weight.shape)) for weight in weights),
     )
 
 
