@@ -3,8 +3,8 @@ compute the same.
 
 Float32 stay: LayerNormalization, Softmax and the reductions and powers of a norm that is written out (half precision
 ruins them); what leads to a sine or cosine (positions above 2048 are no half numbers); the recurrent state and what
-computes with it, up to the next linear layer; what reads a scalar that half cannot hold; the graph's inputs and
-outputs. A cache of keys and values is stored in float32, but products read it in half.
+computes with it, from the linear layers before to those after it; what reads a scalar that half cannot hold; the
+graph's inputs and outputs. A cache of keys and values is stored in float32, but products read it in half.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MOVES = frozenset(
     {"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Concat", "Gather"}
     | {"Expand", "Tile", "Pad"}
 )
+_CODES = ("QuantizeLinear", "DequantizeLinear")
 PRODUCTS = frozenset(("MatMul", "Gemm", "Conv"))
 HALF_MAX = 65504.0
 HALF_MIN = 2.0**-14  # smaller numbers lose digits
@@ -99,12 +100,22 @@ def _state_nodes(nodes: list[Any], weights: set[str], past: str, present: str) -
     added = {name for node in path for name in node.input}
     kept |= {node.name for node in nodes if added & set(node.output)}
     carried = {past, *(name for node in path for name in node.output)}
+    inner = [node for node in nodes if not (_is_linear(node, weights) or node.op_type in _CODES)]
+    summed = set()
     for node in nodes:
-        linear = node.op_type in ("MatMul", "Gemm") and weights & set(node.input)
-        if carried & set(node.input) and not linear:
+        if carried & set(node.input) and not _is_linear(node, weights):
             kept.add(node.name)
             carried.update(node.output)
+            summed.update(node.input)
+    for node in reversed(inner):  # sums over a chunk are as long as the chunk, and stand beside those of the state
+        if summed & set(node.output):
+            kept.add(node.name)
+            summed.update(node.input)
     return kept
+
+
+def _is_linear(node: Any, weights: set[str]) -> bool:
+    return node.op_type in ("MatMul", "Gemm") and bool(weights & set(node.input))
 
 
 def _amid(nodes: list[Any], weights: set[str], kept: set[str]) -> set[str]:

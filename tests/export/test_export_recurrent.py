@@ -26,6 +26,7 @@ from compress.verification.outcome import Status
 from compress.verification.streaming import check_streaming, stream_of
 from export.numerics import check_against
 from export.onnx_model import export_onnx, read_info
+from export.precision.fp16 import to_fp16
 from export.precision.int8_dynamic import to_int8_dynamic
 from runtime import trt
 from runtime.engine import build_engine
@@ -108,6 +109,21 @@ def test_int8_leaves_feature_maps_and_states_alone(kind: str, exported: Any, tmp
     assert not any("values" in name for name in left)
     assert np.abs(given - exact).mean() < 0.1 * np.abs(exact).mean()
     assert (given.argmax(axis=-1) == exact.argmax(axis=-1)).mean() > 0.8
+
+
+def test_sums_over_a_chunk_do_not_overflow_in_fp16(exported: Any, tmp_path: Path) -> None:
+    _, path = exported("t2r")
+    model = onnx.load(path)
+    for one in model.graph.initializer:
+        if "feature.weight" in one.name:
+            one.CopyFrom(onnx.numpy_helper.from_array(60 * onnx.numpy_helper.to_array(one), one.name))
+    onnx.save(model, tmp_path / "large.onnx")
+    to_fp16(tmp_path / "large.onnx", tmp_path / "half.onnx")
+    ids_N = stories_batch(6, rows=1, tokens=400)[0].numpy()
+    exact, given = (
+        stream_of(each, "fp32").outputs(ids_N)[0] for each in (tmp_path / "large.onnx", tmp_path / "half.onnx")
+    )
+    assert np.linalg.norm(given - exact) < 0.01 * np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("kind", KINDS)
