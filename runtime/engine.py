@@ -31,13 +31,13 @@ _MORE, _PADDING = 1.25, _MB
 class LayerTypes:
     """What the layers that compute (convolutions and matrix products) are made of, read from the network before the
     build: `results` counts the types that they give, `quantized` those that read a dequantised weight, and
-    `quantize_layers` the halves of Q/DQ pairs. `int8_bytes`: what the dequantised weights take with a copy for each
-    layer that reads them, as builders store the weights of looped blocks."""
+    `quantize_layers` the halves of Q/DQ pairs. `copied_bytes`: what the weights take with a copy for each layer that
+    reads them, as builders store those of looped blocks."""
 
     results: dict[str, int]
     quantized: int
     quantize_layers: int
-    int8_bytes: int = 0
+    copied_bytes: int = 0
 
     def require(self, onnx: Path, precision: str) -> None:
         """A strongly typed build gives what the file says, so a file without the precision is refused (InputError)."""
@@ -66,15 +66,15 @@ class EngineBuild:
     weights_bytes: int | None
 
     def require_weights(self, onnx: Path, precision: str) -> None:
-        """Hold the engine's weights against the file's bytes, or those of its int8 weights with a copy per use: more
-        means that the builder widened them.
+        """Hold the engine's weights against the file's bytes, or those of its weights with a copy per use: more means
+        that the builder widened them.
 
         Raises GateFailed. Where the builder says nothing the engine's own size is judged, less exactly: it holds
         kernels too.
         """
         file_bytes = onnx.stat().st_size
         held, room = (self.weights_bytes, _PADDING) if self.weights_bytes is not None else (len(self.data), 16 * _MB)
-        if held > _MORE * max(file_bytes, self.layers.int8_bytes) + room:
+        if held > _MORE * max(file_bytes, self.layers.copied_bytes) + room:
             raise GateFailed(
                 f"the engine of {onnx.name} holds {held / 1e6:.1f} MB of weights, the file in {precision} only"
                 f" {file_bytes / 1e6:.1f} MB; the builder did not keep the precision, so the engine is not used"
@@ -157,20 +157,27 @@ def _layer_types(trt: TensorRT, network: tensorrt.INetworkDefinition) -> LayerTy
         for at in range(layer.num_outputs)
     }
 
-    def dequantised(tensor: tensorrt.ITensor | None) -> bool:
-        """Whether a weight comes out of a DequantizeLinear, perhaps transposed or cast on the way."""
+    def stored(tensor: tensorrt.ITensor | None) -> tensorrt.ILayer | None:
+        """The constant or DequantizeLinear that a weight comes out of, perhaps transposed or cast on the way."""
         if tensor is None or tensor.name not in makers:
-            return False
+            return None
         kind, layer = makers[tensor.name]
-        return kind == "DEQUANTIZE" or (kind in _MOVES and dequantised(layer.get_input(0)))
+        if kind in ("CONSTANT", "DEQUANTIZE"):
+            return layer
+        return stored(layer.get_input(0)) if kind in _MOVES else None
 
     compute = [layer for kind, layer in zip(kinds, layers, strict=True) if kind in _COMPUTE and layer.num_outputs]
-    weights = [layer.get_input(1) for layer in compute if layer.num_inputs > 1 and dequantised(layer.get_input(1))]
+    weights = [found for layer in compute if layer.num_inputs > 1 and (found := stored(layer.get_input(1))) is not None]
+    quantized = [layer for layer in weights if str(layer.type).endswith("DEQUANTIZE")]
     return LayerTypes(
         results=dict(Counter(trt.dtype(layer.get_output(0).dtype) for layer in compute)),
-        quantized=len(weights),
+        quantized=len(quantized),
         quantize_layers=sum(kind in ("QUANTIZE", "DEQUANTIZE") for kind in kinds),
-        int8_bytes=sum(math.prod(sizes_of(weight.shape)) for weight in weights),
+        copied_bytes=sum(
+            math.prod(sizes_of(layer.get_output(0).shape))
+            * (1 if layer in quantized else layer.get_output(0).dtype.itemsize)
+            for layer in weights
+        ),
     )
 
 

@@ -143,7 +143,7 @@ def test_an_engine_whose_weights_are_wider_than_the_file_is_refused(tmp_path):
     EngineBuild(b"", b"", {}, layers, 9 * MB).require_weights(path, "int8")
     with pytest.raises(GateFailed, match=r"holds 33\.6 MB of weights, the file in int8 only 8\.4 MB"):
         EngineBuild(b"", b"", {}, layers, 32 * MB).require_weights(path, "int8")
-    looped = LayerTypes({"float32": 1}, 1, 3, int8_bytes=32 * MB)
+    looped = LayerTypes({"float32": 1}, 1, 3, copied_bytes=32 * MB)
     EngineBuild(b"", b"", {}, looped, 32 * MB).require_weights(path, "int8")
     with pytest.raises(GateFailed, match="did not keep the precision"):
         EngineBuild(b"", b"", {}, looped, 48 * MB).require_weights(path, "int8")
