@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,6 @@ def main() -> None:
     random, sampling = np.random.default_rng(0), Sampling(temperature=1.0)
     logits_1V, pending = stepped.step(FIRST), [FIRST]
     rows: list[dict[str, Any]] = []
-    begun = time.perf_counter()
     for step in range(1, args.steps + 1):
         if step == 1 or step % args.every == 0:
             far = float(np.abs(chunked.prefill(pending) - logits_1V).max())
@@ -68,7 +66,6 @@ def main() -> None:
         "file": session.model.path,
         "precision": session.model.precision,
         "logits_range": [float(logits_1V.min()), float(logits_1V.max())],
-        "seconds": round(time.perf_counter() - begun, 1),
         "memory_growth_bytes": rows[-1]["resident_bytes"] - rows[1]["resident_bytes"],
         "rows": rows,
     }
