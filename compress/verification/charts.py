@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 MAX_TICKS = 5
 LABEL_CHARACTERS = 26
+#: Values no further apart than this are shown as equal ones: what is smaller has no digits to mark ticks with.
+NOTHING = 1e-300
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def axis(values: Sequence[float], include: Sequence[float] = (), margin: float =
     """An axis that shows all values (and those to include) with round ticks."""
     shown = [*values, *include]
     low, high = min(shown), max(shown)
-    room = (high - low) * margin if high > low else max(abs(high) * 0.02, 1e-6)
+    room = (high - low) * margin if high - low > NOTHING else max(abs(high) * 0.02, 1e-6)
     low, high = (low if low in include else low - room), (high if high in include and high != low else high + room)
     step = _round_step((high - low) / MAX_TICKS)
     first = math.ceil(low / step - 1e-9)

@@ -39,6 +39,10 @@ def one_line_error(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """Relative path -> SHA-256 of every file, but for what the machine that runs a bundle notes in it."""
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if not name.startswith("local/")
+    }
