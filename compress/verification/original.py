@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from targets.errors import InputError
 
 
 def knows(path: Path) -> bool:
-    """Does transformers know the architecture of this folder?"""
+    """Is transformers installed, and does it know the architecture of this folder?"""
+    if importlib.util.find_spec("transformers") is None:
+        return False
     from transformers import CONFIG_MAPPING
 
     return json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type") in CONFIG_MAPPING

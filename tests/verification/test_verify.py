@@ -562,3 +562,14 @@ def test_the_numeric_core_imports_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+def test_without_transformers_a_folder_is_run_by_edgepress_and_answers_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    from compress.verification.sides import open_side
+
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    theirs = open_side("zoo:vit-cifar10")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    ours = open_side("zoo:vit-cifar10")
+    assert theirs.runs_on.startswith("transformers") and "transformers" not in ours.runs_on
+    np.testing.assert_allclose(ours.forward(pixels), theirs.forward(pixels), atol=1e-4)
