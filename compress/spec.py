@@ -34,7 +34,8 @@ class Spec(BaseModel):
 
 
 class Part(Spec):
-    """Base of a group of variants. A group is a direct subclass; a variant is a subclass of a group.
+    """Base of a group of variants. A group is a direct subclass; a variant is a subclass of a group that gives `kind` a
+    value.
 
     A field typed `Annotated[Group, PlainValidator(Group.parse), AS_ITS_VARIANT]` accepts any variant of the group
     and reads `{"kind": ..., ...}` into the right one.
@@ -48,6 +49,8 @@ class Part(Spec):
         if Part in cls.__bases__:
             cls.variants = {}
             return
+        if cls.model_fields["kind"].is_required():
+            return  # what several variants share
         kind = cls.model_fields["kind"].default
         if kind in cls.variants:
             raise TypeError(f"two parts are called {kind!r}: {cls.variants[kind].__name__} and {cls.__name__}")

@@ -10,38 +10,22 @@ import math
 from dataclasses import dataclass
 
 import torch
-from pydantic import PositiveFloat, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.model import features as _features  # noqa: F401  (registers the kinds)
-from compress.model import scores as _scores  # noqa: F401
-from compress.model.attention import AnyScores, per_group
-from compress.model.feature import AnyFeatureMap
+from compress.model.attention import per_group
+from compress.model.feature_mixer import FeatureMixer, FeatureMixerSpec
 from compress.model.linear import SPAN, in_full, only_real, wide
-from compress.model.mixer import Context, Mixer, MixerSpec, State
+from compress.model.mixer import Context, State
 from compress.model.projection import Projection
-from compress.model.values.projected import ProjectedValuesSpec
 
 #: Tokens over which a gate that has not been trained forgets to 1/e.
 HORIZON = 4096
 
 
-class GatedSpec(MixerSpec):
+class GatedSpec(FeatureMixerSpec):
     """Causal. `feature` and `balance`: see `LinearAttentionSpec`. The gate of a key head is a_t = exp(-softplus(x_t W +
     b)), in FP32; padding keeps everything."""
-
-    kind: str
-    scores: AnyScores
-    values: ProjectedValuesSpec
-    feature: AnyFeatureMap
-    balance: PositiveFloat = 1.0
-
-    @model_validator(mode="after")
-    def _heads_match(self) -> GatedSpec:
-        if self.scores.key_heads != self.values.num_kv_heads:
-            raise ValueError(f"{self.scores.key_heads} key heads, but {self.values.num_kv_heads} value heads")
-        return self
 
 
 @dataclass(frozen=True)
@@ -59,19 +43,12 @@ class Parts:
         return Parts(q_BHRF, k_BGNF, v_BGNV, self.decay_BGN[..., start:end])
 
 
-class GatedMixer(Mixer):
+class GatedMixer(FeatureMixer):
     """What gated mixers share: projections, features, the gate, and whole sequences span by span."""
 
     def __init__(self, spec: GatedSpec, hidden_size: int, loops: int) -> None:
-        super().__init__()
-        self.spec = spec
-        heads = spec.scores.num_heads
-        self.scores = spec.scores.build(hidden_size, loops)
-        self.values = spec.values.build(hidden_size, heads, loops)
-        groups, size = self.scores.key_shape(hidden_size)
-        self.feature = spec.feature.build(heads, groups, size)
-        self.gate = Projection(hidden_size, groups, loops=loops)
-        self.feature_shape = (groups, spec.feature.features(size))
+        super().__init__(spec, hidden_size, loops)
+        self.gate = Projection(hidden_size, self.feature_shape[0], loops=loops)
 
     def sums(self, parts: Parts, past: Tensor, x_BND: Tensor, loop: int) -> tuple[Tensor, Tensor]:
         """What the queries read (B,H,R,W), and the state after the tokens (B,G,F,W)."""

@@ -9,7 +9,7 @@ from compress.model.mixers.gated_linear_attention import GatedLinearAttentionSpe
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
-from compress.rewrites.mixer_swap import FeatureOptions, balance_of, check_decoder, start_features, swap_mixers
+from compress.rewrites.mixer_swap import FeatureOptions, check_decoder, feature_mixer, start_features, swap_mixers
 from compress.rewrites.rewrite import rewrite
 
 NAME = "gated-linear-attention"
@@ -35,16 +35,8 @@ def gated_linear_attention(
     """
 
     def swap(mixer: SoftmaxAttentionSpec) -> MixerSpec:
-        return MixerSpec.parse(
-            {
-                "kind": GatedLinearAttentionSpec.model_fields["kind"].default,
-                "scores": mixer.scores,
-                "values": mixer.values,
-                "feature": options.feature_map(),
-                "balance": balance_of(mixer),
-                "eps": options.eps,
-            }
-        )
+        kind = GatedLinearAttentionSpec.model_fields["kind"].default
+        return feature_mixer(kind, mixer, options, eps=options.eps)
 
     start = start_features(calibration, options.seed)
     return swap_mixers(NAME, model, options.layers, calibration, lambda spec: check_decoder(spec, NAME), swap, start)

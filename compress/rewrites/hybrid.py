@@ -13,8 +13,8 @@ from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, step_of
 from compress.rewrites.mixer_swap import (
     FeatureOptions,
-    balance_of,
     check_decoder,
+    feature_mixer,
     mixer_of,
     mixer_samples,
     start_features,
@@ -46,17 +46,8 @@ def hybrid(model: Transformer, options: Hybrid, calibration: Calibration) -> Tra
     features = start_features(calibration, options.seed)
 
     def swap(mixer: SoftmaxAttentionSpec) -> MixerSpec:
-        return MixerSpec.parse(
-            {
-                "kind": WindowedLinearAttentionSpec.model_fields["kind"].default,
-                "scores": mixer.scores,
-                "values": mixer.values,
-                "feature": options.feature_map(),
-                "window": options.window,
-                "balance": balance_of(mixer),
-                "eps": options.eps,
-            }
-        )
+        kind = WindowedLinearAttentionSpec.model_fields["kind"].default
+        return feature_mixer(kind, mixer, options, window=options.window, eps=options.eps)
 
     def start(model: Transformer, result: Transformer, block: int) -> None:
         features(model, result, block)

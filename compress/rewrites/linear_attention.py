@@ -9,7 +9,7 @@ from compress.model.mixers.linear_attention import LinearAttentionSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
-from compress.rewrites.mixer_swap import FeatureOptions, balance_of, check_heads, start_features, swap_mixers
+from compress.rewrites.mixer_swap import FeatureOptions, check_heads, feature_mixer, start_features, swap_mixers
 from compress.rewrites.rewrite import rewrite
 
 NAME = "linear-attention"
@@ -33,17 +33,8 @@ def linear_attention(model: Transformer, options: LinearAttentionOptions, calibr
     """
 
     def swap(mixer: SoftmaxAttentionSpec) -> MixerSpec:
-        return MixerSpec.parse(
-            {
-                "kind": LinearAttentionSpec.model_fields["kind"].default,
-                "scores": mixer.scores,
-                "values": mixer.values,
-                "feature": options.feature_map(),
-                "balance": balance_of(mixer),
-                "eps": options.eps,
-                "causal": mixer.causal,
-            }
-        )
+        kind = LinearAttentionSpec.model_fields["kind"].default
+        return feature_mixer(kind, mixer, options, eps=options.eps, causal=mixer.causal)
 
     start = start_features(calibration, options.seed)
     return swap_mixers(NAME, model, options.layers, calibration, lambda spec: check_heads(spec, NAME), swap, start)

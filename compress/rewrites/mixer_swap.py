@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
@@ -157,6 +158,12 @@ class FeatureOptions(Options):
 def balance_of(mixer: SoftmaxAttentionSpec) -> float:
     """What brings queries, which come with the scale in them, and keys to the same size."""
     return mixer.scores.scale**-0.5 if isinstance(mixer.scores, ProjectedScoresSpec) else 1.0
+
+
+def feature_mixer(kind: str, mixer: SoftmaxAttentionSpec, options: FeatureOptions, **more: Any) -> MixerSpec:
+    """The spec of a mixer of this kind with softmax attention's scores and values and the chosen feature map."""
+    parts = {"scores": mixer.scores, "values": mixer.values, "feature": options.feature_map()}
+    return MixerSpec.parse({"kind": kind, **parts, "balance": balance_of(mixer), **more})
 
 
 def start_features(calibration: Calibration, seed: int) -> Start:

@@ -30,7 +30,7 @@ def replace_ffns(
     Raises InputError if a chosen layer has no feed-forward or is looped.
     """
 
-    def moments_of(blocks: list[int]) -> dict[int, Moments]:
+    def moments_of(model: Transformer, blocks: list[int]) -> dict[int, Moments]:
         return target_moments(model, calibration, blocks, "ffn", lambda block, x_BND, context: x_BND)
 
     def check(old: BlockSpec) -> None:
@@ -40,15 +40,29 @@ def replace_ffns(
 
     def scores(blocks: list[int]) -> dict[int, float]:
         score = rank or (lambda moments: fit(moments).fvu)
-        return {block: score(moments) for block, moments in moments_of(blocks).items()}
+        return {block: score(moments) for block, moments in moments_of(model, blocks).items()}
 
-    for block in resolve(
-        layers, model, check, scores
-    ):  # sequentially: each sees the errors of the earlier ones and corrects them
-        found = fit(moments_of([block])[block])
-        model = with_blocks(model, lambda old: old.replace(ffn=spec), [block])
-        ffn = model.block(block).ffn
+    def change(model: Transformer, block: int) -> tuple[Transformer, AffineFit]:
+        found = fit(moments_of(model, [block])[block])
+        result = with_blocks(model, lambda old: old.replace(ffn=spec), [block])
+        ffn = result.block(block).ffn
         assert ffn is not None
         fill(ffn, found)
-        calibration.note(f"{name}: layer {block} leaves {found.fvu:.1%} of its feed-forward unexplained")
+        return result, found
+
+    return change_in_turn(name, model, resolve(layers, model, check, scores), calibration, change)
+
+
+def change_in_turn(
+    name: str,
+    model: Transformer,
+    blocks: list[int],
+    calibration: Calibration,
+    change: Callable[[Transformer, int], tuple[Transformer, AffineFit]],
+) -> Transformer:
+    """Change the feed-forwards of these blocks in turn, so that each sees the errors of the earlier ones and corrects
+    them. Notes what each fit leaves unexplained."""
+    for block in blocks:
+        model, fit = change(model, block)
+        calibration.note(f"{name}: layer {block} leaves {fit.fvu:.1%} of its feed-forward unexplained")
     return model

@@ -11,6 +11,7 @@ from compress.model.mixer import Context
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import AffineFit, Calibration, target_moments
 from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.mlp_fit import change_in_turn
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import single_loop, with_blocks
 from compress.rewrites.width import Width, counted
@@ -38,14 +39,14 @@ def prune_neurons(model: Transformer, options: PruneNeurons, calibration: Calibr
     1993.
     """
 
+    def change(model: Transformer, block: int) -> tuple[Transformer, AffineFit]:
+        return _pruned(model, block, options, calibration)
+
     def losses(blocks: list[int]) -> dict[int, float]:
-        return {block: _pruned(model, block, options, calibration)[1].fvu for block in blocks}
+        return {block: change(model, block)[1].fvu for block in blocks}
 
     blocks = resolve(options.layers, model, lambda spec: _check(spec, options), losses)
-    for block in blocks:  # one after the other, on inputs that the earlier ones changed
-        model, fit = _pruned(model, block, options, calibration)
-        calibration.note(f"{NAME}: layer {block} leaves {fit.fvu:.1%} of its feed-forward unexplained")
-    return model
+    return change_in_turn(NAME, model, blocks, calibration, change)
 
 
 def _check(spec: BlockSpec, options: PruneNeurons) -> None:

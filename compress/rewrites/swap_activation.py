@@ -11,6 +11,7 @@ from compress.model.mixer import Context
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import AffineFit, Calibration, target_moments
 from compress.rewrites.layers import Layers, resolve
+from compress.rewrites.mlp_fit import change_in_turn
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import single_loop, with_blocks
 from targets.errors import InputError
@@ -35,13 +36,14 @@ def swap_activation(model: Transformer, options: SwapActivation, calibration: Ca
     (arXiv 2310.04564), who swap in ReLU and finetune.
     """
 
-    def losses(blocks: list[int]) -> dict[int, float]:
-        return {block: _swapped(model, block, options.to, calibration)[1].fvu for block in blocks}
+    def change(model: Transformer, block: int) -> tuple[Transformer, AffineFit]:
+        return _swapped(model, block, options.to, calibration)
 
-    for block in resolve(options.layers, model, _check, losses):
-        model, fit = _swapped(model, block, options.to, calibration)
-        calibration.note(f"{NAME}: layer {block} leaves {fit.fvu:.1%} of its feed-forward unexplained")
-    return model
+    def losses(blocks: list[int]) -> dict[int, float]:
+        return {block: change(model, block)[1].fvu for block in blocks}
+
+    blocks = resolve(options.layers, model, _check, losses)
+    return change_in_turn(NAME, model, blocks, calibration, change)
 
 
 def _check(spec: BlockSpec) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress import zoo
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ class Side:
     fed: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]] = dict
     seen: NDArray[np.uint64] | None = None
     golden: Callable[[], list[GoldenResult]] | None = None
+
+
+def located(spec: str) -> Path:
+    """Where a zoo model, a folder or a file is. Raises InputError if it is nowhere."""
+    path = zoo.locate(spec)
+    if not path.exists():
+        raise InputError(f"no model at {spec}; give a bundle, a model folder, an .onnx file or an .npz of predictions")
+    return path
 
 
 def is_predictions(spec: str) -> bool:

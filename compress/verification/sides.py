@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress import zoo
 from compress.verification.predictions import Predictions
 from compress.verification.side import (
     Side,
@@ -24,6 +23,7 @@ from compress.verification.side import (
     forms,
     golden_check,
     is_bundle,
+    located,
     onnx_size,
     seen_samples,
     weights_size,
@@ -57,9 +57,7 @@ def open_side(spec: str) -> ImageSide:
 
     Raises InputError if it is none of them or damaged, EnvironmentLacks if it cannot run here.
     """
-    path = zoo.locate(spec)
-    if not path.exists():
-        raise InputError(f"no model at {spec}; give a bundle, a model folder, an .onnx file or an .npz of predictions")
+    path = located(spec)
     if path.suffix == ".onnx":
         return _onnx(spec, path)
     if is_bundle(path):

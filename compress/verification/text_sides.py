@@ -16,6 +16,7 @@ from compress.verification.side import (
     golden_check,
     is_bundle,
     is_predictions,
+    located,
     onnx_size,
     seen_samples,
     weights_size,
@@ -79,9 +80,7 @@ def open_text_side(spec: str) -> TextSide:
 
     Raises InputError if it is none of them, damaged or for another kind of input, EnvironmentLacks if it cannot run.
     """
-    path = zoo.locate(spec)
-    if not path.exists():
-        raise InputError(f"no model at {spec}; give a bundle, a model folder, an .onnx file or an .npz of predictions")
+    path = located(spec)
     if path.suffix == ".onnx":
         return _onnx(spec, path)
     if is_bundle(path):

@@ -20,6 +20,20 @@ from mini_models import (
 from torch import nn
 
 from export.onnx_model import export_onnx
+from runtime import trt
+from targets.errors import EnvironmentLacks
+
+
+@pytest.fixture
+def tensorrt() -> trt.TensorRT:
+    """TensorRT for RTX, which builds engines for a named GPU without having one."""
+    try:
+        found = trt.load()
+    except EnvironmentLacks:
+        pytest.skip("TensorRT is not installed")
+    if found.flavour != "tensorrt_rtx":
+        pytest.skip("TensorRT itself builds on a GPU alone")
+    return found
 
 
 @pytest.fixture(scope="session")

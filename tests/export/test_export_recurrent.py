@@ -31,7 +31,6 @@ from export.precision.int8_dynamic import to_int8_dynamic
 from runtime import trt
 from runtime.engine import build_engine
 from runtime.engine_file import spans_of
-from targets.errors import EnvironmentLacks
 
 STORIES = zoo.locate("zoo:stories260k")
 #: What makes the model recurrent, and bytes of state of one sequence (None: it grows).
@@ -191,17 +190,11 @@ def test_a_thousand_steps_neither_grow_nor_drift(exported: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["delta", "mixed"])
-def test_tensorrt_builds_an_engine_of_the_graph(kind: str, exported: Any) -> None:
-    try:
-        found = trt.load()
-    except EnvironmentLacks:
-        pytest.skip("TensorRT is not installed")
-    if found.flavour != "tensorrt_rtx":
-        pytest.skip("TensorRT itself builds on a GPU alone")
+def test_tensorrt_builds_an_engine_of_the_graph(kind: str, exported: Any, tensorrt: trt.TensorRT) -> None:
     profile = {"batch": (1, 1, 4), "chunk": (1, 1, 64), "past": (0, 16, 64), "total": (1, 17, 128)}
     spans = spans_of(profile, recurrent=True)
     engine = build_engine(
-        found, exported(kind)[1], spans, precision="fp32", capabilities=["8.6"], workspace_bytes=1 << 28
+        tensorrt, exported(kind)[1], spans, precision="fp32", capabilities=["8.6"], workspace_bytes=1 << 28
     )
     states = {name: shapes for name, shapes in engine.profile.items() if name.startswith("past")}
     assert engine.data and states and all(shape[0] == 1 for shapes in states.values() for shape in shapes)

@@ -17,25 +17,18 @@ from export.precision.fp16 import to_fp16
 from export.precision.int8_static import to_int8_static
 from runtime import ort
 from runtime.engine import build_engine
-from runtime.trt import load
-from targets.errors import EnvironmentLacks
+from runtime.trt import TensorRT
 
 Batches = list[dict[str, np.ndarray]]
 
 
 @pytest.fixture
-def weights_of() -> Callable[[Path, str], int]:
+def weights_of(tensorrt: TensorRT) -> Callable[[Path, str], int]:
     """Builds a file and returns the bytes of the engine's weights."""
-    try:
-        found = load()
-    except EnvironmentLacks:
-        pytest.skip("TensorRT is not installed")
-    if found.flavour != "tensorrt_rtx":
-        pytest.skip("TensorRT itself builds on a GPU alone")
 
     def build(path: Path, precision: str) -> int:
         spans = {"batch": (1, 1, 4), "chunk": (1, 2, 8)}
-        engine = build_engine(found, path, spans, precision=precision, capabilities=["8.6"], workspace_bytes=1 << 28)
+        engine = build_engine(tensorrt, path, spans, precision=precision, capabilities=["8.6"], workspace_bytes=1 << 28)
         assert engine.data and engine.weights_bytes is not None
         return engine.weights_bytes
 

@@ -1,7 +1,7 @@
 """compress.verify on models that take texts: folders, real checkpoints, and what was done to them."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,15 +20,6 @@ from compress.verify import Options, evaluate, verify
 from targets.errors import InputError
 
 SAMPLES = 450
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small models gain nothing from threads, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def hurt(folder: Path, destination: Path, size: float) -> Path:

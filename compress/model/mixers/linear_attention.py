@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, model_validator
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from compress.model import features as _features  # noqa: F401  (registers the kinds)
-from compress.model import scores as _scores  # noqa: F401
-from compress.model.attention import AnyScores, per_group
-from compress.model.feature import AnyFeatureMap
+from compress.model.attention import per_group
+from compress.model.feature_mixer import FeatureMixer, FeatureMixerSpec
 from compress.model.linear import (
     causal_products,
     causal_sums,
@@ -26,12 +24,11 @@ from compress.model.linear import (
     wide,
     with_ones,
 )
-from compress.model.mixer import Context, Mixer, MixerSpec, State, StateSpec
+from compress.model.mixer import Context, State, StateSpec
 from compress.model.projection import Projection
-from compress.model.values.projected import ProjectedValuesSpec
 
 
-class LinearAttentionSpec(MixerSpec):
+class LinearAttentionSpec(FeatureMixerSpec):
     """y_i = sum_j (phi(q_i) . phi(k_j)) v_j / max(sum_j phi(q_i) . phi(k_j), eps), over j <= i if causal, then the
     output projection (Katharopoulos et al. 2020, arXiv 2006.16236). phi comes after rotary positions. Padding has
     phi(k) = 0. `balance`: queries are multiplied and keys divided by it before phi, which leaves q . k as it is.
@@ -40,33 +37,19 @@ class LinearAttentionSpec(MixerSpec):
     """
 
     kind: Literal["linear-attention"] = "linear-attention"
-    scores: AnyScores
-    values: ProjectedValuesSpec
-    feature: AnyFeatureMap
-    balance: PositiveFloat = 1.0
     eps: PositiveFloat = 1e-6
     causal: bool = False
-
-    @model_validator(mode="after")
-    def _heads_match(self) -> LinearAttentionSpec:
-        if self.scores.key_heads != self.values.num_kv_heads:
-            raise ValueError(f"{self.scores.key_heads} key heads, but {self.values.num_kv_heads} value heads")
-        return self
 
     def build(self, hidden_size: int, loops: int) -> LinearAttention:
         return LinearAttention(self, hidden_size, loops)
 
 
-class LinearAttention(Mixer):
+class LinearAttention(FeatureMixer):
+    spec: LinearAttentionSpec
+
     def __init__(self, spec: LinearAttentionSpec, hidden_size: int, loops: int) -> None:
-        super().__init__()
-        self.spec = spec
-        heads = spec.scores.num_heads
-        self.scores = spec.scores.build(hidden_size, loops)
-        self.values = spec.values.build(hidden_size, heads, loops)
-        groups, size = self.scores.key_shape(hidden_size)
-        self.feature = spec.feature.build(heads, groups, size)
-        self.state_shape = (groups, spec.feature.features(size), spec.values.head_dim + 1)
+        super().__init__(spec, hidden_size, loops)
+        self.state_shape = (*self.feature_shape, spec.values.head_dim + 1)
 
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
         q_BHRF, k_BGNF, v_BGNW = self._parts(x_BND, loop, context)

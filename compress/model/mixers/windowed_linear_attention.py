@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.model import features as _features  # noqa: F401  (registers the kinds)
-from compress.model import scores as _scores  # noqa: F401
-from compress.model.attention import AnyScores, per_group
-from compress.model.feature import AnyFeatureMap
+from compress.model.attention import per_group
+from compress.model.feature_mixer import FeatureMixer, FeatureMixerSpec
 from compress.model.linear import (
     before_spans,
     causal_products,
@@ -30,12 +28,11 @@ from compress.model.linear import (
     wide,
     with_ones,
 )
-from compress.model.mixer import Context, Mixer, MixerSpec, State, StateSpec
+from compress.model.mixer import Context, State, StateSpec
 from compress.model.projection import Projection
-from compress.model.values.projected import ProjectedValuesSpec
 
 
-class WindowedLinearAttentionSpec(MixerSpec):
+class WindowedLinearAttentionSpec(FeatureMixerSpec):
     """y_n = (g_h sum_{n-W < i <= n} e^(q_n.k_i - c_n) v_i + phi(q_n) S) / max(g_h sum_i e^(q_n.k_i - c_n) +
     phi(q_n) . z, eps), S = sum_{j <= n-W} phi(k_j) v_j^T, z = sum_{j <= n-W} phi(k_j), c_n the largest logit of the
     window, g_h = exp(gate_h) learned (LoLCATs, Zhang et al. 2024, arXiv 2410.10254, whose gate is a sigmoid: one
@@ -46,18 +43,8 @@ class WindowedLinearAttentionSpec(MixerSpec):
     """
 
     kind: Literal["windowed-linear-attention"] = "windowed-linear-attention"
-    scores: AnyScores
-    values: ProjectedValuesSpec
-    feature: AnyFeatureMap
     window: PositiveInt = 64
-    balance: PositiveFloat = 1.0
     eps: PositiveFloat = 1e-6
-
-    @model_validator(mode="after")
-    def _heads_match(self) -> WindowedLinearAttentionSpec:
-        if self.scores.key_heads != self.values.num_kv_heads:
-            raise ValueError(f"{self.scores.key_heads} key heads, but {self.values.num_kv_heads} value heads")
-        return self
 
     def build(self, hidden_size: int, loops: int) -> WindowedLinearAttention:
         return WindowedLinearAttention(self, hidden_size, loops)
@@ -76,18 +63,15 @@ class _Parts:
     phi_k_BGNF: Tensor
 
 
-class WindowedLinearAttention(Mixer):
+class WindowedLinearAttention(FeatureMixer):
+    spec: WindowedLinearAttentionSpec
+
     def __init__(self, spec: WindowedLinearAttentionSpec, hidden_size: int, loops: int) -> None:
-        super().__init__()
-        self.spec = spec
-        heads = spec.scores.num_heads
-        self.scores = spec.scores.build(hidden_size, loops)
-        self.values = spec.values.build(hidden_size, heads, loops)
+        super().__init__(spec, hidden_size, loops)
         groups, size = self.scores.key_shape(hidden_size)
-        self.feature = spec.feature.build(heads, groups, size)
-        self.gate_H = nn.Parameter(torch.zeros(heads))
+        self.gate_H = nn.Parameter(torch.zeros(spec.scores.num_heads))
         self.state_shapes = (
-            (groups, spec.feature.features(size), spec.values.head_dim + 1),
+            (*self.feature_shape, spec.values.head_dim + 1),
             (groups, spec.window, size),
             (groups, spec.window, spec.values.head_dim),
             (spec.window,),
