@@ -18,6 +18,9 @@ from compress.model.mixer import Context
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
 
+#: A ridge where all is zero.
+TINY = 1e-30
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -107,7 +110,8 @@ class Moments:
     def fit(self, rank: int | None = None) -> AffineFit:
         """Least squares y ~ x B + c, ridge 1e-6 of the mean variance of x; with `rank`, the best B of that rank
         (reduced-rank regression: truncated SVD of Cov(x,x)^-1/2 Cov(x,y))."""
-        half_II, inverse_half_II = roots(self.covariance_II)
+        rounding = 1e-12 * float(self.second_II.diagonal().mean())  # all that is left of the variance of a constant x
+        half_II, inverse_half_II = roots(self.covariance_II, rounding)
         whitened_IO = inverse_half_II @ self.cross_IO
         if rank is not None:
             u, s, vh = torch.linalg.svd(whitened_IO, full_matrices=False)
@@ -118,9 +122,9 @@ class Moments:
         return AffineFit(weight_IO, self.mean_y_O - self.mean_x_I @ weight_IO, fvu)
 
 
-def roots(moment_II: Tensor) -> tuple[Tensor, Tensor]:
-    """C^1/2 and C^-1/2 of a symmetric positive matrix, with a ridge of 1e-6 of its mean eigenvalue."""
-    ridge = 1e-6 * float(moment_II.diagonal().mean())
+def roots(moment_II: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor]:
+    """C^1/2 and C^-1/2 of a symmetric positive matrix, with a ridge of 1e-6 of its mean eigenvalue, or of `least`."""
+    ridge = max(1e-6 * float(moment_II.diagonal().mean()), least, TINY)
     values, vectors = torch.linalg.eigh((moment_II + moment_II.T) / 2)
     values = values.clamp(min=0) + ridge
     return (vectors * values.sqrt()) @ vectors.T, (vectors * values.rsqrt()) @ vectors.T

@@ -233,6 +233,20 @@ def test_swap_activation_fits_the_second_map_by_least_squares(size: int, bias: b
     assert notes == [f"swap-activation: layer 0 leaves {fit.fvu:.1%} of its feed-forward unexplained"]
 
 
+@pytest.mark.parametrize("value", [0.0, 0.7, 1e6])
+def test_what_never_changes_is_fitted_by_a_constant(value: float) -> None:
+    x_TI, (_, y_TO) = np.full((40, 3), value), sample(40, 1, 2, seed=0)
+    fit = moments_of(x_TI, y_TO, parts=3).fit()
+    np.testing.assert_allclose(x_TI @ fit.weight_IO.numpy() + fit.bias_O.numpy(), np.tile(y_TO.mean(0), (40, 1)))
+
+
+def test_a_first_token_that_sees_only_itself_can_be_fitted() -> None:
+    model = model_of(block_spec(causal=True))
+    calibration = calibration_of(model, batches=2, size=4)
+    result = rewritten(rewritten(model, "trim-last-block"), "affine-mlp", calibration)
+    assert moved(model, result) <= 1e-3
+
+
 def mean_output(model: Transformer, calibration: Calibration, step: int) -> torch.Tensor:
     return seen(model, calibration, step, "out").mean((0, 1))
 
