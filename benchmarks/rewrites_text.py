@@ -159,7 +159,7 @@ class TextBench:
     def conditions(self) -> dict[str, Any]:
         """What all rows share."""
         return {
-            "model": self.args.model,
+            "model": self.args.model.rsplit("/", 1)[-1],
             "command": vit_lab.command(self.module),
             **text_lab.surroundings(),
             "seed": self.args.seed,
