@@ -38,7 +38,7 @@ def main(
     explain: Annotated[bool, typer.Option("--explain", help="Say what each stage does and why; run nothing.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Use nothing from earlier runs, keep nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Standard output is one JSON object.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")] = 0,
 ) -> int:
     """Shrink, heal, export, verify and bundle a trained transformer.
 

@@ -16,9 +16,9 @@ from pydantic_core import PydanticCustomError
 
 
 class Spec(BaseModel):
-    """A frozen record; unknown keys are an error."""
+    """A frozen record; unknown keys are an error, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from compress.families.family import known_types, read_checkpoint
+from compress.families.family import check_known, known_types, read_checkpoint
 from compress.spec import import_all
 
 import_all(__name__, list(__path__))
 
-__all__ = ["known_types", "read_checkpoint"]
+__all__ = ["check_known", "known_types", "read_checkpoint"]

@@ -101,10 +101,7 @@ def read_checkpoint(folder: Path, preprocessing: dict[str, Any]) -> Transformer:
     Raises InputError if the folder, its config or its weights are missing, damaged, not finite or of an
     architecture that no family reads.
     """
-    config = read_config(folder)
-    reader = _READERS.get(str(config.get("model_type")))
-    if reader is None:
-        raise InputError(f"{folder}: {unknown('model_type', config.get('model_type'), _READERS)}")
+    reader, config = _reader(folder), read_config(folder)
     tensors = _read_weights(folder)
     check_finite(tensors, folder)
     try:
@@ -112,6 +109,19 @@ def read_checkpoint(folder: Path, preprocessing: dict[str, Any]) -> Transformer:
     except ValidationError as error:
         raise InputError(f"{folder}/config.json asks for what is not supported: {first_cause(error)}") from error
     return assemble(structure, state, folder)
+
+
+def check_known(folder: Path) -> None:
+    """Look whether any family reads a folder, before its weights are. Raises InputError as `read_checkpoint` does."""
+    _reader(folder)
+
+
+def _reader(folder: Path) -> Reader:
+    given = read_config(folder).get("model_type")
+    reader = _READERS.get(str(given))
+    if reader is None:
+        raise InputError(f"{folder}: {unknown('model_type', given, _READERS)}")
+    return reader
 
 
 def read_config(folder: Path) -> dict[str, Any]:

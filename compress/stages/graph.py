@@ -99,14 +99,20 @@ def build_graph(job: Job) -> Graph:
     return Graph(builder.stages())
 
 
+def _check_model(folder: Path) -> None:
+    from compress.families import check_known
+
+    if not (folder / "structure.json").is_file():
+        check_known(folder)
+
+
 class GraphBuilder:
     """The stages of one job. `changes` is the part that a recipe decides."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         recipe = job.recipe
-        if not job.model_folder.is_dir():
-            raise InputError(f"no such model folder: {job.model_folder}")
+        _check_model(job.model_folder)
         data: dict[str, Any] = {
             "source": job.data_source,
             "limit": recipe.data.limit,
@@ -119,10 +125,16 @@ class GraphBuilder:
         self.task_code = (*self.task.code, "compress.stages.samples")
         self.model_digest = {"model": digest_tree(job.model_folder, job.memo)}
         choice = DataChoice(**data)
-        digests = {part: self.task.digest(choice, part, job.memo) for part in get_args(Part)}
+        digests = {part: self._digest(choice, part) for part in get_args(Part)}
         self.evaluation_digest = {"evaluation": digests["evaluation"]}
         self.healing_digest = {"healing": digests["healing"]}
         self.opset = {"opset": min(_OPSET, min(row.max_opset for row in job.target.software))}
+
+    def _digest(self, choice: DataChoice, part: Part) -> str:
+        try:
+            return self.task.digest(choice, part, self.job.memo)
+        except InputError as error:
+            raise InputError(f"{error} (the model is for {self.task.name})") from error
 
     def _check_loops(self) -> None:
         loops, task = self.job.recipe.loops, self.task.name

@@ -11,7 +11,6 @@ def read_source(context: StageContext) -> None:
     """Options: `path`, the model's folder; `task`."""
     from compress import tasks
     from compress.families import read_checkpoint
-    from compress.families.family import read_config
     from compress.model import load, save
 
     folder = Path(context.options["path"])
@@ -19,7 +18,6 @@ def read_source(context: StageContext) -> None:
     if (folder / "structure.json").is_file():
         model = load(folder)
     else:
-        read_config(folder)
         model = read_checkpoint(folder, task.preprocessing(folder, context.log))
     save(model, context.folder)
     task.copy_files(folder, context.folder / "source")

@@ -46,12 +46,20 @@ def get(name: str) -> Task:
 def of_folder(folder: Path) -> Task:
     """The task of a model folder, by its structure.json or config.json; image classification where neither tells.
 
-    Raises InputError for a structure.json that names no known task.
+    Raises InputError for a structure.json that names no known task, or a config.json with classes for none.
     """
     structure = _object(folder / "structure.json")
     if structure:
         return get(str(structure.get("task")))
-    return get(name_of(_object(folder / "config.json")) or "image-classification")
+    config = _object(folder / "config.json")
+    name = name_of(config)
+    if name is None and config.get("architectures"):
+        endings = ", ".join(f"...{ending}" for ending in _ARCHITECTURES)
+        raise InputError(
+            f"{folder}/config.json: architectures {config['architectures']!r} is for no task here; there are "
+            f"those of {endings}"
+        )
+    return get(name or "image-classification")
 
 
 def name_of(config: Mapping[str, object]) -> TaskName | None:

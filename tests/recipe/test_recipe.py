@@ -46,6 +46,7 @@ def test_a_setting_overrides_the_file() -> None:
         ("heal.stps=3", "'steps'"),
         ("heel.steps=3", "did you mean 'heal'"),
         ("rewrite.use=x", "unknown table 'rewrite'"),
+        ("gate.max_drop=inf", "gate.max_drop: Input should be a finite number"),
         ("heal.steps=-1", "heal.steps"),
         ("heal.lr=nan", "heal.lr"),
     ],

@@ -142,3 +142,18 @@ def test_a_precision_that_the_target_lacks_is_refused(tmp_path: Path) -> None:
 def test_nothing_is_left_in_the_users_folder_by_a_refused_run(tmp_path: Path) -> None:
     compress(tmp_path / "cache", "--target", "nothing", "--out", str(tmp_path / "out"), cwd=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path: Path) -> None:
+    assert "--seed" in refused(tmp_path, "--model", "zoo:vit-mnist", "--seed", "99999999999999999999")
+
+
+def test_a_model_of_an_unknown_kind_is_told_before_its_data_are_looked_at(tmp_path: Path, model: Path) -> None:
+    (model / "config.json").write_text(json.dumps({"architectures": ["T5ForConditionalGeneration"]}))
+    assert "T5ForConditionalGeneration" in refused(tmp_path, "--model", str(model), "--data", "nowhere")
+    (model / "config.json").unlink()
+    assert "config.json" in refused(tmp_path, "--model", str(model))
+
+
+def test_data_of_another_kind_are_told_with_the_models_task(tmp_path: Path) -> None:
+    assert "image-classification" in refused(tmp_path, "--model", "zoo:vit-mnist", "--data", "zoo:sst2")
