@@ -7,18 +7,20 @@ Usage, from the root of the repository:
     python -m benchmarks.loops_vit heal DATA OUT --candidate NAME --seconds 450      # one GPU
     python -m benchmarks.loops_vit choose OUT...                    # the best by held-out training images
     python -m benchmarks.loops_vit test DATA OUT                    # on the test images, once, for the chosen one
-    python -m benchmarks.loops_vit files RESULT.json [ROW...] [--rounds N]      # bytes and latency in every form, CPU
+    python -m benchmarks.loops_vit files RESULT.json FOLDER [ROW...] [--engines]      # bytes in every form, CPU
+    python -m benchmarks.loops_vit time RESULT.json FOLDER [FILE...]      # adds the latency of these files, CPU
 
 The sweep crosses grouping, initialisation, what a loop has of its own, and its rank, before and after the same short
 healing (see `benchmarks.rewrites_vit`), with dropped blocks and affine patches beside them at equal bytes (`bytes.*`)
 and at equal depth, which is equal latency (`depth.*`). `heal` writes the model (fp16) and heal.json; candidates hold at
-most a third of the original's block parameters, deltas counted.
+most a third of the original's block parameters, deltas counted. Rows of `files` are not healed, which moves neither
+bytes nor latency.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -50,8 +52,10 @@ ALIGN: Tables = [{"use": "align-layers"}]
 INITS = ("first", "stepwise", "mean", "data-aware")
 #: Ranks of `cross`.
 RANKS = (12, 24, 48)
-#: What TensorRT is given, with its precision there; and the GPUs that its engines are for.
-IN_ENGINES, CAPABILITY = {"fp32": "fp32", "fp16": "fp16", "int8-static": "int8"}, "8.6"
+SCAN = "-scan"
+#: What TensorRT is given, with its precision there (no Scan in int8, see `export.scan.Rolled`); and for which GPUs.
+IN_ENGINES = {"fp32": "fp32", "fp16": "fp16", "int8-static": "int8", f"fp32{SCAN}": "fp32", f"fp16{SCAN}": "fp16"}
+CAPABILITY = "8.6"
 #: Calibration images of `files`, which needs the shapes of the models and not their accuracy.
 FEW = 32
 
@@ -184,47 +188,57 @@ def crossed(structure: Structure) -> Iterator[Row]:
 
 
 def files(args: argparse.Namespace) -> None:
-    """Export each row without healing, in every form, beside the same graphs untied; time the forms in alternating
-    processes."""
+    """Export each row without healing, in every form, beside the same graphs untied; weigh files and engines. Rows that
+    the result has already stay as they are."""
     torch.manual_seed(0)
     teacher = vit_lab.original(full_recipe_vit.MODEL)
     images = vit_lab.prepared(vit_lab.test_images(args.data, FEW), teacher, "cpu").images
     calibration = vit_lab.calibration_of(teacher, images, [])
     chosen = {row.name: row.tables for row in rows(teacher.structure)} | CANDIDATES | {"original": []}
-    results = []
+    args.folder.mkdir(parents=True, exist_ok=True)
     tensorrt = trt.load("tensorrt_rtx") if args.engines else None
-    with tempfile.TemporaryDirectory() as folder:
-        paths: dict[str, Path] = {}
-        for name in ["original", *args.rows]:
-            model = vit_lab.rewritten(teacher, chosen[name], calibration)
-            if name != "original":
-                model = vit_lab.rewritten(model, [{"use": use} for use in exact_forms(model)], calibration)
-            forms = write_forms(model, Path(folder), name, images.numpy())
-            paths |= {f"{name} {form}": path for form, path in forms.items() if form != "fp16"}  # no CPU kernels
-            untied = untied_twins(forms, Path(folder), name)
-            result: dict[str, Any] = {
-                "row": name,
-                "parameters": model.num_parameters(),
-                "block_parameters": vit_lab.block_parameters(model),
-                "macs": vit_lab.macs(model),
-                "bytes": {form: path.stat().st_size for form, path in forms.items()},
-                "untied_bytes": {form: path.stat().st_size for form, path in untied.items()},
-            }
-            if tensorrt:
-                result["engines"] = engine_bytes(tensorrt, {form: forms[form] for form in IN_ENGINES})
-                result["untied_engines"] = engine_bytes(tensorrt, untied)
-            results.append(result)
-            print(result, flush=True)
-        timed = time_alternating(paths, rounds=args.rounds, seconds=1.0, threads=args.threads) if args.rounds else {}
-    command = vit_lab.command("benchmarks.loops_vit")
-    document: dict[str, Any] = {"command": command, **vit_lab.surroundings()}
+    document: dict[str, Any] = {"command": vit_lab.command("benchmarks.loops_vit"), **vit_lab.surroundings()}
     if tensorrt:
         document["tensorrt"] = f"{tensorrt.label}, compute capability {CAPABILITY}; built, not run"
-    vit_lab.write_json(args.result, {**document, "rows": results, "latency": timed})
+    results = json.loads(args.result.read_text())["rows"] if args.result.exists() else []
+    done = {result["row"] for result in results}
+    for name in [name for name in ("original", *args.rows) if name not in done]:
+        model = vit_lab.rewritten(teacher, chosen[name], calibration)
+        if name != "original":
+            model = vit_lab.rewritten(model, [{"use": use} for use in exact_forms(model)], calibration)
+        forms = write_forms(model, args.folder, name, images.numpy())
+        untied = untied_twins(forms, args.folder, name)
+        result: dict[str, Any] = {
+            "row": name,
+            "parameters": model.num_parameters(),
+            "block_parameters": vit_lab.block_parameters(model),
+            "macs": vit_lab.macs(model),
+            "bytes": {form: path.stat().st_size for form, path in forms.items()},
+            "untied_bytes": {form: path.stat().st_size for form, path in untied.items()},
+        }
+        if tensorrt:
+            result["engines"] = engine_bytes(tensorrt, forms)
+            result["untied_engines"] = engine_bytes(tensorrt, untied)
+        for path in untied.values():
+            path.unlink()
+        results.append(result)
+        print(result, flush=True)
+        vit_lab.write_json(args.result, {**document, "rows": results})
+
+
+def time_files(args: argparse.Namespace) -> None:
+    """Time files that `files` wrote, named ROW.FORM, in alternating processes; into its result."""
+    paths = {name: args.folder / f"{name}.onnx" for name in args.files}
+    timed = time_alternating(paths, rounds=args.rounds, seconds=args.seconds, threads=args.threads)
+    document = json.loads(args.result.read_text())
+    latency = {"command": vit_lab.command("benchmarks.loops_vit"), **vit_lab.surroundings(), **timed}
+    vit_lab.write_json(args.result, {**document, "latency": latency})
+    for name, ms in timed["median_ms"].items():
+        print(f"{name:40} {ms:7.3f} ms, {timed['speedup'][name]:.2f} times as fast as {args.files[0]}")
 
 
 def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray) -> dict[str, Path]:
-    """The model's files by form; each is held to storing a shared weight once."""
+    """The model's files by form, those of a looped one as a Scan too; each is held to storing a shared weight once."""
     paths = {form: folder / f"{name}.{form}.onnx" for form in ("fp32", "fused", "fp16", "int8-static", "int8-dynamic")}
     example = {"pixel_values": torch.zeros(2, *images.shape[1:])}
     export_onnx(model, example, ["logits"], {"pixel_values": {0: "batch"}}, paths["fp32"])
@@ -233,9 +247,9 @@ def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray)
     to_int8_static(paths["fp32"], paths["int8-static"], iter([{"pixel_values": images}]))
     to_int8_dynamic(paths["fused"], paths["int8-dynamic"])
     if any(spec.loops > 1 for spec in model.structure.blocks):
-        for form in ("fused", "int8-static", "int8-dynamic"):
-            paths[f"{form}-scan"] = folder / f"{name}.{form}-scan.onnx"
-            roll_loops(paths[form], paths[f"{form}-scan"])
+        for form, path in list(paths.items()):
+            paths[form + SCAN] = folder / f"{name}.{form}{SCAN}.onnx"
+            roll_loops(path, paths[form + SCAN])
     for path in paths.values():
         assert_shared_once(path)
     return paths
@@ -243,14 +257,18 @@ def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray)
 
 def untied_twins(forms: dict[str, Path], folder: Path, name: str) -> dict[str, Path]:
     """The same graphs with a copy of a shared weight for each use; none where nothing is shared."""
-    twins = {form: folder / f"{name}.{form}.untied.onnx" for form in IN_ENGINES}
+    twins = {
+        form: folder / f"{name}.{form}.untied.onnx" for form in IN_ENGINES if form in forms and not form.endswith(SCAN)
+    }
     return {form: twin for form, twin in twins.items() if untie(forms[form], twin)}
 
 
 def engine_bytes(tensorrt: trt.TensorRT, forms: dict[str, Path]) -> dict[str, dict[str, int | None]]:
-    """Bytes of the engine of each form for one image, and of the weights in it."""
+    """Bytes of the engine of each form that TensorRT is given, for one image, and of the weights in it."""
     sizes = {}
     for form, path in forms.items():
+        if form not in IN_ENGINES:
+            continue
         identity = EngineIdentity(
             onnx={path.name: sha256_of(path)},
             flavour=tensorrt.flavour,
@@ -273,11 +291,18 @@ def arguments() -> argparse.Namespace:
     filing = verbs.add_parser("files")
     filing.set_defaults(run=files)
     filing.add_argument("result", type=Path)
+    filing.add_argument("folder", type=Path, help="where the files go")
     filing.add_argument("rows", nargs="*", default=["bytes.looped", "bytes.drop-blocks", "cycle-512", "untied"])
     filing.add_argument("--data", default="zoo:cifar10-test")
     filing.add_argument("--engines", action="store_true", help="TensorRT for RTX builds each form, needs no GPU")
-    filing.add_argument("--threads", type=int, help="of every file (default: each file's fastest number)")
-    filing.add_argument("--rounds", type=int, default=7, help="of timing; 0 writes bytes alone")
+    timing = verbs.add_parser("time")
+    timing.set_defaults(run=time_files)
+    timing.add_argument("result", type=Path)
+    timing.add_argument("folder", type=Path)
+    timing.add_argument("files", nargs="+", help="ROW.FORM, the first is what the others are compared with")
+    timing.add_argument("--threads", type=int, help="of every file (default: each file's fastest number)")
+    timing.add_argument("--rounds", type=int, default=7)
+    timing.add_argument("--seconds", type=float, default=1.0, help="of each file in each round")
     return parser.parse_args()
 
 

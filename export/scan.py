@@ -25,12 +25,14 @@ LEAST_SHARED = 256
 
 @dataclass(frozen=True)
 class Rolled:
-    """What became of the file: how often the Scan runs its body, the nodes before and now (without the body's)."""
+    """What became of the file: how often the Scan runs its body, the nodes before and now (without the body's), and
+    whether it hands out int8 numbers (zero points, weights), which TensorRT takes as constants only."""
 
     loops: int
     nodes_before: int
     nodes: int
     bytes: int
+    hands_out_int8: bool
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,20 @@ def roll_loops(source: Path, path: Path) -> Rolled:
     for stretch in _candidates(model, dynamic):
         rolled = _rolled(model, dynamic, stretch)
         if rolled is not None:
-            size = graph.save(rolled, path)
-            return Rolled(stretch.count, before, len(rolled.graph.node), size)
+            return Rolled(
+                loops=stretch.count,
+                nodes_before=before,
+                nodes=len(rolled.graph.node),
+                bytes=graph.save(rolled, path),
+                hands_out_int8=_hands_out_int8(rolled),
+            )
     raise InputError(f"{source.name} holds no loop: no run of equal nodes that shares its weights")
+
+
+def _hands_out_int8(model: Any) -> bool:
+    weights = graph.weights(model)
+    scan = next(node for node in model.graph.node if node.op_type == "Scan")
+    return any(weights[name].dtype.itemsize == 1 for name in scan.input if name in weights)
 
 
 def _dynamic(model: Any) -> list[Any]:

@@ -80,7 +80,8 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
         for index, precision in enumerate(engines):
             name = "model.onnx" if precision == mode else f"model.{precision}.onnx"
             source = smooth if precision == "int8" else model.file
-            note = _for_tensorrt(source, context.folder / name, precision, how) + _roll(how, context.folder / name)
+            note = _for_tensorrt(source, context.folder / name, precision, how)
+            note += _roll(how, context.folder / name, for_tensorrt=True)
             note = f"standard operators, for the engine{note}"
             entries.append(_entry(name, "tensorrt", precision, note, model.loops))
             context.progress(index + 1, len(engines) + 1, name)
@@ -100,13 +101,18 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
     _finish(context, entries)
 
 
-def _roll(how: _Quantizing, path: Path) -> str:
-    """Put looped blocks into a Scan where the recipe asks for it; returns a remark."""
+def _roll(how: _Quantizing, path: Path, for_tensorrt: bool = False) -> str:
+    """Put looped blocks into a Scan where the recipe asks for it and the runtime can; returns a remark."""
     from export.scan import roll_loops
 
     if how.options["loops"] == "unrolled":
         return ""
+    source = path.read_bytes()
     rolled = roll_loops(path, path)
+    if for_tensorrt and rolled.hands_out_int8:
+        path.write_bytes(source)
+        how.context.log(f"{path.name}: loops stay unrolled: TensorRT takes int8 numbers as constants only")
+        return ", loops unrolled: TensorRT takes int8 numbers as constants only"
     how.context.log(f"{path.name}: {rolled.loops} loops in one Scan, {rolled.nodes_before} nodes become {rolled.nodes}")
     return f", {rolled.loops} loops in one Scan"
 

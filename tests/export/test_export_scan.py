@@ -68,6 +68,7 @@ def test_a_loop_becomes_one_node_in_every_precision(form: str, plain: Path, tmp_
     assert result.loops == 4
     assert result.bytes == rolled.stat().st_size < path.stat().st_size
     assert result.nodes < 0.7 * result.nodes_before
+    assert result.hands_out_int8 == form.startswith("int8")
     assert [node.op_type for node in onnx.load(rolled).graph.node].count("Scan") == 1
     assert_shared_once(rolled)
     # Runtimes fuse Q/DQ and casts otherwise in a body, so a rounding step may fall on the other side.

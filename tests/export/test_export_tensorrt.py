@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mini_models import HIDDEN
+from model.tiny import block_spec, images, model_of
 
+from compress.model.per_loop import PerLoopSpec
 from export import graph
+from export.onnx_model import export_onnx
 from export.precision.fp16 import to_fp16
 from export.precision.int8_static import to_int8_static
+from export.scan import roll_loops
 from runtime import ort
 from runtime.engine import build_engine
 from runtime.trt import TensorRT
@@ -56,6 +60,20 @@ def test_weights_are_in_the_engine_once_and_in_their_precision(
     rest = 24 << 10  # gains, biases, scales, positions, padding
     for path, precision, width in ((source, "fp32", 4), (half, "fp16", 2), (int8, "int8", 1), (both, "int8", 1)):
         assert numbers * width <= weights_of(path, precision) < numbers * width + rest
+
+
+def test_a_loop_with_deltas_is_in_the_engine_once_where_it_is_a_scan(
+    weights_of: Callable[[Path, str], int], tmp_path: Path
+) -> None:
+    spec = block_spec(heads=4, kv_heads=4, head_dim=8)
+    looped = spec.replace(loops=4, per_loop=PerLoopSpec(delta_rank=2))
+    model = model_of(spec, looped, spec, hidden_size=32)
+    export_onnx(model, images(model), ["logits"], {"pixel_values": {0: "batch"}}, tmp_path / "fp32.onnx")
+    half = to_fp16(tmp_path / "fp32.onnx", tmp_path / "half.onnx").path
+    roll_loops(half, tmp_path / "scan.onnx")
+    stored = sum(array.nbytes for array in graph.weights(graph.load(half)).values())
+    assert weights_of(tmp_path / "scan.onnx", "fp16") < 1.1 * stored
+    assert weights_of(half, "fp16") > 1.7 * stored, "TensorRT copies them for each loop, which docs/loops.md says"
 
 
 def test_a_recurrent_file_with_its_state_in_float32_builds(

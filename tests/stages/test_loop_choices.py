@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tiny_texts
 from jobs import ROOT, environment
@@ -35,12 +36,20 @@ RECIPE = {
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def made(cache: Path, recipe: dict[str, object], target: str, stage: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPRESS_CACHE", str(cache))
-        job = Job(parse(RECIPE, "test"), "test", targets.load("cpu"), 0, cache / "digests.json")
-        return Runner(needed_for(build_graph(job), "bundle"), Cache()).run()["bundle"].path
+        job = Job(parse(recipe, "test"), "test", targets.load(target), 0, cache / "digests.json")
+        return Runner(needed_for(build_graph(job), stage), Cache()).run()[stage].path
+
+
+@pytest.fixture(scope="module")
+def bundle(cache: Path) -> Path:
+    return made(cache, RECIPE, "cpu", "bundle")
 
 
 def test_what_passes_is_offered_what_fails_is_not_and_weights_are_stored_once(bundle: Path) -> None:
@@ -69,6 +78,17 @@ def test_the_device_chooses_a_number_of_loops_or_exits_early(bundle: Path, tmp_p
     assert done.returncode == 0 and "model.loops-3.onnx" in done.stderr
     done = runtime(tmp_path, "run", bundle, tmp_path / "digit.png", "--loops", "1")
     assert done.returncode == 2 and "cannot run 1 loops; it offers 3, 4" in done.stderr
+
+
+def test_a_scan_is_made_of_what_the_runtime_can_run(cache: Path) -> None:
+    recipe = {**RECIPE, "loops": {}, "precision": {"mode": "int8", "loops": "scan"}}
+    folder = made(cache, recipe, "jetson", "precision")
+    found = {}
+    for path in folder.glob("*.onnx"):
+        nodes = [node.op_type for node in onnx.load(path).graph.node]
+        found[path.name] = ("Scan" in nodes, "DequantizeLinear" in nodes)
+        assert_shared_once(path)
+    assert found == {"model.onnx": (False, True), "model.cpu.onnx": (True, False)}
 
 
 def runtime(cache: Path, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
