@@ -257,9 +257,7 @@ def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray)
 
 def untied_twins(forms: dict[str, Path], folder: Path, name: str) -> dict[str, Path]:
     """The same graphs with a copy of a shared weight for each use; none where nothing is shared."""
-    twins = {
-        form: folder / f"{name}.{form}.untied.onnx" for form in IN_ENGINES if form in forms and not form.endswith(SCAN)
-    }
+    twins = {form: folder / f"{name}.{form}.untied.onnx" for form in IN_ENGINES if not form.endswith(SCAN)}
     return {form: twin for form, twin in twins.items() if untie(forms[form], twin)}
 
 
