@@ -7,8 +7,10 @@ Usage, from the root of the repository, on one GPU:
 MODEL: SmolLM2-135M-Instruct.Q4_1.gguf (needs the packages gguf and accelerate) or a Hugging Face folder.
 `--evaluate`: WikiText-2's validation text; nothing is trained or chosen on it. `--text`: what is trained on, beside
 text that the original writes in the run itself (`--write` seconds of it). `--softmax K`: the K layers whose transfer
-leaves most unexplained keep softmax attention. OUT gets result.json, structure.json and, with `--lora`,
-difference.safetensors (fp16): the weights that the original does not have.
+leaves most unexplained keep softmax attention. `--lengths`: tokens of a training row; several take turns, with the same
+tokens in a batch. `--keep FOLDER` saves the healed model there; if there is one already, healing goes on from it, from
+step 3. `--known RESULT.json`: an earlier result, whose figures of the original are taken over. OUT gets result.json
+and, with `--lora`, structure.json and difference.safetensors (fp16): the weights that the original does not have.
 
 1. All layers become hybrids; attention transfer trains feature maps and gates (a quarter of the time).
 2. The K worst layers get softmax attention back.
@@ -19,21 +21,23 @@ difference.safetensors (fp16): the weights that the original does not have.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save as tensor_bytes
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks import text_lab
+from benchmarks import text_lab, vit_lab
 from compress.families import read_checkpoint
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.heal.lora import lora_parameters, merged, with_lora
-from compress.model import Transformer
+from compress.model import Transformer, load, save
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.mixers.windowed_linear_attention import WindowedLinearAttentionSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
@@ -115,7 +119,7 @@ def measured(
     """Perplexities and recall of a model."""
     rows_BN = text_lab.rows_of(ids_N, args.context).to(device)[: args.evaluation_rows]
     long_BN = text_lab.rows_of(ids_N, args.long).to(device)[: args.evaluation_rows]
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+    with autocast_on(device):
         at_context = text_lab.losses(model, rows_BN, args.batch)
         beyond = text_lab.losses(model, long_BN, 1)
         return {
@@ -150,6 +154,55 @@ def kept(teacher: Transformer, student: Transformer, layers: list[int]) -> Trans
     return result.to(next(student.parameters()).device)
 
 
+def training_batches(ids_N: Tensor, args: argparse.Namespace) -> Iterator[Tensor]:
+    """Random rows of the training text without end; the lengths take turns, with as many tokens in each batch."""
+    streams = [
+        text_lab.batches(text_lab.rows_of(ids_N, length), max(1, args.batch * args.lengths[0] // length), args.seed)
+        for length in args.lengths
+    ]
+    while True:
+        for stream in streams:
+            yield next(stream)
+
+
+def transferred(
+    teacher: Transformer,
+    held_BN: Tensor,
+    stream: Iterator[Tensor],
+    args: argparse.Namespace,
+    begun: float,
+    result: dict[str, Any],
+) -> Transformer:
+    """All layers as hybrids after attention transfer, the worst of them as they were."""
+    notes: list[str] = []
+    student = converted(teacher, held_BN, args, notes).requires_grad_(False)
+    transfer = AttentionTransfer.of(student, teacher)
+    for parameter in transfer.parameters:
+        parameter.requires_grad_(True)
+    autocast = autocast_on(held_BN.device.type)
+
+    def loss(part_BN: Tensor) -> Tensor:
+        with autocast:
+            return transfer.loss({"input_ids": part_BN}, args.rows_weight)
+
+    left = args.seconds - (time.monotonic() - begun) - args.reserve
+    result["transfer"] = text_lab.train(
+        transfer.parameters, loss, stream, args.transfer_lr, seconds=max(1.0, args.share * left)
+    )
+    with torch.no_grad(), autocast:
+        layers = list(range(len(student.structure.blocks)))
+        errors = transfer_errors(teacher, student, calibration_of(teacher, held_BN, notes), layers)
+    keep = sorted(sorted(errors, key=lambda layer: -errors[layer])[: args.softmax])
+    result |= {"unexplained": {str(layer): round(error, 4) for layer, error in errors.items()}, "softmax_layers": keep}
+    print(result["unexplained"], "softmax:", keep, f"by {time.monotonic() - begun:.0f} s", flush=True)
+    return kept(teacher, student, keep)
+
+
+def autocast_on(device: str) -> torch.autocast:
+    """bf16 on a GPU."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
+
+
 def main() -> None:
     """Convert, heal, measure."""
     args = arguments()
@@ -159,17 +212,19 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     if device == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
-    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
+    autocast = autocast_on(device)
     teacher, tokenizer = original(args.model)
     teacher = teacher.to(device).eval().requires_grad_(False)
     evaluation_N = text_lab.token_ids(tokenizer, text_lab.read_text(args.evaluate))
     print(f"loaded by {time.monotonic() - begun:.0f} s", flush=True)
     result: dict[str, Any] = {
-        "command": text_lab.command("benchmarks.linear_smollm2"),
+        "command": vit_lab.command("benchmarks.linear_smollm2"),
         **text_lab.surroundings(),
         "teacher": "SmolLM2-135M-Instruct, dequantised Q4_1",
         "settings": {name: str(value) for name, value in vars(args).items()},
-        "original": measured(teacher, tokenizer, evaluation_N, args, device),
+        "original": json.loads(args.known.read_text())["original"]
+        if args.known
+        else measured(teacher, tokenizer, evaluation_N, args, device),
     }
     print("original", result["original"], flush=True)
     with autocast:
@@ -178,34 +233,16 @@ def main() -> None:
     rows_BN = torch.cat([own_BN, *(text_lab.rows_of(ids_N, args.context) for ids_N in texts)]).to(device)
     result["trained_on"] = {"rows": len(rows_BN), "own_rows": len(own_BN), "tokens": rows_BN.numel()}
     print(result["trained_on"], f"by {time.monotonic() - begun:.0f} s", flush=True)
+    stream = training_batches(torch.cat([own_BN.flatten(), *texts]).to(device), args)
 
-    notes: list[str] = []
-    order = torch.randperm(len(rows_BN), generator=torch.Generator().manual_seed(args.seed)).to(device)
-    rows_BN = rows_BN[order]
-    held_BN, rows_BN = rows_BN[:16], rows_BN[16:] if len(rows_BN) > 32 else rows_BN
-    student = converted(teacher, held_BN, args, notes).requires_grad_(False)
-    left = args.seconds - (time.monotonic() - begun) - args.reserve
-    transfer = AttentionTransfer.of(student, teacher)
-    for parameter in transfer.parameters:
-        parameter.requires_grad_(True)
-
-    def transfer_loss(part_BN: Tensor) -> Tensor:
-        with autocast:
-            return transfer.loss({"input_ids": part_BN}, args.rows_weight)
-
-    stream = text_lab.batches(rows_BN, args.batch, args.seed)
-    result["transfer"] = text_lab.train(
-        transfer.parameters, transfer_loss, stream, args.transfer_lr, seconds=max(1.0, args.share * left)
-    )
-    with torch.no_grad(), autocast:
-        layers = list(range(len(student.structure.blocks)))
-        errors = transfer_errors(teacher, student, calibration_of(teacher, held_BN, notes), layers)
-    keep = sorted(sorted(errors, key=lambda layer: -errors[layer])[: args.softmax])
-    result |= {"unexplained": {str(layer): round(error, 4) for layer, error in errors.items()}, "softmax_layers": keep}
-    print(result["unexplained"], "softmax:", keep, f"by {time.monotonic() - begun:.0f} s", flush=True)
-    student = kept(teacher, student, keep)
-    result["transferred"] = measured(student, tokenizer, evaluation_N, args, device)
-    print("transferred", result["transferred"], flush=True)
+    if args.keep and (args.keep / "structure.json").is_file():
+        student = load(args.keep).to(device)
+        result["begun_from"] = json.loads((args.keep / "result.json").read_text())
+    else:
+        held_BN = rows_BN[torch.randperm(len(rows_BN), generator=torch.Generator().manual_seed(args.seed))[:16]]
+        student = transferred(teacher, held_BN, stream, args, begun, result)
+        result["transferred"] = measured(student, tokenizer, evaluation_N, args, device)
+        print("transferred", result["transferred"], flush=True)
 
     student = student.requires_grad_(not args.lora)
     if args.lora:
@@ -237,13 +274,16 @@ def main() -> None:
     result["seconds"] = round(time.monotonic() - begun, 1)
     print("healed", result["healed"], "ratio", result["perplexity_ratio"], flush=True)
     text_lab.write_json(args.out / "result.json", result)
+    if args.keep:
+        save(student, args.keep)
+        text_lab.write_json(args.keep / "result.json", result)
 
 
 def save_difference(teacher: Transformer, student: Transformer, folder: Path) -> None:
     """The structure, low-rank products and all, and the weights that the original does not have, in fp16."""
     old = teacher.state_dict()
     new = {name: tensor.half().cpu().contiguous() for name, tensor in student.state_dict().items() if name not in old}
-    write_atomic(folder / "difference.safetensors", save(new))
+    write_atomic(folder / "difference.safetensors", tensor_bytes(new))
     write_atomic(folder / "structure.json", (student.structure.model_dump_json(indent=1) + "\n").encode())
 
 
@@ -271,12 +311,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--long", type=int, default=LONG)
     parser.add_argument("--evaluation-rows", type=int, default=1000)
     parser.add_argument("--probes", type=int, default=50)
+    parser.add_argument("--lengths", type=int, nargs="+", help="tokens of training rows (default: those of --context)")
+    parser.add_argument("--keep", type=Path, help="folder of the healed model")
+    parser.add_argument("--known", type=Path, help="an earlier result with the original's figures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="small settings, to see that it runs")
     args = parser.parse_args()
     if args.smoke:
         small = {"seconds": 60, "reserve": 1, "write": 0.1, "rows": 2, "batch": 1, "context": 96, "long": 160}
         vars(args).update(small | {"evaluation_rows": 1, "probes": 1})
+    args.lengths = args.lengths or [args.context]
     return args
 
 

@@ -3,18 +3,19 @@
 Usage, from the root of the repository:
     python -m benchmarks.linear_stories rows OUT --shakespeare input.txt       # any number of processes share the rows
     python -m benchmarks.linear_stories rows OUT --shakespeare input.txt --only hybrid-hedgehog-16 --steps 2   # smoke
-    python -m benchmarks.linear_stories collect OUT benchmarks/results/linear-stories260k.json
+    python -m benchmarks.linear_stories collect OUT RESULT.json --known benchmarks/results/linear-stories260k.json
 
 Each row converts all five layers, trains the new parts by attention transfer (or not), then all weights by KL to the
 original. Texts to train on are written by the original, as are those to evaluate on (with another seed);
-tinyshakespeare is what neither has seen. Every row has a file in OUT; one that is there is not done again.
+tinyshakespeare is what neither has seen. Every row has a file in OUT, written when it is done: a run that is cut goes
+on where it was. Rows of `--known RESULT.json` are not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from benchmarks import text_lab
+from benchmarks import text_lab, vit_lab
 from compress.families import read_checkpoint
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.model import Transformer
@@ -85,16 +86,19 @@ def run_rows(args: argparse.Namespace) -> None:
     }
     training_BN = texts(teacher, args.texts, 2, device)
     args.out.mkdir(parents=True, exist_ok=True)
+    there = {row["name"] for row in known_rows(args)}
     for name, table, transfers in rows():
-        if args.only and args.only not in name:
+        if name in there or (args.only and not any(part in name for part in args.only)):
             continue
-        try:
-            os.close(os.open(args.out / f"{name}.begun", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            continue
-        result = one_row(teacher, table, transfers, training_BN, known, args)
-        text_lab.write_json(args.out / f"{name}.json", {"name": name, **result})
-        print(name, result["perplexity"], flush=True)
+        path = args.out / f"{name}.json"
+        with vit_lab.claimed(path) as mine:
+            if not mine:
+                continue
+            begun = time.monotonic()
+            result = one_row(teacher, table, transfers, training_BN, known, args)
+            result["seconds"] = round(time.monotonic() - begun, 1)
+            text_lab.write_json(path, {"name": name, **result})
+            print(name, result["perplexity"], result["seconds"], flush=True)
 
 
 def one_row(
@@ -133,7 +137,7 @@ def one_row(
         "state_bytes": sum(tensor.numel() * tensor.element_size() for tensor in state),
         "parameters": student.num_parameters(),
         "notes": notes,
-        "command": text_lab.command("benchmarks.linear_stories"),
+        "command": vit_lab.command("benchmarks.linear_stories"),
         **text_lab.surroundings(),
     }
 
@@ -154,11 +158,26 @@ def measured(model: Transformer, known: dict[str, Tensor]) -> dict[str, float]:
     return {name: round(text_lab.perplexity(text_lab.losses(model, rows_BN, 16)), 4) for name, rows_BN in known.items()}
 
 
+def known_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of `--known`, each with the surroundings that they share there."""
+    known = json.loads(args.known.read_text()) if args.known else {"rows": []}
+    shared = {key: value for key, value in known.items() if key != "rows"}
+    return [{**shared, **row} for row in known["rows"]]
+
+
 def collect(args: argparse.Namespace) -> None:
-    """All rows in one file."""
-    found = [json.loads(path.read_text()) for path in sorted(args.out.glob("*.json"))]
-    shared = {key: found[0][key] for key in ("python", "torch", "device", "command")}
-    rest = [{key: value for key, value in row.items() if key not in shared} for row in found]
+    """All rows in one file; what all of them share is said once."""
+    done = [path for path in sorted(args.out.glob("*.json")) if path.stat().st_size]
+    found = {row["name"]: row for row in [*known_rows(args), *(json.loads(path.read_text()) for path in done)]}
+    first, *_ = found.values()
+    shared = {
+        key: value
+        for key, value in first.items()
+        if key != "name" and all(row.get(key) == value for row in found.values())
+    }
+    rest = [
+        {key: value for key, value in found[name].items() if key not in shared} for name, *_ in rows() if name in found
+    ]
     text_lab.write_json(args.result, {**shared, "rows": rest})
     for row in rest:
         print(row["name"], {step: values["own_text"] for step, values in row["perplexity"].items()})
@@ -172,7 +191,7 @@ def main() -> None:
     running.set_defaults(run=run_rows)
     running.add_argument("out", type=Path)
     running.add_argument("--shakespeare", type=Path, required=True)
-    running.add_argument("--only", help="rows whose name has this in it")
+    running.add_argument("--only", nargs="+", help="rows whose names have one of these in them")
     running.add_argument("--steps", type=int, default=600, help="of attention transfer; twice as many of KL")
     running.add_argument("--batch", type=int, default=32)
     running.add_argument("--texts", type=int, default=8192)
@@ -181,6 +200,8 @@ def main() -> None:
     collecting.set_defaults(run=collect)
     collecting.add_argument("out", type=Path)
     collecting.add_argument("result", type=Path)
+    for verb in (running, collecting):
+        verb.add_argument("--known", type=Path, help="an earlier result, whose rows are taken over")
     args = parser.parse_args()
     args.run(args)
 

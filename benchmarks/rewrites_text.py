@@ -184,7 +184,15 @@ def main() -> None:
 
 def add_verbs(verbs: Any, measure: Callable[[argparse.Namespace], None]) -> None:
     """`run`, which is `measure`, and `collect`."""
-    running = verbs.add_parser("run")
+    add_run(verbs.add_parser("run"), measure)
+    collecting = verbs.add_parser("collect")
+    collecting.set_defaults(run=collect)
+    collecting.add_argument("folder", type=Path)
+    collecting.add_argument("result", type=Path)
+
+
+def add_run(running: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], None]) -> None:
+    """The arguments of a table on texts."""
     running.set_defaults(run=measure)
     running.add_argument("model")
     running.add_argument("folder", type=Path)
@@ -199,10 +207,6 @@ def add_verbs(verbs: Any, measure: Callable[[argparse.Namespace], None]) -> None
     running.add_argument("--only", nargs="+", help="names of rows")
     running.add_argument("--known", nargs="+", type=Path, default=[], help="results whose rows are taken over")
     running.add_argument("--seed", type=int, default=0)
-    collecting = verbs.add_parser("collect")
-    collecting.set_defaults(run=collect)
-    collecting.add_argument("folder", type=Path)
-    collecting.add_argument("result", type=Path)
 
 
 if __name__ == "__main__":

@@ -218,12 +218,12 @@ class Bench:
         }
 
 
-def run(args: argparse.Namespace, table: Table, module: str) -> None:
+def run(args: argparse.Namespace, table: Table, module: str, bench: type[Bench] = Bench) -> None:
     """Measure every row of the table that no other process has taken."""
     if torch.cuda.is_available():
         torch.backends.cuda.enable_cudnn_sdp(False)  # its bf16 backward pass has open fault reports on Hopper
         torch.backends.cudnn.allow_tf32 = False
-    measure_rows(Bench(args, module), args, table)
+    measure_rows(bench(args, module), args, table)
 
 
 def measure_rows(bench: Lab, args: argparse.Namespace, table: Table) -> None:
@@ -267,18 +267,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def add_verbs(verbs: Any, tables: Mapping[str, Table], module: str) -> None:
+def add_verbs(verbs: Any, tables: Mapping[str, Table], module: str, bench: type[Bench] = Bench) -> None:
     """A verb for each table of rows, and `collect`; `module` is named in the results."""
     for verb, table in tables.items():
-        _add_run(verbs.add_parser(verb), table, module)
+        _add_run(verbs.add_parser(verb), partial(run, table=table, module=module, bench=bench))
     collecting = verbs.add_parser("collect")
     collecting.set_defaults(run=collect)
     collecting.add_argument("folder", type=Path)
     collecting.add_argument("result", type=Path)
 
 
-def _add_run(running: argparse.ArgumentParser, table: Table, module: str) -> None:
-    running.set_defaults(run=partial(run, table=table, module=module))
+def _add_run(running: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], None]) -> None:
+    running.set_defaults(run=measure)
     running.add_argument("model", choices=["vit-cifar10", "vit-mnist"])
     running.add_argument("data")
     running.add_argument("folder", type=Path)
