@@ -24,8 +24,18 @@ VARIANTS, EXITS, STREAMS = "variants", "exits", "streams"
 
 
 @dataclass(frozen=True)
-class ModelArtifact(Artifact):
-    """A model, with what the stage that made it found out."""
+class Noted(Artifact):
+    """What the stage that made it found out travels with it."""
+
+    def notes(self) -> dict[str, Any]:
+        """Numbers and remarks of the stage, {} if it had none."""
+        path = self.path / NOTES
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class ModelArtifact(Noted):
+    """A model in the canonical form."""
 
     def load(self) -> Transformer:
         from compress.model import load
@@ -36,11 +46,6 @@ class ModelArtifact(Artifact):
         from compress.model import Structure
 
         return Structure.model_validate_json((self.path / "structure.json").read_bytes())
-
-    def notes(self) -> dict[str, Any]:
-        """Numbers and remarks of the stage, {} if it had none."""
-        path = self.path / NOTES
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ class CalibrationSet(Artifact):
 
 
 @dataclass(frozen=True)
-class OnnxModel(Artifact):
-    """An exported fp32 graph, and perhaps the same model at other numbers of loops."""
+class OnnxModel(Noted):
+    """An exported fp32 graph, and perhaps the same model at other numbers of loops. The notes say how far each is off."""
 
     @property
     def file(self) -> Path:

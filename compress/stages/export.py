@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import LOOPS, CalibrationSet, ModelArtifact, SourceModel
+from compress.stages.rewrite import write_notes
 from compress.stages.samples import calibration_batches, healing
 from runtime.files import write_atomic
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def export_plain(context: StageContext, original: SourceModel) -> None:
     """The original as it is, for comparison. Options: `opset`."""
-    _export(context, original.task, original.load())
+    write_notes(context, _export(context, original.task, original.load()))
 
 
 def export_model(
@@ -33,13 +34,14 @@ def export_model(
     for name in exact_forms(shipped):
         method, options = parse_options({"use": name})
         shipped = run_rewrite(method, options, shipped, Calibration(teacher, batches, context.log))
-    _export(context, original.task, shipped)
+    found = _export(context, original.task, shipped)
     whole = most_loops(shipped.structure)
     for loops in context.options["loops"]:
         other = at_loops(shipped, loops)
         if loops != whole:
-            _export(context, original.task, other, f"model.loops-{loops}.onnx")
+            found |= _export(context, original.task, other, f"model.loops-{loops}.onnx")
         write_atomic(context.folder / LOOPS, json.dumps(whole).encode())
+    write_notes(context, found)
 
 
 def exact_forms(model: Transformer) -> list[str]:
@@ -51,7 +53,8 @@ def exact_forms(model: Transformer) -> list[str]:
     return ["trim-last-block", "pack-qkv"] if trims else ["pack-qkv"]
 
 
-def _export(context: StageContext, task: Task, model: Transformer, name: str = "model.onnx") -> None:
+def _export(context: StageContext, task: Task, model: Transformer, name: str = "model.onnx") -> dict[str, str]:
+    """Write one file; returns how far it is off, by its name."""
     from export.numerics import check_against
     from export.onnx_model import export_onnx
 
@@ -64,6 +67,7 @@ def _export(context: StageContext, task: Task, model: Transformer, name: str = "
     numerics = check_against(module, path, graph.cases)
     context.progress(2, 2)
     context.log(
-        f"{name}: opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; outputs agree with torch to "
-        f"{max(error.max_abs for error in numerics.errors):.1e} on inputs of {graph.sizes}"
+        f"{name}: opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; on inputs of {graph.sizes} "
+        f"{numerics.describe()}"
     )
+    return {name: numerics.describe()}

@@ -50,7 +50,9 @@ def localize(
         steps[name] = task.answers(run, data, structure, lambda done, **numbers: None)
     steps |= {entry["path"]: candidates.load(entry["path"]).take(chosen) for entry in models.entries()}
     bound = options["metric"], options["bound"], options["limit"]
-    rows = step_rows(reference.load().take(chosen), steps, *bound, _notes(options["changes"], changes, models))
+    rows = step_rows(
+        reference.load().take(chosen), steps, *bound, _notes(options["changes"], changes, exported, models)
+    )
     document = {
         "samples": len(chosen),
         "stages": [row.model_dump(mode="json") for row in rows],
@@ -71,9 +73,12 @@ def _runner(model: Transformer, output: str) -> Run:
     return run
 
 
-def _notes(names: list[str], changes: Mapping[str, ModelArtifact], models: ShippedModels) -> dict[str, str]:
+def _notes(
+    names: list[str], changes: Mapping[str, ModelArtifact], exported: OnnxModel, models: ShippedModels
+) -> dict[str, str]:
     """What each step has to say of itself."""
     found = {entry["path"]: f"{entry['precision']}, {entry['runtime']}" for entry in models.entries()}
+    found["export"] = exported.notes()[exported.file.name]
     for index, name in enumerate(names):
         notes = changes[f"change_{index}"].notes()
         remarks = notes.get("remarks", [])[-1:]

@@ -193,9 +193,51 @@ def test_numbers_that_agree_are_reported(vit: nn.Module, vit_file: Path) -> None
 
 def test_numbers_of_another_model_fail(vit_file: Path) -> None:
     with pytest.raises(
-        GateFailed, match=r"vit.onnx differs from its reference in 'logits' by .* allowed\); do not ship"
+        GateFailed, match=r"vit.onnx: 'logits' differs from torch in float64 by up to .* allowed\); do not ship"
     ):
         check_against(randomised(MiniViT(), seed=1), vit_file, [images(2)])
+
+
+class Deep(nn.Module):
+    """Layers that stretch what they are given: rounding errors grow from layer to layer."""
+
+    def __init__(self, layers: int, gain: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(48, 48, bias=False) for _ in range(layers))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.weight.copy_(gain * 48**-0.5 * torch.randn(48, 48, generator=generator))
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        y = inputs["x"]
+        for layer in self.layers:
+            y = torch.tanh(layer(y))
+        return y
+
+
+def test_a_deep_net_may_err_a_few_times_as_much_as_torchs_own_fp32_and_no_more(tmp_path: Path) -> None:
+    deep, path = Deep(40, 2.0), tmp_path / "deep.onnx"
+    cases = [{"x": torch.randn(batch, 48, generator=torch.Generator().manual_seed(batch))} for batch in (1, 2, 7)]
+    export_onnx(deep, cases[1], ["y"], {"x": {0: "batch"}}, path)
+    with torch.no_grad():
+        own = max(float((deep.double()({"x": case["x"].double()}) - deep.float()(case)).abs().max()) for case in cases)
+    assert 1e-5 < own < 2e-4
+    found = check_against(deep, path, cases, tolerance=own / 10)
+    assert found.reference == "torch in float64" and found.errors[0].allowed == pytest.approx(5 * own, rel=0.1)
+    assert next(deep.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        deep.layers[20].weight[3, 4] += 1e-3
+    with pytest.raises(GateFailed, match="'y' differs from torch in float64 by"):
+        check_against(deep, path, cases)
+
+
+def test_where_fp32_itself_is_noise_nothing_passes(tmp_path: Path) -> None:
+    deep, path = Deep(60, 3.0), tmp_path / "deep.onnx"
+    case = {"x": torch.randn(2, 48, generator=torch.Generator().manual_seed(0))}
+    export_onnx(deep, case, ["y"], {"x": {0: "batch"}}, path)
+    with pytest.raises(GateFailed, match=r"0\.001 allowed"):
+        check_against(deep, path, [case])
 
 
 def test_no_case_is_no_pass(vit: nn.Module, vit_file: Path) -> None:
