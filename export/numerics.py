@@ -40,7 +40,7 @@ class OutputError:
 
 @dataclass(frozen=True)
 class Numerics:
-    """What the comparison with `reference` found; true if it passed. `sizes` has the first input's shape in each case."""
+    """What the comparison with `reference` found; true if it passed. `sizes`: the first input's shape in each case."""
 
     errors: tuple[OutputError, ...]
     sizes: tuple[tuple[int, ...], ...]

@@ -100,7 +100,7 @@ class CalibrationSet(Artifact):
 
 @dataclass(frozen=True)
 class OnnxModel(Noted):
-    """An exported fp32 graph, and perhaps the same model at other numbers of loops. The notes say how far each is off."""
+    """An exported fp32 graph, and perhaps the same model at other loops. The notes say how far each file is off."""
 
     @property
     def file(self) -> Path:
