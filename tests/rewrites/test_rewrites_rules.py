@@ -270,7 +270,7 @@ def test_layers_are_read_strictly(layers: Any) -> None:
         ({"use": "drop-projection", "anneal": "often"}, "anneal: Input should be a valid boolean"),
         ({"use": "drop-blocks"}, "layers: Field required"),
         ({"use": "relax-loops"}, "expected a delta_rank or signal_rank above 0, or timestep = true"),
-        ({"use": "tie-layers", "grouping": "spiral"}, "rewrite 'tie-layers': grouping: Input should be 'middle', 'cycle'"),
+        ({"use": "tie-layers", "grouping": "spiral"}, "rewrite 'tie-layers': grouping: Input should be 'middle'"),
         ({"use": "tie-layers", "grouping": [0, -1]}, "grouping.1: Input should be greater than or equal to 0"),
         ({"use": "affine-mlp", "layers": [1, 1]}, "expected different layer indices (given: [1, 1])"),
     ],
