@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.manifest import Tensor
-from runtime.providers import CPU, RTX, offered, open_session
+from runtime.providers import CPU, RTX, lacking, offered, open_session
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import nearest
 
@@ -37,7 +37,7 @@ class OrtModel:
         """Outputs by name. Raises InputError if ONNX Runtime refuses the inputs."""
         try:
             values = self.session.run(None, dict(inputs))
-        except _errors() as error:
+        except errors() as error:
             raise InputError(f"ONNX Runtime refused the inputs: {_first_line(error)}") from error
         return {tensor.name: value for tensor, value in zip(self.outputs, values, strict=True)}
 
@@ -76,13 +76,13 @@ def load(path: Path, provider: str = CPU, threads: int | None = None, precision:
         options.intra_op_num_threads = threads
     try:
         session = open_session(ort, path, options, provider, precision)
-    except _errors() as error:
-        raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}") from error
+    except errors() as error:
+        reason = lacking(ort, provider) or _first_line(error)
+        raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason}") from error
     used = session.get_providers()[0]
     if used != provider:
-        raise EnvironmentLacks(
-            f"ONNX Runtime {ort.__version__} fell back from {provider} to {used}; mend its libraries"
-        )
+        reason = lacking(ort, provider) or "does it find a GPU? See nvidia-smi"
+        raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} fell back from {provider} to {used}: {reason}")
     return OrtModel(session, used, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
 
 
@@ -102,7 +102,7 @@ def _module() -> Any:
     return onnxruntime
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises: its own classes have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,9 @@ TENSORRT = "TensorrtExecutionProvider"
 RTX = "NvTensorRTRTXExecutionProvider"
 #: Order of preference; what a build of ONNX Runtime does not offer is left out.
 ON_GPU = (TENSORRT, RTX, CUDA)
+#: What ONNX Runtime loads for a provider, and what brings the libraries which that needs.
+_LIBRARIES = {CUDA: "libonnxruntime_providers_cuda.so", TENSORRT: "libonnxruntime_providers_tensorrt.so"}
+_INSTALL = {CUDA: "pip install 'onnxruntime-gpu[cuda,cudnn]'", TENSORRT: "install TensorRT 10 and CUDA"}
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"  # a wheel that brings RTX to any ONNX Runtime
 
 
@@ -31,7 +37,32 @@ def open_session(ort: Any, path: Path, options: Any, provider: str, precision: s
     if provider == RTX and RTX not in ort.get_available_providers():
         options.add_provider_for_devices(_plugin_devices(ort), {})
         return ort.InferenceSession(str(path), options)
-    return ort.InferenceSession(str(path), options, providers=[(provider, provider_options(provider, precision))])
+    if provider in _LIBRARIES:
+        _find_cuda_libraries(ort)
+        ort.set_default_logger_severity(4)  # what does not load is told once, by `lacking`
+    chosen = [(provider, provider_options(provider, precision))]
+    # With its fallback ONNX Runtime prints on standard output why it took another provider.
+    return ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+
+
+def lacking(ort: Any, provider: str) -> str | None:
+    """The shared library that a provider needs and that does not load, with what brings it; None if that is not it."""
+    name = _LIBRARIES.get(provider)
+    if name is None:
+        return None
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / name))
+    except OSError as error:
+        return f"{error}; {'install the NVIDIA driver' if 'libcuda.so' in str(error) else _INSTALL[provider]}"
+    return None
+
+
+def _find_cuda_libraries(ort: Any) -> None:
+    """Load CUDA and cuDNN from NVIDIA's Python packages where these are installed: the system's loader does not look
+    there. What is lacking is told once ONNX Runtime passes the provider over, so what this prints is dropped."""
+    if hasattr(ort, "preload_dlls"):  # ONNX Runtime 1.21
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 def provider_options(provider: str, precision: str) -> dict[str, str]:
