@@ -19,7 +19,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,9 @@ def with_cuda_graph(path: Path, sizes: Mapping[str, int]) -> Any:
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[(CUDA, {"enable_cuda_graph": "1"})])
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=[(CUDA, {"enable_cuda_graph": "1"})], enable_fallback=0
+        )
     except ort.errors() as error:
         return str(error).splitlines()[0]
 
@@ -253,7 +254,9 @@ def main() -> int:
         "command": f"python -m benchmarks.cuda_provider {' '.join(sys.argv[1:])}",
         "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
         "versions": {
-            **{name: _version(name) for name in ("torch", "onnxruntime", "onnxruntime-gpu", "numpy")},
+            "torch": torch.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": np.__version__,
             "cuda": torch.version.cuda,
         },
         "onnx": {},
@@ -280,13 +283,6 @@ def main() -> int:
 
 def _write(path: Path, whole: Mapping[str, object]) -> None:
     write_atomic(path, (json.dumps(whole, indent=1) + "\n").encode())
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":
