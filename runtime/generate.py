@@ -45,6 +45,8 @@ class Sampling:
             raise InputError(f"top-k is {self.top_k}; allowed: 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top-p is {self.top_p}; allowed: above 0, at most 1")
+        if self.seed < 0:
+            raise InputError(f"the seed is {self.seed}; allowed: 0 or more")
 
 
 def next_probabilities(logits_V: np.ndarray, sampling: Sampling) -> np.ndarray:

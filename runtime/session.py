@@ -12,7 +12,7 @@ from runtime.bundle import Bundle, open_files
 from runtime.fastest import remembered
 from runtime.manifest import MODEL, Manifest, ModelFile, Tensor
 from runtime.providers import CPU, ON_GPU
-from runtime.tensors import check_declared, check_inputs, check_outputs, fresh_state
+from runtime.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
 from targets.errors import EnvironmentLacks, InputError
 from targets.machine import usable_cpus
 
@@ -78,12 +78,13 @@ class Session:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs. States that `inputs` leaves out start as zeros.
 
-        Raises InputError if names, types or shapes differ from the manifest or a text is too long, GateFailed if an
-        output is not finite.
+        Raises InputError if names, types or shapes differ from the manifest, a text is too long, or a state is not
+        finite; GateFailed if an output is not finite.
         """
         tensors = self.manifest.all_inputs
         whole = {**inputs, **fresh_state(self.manifest.state, inputs, tensors)}
         self._check_length(check_inputs(whole, tensors))
+        check_finite(self.manifest.state, inputs)
         return check_outputs(self.backend.run(whole), self.manifest.all_outputs, self.model.path)
 
     def _check_length(self, sizes: Mapping[str, int]) -> None:

@@ -226,6 +226,8 @@ class Stream:
         return outputs[self._output], after
 
     def _read(self, data: bytes) -> _Moment:
+        import zipfile
+
         import numpy as np
 
         digest, payload = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
@@ -233,9 +235,12 @@ class Stream:
             raise InputError("these bytes are no saved state of a stream")
         if hashlib.sha256(payload).digest() != digest:
             raise InputError("the saved state is truncated or damaged; start the sequence again")
-        with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(arrays["header"].tobytes())
+        try:
+            with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            header = json.loads(arrays["header"].tobytes())
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise InputError("the saved state holds something else than a stream saves; start again") from error
         if header["format"] > _FORMAT:
             raise InputError(
                 f"the saved state has format {header['format']}, this edgepress reads {_FORMAT}; upgrade it"

@@ -59,6 +59,15 @@ def fresh_state(
     return fresh
 
 
+def check_finite(states: Sequence[State], inputs: Mapping[str, np.ndarray]) -> None:
+    """Raises InputError for a state among the inputs that holds NaN or infinity."""
+    import numpy as np
+
+    for state in states:
+        if state.past in inputs and not np.isfinite(inputs[state.past]).all():
+            raise InputError(f"state {state.past!r} holds NaN or infinity; start the sequence again")
+
+
 def check_outputs(outputs: Mapping[str, np.ndarray], tensors: Sequence[Tensor], model: str) -> dict[str, np.ndarray]:
     """The declared outputs. Raises InputError if one is missing, GateFailed if one holds NaN or infinity."""
     import numpy as np

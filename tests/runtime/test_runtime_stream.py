@@ -205,9 +205,18 @@ def forged(data, **changes):
     header = json.loads(arrays["header"].tobytes())
     header.update({key: changes.pop(key) for key in list(changes) if key in header})
     arrays |= {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)} | changes
+    return sealed(data, archive_of(**arrays))
+
+
+def archive_of(**arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    return data[: start - 32] + hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+    return buffer.getvalue()
+
+
+def sealed(data, payload):
+    """The saved state with another payload and its right checksum."""
+    return data[: data.index(b"PK") - 32] + hashlib.sha256(payload).digest() + payload
 
 
 @pytest.mark.parametrize(
@@ -217,6 +226,8 @@ def forged(data, **changes):
         (lambda data: b"PK" + data, "no saved state"),
         (lambda data: data[:-1], "truncated or damaged"),
         (lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:], "truncated or damaged"),
+        (lambda data: sealed(data, b"not an archive"), "something else than a stream saves"),
+        (lambda data: sealed(data, archive_of(other=np.zeros(1))), "something else than a stream saves"),
         (lambda data: forged(data, format=2), "format 2, this edgepress reads 1"),
         (lambda data: forged(data, model="ab" * 32), "of another model file"),
         (lambda data: forged(data, batch=2), "has 2 sequences, this stream 1"),
@@ -268,6 +279,15 @@ def test_an_answer_that_is_not_finite_leaves_the_state_as_it_was(opened):
     with pytest.raises(GateFailed, match="NaN or infinity"):
         stream.prefill([1, 1, 1, 1, 1, 0, 1])  # the second chunk divides by zero
     assert stream.save() == before
+
+
+def test_a_state_given_by_hand_that_is_not_finite_is_named(opened):
+    session = opened()
+    ones = np.ones((1, 1), np.int64)
+    inputs = {"input_ids": ones, "attention_mask": ones, "position_ids": ones}
+    assert session.run(inputs)["present_0_sum"] == 1
+    with pytest.raises(InputError, match="state 'past_0_sum' holds NaN or infinity"):
+        session.run({**inputs, "past_0_sum": np.array([[np.inf]], np.float32)})
 
 
 def test_a_batch_beyond_the_profile_is_refused(opened):
@@ -355,6 +375,7 @@ def test_a_seed_gives_the_same_text_and_the_drawn_shares_are_the_models():
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_k": 0}, "top-k is 0; allowed: 1 or more"),
         ({"top_p": 0.0}, "top-p is 0.0; allowed: above 0, at most 1"),
+        ({"seed": -1}, "the seed is -1; allowed: 0 or more"),
     ],
 )
 def test_sampling_that_makes_no_sense_is_refused(options, line):
