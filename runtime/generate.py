@@ -59,7 +59,8 @@ def next_probabilities(logits_V: np.ndarray, sampling: Sampling) -> np.ndarray:
         likeliest, kept_P = likeliest[:1], np.ones(1)
     else:
         likeliest = likeliest[: sampling.top_k]
-        powers_P = np.exp((logits_V[likeliest] - logits_V[likeliest[0]]) / sampling.temperature)
+        with np.errstate(over="ignore"):  # a tiny temperature: all but the likeliest fall to 0
+            powers_P = np.exp((logits_V[likeliest] - logits_V[likeliest[0]]) / sampling.temperature)
         kept_P = powers_P / powers_P.sum()
     if sampling.top_p is not None:
         before_P = kept_P.cumsum() - kept_P

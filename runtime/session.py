@@ -13,6 +13,7 @@ from runtime.fastest import remembered
 from runtime.manifest import MODEL, Manifest, ModelFile, Tensor
 from runtime.providers import CPU, ON_GPU
 from runtime.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
+from runtime.text import check_ids
 from targets.errors import EnvironmentLacks, InputError
 from targets.machine import usable_cpus
 
@@ -78,14 +79,21 @@ class Session:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs. States that `inputs` leaves out start as zeros.
 
-        Raises InputError if names, types or shapes differ from the manifest, a text is too long, or a state is not
-        finite; GateFailed if an output is not finite.
+        Raises InputError if names, types or shapes differ from the manifest, a text is too long, a token is not the
+        model's, or a state is not finite; GateFailed if an output is not finite.
         """
         tensors = self.manifest.all_inputs
         whole = {**inputs, **fresh_state(self.manifest.state, inputs, tensors)}
         self._check_length(check_inputs(whole, tensors))
+        self.check_ids(inputs)
         check_finite(self.manifest.state, inputs)
         return check_outputs(self.backend.run(whole), self.manifest.all_outputs, self.model.path)
+
+    def check_ids(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Raises InputError for a token that the model has not: one below 0 would quietly be another."""
+        size = (self.manifest.preprocessing or {}).get("vocab_size")
+        if isinstance(size, int) and "input_ids" in inputs:
+            check_ids(inputs["input_ids"], size)
 
     def _check_length(self, sizes: Mapping[str, int]) -> None:
         """Hold texts against the longest that the model takes: what lies beyond has no position, or no pool."""

@@ -112,9 +112,7 @@ class Stream:
 
     def step(self, tokens: np.ndarray | Sequence[Any] | int) -> np.ndarray:
         """Feed one token per sequence (B,), or a single id; returns what the model gives for it (B,K)."""
-        import numpy as np
-
-        array = np.asarray(tokens)
+        array = _array(tokens)
         one_BN = array.reshape(1, 1) if array.ndim == 0 else array[:, None]
         return self._feed(one_BN, None, every=False)[:, -1]
 
@@ -189,7 +187,7 @@ class Stream:
         import numpy as np
 
         tensor = self._tokens
-        x = np.asarray(tokens)
+        x = _array(tokens)
         if x.ndim == len(tensor.shape) - 1 and self._batch == 1:
             x = x[None]
         if x.dtype != tensor.dtype and x.dtype.kind == np.dtype(tensor.dtype).kind:
@@ -197,6 +195,7 @@ class Stream:
         wanted = [self._batch, *tensor.shape[1:]]
         if x.ndim != len(wanted) or x.dtype != tensor.dtype or 0 in x.shape or not _fits(x.shape, wanted):
             raise InputError(f"{tensor.name} is {x.dtype} {list(x.shape)}; allowed: {tensor.dtype} {wanted}")
+        self._session.check_ids({tensor.name: x})
         if mask is None:
             return x, np.ones(x.shape[:2], np.int64)
         if MASK not in self._inputs:
@@ -204,6 +203,8 @@ class Stream:
         mask_BN = np.asarray(mask)
         if mask_BN.shape != x.shape[:2] or not np.isin(mask_BN, (0, 1)).all():
             raise InputError(f"mask has shape {list(mask_BN.shape)}; allowed: {list(x.shape[:2])} of 0 and 1")
+        if (np.diff(mask_BN.astype(np.int64), axis=1) < 0).any():
+            raise InputError("mask has padding behind tokens; padding belongs in front")
         return x, mask_BN.astype(np.int64)
 
     def _call(self, x: np.ndarray, mask_BN: np.ndarray, moment: _Moment) -> tuple[np.ndarray, _Moment]:
@@ -260,6 +261,16 @@ class Stream:
             if not np.isfinite(array).all():
                 raise InputError(f"the saved {state.past} holds NaN or infinity; start the sequence again")
         return _Moment(states, arrays["seen"], arrays["real"])
+
+
+def _array(tokens: np.ndarray | Sequence[Any] | int) -> np.ndarray:
+    """Raises InputError for rows of different lengths."""
+    import numpy as np
+
+    try:
+        return np.asarray(tokens)
+    except ValueError as error:
+        raise InputError("the sequences have different lengths; pad them in front and give a mask") from error
 
 
 def _grows(state: State) -> bool:

@@ -6,7 +6,7 @@ B batch, N tokens.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,15 +129,17 @@ def pad(ids: Sequence[Sequence[int]], spec: TextPreprocessing, multiple: int = 1
     for row, one in enumerate(ids):
         place = slice(0, len(one)) if spec.padding_side == "right" else slice(length - len(one), length)
         input_ids[row, place], mask[row, place] = one, 1
-    check_ids([token for one in ids for token in one], spec)
+    check_ids([token for one in ids for token in one], spec.vocab_size)
     return {"input_ids": input_ids, "attention_mask": mask}
 
 
-def check_ids(ids: Collection[int], spec: TextPreprocessing) -> None:
+def check_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> None:
     """Raises InputError for an id that the model does not have."""
-    low, high = int(min(ids)), int(max(ids))
-    if low < 0 or high >= spec.vocab_size:
-        raise InputError(f"token ids reach from {low} to {high}; allowed: 0 to {spec.vocab_size - 1}")
+    import numpy as np
+
+    low, high = int(np.min(ids)), int(np.max(ids))
+    if low < 0 or high >= vocab_size:
+        raise InputError(f"token ids reach from {low} to {high}; allowed: 0 to {vocab_size - 1}")
 
 
 def parse_ids(text: str) -> list[int]:

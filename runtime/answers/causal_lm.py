@@ -52,7 +52,7 @@ class Continuations(TextInputs):
         from."""
         ids = self.ids_of(prompt)
         ids = ids[:-1] if len(ids) > 1 and ids[-1] in self.spec.stop else ids
-        check_ids(ids, self.spec)
+        check_ids(ids, self.spec.vocab_size)
         if len(ids) >= self.spec.max_length:
             raise InputError(f"the prompt fills all {self.spec.max_length} tokens that the model takes; shorten it")
         return ids

@@ -67,7 +67,7 @@ def adder_file(tmp_path_factory):
 def opened(maker, adder_file):
     """Opens the adder as a bundle; `chunk` is the longest one of its profile."""
 
-    def make(name="adder", chunk=5, extra=b""):
+    def make(name="adder", chunk=5, extra=b"", preprocessing=None):
         ids = [{"name": name, "dtype": "int64", "shape": ["batch", "chunk"]} for name in ("input_ids", "position_ids")]
         mask = {"name": "attention_mask", "dtype": "int64", "shape": ["batch", "total"]}
         folder = maker.write(
@@ -80,7 +80,7 @@ def opened(maker, adder_file):
                 {"past": past, "present": PRESENT[past], "dtype": "float32", "shape": ["batch", *shape]}
                 for past, shape in PAST.items()
             ],
-            preprocessing=None,
+            preprocessing=preprocessing,
             target={"name": "cpu-x86", "threads": 1, "profile": {"batch": [1, 1, 4], "chunk": [1, 1, chunk]}},
         )
         return open_bundle(folder)
@@ -259,6 +259,7 @@ def test_a_state_of_another_model_is_refused(opened):
         ([[1], [2]], "allowed: int64"),
         ([0.5], "float64"),
         ([[[1]]], "allowed: int64"),
+        ([[1, 2], [3]], "have different lengths; pad them in front"),
     ],
 )
 def test_tokens_that_do_not_fit_are_refused_and_change_nothing(opened, tokens, line):
@@ -269,6 +270,23 @@ def test_tokens_that_do_not_fit_are_refused_and_change_nothing(opened, tokens, l
         stream.prefill(tokens)
     with pytest.raises(InputError, match="mask has shape"):
         stream.prefill([1, 2], np.array([[1]]))
+    with pytest.raises(InputError, match="padding behind tokens"):
+        stream.prefill([1, 2], np.array([[1, 0]]))
+    assert stream.save() == before
+
+
+@pytest.mark.parametrize("token", [-1, 9])
+def test_a_token_that_the_model_has_not_is_refused(opened, token):
+    """ONNX's Gather takes -1 for the last row."""
+    text = {"kind": "text", "vocab_size": 9, "max_length": 64, "pad_id": 0, "padding_side": "left"}
+    session = opened(preprocessing=text)
+    stream, ones = Stream(session), np.ones((1, 1), np.int64)
+    stream.prefill([8])
+    before = stream.save()
+    with pytest.raises(InputError, match="allowed: 0 to 8"):
+        stream.step(token)
+    with pytest.raises(InputError, match="allowed: 0 to 8"):
+        session.run({"input_ids": token * ones, "attention_mask": ones, "position_ids": ones})
     assert stream.save() == before
 
 
@@ -381,6 +399,11 @@ def test_a_seed_gives_the_same_text_and_the_drawn_shares_are_the_models():
 def test_sampling_that_makes_no_sense_is_refused(options, line):
     with pytest.raises(InputError, match=line):
         Sampling(**options)
+
+
+def test_the_smallest_temperature_is_greedy(recwarn):
+    assert next_probabilities(np.array([1.0, 3.0, 2.0]), Sampling(5e-324)).tolist() == [0, 1, 0]
+    assert not recwarn
 
 
 def test_an_empty_prompt_is_refused():
