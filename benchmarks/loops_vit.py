@@ -13,8 +13,8 @@ Usage, from the root of the repository:
 The sweep crosses grouping, initialisation, what a loop has of its own, and its rank, before and after the same short
 healing (see `benchmarks.rewrites_vit`), with dropped blocks and affine patches beside them at equal bytes (`bytes.*`)
 and at equal depth, which is equal latency (`depth.*`). `heal` writes the model (fp16) and heal.json; candidates hold at
-most a third of the original's block parameters, deltas counted. Rows of `files` are not healed, which moves neither
-bytes nor latency.
+most a third of the original's block parameters, deltas counted. A ROW of `files` is an OUT; or a row of the sweep or
+a candidate, not healed, whose files are a little smaller, as gains that are still all ones are stored once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import torch
 from benchmarks import full_recipe_vit, rewrites_vit, vit_lab
 from benchmarks.engines import untie
 from benchmarks.rewrites_vit import Row, Tables
-from compress.model import Structure, Transformer
+from compress.model import Structure, Transformer, load
 from compress.stages.export import exact_forms
 from export.cpu_graph import optimise_for_cpu
 from export.onnx_model import export_onnx
@@ -188,8 +188,8 @@ def crossed(structure: Structure) -> Iterator[Row]:
 
 
 def files(args: argparse.Namespace) -> None:
-    """Export each row without healing, in every form, beside the same graphs untied; weigh files and engines. Rows that
-    the result has already stay as they are."""
+    """Export each row in every form, beside the same graphs untied; weigh files and engines. Rows that the result has
+    already stay as they are."""
     torch.manual_seed(0)
     teacher = vit_lab.original(full_recipe_vit.MODEL)
     images = vit_lab.prepared(vit_lab.test_images(args.data, FEW), teacher, "cpu").images
@@ -202,8 +202,10 @@ def files(args: argparse.Namespace) -> None:
         document["tensorrt"] = f"{tensorrt.label}, compute capability {CAPABILITY}; built, not run"
     results = json.loads(args.result.read_text())["rows"] if args.result.exists() else []
     done = {result["row"] for result in results}
-    for name in [name for name in ("original", *args.rows) if name not in done]:
-        model = vit_lab.rewritten(teacher, chosen[name], calibration)
+    for name, row in {Path(row).name: row for row in ("original", *args.rows)}.items():
+        if name in done:
+            continue
+        model = load(Path(row)) if Path(row).is_dir() else vit_lab.rewritten(teacher, chosen[row], calibration)
         if name != "original":
             model = vit_lab.rewritten(model, [{"use": use} for use in exact_forms(model)], calibration)
         forms = write_forms(model, args.folder, name, images.numpy())
