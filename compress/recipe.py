@@ -86,7 +86,8 @@ class GateTable(Spec):
 
 
 class Recipe(Spec):
-    """The whole file. `rewrite`: tables with `use = NAME` and the options of that rewrite, applied in order."""
+    """The whole file. `rewrite`: tables with `use = NAME` and the options of that rewrite, applied in order; with
+    `optional = true` a model that the rewrite refuses stays as it is."""
 
     model: ModelTable = ModelTable()
     data: DataTable = DataTable()
@@ -112,7 +113,8 @@ def schema() -> dict[str, Any]:
     choices = []
     for name, method in sorted(REWRITES.items()):
         table = method.options.model_json_schema()
-        table["properties"] = {"use": {"const": name}, **table.get("properties", {})}
+        optional = {"type": "boolean", "default": False, "description": "Leave a model that it refuses as it is."}
+        table["properties"] = {"use": {"const": name}, "optional": optional, **table.get("properties", {})}
         table["required"] = ["use", *table.get("required", [])]
         choices.append(table)
     document["properties"]["rewrite"]["items"] = {"oneOf": choices}

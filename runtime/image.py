@@ -6,6 +6,7 @@ Shape suffixes: B batch, H height, W width, C channels.
 from __future__ import annotations
 
 import importlib.util
+import math
 import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class ImagePreprocessing:
     def __post_init__(self) -> None:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(f"mean and std have {len(self.mean)} and {len(self.std)} values, allowed: {self.channels}")
+        if not all(map(math.isfinite, (self.rescale, *self.mean, *self.std))):
+            raise ValueError("rescale, mean and std hold NaN or infinity, allowed: finite numbers")
         if 0.0 in self.std:
             raise ValueError("std has a zero, allowed: other numbers")
         if min(self.size) < 1:

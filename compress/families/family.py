@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,20 @@ from targets.errors import InputError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder as read from disk: its config, its tensors by their own names, and how its inputs are prepared."""
+    """A folder as read from disk: its config, its tensors by their own names, and how its inputs are prepared. `used`:
+    names of the tensors that were asked for."""
 
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     preprocessing: dict[str, Any]
+    used: set[str] = field(default_factory=set)
 
     def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
         """A tensor in fp32. Raises InputError that names it if it is missing or, with `shape`, of another shape."""
         if name not in self.tensors:
             raise InputError(f"{self.folder}: the weights lack {name!r}; is it a checkpoint of another architecture?")
+        self.used.add(name)
         tensor = self.tensors[name].float()
         if shape is not None and tensor.shape != shape:
             raise InputError(f"{self.folder}: {name} has the shape {tuple(tensor.shape)}, but its config says {shape}")
@@ -71,6 +75,17 @@ class Checkpoint:
             raise InputError(f"{self.folder}/config.json: {name} must be a positive whole number, not {value!r}")
         return value
 
+    def check_layers(self) -> None:
+        """Raises InputError for a layer among the weights that nothing was read from, though others like it were."""
+        used = {_unnumbered(name) for name in self.used}
+        rest = [name for name in sorted(self.tensors.keys() - self.used) if _unnumbered(name) in used]
+        if rest:
+            raise InputError(f"{self.folder}: the weights hold {rest[0]!r}, a layer that config.json leaves out")
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
 
 #: Maps a checkpoint to the structure and the weights (names of the canonical transformer).
 Reader = Callable[[Checkpoint], tuple[Structure, dict[str, Tensor]]]
@@ -105,9 +120,11 @@ def read_checkpoint(folder: Path, preprocessing: dict[str, Any]) -> Transformer:
     tensors = _read_weights(folder)
     check_finite(tensors, folder)
     try:
-        structure, state = reader(Checkpoint(folder, config, tensors, preprocessing))
+        checkpoint = Checkpoint(folder, config, tensors, preprocessing)
+        structure, state = reader(checkpoint)
     except ValidationError as error:
         raise InputError(f"{folder}/config.json asks for what is not supported: {first_cause(error)}") from error
+    checkpoint.check_layers()
     return assemble(structure, state, folder)
 
 
@@ -134,9 +151,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _read_object(path)
 
 
-def labels_of(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Class names in the order of the logits; numbered ones where the config names none."""
-    names = config.get("id2label") or {}
+def labels_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
+    """Class names in the order of the logits; numbered ones where the config names none. Raises InputError."""
+    names = checkpoint.config.get("id2label") or {}
+    if not isinstance(names, Mapping):
+        raise InputError(f"{checkpoint.folder}/config.json: id2label must map numbers to names, not be {names!r}")
     return tuple(str(names.get(str(index), names.get(index, f"LABEL_{index}"))) for index in range(count))
 
 

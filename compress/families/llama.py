@@ -21,11 +21,13 @@ from targets.errors import InputError
 
 @reads("llama", "mistral", "qwen2")
 def read_llama(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
-    """Which maps have biases is read off the weights. Scaled rotary positions and sliding windows are refused."""
+    """Which maps have biases is read off the weights. Scaled rotary positions are refused, and sliding windows shorter
+    than the longest text."""
     config, integer = checkpoint.config, checkpoint.integer
     windowed = config.get("use_sliding_window", config["model_type"] == "mistral")
-    if windowed and config.get("sliding_window"):
-        raise InputError(f"{checkpoint.folder}/config.json: sliding_window is not supported")
+    window = config.get("sliding_window") if windowed else None
+    if window and window < integer("max_position_embeddings"):
+        raise InputError(f"{checkpoint.folder}/config.json: a sliding_window of {window} tokens is not supported")
     body = prefix_of(checkpoint, "model")
     width, layers, vocabulary = integer("hidden_size"), integer("num_hidden_layers"), integer("vocab_size")
     norm = NormSpec(kind="rms", eps=checkpoint.option("rms_norm_eps", 1e-6))

@@ -123,7 +123,7 @@ def structure_of(
 ) -> Structure:
     """The structure of a text model; without a schedule its blocks run in their order."""
     blocks = parts["blocks"]
-    labels = labels_of(checkpoint.config, head.num_labels) if isinstance(head, ClassifierSpec) else ()
+    labels = labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec) else ()
     return Structure(
         task=task,
         head=head,

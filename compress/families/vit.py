@@ -45,7 +45,7 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
         final_norm=_norm_spec(checkpoint),
         head=head,
-        labels=labels_of(checkpoint.config, head.num_labels),
+        labels=labels_of(checkpoint, head.num_labels),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state

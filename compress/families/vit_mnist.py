@@ -66,7 +66,7 @@ def read_vit_mnist(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
         final_norm=norm,
         head=ClassifierSpec(num_labels=classes),
-        labels=labels_of(checkpoint.config, classes),
+        labels=labels_of(checkpoint, classes),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state

@@ -59,15 +59,25 @@ def rewrite(
 
 
 def parse_options(table: Mapping[str, Any]) -> tuple[Rewrite, Options]:
-    """Read a recipe's `[[rewrite]]` table. Raises InputError with the key, what was given and what is allowed."""
+    """Read a recipe's `[[rewrite]]` table. Raises InputError with the key, what was given and what is allowed.
+
+    `optional` is the recipe's, not the method's: whether a model that the method refuses is left as it is.
+    """
     name = table.get("use")
     if not isinstance(name, str) or name not in REWRITES:
         raise InputError(unknown("rewrite", name, REWRITES))
     method = REWRITES[name]
+    if not isinstance(table.get("optional", False), bool):
+        raise InputError(f"rewrite {name!r}: optional: must be true or false (given: {table['optional']!r})")
     try:
-        return method, method.options.model_validate({key: value for key, value in table.items() if key != "use"})
+        return method, method.options.model_validate(options_in(table))
     except ValidationError as error:
         raise InputError(f"rewrite {name!r}: {first_cause(error)}") from error
+
+
+def options_in(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's own options in a recipe's `[[rewrite]]` table."""
+    return {key: value for key, value in table.items() if key not in ("use", "optional")}
 
 
 def run_rewrite(method: Rewrite, options: Options, model: Transformer, calibration: Calibration) -> Transformer:

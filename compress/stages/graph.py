@@ -223,13 +223,13 @@ class GraphBuilder:
 
     def changes(self) -> list[Stage]:
         """A stage per rewrite, and healing after them; none if the recipe rewrites nothing."""
-        from compress.rewrites import parse_options
+        from compress.rewrites import options_in, parse_options
 
         stages: list[Stage] = []
         before = "source"
         for index, table in enumerate(self.job.recipe.rewrite, start=1):
             method, _ = parse_options(table)
-            settings = ", ".join(f"{key} {value}" for key, value in table.items() if key != "use")
+            settings = ", ".join(f"{key} {value}" for key, value in options_in(table).items())
             stages.append(
                 Stage(
                     name=f"rewrite-{index}-{method.name}",

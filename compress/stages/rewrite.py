@@ -9,6 +9,7 @@ from compress.pipeline import StageContext
 from compress.stages.artifacts import NOTES, CalibrationSet, ModelArtifact, SourceModel
 from compress.stages.samples import calibration_batches, healing, tensor_batches
 from runtime.files import write_atomic
+from targets.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def apply_rewrite(
     context: StageContext, original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
 ) -> None:
-    """Options: `rewrite` (the recipe's table), `data`."""
+    """Options: `rewrite` (the recipe's table), `data`. An optional one that is refused changes nothing and says so."""
     from compress.model import save
     from compress.rewrites import Calibration, parse_options, run_rewrite
 
@@ -37,7 +38,13 @@ def apply_rewrite(
     batches = calibration_batches(dataset, calibration.indices("fit"))
     method, options = parse_options(context.options["rewrite"])
     context.progress(0, 2, method.summary)
-    after = run_rewrite(method, options, before, Calibration(teacher, batches, note))
+    try:
+        after = run_rewrite(method, options, before, Calibration(teacher, batches, note))
+    except InputError as refusal:
+        if not context.options["rewrite"].get("optional", False):
+            raise
+        note(f"left out: {refusal}")
+        after = before
     context.progress(1, 2, "measuring drift")
     held_out = tensor_batches(dataset, calibration.indices("held_out"))
     save(after, context.folder)

@@ -11,7 +11,7 @@ from runtime.manifest import State
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
 
     from compress.data.prepared_texts import PreparedTexts
     from compress.model import Structure, Transformer
@@ -55,8 +55,14 @@ class Decoding(TextTask):
         import torch
 
         generator, streaming = torch.Generator().manual_seed(seed), _skeleton(structure)
-        cases = [streaming.example(*sizes, generator) for sizes in CHECKED_SIZES]
-        return GraphInputs(streaming.example(2, 4, 3, generator), streaming.dynamic, cases)
+        longest = int(structure.preprocessing["max_length"])
+
+        def example(batch: int, chunk: int, past: int) -> dict[str, Tensor]:
+            chunk = min(chunk, longest)
+            return streaming.example(batch, chunk, min(past, longest - chunk), generator)
+
+        cases = [example(*sizes) for sizes in CHECKED_SIZES]
+        return GraphInputs(example(2, 4, 3), streaming.dynamic, cases)
 
     def stream_tokens(self, data: Prepared) -> np.ndarray:
         import numpy as np

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
-from runtime.text import TOKENIZER
+from runtime.text import TOKENIZER, Tokenizer, parse_preprocessing
 from targets.errors import EnvironmentLacks, InputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ TIMED_TOKENS = 32
 SHOWN = 400
 #: (texts, tokens) at which the graph must agree with torch; those with more than one text hold padding.
 CHECKED_SIZES = ((1, 3), (2, 16), (3, 7))
+#: What tokenizers were kept in before tokenizer.json.
+_OLDER = ("vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 #: Names of the position table's size in configs.
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 _DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
@@ -60,7 +62,7 @@ class TextTask(Task):
         if not known or "vocab_size" not in config:
             raise InputError(f"{folder}/config.json says neither vocab_size nor how long a text may be; add them")
         end = config.get("eos_token_id")
-        return {
+        section = {
             "kind": "text",
             "vocab_size": config["vocab_size"],
             "max_length": min(known),
@@ -69,6 +71,10 @@ class TextTask(Task):
             "tokenizer": TOKENIZER,
             "stop": _stops(config),
         }
+        spec = parse_preprocessing(section, f"{folder}/config.json")
+        if (folder / TOKENIZER).is_file():
+            Tokenizer(folder / TOKENIZER, spec)  # refuses one that is damaged or another model's
+        return section
 
     def copy_files(self, folder: Path, destination: Path) -> None:
         super().copy_files(folder, destination)
@@ -181,6 +187,8 @@ def _convert_tokenizer(folder: Path, path: Path) -> None:
     """Write tokenizer.json from an older tokenizer's files. Raises InputError if there is none."""
     import importlib.util
 
+    if not any((folder / name).is_file() for name in _OLDER):
+        raise InputError(f"{folder} has no {TOKENIZER}, nor {', '.join(_OLDER)} to make one of; add the tokenizer")
     if importlib.util.find_spec("transformers") is None:
         raise EnvironmentLacks(f"{folder} has no {TOKENIZER}; pip install transformers to convert older files")
     from transformers import AutoTokenizer

@@ -138,6 +138,8 @@ def test_a_classifier_that_was_cut_off_is_missed(folder: Path) -> None:
         ("patch_size", 3, "do not divide into patches"),
         ("hidden_act", "mish", "activation"),
         ("layer_norm_eps", "tiny", "eps"),
+        ("num_hidden_layers", 1, "a layer that config.json leaves out"),
+        ("id2label", ["cat", "dog"], "id2label must map numbers to names"),
         ("layer_norm_eps", None, "lacks 'layer_norm_eps'"),
     ],
 )

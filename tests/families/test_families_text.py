@@ -225,7 +225,7 @@ def test_sentence_encoders_that_do_more_are_refused(
         ("bert", "ForTokenClassification", {}, "ForTokenClassification.*not supported"),
         ("bert", "Model", {"is_decoder": True}, "is_decoder = True is not supported"),
         ("llama", "ForCausalLM", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "type 'linear'"),
-        ("mistral", "ForCausalLM", {"sliding_window": 4}, "sliding_window is not supported"),
+        ("mistral", "ForCausalLM", {"sliding_window": 4}, "sliding_window of 4 tokens is not supported"),
         ("gpt2", "LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
     ],
 )
@@ -250,6 +250,11 @@ def test_gains_and_offsets_may_have_the_first_names_of_bert(tmp_path: Path) -> N
     with torch.no_grad():
         given_ = read_checkpoint(tmp_path, {})(batch)
         torch.testing.assert_close(given_, original(**batch).logits, atol=TOLERANCE, rtol=0)
+
+
+def test_a_sliding_window_that_holds_every_text_is_none(tmp_path: Path) -> None:
+    saved_text(tmp_path, "mistral", "ForCausalLM", sliding_window=24, max_position_embeddings=24)
+    assert read_checkpoint(tmp_path, {}).structure.task == "causal-lm"
 
 
 def test_every_family_has_a_case() -> None:

@@ -333,6 +333,8 @@ def test_center_crop_frames_an_image_that_is_too_small():
         ({"channels": 2}, "preprocessing: key 'channels': given 2, allowed: 1, 3"),
         ({"mean": [0.5]}, "mean and std have 1 and 3 values, allowed: 3"),
         ({"std": [1.0, 0.0, 1.0]}, "std has a zero"),
+        ({"mean": [0.0, float("nan"), 0.0]}, "mean and std hold NaN"),
+        ({"rescale": float("inf")}, "rescale, mean and std hold NaN or infinity"),
         ({"resize": {"mode": "exact", "size": 8}}, "allowed with mode 'exact': [height, width]"),
         ({"resize": {"mode": "shortest", "size": 8}}, "nearest: 'shortest_edge'"),
         ({"resize": {"mode": "exact", "size": [8, 8], "resample": "lanczos"}}, "nearest, bilinear, bicubic"),

@@ -28,6 +28,10 @@ rank = 6
 [[rewrite]]
 use = "prune-neurons"
 keep = 24
+[[rewrite]]
+use = "low-rank-heads"
+rank = 600
+optional = true
 [calibrate]
 samples = 64
 held_out = 32
@@ -71,6 +75,11 @@ def embedding(place: Path) -> Path:
 @pytest.fixture(scope="module")
 def classifier(place: Path) -> Path:
     return compress(place, "text-classification", "cpu", place / "out-classifier")
+
+
+def test_an_optional_rewrite_that_the_model_refuses_is_left_out_and_told(place: Path, embedding: Path) -> None:
+    log = (embedding.parent / "log.jsonl").read_text()
+    assert "left out: low-rank-heads is refused: rank 600 is above a head's size" in log
 
 
 def ask(bundle: Path, *arguments: str, module: str = "run", stdin: str = "") -> subprocess.CompletedProcess[str]:

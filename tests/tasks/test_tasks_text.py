@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from compress import tasks
 from compress.data import load_texts
 from compress.data.prepared_texts import by_length, prepare_texts
+from compress.families import read_checkpoint
 from compress.heal import HealOptions
 from compress.heal.objective import CLASSIFICATION, EMBEDDING, LANGUAGE_MODEL, Objective
 from compress.model import load
@@ -43,8 +44,6 @@ def run_torch(model: Any) -> Any:
 
 
 def test_losses_of_a_language_model_are_those_of_one_text_after_the_other() -> None:
-    from compress.families import read_checkpoint
-
     task = tasks.get("causal-lm")
     model = read_checkpoint(STORIES, task.preprocessing(STORIES, print))
     data = task.open(DataChoice("zoo:stories", 6, False, 0), "evaluation", model.structure, STORIES)
@@ -167,6 +166,26 @@ def test_a_text_that_is_cut_counts_the_bytes_that_stay(tmp_path: Path) -> None:
     data = prepare_texts(load_texts(str(tmp_path / "a.txt")), load(folder).structure.preprocessing, folder)
     assert data.notes == ("1 of 2 texts are longer than 12 tokens and were cut",)
     assert data.bytes.tolist() == [len("w0 w1 w2 w3 w4 w5 w6 w7 w8 w9"), 5]
+
+
+@pytest.mark.parametrize("longest", [1, 4, 20])
+def test_a_decoders_graph_is_checked_within_its_longest_text(longest: int) -> None:
+    task = tasks.get("causal-lm")
+    structure = read_checkpoint(STORIES, task.preprocessing(STORIES, print)).structure
+    short = structure.replace(preprocessing={**structure.preprocessing, "max_length": longest})
+    inputs = task.graph_inputs(short, seed=0)
+    assert max(int(case["position_ids"].max()) for case in (inputs.example, *inputs.cases)) < longest
+
+
+def test_a_tokenizer_that_is_damaged_or_not_there_is_told_of_the_users_folder(tmp_path: Path) -> None:
+    folder, task = tiny_texts.model_folder(tmp_path / "model", "embedding"), tasks.get("embedding")
+    (folder / "config.json").write_text('{"vocab_size": 64, "max_position_embeddings": 12}')
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=f"{folder}/tokenizer.json is no tokenizer"):
+        task.preprocessing(folder, print)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=f"{folder} has no tokenizer.json, nor vocab.txt"):
+        task.copy_files(folder, tmp_path / "copy")
 
 
 def test_unknown_tasks_are_named() -> None:
