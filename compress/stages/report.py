@@ -168,7 +168,8 @@ def _on_loops(models: ShippedModels, comparison: Comparison) -> list[str]:
 
 
 def _decoding(rows: list[dict[str, Any]]) -> tuple[Curve, ...]:
-    """How fast each file decodes and how large its state is, against the tokens before; nothing for other models."""
+    """How fast each file decodes, how large its state is and how much memory its process takes, against the tokens
+    before; nothing for other models."""
     from compress.verification.report_data import Curve, Series
 
     def curve(title: str, unit: str, key: str, scale: float) -> Curve:
@@ -189,6 +190,7 @@ def _decoding(rows: list[dict[str, Any]]) -> tuple[Curve, ...]:
     return (
         curve("Decoding", "Tokens per second", "tokens_per_second", 1),
         curve("State of a sequence", "MB", "state_bytes", 1e6),
+        curve("Peak memory while decoding", "MB", "peak_bytes", 1e6),
     )
 
 

@@ -1,0 +1,23 @@
+"""The report's curves of a decoder: each file's speed, state and memory against the tokens before."""
+
+from compress.stages.report import _decoding
+
+
+def test_each_file_has_a_curve_of_speed_state_and_memory() -> None:
+    rows = [
+        {"name": name, "context": context, "tokens_per_second": speed, "state_bytes": state, "peak_bytes": 3 * state}
+        for name, context, speed, state in [
+            ("cache", 128, 50.0, 1_000_000),
+            ("rnn", 128, 40.0, 500_000),
+            ("cache", 4096, 9.0, 32_000_000),
+            ("rnn", 4096, 41.0, 500_000),
+        ]
+    ]
+    curves = _decoding(rows)
+    assert [curve.y_label for curve in curves] == ["Tokens per second", "MB", "MB"]
+    assert [[(one.name, one.x, one.y) for one in curve.series] for curve in curves] == [
+        [("cache", (128, 4096), (50.0, 9.0)), ("rnn", (128, 4096), (40.0, 41.0))],
+        [("cache", (128, 4096), (1.0, 32.0)), ("rnn", (128, 4096), (0.5, 0.5))],
+        [("cache", (128, 4096), (3.0, 96.0)), ("rnn", (128, 4096), (1.5, 1.5))],
+    ]
+    assert _decoding([]) == ()
