@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import tempfile
@@ -11,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.files import explain, sha256_of
+from runtime.files import cache_root, explain, sha256_of
 from runtime.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
 from runtime.seal import SEAL, SIGNATURE, check_seal, check_signature
 from targets.errors import EnvironmentLacks, InputError
@@ -53,7 +52,7 @@ def _open(source: Path) -> Bundle:
         raise InputError(f"no bundle at {source}")
     if not zipfile.is_zipfile(source):
         raise InputError(f"{source} is not a bundle: neither a folder nor a zip")
-    root = _cache() / sha256_of(source)
+    root = cache_root() / "bundles" / sha256_of(source)
     if root.is_dir():
         try:
             return _verified(source, root)
@@ -67,11 +66,6 @@ def _verified(source: Path, root: Path) -> Bundle:
     check_seal(root, source)
     verify_files(root, manifest, source)
     return Bundle(source, root, manifest)
-
-
-def _cache() -> Path:
-    given = os.environ.get("EDGEPRESS_CACHE")
-    return (Path(given).expanduser() if given else Path.home() / ".cache" / "edgepress") / "bundles"
 
 
 def _unpacked(source: Path, root: Path) -> Bundle:

@@ -13,6 +13,25 @@ from targets.errors import EnvironmentLacks, InputError
 _CHUNK = 1 << 20
 
 
+def user_path(text: str) -> Path:
+    """A path as the user wrote it, `~` and `~name` taken for home folders. Raises InputError where there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{text}: there is no such home folder; give the whole path") from error
+
+
+def cache_root() -> Path:
+    """$EDGEPRESS_CACHE, or ~/.cache/edgepress. Raises InputError where the user has no home and named no cache."""
+    given = os.environ.get("EDGEPRESS_CACHE")
+    if given:
+        return user_path(given)
+    try:
+        return Path.home() / ".cache" / "edgepress"
+    except RuntimeError as error:
+        raise InputError("this user has no home folder for the cache; set EDGEPRESS_CACHE to a folder") from error
+
+
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of the file's bytes."""
     digest = hashlib.sha256()

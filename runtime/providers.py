@@ -6,10 +6,10 @@ import contextlib
 import ctypes
 import importlib.util
 import io
-import os
 from pathlib import Path
 from typing import Any
 
+from runtime.files import cache_root
 from targets.errors import EnvironmentLacks
 
 CPU = "CPUExecutionProvider"
@@ -70,8 +70,7 @@ def provider_options(provider: str, precision: str) -> dict[str, str]:
     engine whenever a session opens unless it is given a cache."""
     if provider != TENSORRT:
         return {}
-    given = os.environ.get("EDGEPRESS_CACHE")
-    cache = (Path(given).expanduser() if given else Path.home() / ".cache" / "edgepress") / "onnxruntime-tensorrt"
+    cache = cache_root() / "onnxruntime-tensorrt"
     flags = {"fp16": ("trt_fp16_enable",), "int8": ("trt_fp16_enable", "trt_int8_enable")}.get(precision, ())
     return {
         **dict.fromkeys(flags, "1"),

@@ -11,6 +11,7 @@ from compress.data.arrays import ImageArrays
 from compress.data.dataset import Decoder, ImageDataset
 from compress.data.sources import ImageFiles, Part, Source
 from compress.data.splits import balanced, halves
+from runtime.files import user_path
 from targets.errors import InputError
 
 _ZOO = Path(__file__).parent.parent / "zoo"
@@ -63,7 +64,7 @@ def load(
 def _open(spec: str, part: Part | Literal["all"]) -> Source:
     if spec.startswith("zoo:"):
         return _open_zoo(spec.removeprefix("zoo:"), part)
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if not path.exists():
         raise InputError(f"no data at {spec}; give zoo:NAME, a folder of class folders, a .zip of one, or a .npz")
     if path.is_dir() or path.suffix.lower() == ".zip":

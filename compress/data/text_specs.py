@@ -13,6 +13,7 @@ from compress.data.sources import Part
 from compress.data.splits import balanced, halves
 from compress.data.text_dataset import TextDataset, classes_of
 from compress.data.text_files import SUFFIXES, Row, kind_of, read_rows, row_of
+from runtime.files import user_path
 from targets.errors import EnvironmentLacks, InputError
 
 _ZOO = Path(__file__).parent.parent / "zoo" / "text"
@@ -65,7 +66,7 @@ def _files(spec: str) -> tuple[Path, list[Row], int]:
     """Where the texts are, all of them, and how many of the first are the data's evaluation set (0: it has none)."""
     if spec.startswith("datasets:"):
         return _from_package(spec.removeprefix("datasets:"))
-    path = _zoo(spec.removeprefix("zoo:")) if spec.startswith("zoo:") else Path(spec).expanduser()
+    path = _zoo(spec.removeprefix("zoo:")) if spec.startswith("zoo:") else user_path(spec)
     if path.is_file() and kind_of(path):
         return path, read_rows(path), 0
     if not path.exists():

@@ -22,7 +22,7 @@ from compress.pipeline.errors import GraphError
 from compress.pipeline.key import Key
 from compress.pipeline.lock import locked, locked_if_free
 from compress.pipeline.record import Record
-from runtime.files import sha256_of, write_atomic
+from runtime.files import cache_root, sha256_of, write_atomic
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,6 @@ class Corrupt:
     reason: str
 
 
-def default_root() -> Path:
-    """$EDGEPRESS_CACHE, or ~/.cache/edgepress."""
-    given = os.environ.get("EDGEPRESS_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "edgepress"
-
-
 class Cache:
     """The store below `root`. Only what is written holds a lock; reading needs none and works on a read-only disk.
 
@@ -46,7 +40,7 @@ class Cache:
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = (root or default_root()).absolute()
+        self.root = (root or cache_root()).absolute()
 
     def get(self, key: Key, produces: type[Artifact]) -> Artifact | Corrupt | None:
         """The artifact under `key`, after hashing every one of its files; None if there is none."""

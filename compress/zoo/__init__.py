@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.spec import unknown
+from runtime.files import user_path
 from targets.errors import InputError
 
 FOLDER = Path(__file__).parent
@@ -25,7 +26,7 @@ def locate(source: str) -> Path:
     Raises InputError for an unknown name, EnvironmentLacks if the package that holds the model is not installed.
     """
     if not source.startswith("zoo:"):
-        return Path(source).expanduser()
+        return user_path(source)
     name = source.removeprefix("zoo:")
     if name not in DATA:
         raise InputError(unknown("zoo model", name, DATA))

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from importlib import metadata, util
 from pathlib import Path
 
-from compress.pipeline.cache import default_root
 from compress.zoo import FOLDER
-from runtime.files import explain, sha256_of, write_atomic
+from runtime.files import cache_root, explain, sha256_of, write_atomic
 from targets.errors import EnvironmentLacks
 
 #: Part of the name of every converted model: raise it when a conversion changes.
@@ -83,7 +82,7 @@ def _package(model: str, distribution: str, version: str) -> Path:
 
 def _converted(name: str, convert: Callable[[Path], None]) -> Path:
     """The folder of a converted model, made now if it is not there. Whole or absent, whoever else makes it too."""
-    folder = default_root() / "zoo" / f"{name}-{_VERSION}"
+    folder = cache_root() / "zoo" / f"{name}-{_VERSION}"
     if folder.is_dir():
         return folder
     print(f"converting {name} into {folder}, once", file=sys.stderr)

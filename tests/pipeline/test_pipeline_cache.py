@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compress.pipeline import Artifact, Cache, GraphError
-from compress.pipeline.cache import Corrupt, default_root
+from compress.pipeline.cache import Corrupt
 from compress.pipeline.key import Key
+from runtime.files import cache_root
+from targets.errors import InputError
 
 from .toys import Number, Text, snapshot
 
@@ -181,4 +183,10 @@ def test_the_default_place_is_the_users_cache_unless_set(monkeypatch: pytest.Mon
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Cache().root == tmp_path / ".cache" / "edgepress"
     monkeypatch.setenv("EDGEPRESS_CACHE", "~/elsewhere")
-    assert default_root() == tmp_path / "elsewhere"
+    assert cache_root() == tmp_path / "elsewhere"
+
+
+def test_a_home_folder_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPRESS_CACHE", "~no-such-user/cache")
+    with pytest.raises(InputError, match="no such home folder; give the whole path"):
+        cache_root()
