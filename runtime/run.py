@@ -48,11 +48,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _answer_all(
-    session: Session, answerer: Answerer, inputs: Iterable[str], size: int, args: argparse.Namespace
+    session: Session, answerer: Answerer, inputs: Iterable[str], size: int, wanted: Wanted, args: argparse.Namespace
 ) -> None:
     """Print a line per input as it is done, or one JSON object at the end."""
     results = []
-    stream, wanted = iter(inputs), _wanted(args)
+    stream = iter(inputs)
     if isinstance(answerer, Streamer) and not args.json:
         for one in stream:
             for piece in answerer.pieces(session, one, wanted):
@@ -79,11 +79,11 @@ def _answer_all(
         print(json.dumps(whole, indent=2))
 
 
-def _watch(session: Session, answerer: Answerer, args: argparse.Namespace) -> int:
+def _watch(session: Session, answerer: Answerer, wanted: Wanted, args: argparse.Namespace) -> int:
     from runtime.watch import open_log, watch
 
     def answer(paths: Sequence[Path]) -> list[Result | InputError]:
-        return answerer.answer(session, [str(path) for path in paths], _wanted(args))
+        return answerer.answer(session, [str(path) for path in paths], wanted)
 
     with open_log(args.out) as log:
         print(f"watching {args.watch}, {len(log.done)} inputs done before", file=sys.stderr)
@@ -91,10 +91,6 @@ def _watch(session: Session, answerer: Answerer, args: argparse.Namespace) -> in
     if failed:
         raise InputError(f"{failed} inputs could not be read; see the lines with an error in {args.out}")
     return 0
-
-
-def _wanted(args: argparse.Namespace) -> Wanted:
-    return Wanted(args.top, args.tokens, Sampling(args.temperature, args.top_k, args.top_p, args.seed))
 
 
 def _from_stdin() -> Iterator[str]:
@@ -124,6 +120,7 @@ def main() -> int:
         raise InputError("--exit runs every number of loops on the CPU; leave out --loops and --provider")
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
+    wanted = Wanted(args.top, args.tokens, Sampling(args.temperature, args.top_k, args.top_p, args.seed))
     from runtime.bundle import open_files
 
     bundle = open_files(args.bundle, args.public_key)
@@ -137,11 +134,11 @@ def main() -> int:
     batch = bundle.manifest.max_batch if together else 1
     session = _exiting(bundle, args) if args.exit else open_for_cli(bundle, args, batch)
     if args.watch:
-        return _watch(session, answerer, args)
+        return _watch(session, answerer, wanted, args)
     if inputs:
-        _answer_all(session, answerer, inputs, session.max_batch, args)
+        _answer_all(session, answerer, inputs, session.max_batch, wanted, args)
     else:
-        _answer_all(session, answerer, _from_stdin(), 1, args)
+        _answer_all(session, answerer, _from_stdin(), 1, wanted, args)
     if args.exit:
         print(session.backend, file=sys.stderr)
     return 0
