@@ -23,6 +23,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "second": ("sentence2", "sentence_2", "sentence_b", "text2", "second"),
     "score": ("score", "similarity", "relatedness_score", "gold"),
 }
+_MEANT = {name for names in COLUMNS.values() for name in names}
 _FORMS = "columns text (and label), or sentence1, sentence2 (and score)"
 
 
@@ -75,7 +76,7 @@ def _decoded(path: Path) -> str:
 
 def _paragraphs(name: str, text: str) -> Iterator[Row]:
     """Paragraphs between blank lines; in a file without blank lines, its lines."""
-    lines = text.splitlines()
+    lines = _lines(text)
     whole = any(not line.strip() for line in lines[:-1])
     start, held = 1, list[str]()
     for number, line in enumerate([*lines, ""], start=1):
@@ -89,8 +90,13 @@ def _paragraphs(name: str, text: str) -> Iterator[Row]:
             held = []
 
 
+def _lines(text: str) -> list[str]:
+    """What editors and `wc` count as lines; other separators, such as U+2028, are characters of a text."""
+    return text.replace("\r\n", "\n").split("\n")
+
+
 def _objects(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
             continue
         try:
@@ -99,6 +105,9 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
             raise InputError(f"{path}, line {number}: not valid JSON: {error.msg}") from error
         if not isinstance(value, dict):
             raise InputError(f"{path}, line {number}: a {type(value).__name__}; give an object with {_FORMS}")
+        nested = next((key for key, item in value.items() if key in _MEANT and isinstance(item, list | dict)), None)
+        if nested is not None:
+            raise InputError(f"{path}, line {number}: {nested} is a {type(value[nested]).__name__}; give one text")
         found = {str(key): "" if item is None else str(item) for key, item in value.items()}
         yield row_of(f"{path.name}:{number}", list(found), list(found.values()))
 
@@ -117,8 +126,7 @@ def _table(path: Path, text: str, kind: str) -> Iterator[Row]:
             if not cells:
                 continue
             if header is None:
-                known = {name for names in COLUMNS.values() for name in names}
-                titled = sum(cell.strip().casefold() in known for cell in cells) >= min(2, len(cells))
+                titled = sum(cell.strip().casefold() in _MEANT for cell in cells) >= min(2, len(cells))
                 header = cells if titled else _guessed(path, cells)
                 if titled:
                     continue

@@ -90,6 +90,7 @@ def _unnumbered(name: str) -> str:
 #: Maps a checkpoint to the structure and the weights (names of the canonical transformer).
 Reader = Callable[[Checkpoint], tuple[Structure, dict[str, Tensor]]]
 _READERS: dict[str, Reader] = {}
+_ONLY = "edgepress reads safetensors only (save_pretrained writes them)"
 
 
 def reads(*model_types: str) -> Callable[[Reader], Reader]:
@@ -152,10 +153,18 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def labels_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
-    """Class names in the order of the logits; numbered ones where the config names none. Raises InputError."""
+    """Class names in the order of the logits; numbered ones where the config names none.
+
+    Raises InputError for an `id2label` that names others than these.
+    """
     names = checkpoint.config.get("id2label") or {}
     if not isinstance(names, Mapping):
         raise InputError(f"{checkpoint.folder}/config.json: id2label must map numbers to names, not be {names!r}")
+    if names and {str(key) for key in names} != set(map(str, range(count))):
+        raise InputError(
+            f"{checkpoint.folder}/config.json: id2label names {', '.join(map(str, names))}, but the weights have "
+            f"{count} classes, from 0; name each of them"
+        )
     return tuple(str(names.get(str(index), names.get(index, f"LABEL_{index}"))) for index in range(count))
 
 
@@ -191,7 +200,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():
-            raise InputError(f"{file} is missing; edgepress reads safetensors only (save_pretrained writes them)")
+            advice = f"{index.name} names it; fetch it again" if index.is_file() else _ONLY
+            raise InputError(f"{file} is missing; {advice}")
         try:
             with safe_open(file, framework="pt") as stream:
                 tensors |= {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118

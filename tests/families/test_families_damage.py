@@ -140,6 +140,7 @@ def test_a_classifier_that_was_cut_off_is_missed(folder: Path) -> None:
         ("layer_norm_eps", "tiny", "eps"),
         ("num_hidden_layers", 1, "a layer that config.json leaves out"),
         ("id2label", ["cat", "dog"], "id2label must map numbers to names"),
+        ("id2label", {"0": "cat"}, "id2label names 0, but the weights have 5 classes"),
         ("layer_norm_eps", None, "lacks 'layer_norm_eps'"),
     ],
 )
@@ -164,4 +165,4 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     saved(tmp_path, "vit", shard_size="2KB")
     shard = sorted(tmp_path.glob("model-*.safetensors"))[1]
     shard.unlink()
-    assert f"{shard} is missing" in refusal(tmp_path)
+    assert f"{shard} is missing; model.safetensors.index.json names it" in refusal(tmp_path)
