@@ -5,7 +5,6 @@ The signature is over manifest.json, which holds the digest of every file. Devic
 
 from __future__ import annotations
 
-import argparse
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from runtime.bundle import open_files
 from runtime.files import explain, write_atomic
 from runtime.manifest import NAME
 from runtime.seal import SIGNATURE
+from targets.cli import Parser
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
 
@@ -78,7 +78,7 @@ def _load_private_key(path: Path) -> Any:
 
 def main() -> int:
     """Run the command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m export.sign", description="Sign a bundle with an Ed25519 key.")
+    parser = Parser(prog="python -m export.sign", description="Sign a bundle with an Ed25519 key.")
     parser.add_argument("bundle", metavar="BUNDLE", nargs="?", type=Path, help="a bundle's folder")
     parser.add_argument("--key", metavar="FILE", type=Path, help="private key (PEM) to sign with")
     parser.add_argument("--new-key", metavar="FILE", type=Path, help="make a key: FILE, and FILE.public beside it")

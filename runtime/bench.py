@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from runtime.cli import add_session_options, open_for_cli, positive, session_options
 from runtime.fastest import remember
+from targets.cli import Parser
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
 if TYPE_CHECKING:
@@ -163,9 +164,7 @@ def _tell_fastest(session: Session | None, threads: int, batch: int) -> None:
 
 def main() -> int:
     """Run the command line; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m runtime.bench", description="Time a bundle or an ONNX file on this machine."
-    )
+    parser = Parser(prog="python -m runtime.bench", description="Time a bundle or an ONNX file on this machine.")
     parser.add_argument("model", metavar="BUNDLE|MODEL.onnx")
     parser.add_argument("--batch", metavar="B", type=positive, default=1, help="samples per run (default 1)")
     parser.add_argument(

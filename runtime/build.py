@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.cli import add_bundle_options, positive
+from targets.cli import Parser
 from targets.errors import EnvironmentLacks, GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def engine_models(bundle: Bundle) -> list[ModelFile]:
 
 def main() -> int:
     """Run the command line; the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m runtime.build",
         description="Build a bundle's TensorRT engines on the device that will run them, and check them there.",
     )

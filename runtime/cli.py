@@ -11,12 +11,22 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle
     from runtime.session import Session
 
+_MOST_THREADS = 1024
+
 
 def positive(text: str) -> int:
     """An argument that is a whole number of 1 or more."""
     value = int(text) if text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value
+
+
+def thread_count(text: str) -> int:
+    """An argument that is a number of threads: more than any machine has would take its memory instead."""
+    value = positive(text)
+    if value > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {_MOST_THREADS} threads")
     return value
 
 
@@ -31,7 +41,10 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     """The above, --threads, --provider, --loops and --strict-provider, which every command that opens a session has."""
     add_bundle_options(parser)
     parser.add_argument(
-        "--threads", metavar="N", type=positive, help="CPU threads (default: what bench measured here, or the target's)"
+        "--threads",
+        metavar="N",
+        type=thread_count,
+        help="CPU threads (default: what bench measured here, or the target's)",
     )
     parser.add_argument("--provider", metavar="P", help="tensorrt, cpu, cuda, ... (default: the bundle's order)")
     parser.add_argument("--loops", metavar="N", type=positive, help="of a looped model (default: all of them)")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from runtime.answers import Streamer, Wanted, answerer_of
 from runtime.cli import add_session_options, open_for_cli, positive
 from runtime.generate import Sampling
+from targets.cli import Parser
 from targets.errors import GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m runtime.run", description="Ask a bundle about images or texts.", allow_abbrev=False
-    )
+    parser = Parser(prog="python -m runtime.run", description="Ask a bundle about images or texts.", allow_abbrev=False)
     parser.add_argument("bundle", metavar="BUNDLE", help="bundle: a folder or a zip")
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="*", help="images, folders of images, or texts; - reads lines of them"

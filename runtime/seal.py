@@ -51,7 +51,7 @@ def load_public_key(path: Path) -> Any:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(_read(path, path))
+        key = load_pem_public_key(_read(path, path, "give the key's file"))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InputError(f"{path}: not a public key in PEM form; python -m export.sign --new-key makes one") from error
     if not isinstance(key, Ed25519PublicKey):
@@ -59,10 +59,10 @@ def load_public_key(path: Path) -> Any:
     return key
 
 
-def _read(path: Path, name: Path) -> bytes:
+def _read(path: Path, name: Path, advice: str = "copy the bundle again") -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise InputError(f"{name}: missing; copy the bundle again") from error
+        raise InputError(f"{name}: missing; {advice}") from error
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from error

@@ -3,11 +3,11 @@ tokens in several ways."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import TYPE_CHECKING
 
 from runtime.cli import add_session_options, open_for_cli
+from targets.cli import Parser
 from targets.errors import GateFailed, run_cli
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Run the command line; the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m runtime.selftest", description="Replay a bundle's golden inputs and compare the outputs."
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="bundle: a folder or a zip")

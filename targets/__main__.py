@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-
 import targets
+from targets.cli import Parser
 from targets.errors import run_cli
 from targets.spec import Target
 
@@ -87,7 +86,7 @@ def _check(name: str | None) -> int:
 
 def main() -> int:
     """Run the command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m targets", description="Devices that edgepress builds for.")
+    parser = Parser(prog="python -m targets", description="Devices that edgepress builds for.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="a table of all targets")
     show = commands.add_parser("show", help="everything known about one target")

@@ -41,6 +41,9 @@ def run_cli(main: Callable[[], int]) -> NoReturn:
     except EdgepressError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
+    except MemoryError as error:
+        print(f"error: out of memory: {error or 'no details'}; ask for less at once", file=sys.stderr)
+        code = EnvironmentLacks.exit_code
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume", file=sys.stderr)
         code = 130

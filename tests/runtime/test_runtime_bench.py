@@ -43,6 +43,8 @@ def test_a_model_with_state_and_several_dynamic_dimensions_is_timed(run_module, 
         (["{model}", "--batch", "2"], 2, "fixed at 1; use --batch 1"),
         (["{model}", "--seconds", "0"], 2, "--seconds is 0.0"),
         (["{model}", "--seconds", "nan"], 2, "--seconds is nan"),
+        (["{model}", "--threads", "99999999"], 2, "more than 1024 threads; see"),
+        (["{free}", "--threads", "1", "--batch", "100000000000"], 3, "out of memory"),
         (["missing.onnx"], 2, "no bundle at missing.onnx"),
         (["{broken}"], 3, "cannot load"),
         (["{model}", "--provider", "dml", "--strict-provider"], 3, "DmlExecutionProvider"),
@@ -50,10 +52,12 @@ def test_a_model_with_state_and_several_dynamic_dimensions_is_timed(run_module, 
 )
 def test_wrong_usage_is_one_line(run_module, tmp_path, args, code, message):
     onnx.save(onnx_classifier(batch=1), tmp_path / "model.onnx")
+    onnx.save(onnx_classifier(), tmp_path / "free.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    places = {"model": tmp_path / "model.onnx", "broken": tmp_path / "broken.onnx"}
+    places = {"free": tmp_path / "free.onnx", "model": tmp_path / "model.onnx", "broken": tmp_path / "broken.onnx"}
     done = run_module("runtime.bench", *[text.format(**places) for text in args])
-    assert done.returncode == code and message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert done.returncode == code and message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and "usage:" not in done.stderr
 
 
 def test_inputs_are_made_for_every_kind_of_dimension():
