@@ -45,7 +45,7 @@ def to_fp16(source: Path, path: Path) -> Precision:
     nodes = list(model.graph.node)
     if any(one.HasField("g") or one.graphs for node in nodes for one in node.attribute):
         raise InputError(f"{source.name} has control flow (If, Loop, Scan), which fp16 does not convert")
-    kept = _kept(nodes, {one.name for one in model.graph.initializer}, _tiny(model), _state(model))
+    kept = _kept(nodes, _weights(model), _tiny(model), _state(model))
     changed = [node.name for node in nodes if node.op_type in PRODUCTS and node.name not in kept]
     stay = [node.name for node in nodes if node.name in kept]
     _retype(model, kept)
@@ -63,6 +63,15 @@ def _state(model: Any) -> list[tuple[str, str]]:
         if value.name.startswith(past)
     ]
     return [(past, present) for past, present in pairs if present in presents]
+
+
+def _weights(model: Any) -> set[str]:
+    """Names of the constants: what is stored, and what is dequantised from it."""
+    stored = {one.name for one in model.graph.initializer}
+    decoded = {
+        node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored
+    }
+    return stored | decoded
 
 
 def _tiny(model: Any) -> set[str]:
@@ -103,7 +112,8 @@ def _state_nodes(nodes: list[Any], weights: set[str], past: str, present: str) -
     inner = [node for node in nodes if not (_is_linear(node, weights) or node.op_type in _CODES)]
     summed = set()
     for node in nodes:
-        if carried & set(node.input) and not _is_linear(node, weights):
+        # what reads the state's int8 form is in half: the linear layers that follow
+        if carried & set(node.input) and not (_is_linear(node, weights) or node.op_type == "DequantizeLinear"):
             kept.add(node.name)
             carried.update(node.output)
             summed.update(node.input)

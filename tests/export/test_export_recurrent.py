@@ -28,6 +28,7 @@ from export.numerics import check_against
 from export.onnx_model import export_onnx, read_info
 from export.precision.fp16 import to_fp16
 from export.precision.int8_dynamic import to_int8_dynamic
+from export.precision.int8_static import to_int8_static
 from runtime import trt
 from runtime.engine import build_engine
 from runtime.engine_file import spans_of
@@ -198,3 +199,21 @@ def test_tensorrt_builds_an_engine_of_the_graph(kind: str, exported: Any, tensor
     )
     states = {name: shapes for name, shapes in engine.profile.items() if name.startswith("past")}
     assert engine.data and states and all(shape[0] == 1 for shapes in states.values() for shape in shapes)
+
+
+def test_quantised_layers_beside_a_state_compute_in_half_in_the_engine(
+    exported: Any, tensorrt: trt.TensorRT, tmp_path: Path
+) -> None:
+    streaming, path = exported("t2r")
+    generator = torch.Generator().manual_seed(7)
+    examples = [streaming.example(2, 20, 5, generator) for _ in range(4)]
+    batches = [{name: one.numpy() for name, one in example.items()} for example in examples]
+    int8 = to_int8_static(path, tmp_path / "int8.onnx", batches).path
+    both = to_fp16(int8, tmp_path / "both.onnx").path
+    ids_N = stories_batch(4, rows=1, tokens=200)[0].numpy()
+    wanted, given = (stream_of(each, "fp32").outputs(ids_N)[0] for each in (int8, both))
+    assert np.abs(given - wanted).mean() < 0.05 * np.abs(wanted).mean()
+    spans = spans_of({"batch": (1, 1, 1), "chunk": (1, 1, 64)}, recurrent=True)
+    layers = build_engine(tensorrt, both, spans, precision="int8", capabilities=["8.6"], workspace_bytes=1 << 28).layers
+    assert layers.quantized == 2 * 7 + 1 <= layers.results["float16"], "seven layers a block, and the head"
+    assert layers.results["float32"] > 0, "the state's products"

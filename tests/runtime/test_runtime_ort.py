@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
 from onnx import helper
 
 from runtime.ort import _saturates, load
+from runtime.providers import CPU, CUDA, lacking
 from targets.errors import EnvironmentLacks
 
 
@@ -31,3 +33,13 @@ def test_a_file_that_does_not_load_is_told_without_onnxruntimes_own_source_lines
     with pytest.raises(EnvironmentLacks, match=r"cannot load .*m\.onnx: .*Opset 99 is under development") as told:
         load(path)
     assert "onnxruntime_src" not in str(told.value) and "ONNXRuntimeError" not in str(told.value)
+
+
+def test_what_a_provider_lacks_is_named_with_what_brings_it(tmp_path: Path) -> None:
+    capi = tmp_path / "capi"
+    capi.mkdir()
+    build = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))  # of ONNX Runtime, whose library is not one
+    (capi / "libonnxruntime_providers_cuda.so").write_bytes(b"no library")
+    told = lacking(build, CUDA)
+    assert told and "libonnxruntime_providers_cuda.so" in told and "pip install 'onnxruntime-gpu[cuda,cudnn]'" in told
+    assert lacking(build, CPU) is None
