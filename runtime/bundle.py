@@ -57,13 +57,14 @@ def _open(source: Path) -> Bundle:
         try:
             return _verified(source, root)
         except InputError:  # a damaged copy in the cache: unpack anew
-            shutil.rmtree(root)
+            shutil.rmtree(root, ignore_errors=True)  # another process may be doing the same
     return _unpacked(source, root)
 
 
 def _verified(source: Path, root: Path) -> Bundle:
+    if (root / NAME).is_file():
+        check_seal(root, source)  # first: what a damaged manifest lacks is not what is wrong with it
     manifest = load_manifest(root)
-    check_seal(root, source)
     verify_files(root, manifest, source)
     return Bundle(source, root, manifest)
 
