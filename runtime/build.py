@@ -171,10 +171,11 @@ class _Builder:
 
     def _build(self, identity: EngineIdentity) -> StoredEngine:
         from runtime.engine_file import LOCAL
-        from runtime.files import write_atomic
+        from runtime.files import check_writable, write_atomic
         from runtime.progress import terminal_teller
 
         cache = self.bundle.root / LOCAL / f"{identity.stem}.timing"
+        check_writable(cache.parent)
         engine, timings = make_engine(
             self.tensorrt,
             self.bundle.root,

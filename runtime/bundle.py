@@ -51,7 +51,7 @@ def _open(source: Path) -> Bundle:
     if not source.is_file():
         raise InputError(f"no bundle at {source}")
     if not zipfile.is_zipfile(source):
-        raise InputError(f"{source} is not a bundle: neither a folder nor a zip")
+        raise InputError(f"{source} is not a bundle: neither a folder nor a whole zip")
     root = cache_root() / "bundles" / sha256_of(source)
     if root.is_dir():
         try:

@@ -63,6 +63,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise explain(error, path) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Whether files can be put into a folder, before the work that fills it. Raises as `write_atomic` does."""
+    probe = folder / ".edgepress"
+    write_atomic(probe, b"")
+    probe.unlink()
+
+
 def explain(error: OSError, path: Path) -> InputError | EnvironmentLacks:
     """The error to raise for a failed write at `path`: a full disk is the environment's, the rest the user's."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
