@@ -50,7 +50,8 @@ class PrecisionTable(Spec):
     `calibration`: how int8 finds the ranges of activations. `smooth`: how much of the outliers of activations moves
     into the weights before int8 (SmoothQuant's alpha, 0 to 1); none if not given. `max_error`: largest error of the
     quantized outputs, as a part of their size, on samples that nothing was fitted on; where it is larger, up to
-    `max_kept` of the layers that cost most stay in fp32. `loops`: looped blocks as nodes of each loop, or as one Scan
+    `max_kept` of the layers that cost most stay in fp32. `rest`: what TensorRT's int8 file computes in beside its int8
+    layers. `loops`: looped blocks as nodes of each loop, or as one Scan
     node: fewer bytes, but runtimes fuse less."""
 
     mode: PrecisionMode | None = None
@@ -58,6 +59,7 @@ class PrecisionTable(Spec):
     smooth: float | None = Field(default=None, ge=0, le=1)
     max_error: NonNegativeFloat = 0.2
     max_kept: NonNegativeInt = 8
+    rest: Literal["fp32", "fp16"] = "fp32"
     loops: Literal["unrolled", "scan"] = "unrolled"
 
 

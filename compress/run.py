@@ -91,13 +91,11 @@ def _cache(throw_away: bool) -> Iterator[Any]:
 
 def _check_writable(out: Path) -> None:
     """Say so before an hour of work if the result cannot be put where it should go."""
-    from runtime.files import write_atomic
+    from runtime.files import check_writable
 
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
-    probe = out / ".edgepress"
-    write_atomic(probe, b"")
-    probe.unlink()
+    check_writable(out)
 
 
 def _show_plan(runner: Any, explain: bool, as_json: bool) -> int:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -65,13 +66,16 @@ def open_log(path: Path) -> Iterator[ResultLog]:
         stream = path.open("a+b")
     except OSError as error:
         raise explain(error, path) from error
-    with stream:
+    try:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"another process writes results to {path}; stop it or name another file") from error
         _sync_folder(path.parent)
         yield ResultLog(stream, _read_back(stream, path))
+    finally:
+        with suppress(OSError):  # closing tries once more to write what `append` said could not be written
+            stream.close()
 
 
 def _read_back(stream: IO[bytes], path: Path) -> set[Input]:
@@ -144,12 +148,12 @@ def listing(folder: Path, suffixes: Sequence[str]) -> list[Input]:
 
 
 def look(folder: Path, name: str) -> Input | None:
-    """The file as it is now, or None if it is gone."""
+    """The file as it is now, or None if it is gone or no regular file: a pipe would be waited on for ever."""
     try:
         state = (folder / name).stat()
     except OSError:
         return None
-    return Input(name, state.st_size, state.st_mtime_ns)
+    return Input(name, state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
 
 
 def _parse(line: bytes, where: str) -> Input:

@@ -15,11 +15,12 @@ from compress.stages.samples import fitted, healing
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     import numpy as np
 
     from compress.tasks.task import Prepared
+    from export.precision.result import Precision
     from export.precision.sensitivity import Quantise
 
     Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
@@ -159,7 +160,14 @@ def _for_tensorrt(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
 
     if mode == "int8":
         ranges = activation_ranges(source, how.calibration(), how.options["calibration"])
-        return how.within(source, path, lambda out, exclude: quantise_static(source, out, ranges, exclude))
+
+        def quantise(out: Path, exclude: Collection[str]) -> Precision:
+            made = quantise_static(source, out, ranges, exclude)
+            if how.options["rest"] == "fp16":
+                to_fp16(out, out)
+            return made
+
+        return how.within(source, path, quantise)
     if mode == "fp16":
         to_fp16(source, path)
     else:

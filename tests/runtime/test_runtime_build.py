@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -192,6 +193,15 @@ def test_the_command_builds_reuses_and_rebuilds(run_module, rtx_bundle):
     engine.write_bytes(engine.read_bytes()[:-1])
     assert "a matching engine is there" not in run_module("runtime.build", rtx_bundle).stderr
     open_files(rtx_bundle)  # what is written on the device does not break the bundle
+
+
+@needs_cross_build
+def test_a_bundle_that_cannot_be_written_is_refused_before_the_build(run_module, rtx_bundle):
+    (rtx_bundle / "engines").mkdir()
+    (rtx_bundle / "engines" / "local").write_text("no folder")
+    done = run_module("runtime.build", rtx_bundle)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"error: cannot write .*engines/local.*; give a place that can be written\n", done.stderr)
 
 
 @needs_cross_build

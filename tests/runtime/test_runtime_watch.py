@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def test_once_drains_the_folder_and_a_second_run_does_nothing(run_module, bundle
         save_png(folder / f"{at}.png", at)
     (folder / "sub").mkdir()
     save_png(folder / "sub/x.png", 99)
+    os.mkfifo(folder / "pipe.png")  # never read: it would be waited on for ever
     done = run_module("runtime.run", bundle, "--watch", folder, "--out", out, "--once", "--top", "2")
     assert done.returncode == 0, done.stderr
     results = lines(out)
@@ -133,6 +135,20 @@ def test_a_torn_last_line_is_cut_and_its_input_done_again(tmp_path):
     with open_log(out) as log:
         assert log.done == {one, two}
     assert out.read_bytes() == whole
+
+
+def test_what_the_disk_does_not_take_is_one_error_and_done_again(tmp_path):
+    out, one, two = tmp_path / "results.jsonl", Input("a", 1, 1), Input("b", 2, 2)
+    whole = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(InputError, match=r"cannot write .*results\.jsonl: File too large"), open_log(out) as log:
+        log.append([(one, {"top": []})])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, whole[1]))  # as a disk that is full
+        try:
+            log.append([(two, {"error": "x" * 9000})])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, whole)
+    with open_log(out) as log:
+        assert log.done == {one}
 
 
 def test_two_processes_cannot_write_one_log(tmp_path):

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from jobs import ROOT, SMALL, compress, digests, environment, one_line_error
 from PIL import Image
@@ -166,6 +167,20 @@ def test_layers_that_cost_most_stay_in_fp32_where_the_recipe_asks_for_less_error
     models = json.loads((artifact(cache, monkeypatch, "precision", "jetson", *asked) / "models.json").read_text())
     assert [entry["path"] for entry in models] == ["model.onnx", "model.cpu.onnx"]
     assert all(entry["note"].endswith(", 2 layers in fp32") for entry in models)
+
+
+def test_what_is_not_int8_in_tensorrts_file_computes_in_half_where_the_recipe_asks_for_it(
+    cache: Path, finished: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(artifact(cache, monkeypatch, "precision", "jetson", "precision.rest=fp16") / "model.onnx")
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    products = [node for node in model.graph.node if node.op_type == "MatMul"]
+    assert {types[name] for node in products for name in node.output if name in types} == {onnx.TensorProto.FLOAT16}
+    norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
+    assert {types[node.output[0]] for node in norms} == {onnx.TensorProto.FLOAT}
 
 
 def test_four_bit_weights_ship_for_a_cpu_and_nowhere_else(
