@@ -198,6 +198,37 @@ def transferred(
     return kept(teacher, student, keep)
 
 
+def distilled(
+    teacher: Transformer,
+    student: Transformer,
+    stream: Iterator[Tensor],
+    args: argparse.Namespace,
+    begun: float,
+    result: dict[str, Any],
+) -> Transformer:
+    """The student after KL to the original, of all weights or through low-rank products."""
+    student = student.requires_grad_(not args.lora)
+    if args.lora:
+        student = with_lora(student, args.lora, args.seed).requires_grad_(False)
+    parameters = lora_parameters(student) if args.lora else list(student.parameters())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    autocast = autocast_on(parameters[0].device.type)
+
+    def loss(part_BN: Tensor) -> Tensor:
+        with autocast:
+            with torch.no_grad():
+                target_BNV = teacher({"input_ids": part_BN})
+            return text_lab.kl_per_token(student({"input_ids": part_BN}), target_BNV)
+
+    left = args.seconds - (time.monotonic() - begun) - args.reserve
+    result["distil"] = text_lab.train(parameters, loss, stream, args.lr, seconds=max(1.0, left))
+    if args.lora:
+        save_difference(teacher, student, args.out)
+        student = merged(student)
+    return student.eval().requires_grad_(False)
+
+
 def autocast_on(device: str) -> torch.autocast:
     """bf16 on a GPU."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
@@ -212,7 +243,6 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     if device == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
-    autocast = autocast_on(device)
     teacher, tokenizer = original(args.model)
     teacher = teacher.to(device).eval().requires_grad_(False)
     evaluation_N = text_lab.token_ids(tokenizer, text_lab.read_text(args.evaluate))
@@ -227,7 +257,7 @@ def main() -> None:
         else measured(teacher, tokenizer, evaluation_N, args, device),
     }
     print("original", result["original"], flush=True)
-    with autocast:
+    with autocast_on(device):
         own_BN = written(teacher, tokenizer, args, device)
     texts = [text_lab.token_ids(tokenizer, text_lab.read_text(path)) for path in args.text]
     rows_BN = torch.cat([own_BN, *(text_lab.rows_of(ids_N, args.context) for ids_N in texts)]).to(device)
@@ -244,25 +274,7 @@ def main() -> None:
         result["transferred"] = measured(student, tokenizer, evaluation_N, args, device)
         print("transferred", result["transferred"], flush=True)
 
-    student = student.requires_grad_(not args.lora)
-    if args.lora:
-        student = with_lora(student, args.lora, args.seed).requires_grad_(False)
-    parameters = lora_parameters(student) if args.lora else list(student.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-
-    def distilled(part_BN: Tensor) -> Tensor:
-        with autocast:
-            with torch.no_grad():
-                target_BNV = teacher({"input_ids": part_BN})
-            return text_lab.kl_per_token(student({"input_ids": part_BN}), target_BNV)
-
-    left = args.seconds - (time.monotonic() - begun) - args.reserve
-    result["distil"] = text_lab.train(parameters, distilled, stream, args.lr, seconds=max(1.0, left))
-    if args.lora:
-        save_difference(teacher, student, args.out)
-        student = merged(student)
-    student = student.eval().requires_grad_(False)
+    student = distilled(teacher, student, stream, args, begun, result)
     result["healed"] = measured(student, tokenizer, evaluation_N, args, device)
     result["perplexity_ratio"] = round(result["healed"]["perplexity"] / result["original"]["perplexity"], 4)
     kinds = [spec.mixer.kind if spec.mixer else "" for spec in student.structure.blocks]
