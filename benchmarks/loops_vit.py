@@ -46,6 +46,7 @@ from runtime.build import make_engine
 from runtime.compare import time_alternating
 from runtime.engine_file import EngineIdentity
 from runtime.files import sha256_of
+from targets.errors import EnvironmentLacks
 
 EXACT: Tables = [{"use": "fold-norm"}, {"use": "drop-key-bias"}, {"use": "fold-value-bias"}]
 ALIGN: Tables = [{"use": "align-layers"}]
@@ -263,9 +264,10 @@ def untied_twins(forms: dict[str, Path], folder: Path, name: str) -> dict[str, P
     return {form: twin for form, twin in twins.items() if untie(forms[form], twin)}
 
 
-def engine_bytes(tensorrt: trt.TensorRT, forms: dict[str, Path]) -> dict[str, dict[str, int | None]]:
-    """Bytes of the engine of each form that TensorRT is given, for one image, and of the weights in it."""
-    sizes = {}
+def engine_bytes(tensorrt: trt.TensorRT, forms: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """Bytes of the engine of each form that TensorRT is given, for one image, and of the weights in it; or why it built
+    none."""
+    sizes: dict[str, dict[str, Any]] = {}
     for form, path in forms.items():
         if form not in IN_ENGINES:
             continue
@@ -277,7 +279,11 @@ def engine_bytes(tensorrt: trt.TensorRT, forms: dict[str, Path]) -> dict[str, di
             precision=IN_ENGINES[form],
             spans={"batch": (1, 1, 1)},
         )
-        engine, _ = make_engine(tensorrt, path.parent, identity, path.parent)
+        try:
+            engine, _ = make_engine(tensorrt, path.parent, identity, path.parent)
+        except EnvironmentLacks as error:
+            sizes[form] = {"refused": str(error).replace(f"{path.parent}/", "")}
+            continue
         sizes[form] = {"bytes": engine.record.bytes, "weights": engine.record.weights_bytes}
     return sizes
 
