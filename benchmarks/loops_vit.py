@@ -9,6 +9,7 @@ Usage, from the root of the repository:
     python -m benchmarks.loops_vit test DATA OUT                    # on the test images, once, for the chosen one
     python -m benchmarks.loops_vit files RESULT.json FOLDER [ROW...] [--engines]      # bytes in every form, CPU
     python -m benchmarks.loops_vit time RESULT.json FOLDER [FILE...]      # adds the latency of these files, CPU
+    python -m benchmarks.loops_vit table SWEEP.json RESULT.json     # both at equal bytes and at equal latency, Markdown
 
 The sweep crosses grouping, initialisation, what a loop has of its own, and its rank, before and after the same short
 healing (see `benchmarks.rewrites_vit`), with dropped blocks and affine patches beside them at equal bytes (`bytes.*`)
@@ -240,6 +241,66 @@ def time_files(args: argparse.Namespace) -> None:
         print(f"{name:40} {ms:7.3f} ms, {timed['speedup'][name]:.2f} times as fast as {args.files[0]}")
 
 
+#: What is compared at equal bytes and at equal latency: group, then row of the sweep, row of `files`, what it is.
+COMPARED = {
+    "equal bytes: a third of the block parameters": [
+        ("bytes.drop-blocks", "bytes.drop-blocks", "four blocks left"),
+        ("bytes.affine-patch", "bytes.affine-patch", "affine patch for eight blocks"),
+        ("bytes.narrow-drop-blocks", "bytes.narrow-drop-blocks", "six blocks left, heads of 16"),
+        ("bytes.narrow-untied", "untied", "all layers, narrow, untied"),
+        ("bytes.looped", "bytes.looped", "one block looped, deltas of rank 31"),
+        ("bytes.narrow-cycle-768", "cycle-768", "one block looped, heads of 12, deltas of 24 and 46"),
+        ("bytes.narrow-cycle-512", "cycle-512", "`cycle-512`: also 512 hidden units, deltas of 24 and 70"),
+    ],
+    "equal depth: eight steps": [
+        ("depth-8.drop-blocks", "depth-8.drop-blocks", "eight blocks left"),
+        ("depth-8.affine-patch", "depth-8.affine-patch", "affine patch for four blocks"),
+        ("depth-8.looped", "depth-8.looped", "one block looped, deltas of rank 48"),
+    ],
+    "equal depth: six steps": [
+        ("depth-6.drop-blocks", "depth-6.drop-blocks", "six blocks left"),
+        ("depth-6.affine-patch", "depth-6.affine-patch", "affine patch for six blocks"),
+        ("depth-6.looped", "depth-6.looped", "one block looped, deltas of rank 48"),
+    ],
+}
+FORM = "int8-dynamic"
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print the table of `COMPARED`: the sweep's scores beside bytes and latency of the dynamic int8 files, and the bytes
+    of the fp16 engine, a Scan where that builds.
+    """
+    sweep, weighed = (json.loads(path.read_text()) for path in (args.sweep, args.result))
+    scores = {row["row"]: row for row in sweep["rows"]}
+    sizes = {row["row"]: row for row in weighed["rows"]}
+    timed = weighed.get("latency", {}).get("median_ms", {})
+
+    def line(what: str, file: str, before: float, healed: float | None) -> None:
+        row, name = sizes[file], f"{file}.{FORM}"
+        cells = [f"{row['block_parameters'] / 1e6:.2f}", f"{row['bytes'][FORM] / 1e6:.2f}", f"{row['macs'] / 1e6:.0f}"]
+        engines = [row["engines"].get(form, {}).get("bytes") for form in (f"fp16{SCAN}", "fp16")]
+        cells += [f"{next(size for size in engines if size) / 1e6:.2f}"]
+        cells += [f"{timed[name]:.2f}" if name in timed else "", f"{100 * before:.1f}"]
+        print(f"| {what} | {' | '.join(cells)} | {'' if healed is None else f'{100 * healed:.1f}'} |")
+
+    columns = [
+        "block parameters, M",
+        "int8 file, MB",
+        "multiply-adds, M",
+        "fp16 engine, MB",
+        "ms",
+        "top-1 before",
+        "healed",
+    ]
+    print(f"| | {' | '.join(columns)} |")
+    print(f"|---{'|--:' * len(columns)}|")
+    line("the original", "original", sweep["original"]["top1"], None)
+    for group, compared in COMPARED.items():
+        print(f"| **{group}** {'| ' * len(columns)}|")
+        for name, file, what in compared:
+            line(what, file, scores[name]["before"]["top1"], scores[name]["after"]["top1"])
+
+
 def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray) -> dict[str, Path]:
     """The model's files by form, those of a looped one as a Scan too; each is held to storing a shared weight once."""
     paths = {form: folder / f"{name}.{form}.onnx" for form in ("fp32", "fused", "fp16", "int8-static", "int8-dynamic")}
@@ -309,6 +370,10 @@ def arguments() -> argparse.Namespace:
     timing.add_argument("--threads", type=int, help="of every file (default: each file's fastest number)")
     timing.add_argument("--rounds", type=int, default=7)
     timing.add_argument("--seconds", type=float, default=1.0, help="of each file in each round")
+    tabling = verbs.add_parser("table")
+    tabling.set_defaults(run=table)
+    tabling.add_argument("sweep", type=Path)
+    tabling.add_argument("result", type=Path)
     return parser.parse_args()
 
 
