@@ -267,9 +267,8 @@ FORM = "int8-dynamic"
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print the table of `COMPARED`: the sweep's scores beside bytes and latency of the dynamic int8 files, and the bytes
-    of the fp16 engine, a Scan where that builds.
-    """
+    """Print the table of `COMPARED`: the sweep's scores, bytes and latency of the dynamic int8 files, and bytes of the
+    fp16 engine, of a Scan where that builds."""
     sweep, weighed = (json.loads(path.read_text()) for path in (args.sweep, args.result))
     scores = {row["row"]: row for row in sweep["rows"]}
     sizes = {row["row"]: row for row in weighed["rows"]}
