@@ -5,6 +5,7 @@ S samples, B batch, N tokens.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +21,8 @@ from runtime.text import TextPreprocessing, Tokenizer, pad, parse_preprocessing
 @dataclass(frozen=True)
 class PreparedTexts:
     """`texts`: per sample, the token ids of its text or its two texts; `bytes` int64 [S]: of what they stand for;
-    `notes`: what the user should know of them; `completed` adds to padded ids what else the model takes."""
+    `notes`: what the user should know of them; `completed` adds to padded ids what else the model takes; `most`: so
+    many at once at most, whatever size of batch is asked for."""
 
     dataset: TextDataset
     spec: TextPreprocessing
@@ -28,6 +30,7 @@ class PreparedTexts:
     bytes: np.ndarray = field(repr=False)
     notes: tuple[str, ...] = ()
     completed: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = field(default=dict, repr=False)
+    most: int = sys.maxsize
 
     def padded(self, ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
         """The model's inputs for these token ids."""
@@ -58,12 +61,13 @@ class PreparedTexts:
         return self.dataset.fingerprints()
 
     def batches(self, size: int, indices: Collection[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
-        chosen = list(range(len(self)) if indices is None else indices)
+        chosen, size = list(range(len(self)) if indices is None else indices), min(size, self.most)
         for start in range(0, len(chosen), size):
             yield self.padded([self.ids[index] for index in chosen[start : start + size]])
 
     def calibration(self, size: int, indices: Collection[int]) -> Iterator[dict[str, np.ndarray]]:
         by_length: dict[int, list[list[int]]] = {}
+        size = min(size, self.most)
         for index in indices:
             by_length.setdefault(len(self.ids[index]), []).append(self.ids[index])
         for _, ids in sorted(by_length.items()):

@@ -5,6 +5,7 @@ S samples, B batch, N tokens, K classes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,8 @@ MULTIPLE = 16
 
 @dataclass(frozen=True)
 class TextFeed:
-    """Batches of token ids for one process of `world`; which follow from (seed, step). `labels` int64 [S], if any."""
+    """Batches of token ids for one process of `world`; which follow from (seed, step). `labels` int64 [S], if any;
+    `most`: so many texts at once at most where all are asked for."""
 
     ids: Sequence[Sequence[int]]
     labels: np.ndarray | None
@@ -34,6 +36,7 @@ class TextFeed:
     device: torch.device
     rank: int = 0
     world: int = 1
+    most: int = sys.maxsize
 
     def batch(self, step: int, options: HealOptions) -> tuple[dict[str, Tensor], Tensor | None]:
         """Inputs (B,N) of a training step and one-hot labels (B,K), None without any.
@@ -50,6 +53,7 @@ class TextFeed:
 
     def plain(self, size: int) -> list[dict[str, Tensor]]:
         """All texts once, in order."""
+        size = min(size, self.most)
         return [
             self._padded(list(range(start, min(start + size, len(self.ids)))))
             for start in range(0, len(self.ids), size)

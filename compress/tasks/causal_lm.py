@@ -7,6 +7,7 @@ S samples, B batch, N tokens, V vocabulary, P places.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.tasks.decoding import Decoding
@@ -51,7 +52,9 @@ class CausalLm(Decoding):
         scored = [index for index, ids in enumerate(data.ids) if len(ids) > 1]
         if not scored:
             raise InputError(f"{data.location} has no text of two tokens or more, so nothing can be predicted")
-        return data.subset(scored)
+        longest = max(len(data.ids[index]) for index in scored)
+        most = max(1, min(BATCH, SCORES // (longest * data.spec.vocab_size)))
+        return replace(data.subset(scored), most=most)
 
     def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> NextTokens:
         import numpy as np
@@ -67,7 +70,7 @@ class CausalLm(Decoding):
         best = np.full((samples, longest - 1), -1, np.int32)
         kept = np.empty((samples, places, vocabulary), np.float16)
         seen = 0
-        for indices in by_length(data.ids, max(1, min(BATCH, SCORES // (longest * vocabulary)))):
+        for indices in by_length(data.ids, data.most):
             logits_BNV = run(data.padded([data.ids[index] for index in indices]))["logits"]
             for index, logits_NV in zip(indices, logits_BNV, strict=True):
                 count = tokens[index]

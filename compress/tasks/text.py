@@ -148,7 +148,7 @@ class TextTask(Task):
         assert isinstance(data, PreparedTexts)
         dataset = data.dataset
         labels = dataset.labels if dataset.class_names and dataset.labelled else None
-        return TextFeed(data.ids, labels, len(dataset.class_names), data.spec, seed, device, rank, world)
+        return TextFeed(data.ids, labels, len(dataset.class_names), data.spec, seed, device, rank, world, data.most)
 
 
 def _shown(texts: Sequence[str]) -> str:

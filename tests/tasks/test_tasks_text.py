@@ -188,6 +188,17 @@ def test_a_tokenizer_that_is_damaged_or_not_there_is_told_of_the_users_folder(tm
         task.copy_files(folder, tmp_path / "copy")
 
 
+def test_a_batch_of_a_language_model_has_no_more_scores_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tasks.get("causal-lm")
+    structure = read_checkpoint(STORIES, task.preprocessing(STORIES, print)).structure
+    monkeypatch.setattr("compress.tasks.causal_lm.SCORES", 3 * 160 * 512)
+    data = task.open(DataChoice("zoo:stories", 20, False, 0), "evaluation", structure, STORIES)
+    feed = task.feed(data, 0, torch.device("cpu"))
+    for batches in (data.batches(128), data.calibration(128, range(20)), feed.plain(256)):
+        sizes = [len(batch["input_ids"]) for batch in batches]
+        assert sum(sizes) == 20 and 1 <= max(sizes) <= 3
+
+
 def test_unknown_tasks_are_named() -> None:
     with pytest.raises(InputError, match="did you mean 'causal-lm'"):
         tasks.get("causal-ml")
