@@ -144,6 +144,26 @@ def fold_transposes(model: Any) -> None:
     set_nodes(model, kept)
 
 
+def merge_scales(model: Any) -> None:
+    """(x * a) * b becomes x * (a b) where a and b are constant numbers. That is one product less, and ONNX Runtime can
+    load the file: its MatMulScaleFusion drops x * a although x * a * b reads it, where both go into products."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    stored = weights(model)
+    scaled: dict[str, tuple[str, np.ndarray]] = {}
+    for node in model.graph.node:
+        factor = stored.get(node.input[1]) if node.op_type == "Mul" else None
+        if factor is None or factor.size != 1 or factor.dtype != np.float32:
+            continue
+        source, earlier = scaled.get(node.input[0], (node.input[0], None))
+        if earlier is not None:
+            factor = factor * earlier
+            node.input[0], node.input[1] = source, f"{node.output[0]}.scale"
+            model.graph.initializer.append(numpy_helper.from_array(factor, node.input[1]))
+        scaled[node.output[0]] = source, factor
+
+
 def names_read(node: Any) -> Iterator[str]:
     """Values that a node reads, those of its subgraphs among them."""
     yield from (name for name in node.input if name)

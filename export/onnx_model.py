@@ -53,6 +53,7 @@ def export_onnx(
     _check_versions(model, opset)
     parameters = {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
     share_weights(model, parameters, "module.")
+    graph.merge_scales(model)
     graph.tidy(model)
     _check_signature(model, example, outputs, dynamic)
     graph.save(model, path)
