@@ -142,10 +142,11 @@ def load_for_model(source: str, settings: Sequence[str] = ()) -> Recipe:
 def load(source: str, settings: Sequence[str] = (), kind: str = "") -> Recipe:
     """Read a built-in recipe or a TOML file, with `table.key=value` settings put over it.
 
-    `kind`: the folder of the recipes for some tasks; what is not there is taken from the common ones.
+    `kind`: the folder of the recipes for some tasks; what is not there is taken from the folders around it.
     Raises InputError that names the file or setting, the key, what was given, what is allowed and the nearest name.
     """
-    places = [FOLDER / kind, FOLDER, *(one for one in sorted(FOLDER.iterdir()) if one.is_dir())]
+    around = [FOLDER / one for one in (kind, *Path(kind).parents)]
+    places = [*around, *(one for one in sorted(FOLDER.iterdir()) if one.is_dir())]
     path = next((file for place in places if (file := place / f"{source}.toml").is_file()), Path(source))
     if FOLDER not in path.parents and path.suffix != ".toml":
         raise InputError(f"{unknown('recipe', source, builtin())}; a file must end in .toml")

@@ -25,6 +25,7 @@ class TextClassification(TextTask):
     name = "text-classification"
     outputs = ("logits",)
     metric = "top1"
+    recipes = "text/classifier"
     code = (*TextTask.code, "compress.tasks.text_classification")
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
