@@ -145,7 +145,7 @@ def load(source: str, settings: Sequence[str] = (), kind: str = "") -> Recipe:
     `kind`: the folder of the recipes for some tasks; what is not there is taken from the folders around it.
     Raises InputError that names the file or setting, the key, what was given, what is allowed and the nearest name.
     """
-    around = [FOLDER / one for one in (kind, *Path(kind).parents)]
+    around = [FOLDER / kind, *(FOLDER / parent for parent in Path(kind).parents)]
     places = [*around, *(one for one in sorted(FOLDER.iterdir()) if one.is_dir())]
     path = next((file for place in places if (file := place / f"{source}.toml").is_file()), Path(source))
     if FOLDER not in path.parents and path.suffix != ".toml":
