@@ -27,7 +27,7 @@ def test_a_recipe_that_a_kind_has_not_is_that_of_the_kinds_around_it() -> None:
     methods = {kind: [table["use"] for table in load("quick", kind=kind).rewrite] for kind in ("", "text/classifier")}
     assert methods["text/classifier"] == ["drop-key-bias", "fold-value-bias"] and "low-rank-heads" in methods[""]
     assert load("loop", kind="text/classifier") == load("loop", kind="text") != load("loop")
-    assert load("full", kind="text/classifier") == load("full")
+    assert load("identity", kind="text/classifier") == load("identity")
 
 
 def test_the_schema_in_the_repository_is_current() -> None:
