@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from targets.errors import GateFailed, InputError, run_cli
+from compress.cli import start
+from targets.errors import GateFailed, InputError
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value of the recipe, such as heal.steps=200.")
@@ -113,22 +114,5 @@ def _show_plan(runner: Any, explain: bool, as_json: bool) -> int:
     return 0
 
 
-def _command() -> int:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    return int(app(standalone_mode=False) or 0)
-
-
-def _guarded() -> int:
-    """Usage errors of the command line are the user's: one line, exit 2."""
-    usage_error: Any = typer.BadParameter.__base__
-    try:
-        return _command()
-    except usage_error as error:
-        raise InputError(f"{error.format_message()} See --help.") from error
-    except typer.Abort as error:
-        raise KeyboardInterrupt from error
-
-
 if __name__ == "__main__":
-    run_cli(_guarded)
+    start(main, "compress.run")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from targets.errors import InputError, run_cli
+from compress.cli import start
+from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -431,13 +432,13 @@ def _command(
         bool, typer.Option("--stop-early", help="Stop predicting once the verdict is certain (to 0.1 %)")
     ] = False,
     slices: Annotated[Path | None, typer.Option(help="CSV of sample,slice: parts to report and to judge")] = None,
-) -> None:
+) -> int:
     """Compare CANDIDATE with REFERENCE on the same data and pass only what is proven.
 
     Exit codes: 0 passed, 1 a gate did not pass, 2 wrong usage or input, 3 the environment lacks something.
     """
     if part not in ("evaluation", "all"):
-        raise typer.BadParameter(f"{part!r}; allowed: evaluation, all", param_hint="--part")
+        raise InputError(f"--part is {part!r}; allowed: evaluation, all")
     chosen: Literal["evaluation", "all"] = "all" if part == "all" else "evaluation"
     paths = (junit, sarif, summary, html)
     history = (baseline, update_baseline, label)
@@ -455,15 +456,8 @@ def _command(
         stop_early,
         slices,
     )
-    run_cli(lambda: verify(options))
-
-
-def main() -> None:
-    """The command line."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(_command)
-    app(prog_name="python -m compress.verify")
+    return verify(options)
 
 
 if __name__ == "__main__":
-    main()
+    start(_command, "compress.verify", rich_markup_mode=None)

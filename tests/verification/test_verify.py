@@ -573,3 +573,11 @@ def test_without_transformers_a_folder_is_run_by_edgepress_and_answers_alike(mon
     ours = open_side("zoo:vit-cifar10")
     assert theirs.runs_on.startswith("transformers") and "transformers" not in ours.runs_on
     np.testing.assert_allclose(ours.forward(pixels), theirs.forward(pixels), atol=1e-4)
+
+
+def test_a_wrong_command_line_is_told_in_one_line_by_both_commands() -> None:
+    for module in ("verify", "run"):
+        command = [sys.executable, "-m", f"compress.{module}", "a", "b", "--max-drop", "abc"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "--max-drop" in done.stderr
