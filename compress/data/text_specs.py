@@ -123,7 +123,10 @@ def _from_package(name: str) -> tuple[Path, list[Row], int]:
     import datasets
 
     path, _, config = name.partition("#")
-    splits = datasets.load_dataset(path, config or None)
+    try:
+        splits = datasets.load_dataset(path, config or None)
+    except (OSError, ValueError) as error:  # not found, no network, no such configuration
+        raise InputError(f"datasets:{name} cannot be loaded: {str(error).splitlines()[0]}") from error
     found = {
         split: _package_rows(split, splits[split]) for split in ("test", "validation", _HEALING) if split in splits
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,29 @@ def test_every_object_of_json_lines_keeps_its_line(tmp_path: Path) -> None:
     lines = [json.dumps({"text": f"text {i}", "label": "x"}) for i in range(3)]
     rows = read_rows(write(tmp_path / "a.jsonl", "\n\n".join(lines)))
     assert [row.name for row in rows] == ["a.jsonl:1", "a.jsonl:3", "a.jsonl:5"]
+
+
+STAND_IN = """
+class Split(list):
+    column_names = ["sentence", "label"]
+
+def load_dataset(path, config):
+    if path != "films":
+        raise FileNotFoundError(f"{path} is not on the hub\\nsee the documentation")
+    rows = [{"sentence": f"{config} {number}", "label": number % 2} for number in range(4)]
+    return {"train": Split(rows), "validation": Split(rows[:1])}
+"""
+
+
+def test_data_sets_of_the_package_keep_their_own_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "datasets.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    try:
+        given = {part: load_texts("datasets:films#old", part=part) for part in ("evaluation", "healing")}  # type: ignore[arg-type]
+        assert [row.texts[0] for row in given["evaluation"].rows] == ["old 0"]
+        assert [row.texts[0] for row in given["healing"].rows] == ["old 1", "old 2", "old 3"]
+        with pytest.raises(InputError, match=r"datasets:plays cannot be loaded: plays is not on the hub$"):
+            load_texts("datasets:plays")
+    finally:
+        sys.modules.pop("datasets", None)
