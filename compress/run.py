@@ -61,7 +61,7 @@ def main(
         stream = sys.stderr if as_json else sys.stdout
         if dry_run or explain:
             return _show_plan(Runner(graph, cache, seed=seed), explain, as_json)
-        _check_writable(out)
+        _check_out(out)
         artifacts = Runner(graph, cache, [view(stream), JsonLog(out / "log.jsonl")], seed=seed).run()
         outcome = deliver(artifacts, out)
     print(json.dumps(asdict(outcome)) if as_json else outcome.text())
@@ -90,8 +90,7 @@ def _cache(throw_away: bool) -> Iterator[Any]:
         yield Cache(Path(folder))
 
 
-def _check_writable(out: Path) -> None:
-    """Say so before an hour of work if the result cannot be put where it should go."""
+def _check_out(out: Path) -> None:
     from runtime.files import check_writable
 
     if out.exists() and not out.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -86,6 +87,7 @@ def verify(options: Options) -> int:
     """
     from compress.verification import baseline
 
+    _check_places(options)
     outcome = evaluate(options)
     _write(options, outcome.report)
     if options.baseline is not None and options.update_baseline and outcome.drift:
@@ -122,9 +124,21 @@ def evaluate(options: Options) -> Outcome:
     return Outcome(report, drift, run.candidate)
 
 
+def _check_places(options: Options) -> None:
+    from runtime.files import check_writable
+
+    for path in filter(None, (options.junit, options.sarif, options.summary, options.html)):
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder; give a file")
+        if not path.exists():
+            check_writable(path.parent)
+
+
 def _check_usage(options: Options) -> None:
     if options.gate is not None and options.max_drop is not None:
         raise InputError("give --gate or --max-drop, not both")
+    if options.max_drop is not None and not math.isfinite(options.max_drop):
+        raise InputError(f"--max-drop is {options.max_drop}; allowed: a finite number")
     if options.update_baseline and options.baseline is None:
         raise InputError("--update-baseline needs --baseline FILE, the file to write")
     if options.stop_early and options.baseline is not None:

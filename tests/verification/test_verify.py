@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -581,3 +582,16 @@ def test_a_wrong_command_line_is_told_in_one_line_by_both_commands() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
         assert done.returncode == 2 and not done.stdout
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "--max-drop" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"max_drop": float("nan")}, "--max-drop is nan; allowed: a finite number"),
+        ({"junit": Path("/proc/none/junit.xml")}, "cannot write /proc/none"),
+        ({"html": Path("/tmp")}, "cannot write /tmp: it is a folder"),
+    ],
+)
+def test_what_would_fail_at_the_end_fails_before_anything_is_opened(change: dict[str, Any], fault: str) -> None:
+    with pytest.raises(InputError, match=fault):
+        verify(Options("nothing", "here", **change))
