@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from compress.cli import start
-from targets.errors import GateFailed, InputError
+from targets.errors import GateFailed
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value of the recipe, such as heal.steps=200.")
@@ -49,7 +49,7 @@ def main(
     from compress.pipeline.log import JsonLog
     from compress.pipeline.view import view
     from compress.stages.graph import build_graph
-    from compress.stages.outcome import deliver
+    from compress.stages.outcome import check_out, deliver
 
     overrides = list(settings or [])
     overrides += [f"model.source={json.dumps(model)}"] if model is not None else []
@@ -61,7 +61,7 @@ def main(
         stream = sys.stderr if as_json else sys.stdout
         if dry_run or explain:
             return _show_plan(Runner(graph, cache, seed=seed), explain, as_json)
-        _check_out(out)
+        check_out(out)
         artifacts = Runner(graph, cache, [view(stream), JsonLog(out / "log.jsonl")], seed=seed).run()
         outcome = deliver(artifacts, out)
     print(json.dumps(asdict(outcome)) if as_json else outcome.text())
@@ -88,14 +88,6 @@ def _cache(throw_away: bool) -> Iterator[Any]:
         return
     with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
         yield Cache(Path(folder))
-
-
-def _check_out(out: Path) -> None:
-    from runtime.files import check_writable
-
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder")
-    check_writable(out)
 
 
 def _show_plan(runner: Any, explain: bool, as_json: bool) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from compress.pipeline import Artifact
 from compress.stages.artifacts import Comparison
-from runtime.files import explain
+from runtime.files import check_writable, explain
+from targets.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,27 @@ class Outcome:
         return f"report:  {self.report}\nbundle:  {self.bundle}\nverdict: {self.verdict} ({self.reason})"
 
 
+#: What is delivered, and the file that tells such a folder of ours from one of the user's.
+_DELIVERED = {"bundle": "manifest.json", "report": "report.json"}
+
+
+def check_out(out: Path) -> None:
+    """Look, before an hour of work, whether results can be put into `out` without a loss of what is there.
+
+    Raises InputError or EnvironmentLacks.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
+    for name, mark in _DELIVERED.items():
+        place = out / name
+        if place.exists() and not (place / mark).is_file() and not (place.is_dir() and not any(place.iterdir())):
+            raise InputError(f"{place} is of no earlier run (no {mark} in it) and would be lost; give another --out")
+    check_writable(out)
+
+
 def deliver(artifacts: Mapping[str, Artifact], out: Path) -> Outcome:
     """Copy bundle and report to `out`, each replaced as a whole. Raises InputError or EnvironmentLacks."""
-    for name in ("bundle", "report"):
+    for name in _DELIVERED:
         _replace(artifacts[name].path, out / name)
     verdict, reason = judge(artifacts["verify"])
     return Outcome(str(out / "bundle"), str(out / "report" / "report.html"), verdict, reason)

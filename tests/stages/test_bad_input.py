@@ -121,6 +121,14 @@ def test_an_unwritable_place_for_the_result_is_told_before_any_work(tmp_path: Pa
     assert "started" not in done.stdout
 
 
+def test_a_folder_of_the_users_own_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out" / "report").mkdir(parents=True)
+    (tmp_path / "out" / "report" / "thesis.tex").write_text("years of work")
+    error = refused(tmp_path, "--model", "zoo:vit-mnist")
+    assert "report.json" in error and "give another --out" in error
+    assert [path.name for path in (tmp_path / "out" / "report").iterdir()] == ["thesis.tex"]
+
+
 def test_a_full_disk_ends_in_one_line_with_exit_code_three(tmp_path: Path) -> None:
     cache = tmp_path / "tiny"
     cache.mkdir()
