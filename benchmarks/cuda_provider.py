@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -31,7 +29,7 @@ from compress.families import read_checkpoint
 from compress.model import Transformer, load
 from compress.tasks.task import GraphInputs, Task
 from runtime import ort
-from runtime.bench import random_inputs
+from runtime.bench import measure_calls, random_inputs
 from runtime.bundle import Bundle, open_files
 from runtime.files import write_atomic
 from runtime.golden import load_golden
@@ -47,15 +45,8 @@ Arrays = dict[str, np.ndarray]
 
 def timed(call: Callable[[], object], seconds: float) -> dict[str, float]:
     """Median and 95th percentile of the milliseconds of a call that ends when the device is done, after a warm-up."""
-    times: list[float] = []
-    for share in (0.25, 1.0):
-        times.clear()
-        end = time.perf_counter() + share * seconds
-        while len(times) < 5 or time.perf_counter() < end:
-            began = time.perf_counter_ns()
-            call()
-            times.append((time.perf_counter_ns() - began) / 1e6)
-    return {"p50_ms": round(statistics.median(times), 4), "p95_ms": round(float(np.percentile(times, 95)), 4)}
+    p50, p95 = np.percentile(measure_calls(call, seconds), [50, 95])
+    return {"p50_ms": round(float(p50), 4), "p95_ms": round(float(p95), 4)}
 
 
 class Bound:

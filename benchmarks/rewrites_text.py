@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from benchmarks import text_lab, vit_lab
-from benchmarks.rewrites_vit import Row, collect, measure_rows
+from benchmarks.rewrites_vit import Row, add_collect, measure_rows
 from compress import zoo
 from compress.data import load_texts
 from compress.families import read_checkpoint
@@ -185,10 +185,7 @@ def main() -> None:
 def add_verbs(verbs: Any, measure: Callable[[argparse.Namespace], None]) -> None:
     """`run`, which is `measure`, and `collect`."""
     add_run(verbs.add_parser("run"), measure)
-    collecting = verbs.add_parser("collect")
-    collecting.set_defaults(run=collect)
-    collecting.add_argument("folder", type=Path)
-    collecting.add_argument("result", type=Path)
+    add_collect(verbs)
 
 
 def add_run(running: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], None]) -> None:

@@ -281,6 +281,11 @@ def add_verbs(verbs: Any, tables: Mapping[str, Table], module: str, bench: type[
     """A verb for each table of rows, and `collect`; `module` is named in the results."""
     for verb, table in tables.items():
         _add_run(verbs.add_parser(verb), partial(run, table=table, module=module, bench=bench))
+    add_collect(verbs)
+
+
+def add_collect(verbs: Any) -> None:
+    """`collect`, of any table whose rows are files in a folder."""
     collecting = verbs.add_parser("collect")
     collecting.set_defaults(run=collect)
     collecting.add_argument("folder", type=Path)

@@ -8,7 +8,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,21 +57,26 @@ def random_inputs(tensors: Sequence[Tensor], batch: int, length: int, seed: int 
 
 def measure(backend: Backend, inputs: dict[str, np.ndarray], seconds: float) -> list[float]:
     """Milliseconds of each run, after a warm-up, until `seconds` are over (three runs at least)."""
-    _run_for(backend, inputs, seconds * WARM_UP_SHARE)
+    return measure_calls(lambda: backend.run(inputs), seconds)
+
+
+def measure_calls(call: Callable[[], object], seconds: float) -> list[float]:
+    """The same of anything that is done when it returns."""
+    _call_for(call, seconds * WARM_UP_SHARE)
     gc.collect()
     gc.disable()
     try:
-        return _run_for(backend, inputs, seconds)
+        return _call_for(call, seconds)
     finally:
         gc.enable()
 
 
-def _run_for(backend: Backend, inputs: dict[str, np.ndarray], seconds: float) -> list[float]:
+def _call_for(call: Callable[[], object], seconds: float) -> list[float]:
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < _LEAST_RUNS or time.perf_counter() < end:
         start = time.perf_counter_ns()
-        backend.run(inputs)
+        call()
         times.append((time.perf_counter_ns() - start) / 1e6)
     return times
 
