@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.progress import BuildProgress
-from runtime.trt import TensorRT
+from runtime.trt import TensorRT, without_collection
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class EngineBuild:
             )
 
 
+@without_collection()
 def build_engine(
     trt: TensorRT,
     onnx: Path,
@@ -157,17 +158,12 @@ def _layer_types(trt: TensorRT, network: tensorrt.INetworkDefinition) -> LayerTy
         for at in range(layer.num_outputs)
     }
 
-    def stored(tensor: tensorrt.ITensor | None) -> tensorrt.ILayer | None:
-        """The constant or DequantizeLinear that a weight comes out of, perhaps transposed or cast on the way."""
-        if tensor is None or tensor.name not in makers:
-            return None
-        kind, layer = makers[tensor.name]
-        if kind in ("CONSTANT", "DEQUANTIZE"):
-            return layer
-        return stored(layer.get_input(0)) if kind in _MOVES else None
-
     compute = [layer for kind, layer in zip(kinds, layers, strict=True) if kind in _COMPUTE and layer.num_outputs]
-    weights = [found for layer in compute if layer.num_inputs > 1 and (found := stored(layer.get_input(1))) is not None]
+    weights = [
+        found
+        for layer in compute
+        if layer.num_inputs > 1 and (found := _stored(makers, layer.get_input(1))) is not None
+    ]
     quantized = [layer for layer in weights if str(layer.type).endswith("DEQUANTIZE")]
     return LayerTypes(
         results=dict(Counter(trt.dtype(layer.get_output(0).dtype) for layer in compute)),
@@ -179,6 +175,18 @@ def _layer_types(trt: TensorRT, network: tensorrt.INetworkDefinition) -> LayerTy
             for layer in weights
         ),
     )
+
+
+def _stored(
+    makers: Mapping[str, tuple[str, tensorrt.ILayer]], tensor: tensorrt.ITensor | None
+) -> tensorrt.ILayer | None:
+    """The constant or DequantizeLinear that a weight comes out of, perhaps transposed or cast on the way."""
+    if tensor is None or tensor.name not in makers:
+        return None
+    kind, layer = makers[tensor.name]
+    if kind in ("CONSTANT", "DEQUANTIZE"):
+        return layer
+    return _stored(makers, layer.get_input(0)) if kind in _MOVES else None
 
 
 def sizes_of(dims: tensorrt.Dims) -> list[int]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class EngineModel:
     """A deserialised engine with its buffers on the GPU. Not for several threads at once."""
 
+    @trt.without_collection()
     def __init__(self, tensorrt: trt.TensorRT, device: Device, path: Path) -> None:
         """Raises EnvironmentLacks if this TensorRT or this GPU cannot run the engine."""
         self._tensorrt = tensorrt

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +70,20 @@ class TensorRT:
                     self.weights_bytes = int(found[1])
 
         return Log()
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage collection within: TensorRT calls back (to log, to tell progress) under a lock, and what is freed in
+    a callback, such as a builder that an exception still held, waits for that lock for ever. It is freed before."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def load(flavour: Flavour | None = None) -> TensorRT:

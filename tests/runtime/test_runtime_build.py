@@ -1,5 +1,6 @@
 """Engines are really built where TensorRT is installed, and never used unless they match and were checked."""
 
+import gc
 import importlib.util
 import json
 import re
@@ -112,6 +113,30 @@ def test_an_engine_is_built_in_the_precision_of_the_file(tmp_path, model, precis
     name = model.graph.input[0].name
     assert [shape[0] for shape in built.profile[name]] == [1, 1, 8]
     assert told == sorted(told) and told[-1] == 1.0 and len(told) > 5
+
+
+@needs_cross_build
+def test_nothing_of_tensorrt_is_left_to_the_garbage_collector(tmp_path):
+    """It would free a builder from within a callback of the next one, under a lock that both want."""
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        assert build(tmp_path / "m.onnx", onnx_classifier(), "fp32").data
+        gc.collect()
+        held = {type(held) for one in gc.garbage for held in gc.get_referents(one)}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    api = TENSORRT.module
+    assert not held & {api.Builder, api.INetworkDefinition, api.IBuilderConfig, api.OnnxParser, api.ILayer, api.ITensor}
+
+
+@needs_cross_build
+def test_no_collection_runs_while_tensorrt_calls_back(tmp_path):
+    seen = []
+    assert gc.isenabled()
+    build(tmp_path / "m.onnx", onnx_classifier(), "fp32", tell=lambda fraction, phase: seen.append(gc.isenabled()))
+    assert seen and not any(seen) and gc.isenabled()
 
 
 @needs_tensorrt
