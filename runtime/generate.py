@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+#: Names of what says how a token is drawn (`Sampling`).
+DRAW = ("temperature", "top_k", "top_p", "seed")
+
+
 class Decoder(Protocol):
     """What generation needs of a model; `runtime.stream.Stream` is one."""
 

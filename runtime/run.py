@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runtime.answers import Streamer, Wanted, answerer_of
 from runtime.cli import add_session_options, open_for_cli, positive
-from runtime.generate import Sampling
+from runtime.generate import DRAW, Sampling
 from targets.cli import Parser
 from targets.errors import GateFailed, InputError, run_cli
 
@@ -29,12 +29,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="*", help="images, folders of images, or texts; - reads lines of them"
     )
-    parser.add_argument("--top", metavar="K", type=positive, default=1, help="classes to show (default 1)")
-    parser.add_argument("--tokens", metavar="N", type=positive, default=128, help="to write at most (default 128)")
-    parser.add_argument("--temperature", metavar="T", type=float, default=0.0, help="0 writes the likeliest (default)")
+    parser.add_argument("--top", metavar="K", type=positive, help="classes to show (default 1)")
+    parser.add_argument("--tokens", metavar="N", type=positive, help="to write at most (default 128)")
+    parser.add_argument("--temperature", metavar="T", type=float, help="0 writes the likeliest (default)")
     parser.add_argument("--top-k", metavar="K", type=positive, help="draw from the K likeliest tokens")
     parser.add_argument("--top-p", metavar="P", type=float, help="draw from the likeliest tokens of probability P")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the draw")
+    parser.add_argument("--seed", metavar="S", type=int, help="of the draw (default 0)")
     parser.add_argument("--ids", action="store_true", help="texts are given as token ids: '101 7592 102'")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--watch", metavar="DIR", type=Path, help="process files as they appear in this folder")
@@ -119,11 +119,11 @@ def main() -> int:
         raise InputError("--exit runs every number of loops on the CPU; leave out --loops and --provider")
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
-    wanted = Wanted(args.top, args.tokens, Sampling(args.temperature, args.top_k, args.top_p, args.seed))
     from runtime.bundle import open_files
 
     bundle = open_files(args.bundle, args.public_key)
     answerer = answerer_of(bundle, args.ids)
+    wanted = _wanted(args, answerer, bundle)
     if bundle.manifest.verdict == "fail" and not args.allow_failed:
         raise GateFailed(f"{bundle.source} failed its accuracy gate; --allow-failed runs it all the same")
     if args.watch and not answerer.suffixes:
@@ -141,6 +141,23 @@ def main() -> int:
     if args.exit:
         print(session.backend, file=sys.stderr)
     return 0
+
+
+def _wanted(args: argparse.Namespace, answerer: Answerer, bundle: Bundle) -> Wanted:
+    """What the user asks for. Raises InputError for what would change nothing."""
+    given = {name: value for name in ("top", "tokens", *DRAW) if (value := getattr(args, name)) is not None}
+    idle = [name for name in given if name not in answerer.options]
+    if idle:
+        raise InputError(f"{_flag(idle[0])} says nothing to {bundle.source}, a bundle for {bundle.manifest.task}")
+    draw = {name: given.pop(name) for name in DRAW if name in given}
+    greedy = draw.get("temperature", 0.0) == 0
+    if greedy and draw.keys() - {"temperature"}:
+        raise InputError(f"{_flag(max(draw))} draws tokens only with --temperature above 0")
+    return Wanted(**given, sampling=Sampling(**draw))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _exiting(bundle: Bundle, args: argparse.Namespace) -> Session:

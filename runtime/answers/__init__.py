@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from runtime.generate import Sampling
 from targets.errors import InputError
@@ -30,6 +30,8 @@ class Wanted:
 class Answerer(Protocol):
     """Asks one bundle. What a user gives are strings: paths of images, texts, or token ids."""
 
+    options: ClassVar[tuple[str, ...]]
+    """Options of `runtime.run` that change the answers, such as `top`; the others are refused."""
     suffixes: tuple[str, ...]
     """Endings of files that can be waited for in a folder; () where inputs are no files."""
 

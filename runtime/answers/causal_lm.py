@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.texts import TextInputs, text_inputs
+from runtime.generate import DRAW
 from runtime.text import check_ids
 from targets.errors import InputError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Continuations(TextInputs):
     """What a language model writes after each prompt."""
+
+    options: ClassVar = ("tokens", *DRAW)
 
     def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
         """The text after each prompt, or its token ids where prompts are given as ids."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.texts import TextInputs, text_inputs
 
@@ -22,6 +22,8 @@ SHOWN = 6
 @dataclass(frozen=True)
 class TextVectors(TextInputs):
     """Embeddings of texts."""
+
+    options: ClassVar = ()
 
     def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
         """The vector of each text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from runtime.image import SUFFIXES
 from targets.errors import InputError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class ImageLabels:
     """Labels of image files."""
 
+    options: ClassVar = ("top",)
     suffixes: tuple[str, ...] = SUFFIXES
 
     def expand(self, given: Sequence[str]) -> list[str]:

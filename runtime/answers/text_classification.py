@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.image_classification import label_line
 from runtime.answers.texts import TextInputs, text_inputs
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TextLabels(TextInputs):
     """Labels of texts."""
+
+    options: ClassVar = ("top",)
 
     def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
         """The result of each text."""
