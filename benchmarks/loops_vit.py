@@ -3,13 +3,14 @@
 Usage, from the root of the repository:
     python -m benchmarks.loops_vit run vit-cifar10 DATA FOLDER      # the sweep; start several to share its rows
     python -m benchmarks.loops_vit cross vit-cifar10 DATA FOLDER --steps 0      # everything with everything
-    python -m benchmarks.loops_vit collect FOLDER RESULT.json
+    python -m benchmarks.loops_vit collect FOLDER RESULT.json       # --brief leaves out what a row's name tells
     python -m benchmarks.loops_vit heal DATA OUT --candidate NAME --seconds 450      # one GPU
     python -m benchmarks.loops_vit choose OUT...                    # the best by held-out training images
     python -m benchmarks.loops_vit test DATA OUT                    # on the test images, once, for the chosen one
     python -m benchmarks.loops_vit files RESULT.json FOLDER [ROW...] [--engines]      # bytes in every form, CPU
     python -m benchmarks.loops_vit time RESULT.json FOLDER [FILE...]      # adds the latency of these files, CPU
     python -m benchmarks.loops_vit table SWEEP.json RESULT.json     # both at equal bytes and at equal latency, Markdown
+    python -m benchmarks.loops_vit crossed CROSS.json               # of `cross`, Markdown
 
 The sweep crosses grouping, initialisation, what a loop has of its own, and its rank, before and after the same short
 healing (see `benchmarks.rewrites_vit`), with dropped blocks and affine patches beside them at equal bytes (`bytes.*`)
@@ -176,33 +177,52 @@ def groupings(count: int) -> dict[str, dict[str, Any]]:
     }
 
 
+#: What `cross` crosses with groupings and initialisations: what a loop has of its own.
+OWN: dict[str, dict[str, Any]] = {
+    "none": {},
+    "timestep": {"timestep": True},
+    **{f"signals-{rank}": {"signal_rank": rank} for rank in RANKS},
+    **{f"deltas-{rank}": {"delta_rank": rank} for rank in RANKS},
+    "deltas-24-timestep": {"delta_rank": 24, "timestep": True},
+}
+
+
 def crossed(structure: Structure) -> Iterator[Row]:
     """Every grouping with every initialisation, way of telling loops apart, and rank."""
-    own = [
-        ("none", {}),
-        ("timestep", {"timestep": True}),
-        *((f"signals-{rank}", {"signal_rank": rank}) for rank in RANKS),
-        *((f"deltas-{rank}", {"delta_rank": rank}) for rank in RANKS),
-        ("deltas-24-timestep", {"delta_rank": 24, "timestep": True}),
-    ]
-    for (grouping, tying), init, (name, parts) in product(groupings(len(structure.blocks)).items(), INITS, own):
+    grouped = groupings(len(structure.blocks)).items()
+    for (grouping, tying), init, (name, parts) in product(grouped, INITS, OWN.items()):
         yield Row(f"{grouping}.{init}.{name}", [*EXACT, *ALIGN, *tie(init=init, **tying, **parts)])
 
 
+def crossed_table(args: argparse.Namespace) -> None:
+    """Print what `cross` found before healing: a line for each grouping and each of `OWN`, a column for each start."""
+    rows = {row["row"]: row for row in json.loads(args.cross.read_text())["rows"]}
+    print(f"| | block parameters, M | {' | '.join(INITS)} |")
+    print(f"|---{'|--:' * (1 + len(INITS))}|")
+    for grouping in dict.fromkeys(name.split(".")[0] for name in rows):
+        print(f"| **{grouping}** {'| ' * (1 + len(INITS))}|")
+        for own in OWN:
+            found = [rows[f"{grouping}.{init}.{own}"] for init in INITS]
+            scores = [f"{100 * row['before']['top1']:.1f}" for row in found]
+            print(f"| {own} | {found[0]['block_parameters'] / 1e6:.2f} | {' | '.join(scores)} |")
+
+
 def files(args: argparse.Namespace) -> None:
-    """Export each row in every form, beside the same graphs untied; weigh files and engines. Rows that the result has
-    already stay as they are."""
+    """Export each row in every form, beside the same graphs untied; weigh files and engines. Rows and
+    latencies that the result has already stay as they are."""
     torch.manual_seed(0)
     teacher = vit_lab.original(full_recipe_vit.MODEL)
     images = vit_lab.prepared(vit_lab.test_images(args.data, FEW), teacher, "cpu").images
     calibration = vit_lab.calibration_of(teacher, images, [])
-    chosen = {row.name: row.tables for row in rows(teacher.structure)} | CANDIDATES | {"original": []}
+    chosen = {row.name: row.tables for row in rows(teacher.structure)}
+    chosen |= full_recipe_vit.CANDIDATES | CANDIDATES | {"original": []}
     args.folder.mkdir(parents=True, exist_ok=True)
     tensorrt = trt.load("tensorrt_rtx") if args.engines else None
     document: dict[str, Any] = {"command": vit_lab.command("benchmarks.loops_vit"), **vit_lab.surroundings()}
     if tensorrt:
         document["tensorrt"] = f"{tensorrt.label}, compute capability {CAPABILITY}; built, not run"
-    results = json.loads(args.result.read_text())["rows"] if args.result.exists() else []
+    earlier = json.loads(args.result.read_text()) if args.result.exists() else {}
+    results = earlier.get("rows", [])
     done = {result["row"] for result in results}
     for name, row in {Path(row).name: row for row in ("original", *args.rows)}.items():
         if name in done:
@@ -227,7 +247,7 @@ def files(args: argparse.Namespace) -> None:
             path.unlink()
         results.append(result)
         print(result, flush=True)
-        vit_lab.write_json(args.result, {**document, "rows": results})
+        vit_lab.write_json(args.result, {**earlier, **document, "rows": results})
 
 
 def time_files(args: argparse.Namespace) -> None:
@@ -263,24 +283,31 @@ COMPARED = {
         ("depth-6.looped", "depth-6.looped", "one block looped, deltas of rank 48"),
     ],
 }
+#: What was healed at length at equal bytes: NAME of its NAME-test.json, row of `files`, what it is.
+AT_LENGTH = [
+    ("vit-cifar10-seven-blocks", "seven-blocks", "seven blocks left, heads of 16"),
+    ("vit-cifar10-narrow", "vit-cifar10-narrow", "all layers, narrow, untied"),
+    ("vit-cifar10-loops-cycle-512", "cycle512-long", "`cycle-512`"),
+]
 FORM = "int8-dynamic"
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print the table of `COMPARED`: the sweep's scores, bytes and latency of the dynamic int8 files, and bytes of the
-    fp16 engine, of a Scan where that builds."""
+    """Print the table of `COMPARED` and `AT_LENGTH`: scores, bytes and latency of the dynamic int8 files, and bytes of
+    the fp16 engine, of a Scan where that builds."""
     sweep, weighed = (json.loads(path.read_text()) for path in (args.sweep, args.result))
     scores = {row["row"]: row for row in sweep["rows"]}
     sizes = {row["row"]: row for row in weighed["rows"]}
     timed = weighed.get("latency", {}).get("median_ms", {})
 
-    def line(what: str, file: str, before: float, healed: float | None) -> None:
+    def line(what: str, file: str, *top1: float | None) -> None:
         row, name = sizes[file], f"{file}.{FORM}"
         cells = [f"{row['block_parameters'] / 1e6:.2f}", f"{row['bytes'][FORM] / 1e6:.2f}", f"{row['macs'] / 1e6:.0f}"]
         engines = [row["engines"].get(form, {}).get("bytes") for form in (f"fp16{SCAN}", "fp16")]
         cells += [f"{next(size for size in engines if size) / 1e6:.2f}"]
-        cells += [f"{timed[name]:.2f}" if name in timed else "", f"{100 * before:.1f}"]
-        print(f"| {what} | {' | '.join(cells)} | {'' if healed is None else f'{100 * healed:.1f}'} |")
+        cells += [f"{timed[name]:.2f}" if name in timed else ""]
+        cells += ["" if score is None else f"{100 * score:.1f}" for score in top1]
+        print(f"| {what} | {' | '.join(cells)} |")
 
     columns = [
         "block parameters, M",
@@ -298,6 +325,10 @@ def table(args: argparse.Namespace) -> None:
         print(f"| **{group}** {'| ' * len(columns)}|")
         for name, file, what in compared:
             line(what, file, scores[name]["before"]["top1"], scores[name]["after"]["top1"])
+    print(f"| **equal bytes, healed at length** {'| ' * len(columns)}|")
+    for name, file, what in AT_LENGTH:
+        tested = json.loads((args.result.parent / f"{name}-test.json").read_text())
+        line(what, file, None, tested["test"]["top1"])
 
 
 def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray) -> dict[str, Path]:
@@ -373,6 +404,9 @@ def arguments() -> argparse.Namespace:
     tabling.set_defaults(run=table)
     tabling.add_argument("sweep", type=Path)
     tabling.add_argument("result", type=Path)
+    crossing = verbs.add_parser("crossed")
+    crossing.set_defaults(run=crossed_table)
+    crossing.add_argument("cross", type=Path)
     return parser.parse_args()
 
 

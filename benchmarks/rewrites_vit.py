@@ -35,6 +35,8 @@ from compress.rewrites import REWRITES
 from targets.errors import InputError
 
 CALIBRATION = 1000
+#: What `collect --brief` leaves out: the name of a row tells its rewrites.
+NAMED = {"rewrite", "notes"}
 Tables = list[dict[str, Any]]
 
 
@@ -265,6 +267,8 @@ def collect(args: argparse.Namespace) -> None:
     """Put the rows that are done into one file."""
     files = sorted(args.folder.glob("[0-9][0-9]*-*.json"))
     done = [json.loads(file.read_text()) for file in files if file.stat().st_size]
+    if args.brief:
+        done = [{key: value for key, value in row.items() if key not in NAMED} for row in done]
     vit_lab.write_json(args.result, {**json.loads((args.folder / "conditions.json").read_text()), "rows": done})
     print(f"{len(done)} of {len(files)} rows are done")
 
@@ -290,6 +294,7 @@ def add_collect(verbs: Any) -> None:
     collecting.set_defaults(run=collect)
     collecting.add_argument("folder", type=Path)
     collecting.add_argument("result", type=Path)
+    collecting.add_argument("--brief", action="store_true", help="leave out each row's rewrites and their notes")
 
 
 def _add_run(running: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], None]) -> None:
