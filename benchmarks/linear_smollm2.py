@@ -251,7 +251,7 @@ def main() -> None:
         "command": vit_lab.command("benchmarks.linear_smollm2"),
         **text_lab.surroundings(),
         "teacher": "SmolLM2-135M-Instruct, dequantised Q4_1",
-        "settings": {name: str(value) for name, value in vars(args).items()},
+        "settings": {name: said(value) for name, value in vars(args).items()},
         "original": json.loads(args.known.read_text())["original"]
         if args.known
         else measured(teacher, tokenizer, evaluation_N, args, device),
@@ -289,6 +289,13 @@ def main() -> None:
     if args.keep:
         save(student, args.keep)
         text_lab.write_json(args.keep / "result.json", result)
+
+
+def said(value: Any) -> str:
+    """A setting, files without their folders."""
+    if isinstance(value, list):
+        return " ".join(said(one) for one in value)
+    return value.name if isinstance(value, Path) else str(value)
 
 
 def save_difference(teacher: Transformer, student: Transformer, folder: Path) -> None:
