@@ -24,6 +24,8 @@ MODEL = "model.onnx"
 GOLDEN = "golden.npz"
 #: The dynamic dimension of a cache: rows of the tokens before, none at the start of a sequence.
 GROWING = "past"
+#: The dynamic dimension of what a call feeds to a model with state.
+FED = "chunk"
 MAX_BYTES = 64 << 20  # of manifest.json itself
 
 Task = Literal["image-classification", "text-classification", "embedding", "causal-lm", "sequence-labelling"]

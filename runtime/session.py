@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from runtime import ort
 from runtime.bundle import Bundle, open_files
 from runtime.fastest import remembered
-from runtime.manifest import MODEL, Manifest, ModelFile, Tensor
+from runtime.manifest import FED, MODEL, Manifest, ModelFile, Tensor
 from runtime.providers import CPU, ON_GPU
 from runtime.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
 from runtime.text import check_ids
@@ -71,6 +71,12 @@ class Session:
         """The largest batch that the model takes."""
         return self.manifest.max_batch
 
+    @property
+    def longest_chunk(self) -> int | None:
+        """How many tokens a call of a model with state takes on every backend; None if the target does not say."""
+        span = self.manifest.target.profile.get(FED)
+        return span and span[2]
+
     def describe(self) -> str:
         """'model.onnx (fp32) on CPUExecutionProvider, 2 threads'."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -79,8 +85,8 @@ class Session:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs. States that `inputs` leaves out start as zeros.
 
-        Raises InputError if names, types or shapes differ from the manifest, a text is too long, a token is not the
-        model's, or a state is not finite; GateFailed if an output is not finite.
+        Raises InputError if names, types or shapes differ from the manifest, a text is too long, a chunk longer than
+        the profile's, a token not the model's, or a state not finite; GateFailed if an output is not finite.
         """
         tensors = self.manifest.all_inputs
         whole = {**inputs, **fresh_state(self.manifest.state, inputs, tensors)}
@@ -100,6 +106,12 @@ class Session:
         limit = (self.manifest.preprocessing or {}).get("max_length")
         if isinstance(limit, int) and sizes.get("length", 0) > limit:
             raise InputError(f"a sequence has {sizes['length']} tokens, {self.model.path} takes {limit}; cut it")
+        longest = self.longest_chunk
+        if longest is not None and sizes.get(FED, 0) > longest:
+            raise InputError(
+                f"a chunk has {sizes[FED]} tokens, the profile of {self.manifest.target.name} ends at {longest}; "
+                "feed a runtime.stream.Stream, which splits it"
+            )
 
 
 def open_bundle(

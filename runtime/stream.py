@@ -94,9 +94,7 @@ class Stream:
     def longest_chunk(self) -> int:
         """How many tokens a call of the model takes; longer inputs are split."""
         size = self._tokens.shape[1]
-        if isinstance(size, int):
-            return size
-        return self._session.manifest.target.profile.get(size, (1, 1, CHUNK))[2]
+        return size if isinstance(size, int) else self._session.longest_chunk or CHUNK
 
     def prefill(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None = None) -> np.ndarray:
         """Feed tokens (B,N), or (N,) for a single sequence; returns what the model gives for the last (B,K).

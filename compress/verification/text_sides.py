@@ -21,6 +21,8 @@ from compress.verification.side import (
     seen_samples,
     weights_size,
 )
+from runtime.manifest import GROWING
+from runtime.stream import MASK
 from runtime.text import TOKENIZER
 from targets.errors import InputError
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from compress.model import Transformer
+    from runtime.session import Session
 
     Arrays = dict[str, np.ndarray]
     Run = Callable[[Mapping[str, np.ndarray]], Arrays]
@@ -182,7 +185,7 @@ def _bundle(name: str, path: Path) -> TextSide:
         golden=golden_check(session),
         graphs=forms(session),
         fed=lambda inputs: _fitted(name, inputs, declared),
-        run=lambda inputs: session.run({key: array for key, array in _positioned(inputs).items() if key in declared}),
+        run=lambda inputs: _in_chunks(session, _positioned(inputs)),
         task=_text_task(tasks.get(manifest.task)),
         described=_of_manifest(name, manifest),
         files=root,
@@ -257,11 +260,29 @@ def _positioned(inputs: Mapping[str, np.ndarray]) -> Arrays:
     return {**inputs, "position_ids": positions, "token_type_ids": 0 * inputs["input_ids"]}
 
 
+def _in_chunks(session: Session, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """The bundle's outputs for whole texts, in as many calls as its profile asks for. A Stream takes no padding behind
+    tokens; here nobody reads what is beside it."""
+    import numpy as np
+
+    manifest, tokens = session.manifest, inputs["input_ids"].shape[1]
+    names = {tensor.name for tensor in manifest.inputs} & set(inputs)
+    if not manifest.state:
+        return session.run({name: inputs[name] for name in names})
+    cached = any(GROWING in state.shape for state in manifest.state)
+    most, parts = session.longest_chunk or tokens, []
+    states: Arrays = {}
+    for start in range(0, tokens, most):
+        begin = {name: 0 if cached and name == MASK else start for name in names}
+        part = session.run({**{name: inputs[name][:, begin[name] : start + most] for name in names}, **states})
+        states = {state.past: part[state.present] for state in manifest.state}
+        parts.append(part)
+    return {tensor.name: np.concatenate([part[tensor.name] for part in parts], axis=1) for tensor in manifest.outputs}
+
+
 def _fitted(name: str, inputs: Mapping[str, np.ndarray], declared: Mapping[str, Any]) -> Arrays:
     """What the graph declares; states start fresh."""
     import numpy as np
-
-    from runtime.manifest import GROWING
 
     whole = _positioned(inputs)
     sizes = {"batch": len(whole["input_ids"]), GROWING: 0}

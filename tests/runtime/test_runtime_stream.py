@@ -129,7 +129,7 @@ def golden_of(module, ids_BN):
 def test_the_selftest_feeds_recurrent_models_in_several_ways(opened, maker, run_module):
     session = opened()
     root = session.bundle.root
-    (root / "golden.npz").write_bytes(golden_of(Adder(), np.arange(1, 9)[None]))
+    (root / "golden.npz").write_bytes(golden_of(Adder(), np.arange(1, 6)[None]))
     maker.seal(root)
     done = run_module("runtime.selftest", root, "--json")
     assert done.returncode == 0, done.stderr
@@ -306,6 +306,18 @@ def test_a_state_given_by_hand_that_is_not_finite_is_named(opened):
     assert session.run(inputs)["present_0_sum"] == 1
     with pytest.raises(InputError, match="state 'past_0_sum' holds NaN or infinity"):
         session.run({**inputs, "past_0_sum": np.array([[np.inf]], np.float32)})
+
+
+def test_a_chunk_beyond_the_profile_is_refused_where_a_stream_splits_it(opened):
+    session = opened(chunk=5)
+    ids_BN = np.arange(1, 8)[None]
+    inputs = {"input_ids": ids_BN, "attention_mask": np.ones_like(ids_BN), "position_ids": np.arange(7)[None]}
+    stream = Stream(session)
+    with pytest.raises(InputError, match=r"a chunk has 7 tokens, the profile of cpu-x86 ends at 5; feed a .*Stream"):
+        session.run(inputs)
+    np.testing.assert_allclose(stream.outputs(ids_BN)[0], expected(ids_BN[0]), rtol=1e-5)
+    first = session.run({name: array[:, :5] for name, array in inputs.items()})
+    np.testing.assert_allclose(first["logits"][0], expected(ids_BN[0, :5]), rtol=1e-5)
 
 
 def test_a_batch_beyond_the_profile_is_refused(opened):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from jobs import ROOT
@@ -19,7 +20,10 @@ from compress.model import Transformer, load, save
 from compress.rewrites.surgery import rebuilt
 from compress.stages import timing
 from compress.tasks import get
+from compress.verification.text_sides import open_text_side
 from export import graph
+from runtime.chunking import ALLOWED
+from runtime.seal import SEAL, seal_of
 
 STORIES = zoo.locate("zoo:stories260k")
 
@@ -110,3 +114,18 @@ def test_a_prompt_that_cannot_be_used_is_one_line(bundle: Path, arguments: tuple
     done = ask(bundle, *arguments)
     assert done.returncode == 2 and wanted in done.stderr.splitlines()[-1] and not done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_the_gate_asks_whole_texts_in_chunks_of_the_profile(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["target"]["profile"]["chunk"] = [1, 1, 4]
+    path.write_text(json.dumps(manifest))
+    (path.parent / SEAL).write_bytes(seal_of(path.read_bytes()))
+    ids_BN = np.array([[1, 403, 407, 261, 378, 403, 407, 261, 378], [1, 300, 310, 320, 330, 340, 350, 0, 0]])
+    inputs = {"input_ids": ids_BN, "attention_mask": (ids_BN > 0).astype(np.int64)}
+    whole, parts = (open_text_side(str(one)).run(inputs)["logits"] for one in (bundle, path.parent))
+    real_BN = ids_BN > 0
+    error = np.linalg.norm(parts[real_BN] - whole[real_BN]) / np.linalg.norm(whole[real_BN])
+    assert 0 < error < ALLOWED["int8"]
