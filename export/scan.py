@@ -26,13 +26,13 @@ LEAST_SHARED = 256
 @dataclass(frozen=True)
 class Rolled:
     """What became of the file: how often the Scan runs its body, the nodes before and now (without the body's), and
-    whether it hands out int8 numbers (zero points, weights), which TensorRT takes as constants only."""
+    why TensorRT does not take it, empty if it does."""
 
     loops: int
     nodes_before: int
     nodes: int
     bytes: int
-    hands_out_int8: bool
+    unfit_for_tensorrt: str
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,21 @@ def roll_loops(source: Path, path: Path) -> Rolled:
                 nodes_before=before,
                 nodes=len(rolled.graph.node),
                 bytes=graph.save(rolled, path),
-                hands_out_int8=_hands_out_int8(rolled),
+                unfit_for_tensorrt=_unfit_for_tensorrt(rolled),
             )
     raise InputError(f"{source.name} holds no loop: no run of equal nodes that shares its weights")
 
 
-def _hands_out_int8(model: Any) -> bool:
+def _unfit_for_tensorrt(model: Any) -> str:
+    """What of each loop's own the builder refuses to have handed out: seen with TensorRT for RTX 1.7.1."""
     weights = graph.weights(model)
     scan = next(node for node in model.graph.node if node.op_type == "Scan")
-    return any(weights[name].dtype.itemsize == 1 for name in scan.input if name in weights)
+    stacks = [weights[name] for name in scan.input if name in weights]
+    if any(stack.dtype.itemsize == 1 for stack in stacks):
+        return "TensorRT takes int8 numbers as constants only"
+    if any(size % 2 for stack in stacks if stack.ndim > 2 for size in stack.shape[1:]):
+        return "TensorRT fails on a Scan that hands out matrices of an odd size; choose even ranks"
+    return ""
 
 
 def _dynamic(model: Any) -> list[Any]:

@@ -110,10 +110,10 @@ def _roll(how: _Quantizing, path: Path, for_tensorrt: bool = False) -> str:
         return ""
     source = path.read_bytes()
     rolled = roll_loops(path, path)
-    if for_tensorrt and rolled.hands_out_int8:
+    if for_tensorrt and rolled.unfit_for_tensorrt:
         path.write_bytes(source)
-        how.context.log(f"{path.name}: loops stay unrolled: TensorRT takes int8 numbers as constants only")
-        return ", loops unrolled: TensorRT takes int8 numbers as constants only"
+        how.context.log(f"{path.name}: loops stay unrolled: {rolled.unfit_for_tensorrt}")
+        return f", loops unrolled: {rolled.unfit_for_tensorrt}"
     how.context.log(f"{path.name}: {rolled.loops} loops in one Scan, {rolled.nodes_before} nodes become {rolled.nodes}")
     return f", {rolled.loops} loops in one Scan"
 

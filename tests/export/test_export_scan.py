@@ -68,7 +68,7 @@ def test_a_loop_becomes_one_node_in_every_precision(form: str, plain: Path, tmp_
     assert result.loops == 4
     assert result.bytes == rolled.stat().st_size < path.stat().st_size
     assert result.nodes < 0.7 * result.nodes_before
-    assert result.hands_out_int8 == form.startswith("int8")
+    assert ("int8 numbers" in result.unfit_for_tensorrt) == form.startswith("int8")
     assert [node.op_type for node in onnx.load(rolled).graph.node].count("Scan") == 1
     assert_shared_once(rolled)
     # Runtimes fuse Q/DQ and casts otherwise in a body, so a rounding step may fall on the other side.
@@ -93,6 +93,24 @@ def test_a_rolled_model_gives_the_answers_of_the_unrolled_one(
     for batch in (1, 3):
         mine, wanted = (answer(tmp_path / f"{name}.onnx", model, batch) for name in ("rolled", "plain"))
         np.testing.assert_allclose(mine, wanted, atol=1e-5 * max(1.0, float(np.abs(wanted).max())))
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ({"delta_rank": 2, "timestep": True}, ""),
+        ({"delta_rank": 3}, "odd size; choose even ranks"),
+        ({"delta_rank": 2, "ffn_delta_rank": 3}, "odd size; choose even ranks"),
+        ({"signal_rank": 1}, "odd size; choose even ranks"),
+    ],
+)
+def test_tensorrt_is_given_no_loop_with_matrices_of_an_odd_size(
+    tmp_path: Path, own: dict[str, Any], reason: str
+) -> None:
+    spec = block_spec(heads=4, kv_heads=4, head_dim=8, loops=3, per_loop=PerLoopSpec(**own))
+    path = exported(model_of(spec, hidden_size=32), tmp_path / "plain.onnx")
+    unfit = roll_loops(path, tmp_path / "rolled.onnx").unfit_for_tensorrt
+    assert unfit.endswith(reason) if reason else not unfit
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
