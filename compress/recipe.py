@@ -176,16 +176,30 @@ def _read(path: Path) -> dict[str, Any]:
 def _put(table: dict[str, Any], setting: str) -> None:
     """Put `heal.steps=200` into the table; the value is TOML, or a plain string where it is none."""
     key, separator, text = setting.partition("=")
-    parts = key.strip().split(".")
-    if not separator or len(parts) != 2:
+    *place, name = key.strip().split(".")
+    if not separator or not place:
         raise InputError(f"--set {setting!r}: expected table.key=value, such as heal.steps=200")
-    if parts[0] not in Recipe.model_fields or parts[0] == "rewrite":
-        raise InputError(f"--set {setting!r}: {unknown('table', parts[0], set(Recipe.model_fields) - {'rewrite'})}")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    table.setdefault(parts[0], {})[parts[1]] = value
+    _table_at(table, place, setting)[name] = value
+
+
+def _table_at(table: dict[str, Any], place: list[str], setting: str) -> dict[str, Any]:
+    """A table of the recipe, such as `heal`, or a rewrite by its name: `rewrite.hybrid`."""
+    if place[0] == "rewrite" and len(place) == 2:
+        names = [one.get("use") for one in table.get("rewrite", [])]
+        if names.count(place[1]) != 1:
+            there = f"the recipe has {place[1]!r} {names.count(place[1])} times" if place[1] in names else ""
+            raise InputError(f"--set {setting!r}: {there or unknown('rewrite', place[1], names)}")
+        found: dict[str, Any] = table["rewrite"][names.index(place[1])]
+        return found
+    if len(place) != 1 or place[0] not in Recipe.model_fields or place[0] == "rewrite":
+        tables = {*Recipe.model_fields, "rewrite.NAME"} - {"rewrite"}
+        raise InputError(f"--set {setting!r}: {unknown('table', '.'.join(place), tables)}")
+    whole: dict[str, Any] = table.setdefault(place[0], {})
+    return whole
 
 
 def _first_cause(error: ValidationError) -> str:

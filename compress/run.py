@@ -17,7 +17,8 @@ from compress.cli import start
 from targets.errors import GateFailed
 
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a value of the recipe, such as heal.steps=200.")
+    list[str] | None,
+    typer.Option("--set", help="Change a value of the recipe, such as heal.steps=200 or rewrite.hybrid.window=32."),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compress.verification.outcome import Status
 from compress.verification.report_data import ExtraCheck
 from runtime.bundle import Bundle
-from runtime.chunking import check_chunking
+from runtime.chunking import ALLOWED, check_chunking
 from runtime.manifest import MODEL, ModelFile, Tensor, parse_manifest
 from runtime.session import Session
 from runtime.stream import Stream
@@ -32,6 +32,10 @@ def check_streaming(path: Path, tokens: np.ndarray, precision: str, longest: int
         f"sequences of {lengths} tokens in chunks differ from whole ones by at most {worst.error:.1e} of the answers' "
         f"size; allowed {worst.allowed:g}"
     )
+    if precision == "int8" and worst.error > ALLOWED["fp32"]:
+        text += (
+            "; dynamic int8 rounds by the largest number of a chunk, so answers depend a little on how a text is cut"
+        )
     return ExtraCheck(name=name, status=Status.PASS if all(found) else Status.FAIL, message=text)
 
 

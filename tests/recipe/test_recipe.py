@@ -44,6 +44,8 @@ def test_a_setting_overrides_the_file() -> None:
     recipe = load("quick", ["heal.steps=7", "model.source=zoo:vit-mnist", 'data.source="zoo:mnist-test"'])
     assert (recipe.heal.steps, recipe.model.source, recipe.data.source) == (7, "zoo:vit-mnist", "zoo:mnist-test")
     assert load("quick").heal.steps != 7
+    hybrid = load("hybrid", ["rewrite.hybrid.layers=auto:8", "rewrite.hybrid.window=32"])
+    assert hybrid.rewrite == ({"use": "hybrid", "window": 32, "layers": "auto:8"},)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,8 @@ def test_a_setting_overrides_the_file() -> None:
         ("heal.stps=3", "'steps'"),
         ("heel.steps=3", "did you mean 'heal'"),
         ("rewrite.use=x", "unknown table 'rewrite'"),
+        ("rewrite.hybird.window=8", "unknown rewrite 'hybird' (known: drop-key-bias"),
+        ("heal.steps.more=8", "unknown table 'heal.steps'"),
         ("gate.max_drop=inf", "gate.max_drop: Input should be a finite number"),
         ("heal.steps=-1", "heal.steps"),
         ("heal.lr=nan", "heal.lr"),
