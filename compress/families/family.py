@@ -90,6 +90,7 @@ def _unnumbered(name: str) -> str:
 #: Maps a checkpoint to the structure and the weights (names of the canonical transformer).
 Reader = Callable[[Checkpoint], tuple[Structure, dict[str, Tensor]]]
 _READERS: dict[str, Reader] = {}
+_ONE_LABEL = "single_label_classification"
 _ONLY = "edgepress reads safetensors only (save_pretrained writes them)"
 
 
@@ -155,8 +156,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 def labels_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
     """Class names in the order of the logits; numbered ones where the config names none.
 
-    Raises InputError for an `id2label` that names others than these.
+    Raises InputError for an `id2label` that names others than these, and for a head that does not choose one of them.
     """
+    kind = checkpoint.config.get("problem_type") or ("regression" if count == 1 else _ONE_LABEL)
+    if kind != _ONE_LABEL:
+        raise InputError(
+            f"{checkpoint.folder}/config.json: a head for {kind} with {count} output{'s' if count > 1 else ''} is not "
+            f"supported, only {_ONE_LABEL}"
+        )
     names = checkpoint.config.get("id2label") or {}
     if not isinstance(names, Mapping):
         raise InputError(f"{checkpoint.folder}/config.json: id2label must map numbers to names, not be {names!r}")

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 from compress.pipeline import StageContext
 from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
 from compress.stages.samples import evaluation, runner_of, tell_notes
+from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.tasks.task import Tell
+    from compress.verification.predictions import Samples
 
 
 def answer_original(context: StageContext, original: SourceModel, model: OnnxModel) -> None:
-    """The original's answers. Options: `data`."""
-    _answer_all(context, original, {model.file.name: model.file})
+    """The original's answers. Options: `data`, `confidence` of the gate. Raises InputError if they have nothing to do
+    with the data's labels: no gate could pass, and nothing could be healed."""
+    answers = _answer_all(context, original, {model.file.name: model.file})[0]
+    fault = answers.knows_nothing(context.options["confidence"])
+    if fault is not None:
+        raise InputError(f"{context.options['data']['source']} does not go with the model: {fault}")
 
 
 def answer_shipped(context: StageContext, original: SourceModel, models: ShippedModels) -> None:
@@ -29,15 +35,18 @@ def answer_dynamic(context: StageContext, original: SourceModel, models: Shipped
     _answer_all(context, original, {first: models.path / first})
 
 
-def _answer_all(context: StageContext, original: SourceModel, files: dict[str, Path]) -> None:
+def _answer_all(context: StageContext, original: SourceModel, files: dict[str, Path]) -> list[Samples]:
     task, structure = original.task, original.structure()
     data = evaluation(context, original)
     tell_notes(context, data)
+    every = []
     for index, (name, path) in enumerate(files.items()):
         tell = _teller(context, name, index * len(data), len(files) * len(data))
         answers = task.answers(runner_of(path), data, structure, tell)
         answers.save(context.folder / f"{name}.npz")
         context.log(f"{name}: {task.headline(answers)}")
+        every.append(answers)
+    return every
 
 
 def _teller(context: StageContext, note: str, before: int, total: int) -> Tell:

@@ -78,6 +78,11 @@ class SourceModel(ModelArtifact):
 
 
 @dataclass(frozen=True)
+class MatchedData(Artifact):
+    """How many samples there are for what, once they were found to fit the model."""
+
+
+@dataclass(frozen=True)
 class CalibrationSet(Artifact):
     """Which healing samples are for what: `fit` for closed forms and quantizers, `held_out` to watch drift."""
 

@@ -14,6 +14,7 @@ from compress.stages import (
     answers,
     bundle,
     calibrate,
+    data,
     engine,
     export,
     heal,
@@ -32,6 +33,7 @@ from compress.stages.artifacts import (
     Comparison,
     Engines,
     Localization,
+    MatchedData,
     ModelArtifact,
     OnnxModel,
     ReportArtifact,
@@ -113,19 +115,18 @@ class GraphBuilder:
         self.job = job
         recipe = job.recipe
         _check_model(job.model_folder)
-        data: dict[str, Any] = {
+        choice: dict[str, Any] = {
             "source": job.data_source,
             "limit": recipe.data.limit,
             "skip_corrupt": recipe.data.skip_corrupt,
             "seed": job.seed,
         }
-        self.data = {"data": data}
+        self.data = {"data": choice}
         self.task = tasks.of_folder(job.model_folder)
         self._check_loops()
         self.task_code = (*self.task.code, "compress.stages.samples")
         self.model_digest = {"model": digest_tree(job.model_folder, job.memo)}
-        choice = DataChoice(**data)
-        digests = {part: self._digest(choice, part) for part in get_args(Part)}
+        digests = {part: self._digest(DataChoice(**choice), part) for part in get_args(Part)}
         self.evaluation_digest = {"evaluation": digests["evaluation"]}
         self.healing_digest = {"healing": digests["healing"]}
         self.opset = {"opset": min(_OPSET, min(row.max_opset for row in job.target.software))}
@@ -146,7 +147,7 @@ class GraphBuilder:
     def stages(self) -> list[Stage]:
         changes = self.changes()
         model = changes[-1].name if changes else "source"
-        return [self._source(), *self._baseline(), self._calibrate(), *changes, *self._shipping(model)]
+        return [self._source(), self._data(), *self._baseline(), self._calibrate(), *changes, *self._shipping(model)]
 
     def _source(self) -> Stage:
         return Stage(
@@ -161,6 +162,21 @@ class GraphBuilder:
             sources=self.model_digest,
             code=(*_MODEL_CODE, "compress.families", *self.task_code),
             libraries=("torch", "safetensors"),
+        )
+
+    def _data(self) -> Stage:
+        return Stage(
+            name="data",
+            does="holds the samples to the model and the gate",
+            why="classes that are not the model's, or too few samples, are told now and not after the work",
+            inputs={"original": "source"},
+            consumes={"original": SourceModel},
+            produces=MatchedData,
+            run=data.match_data,
+            options={**self.data, "min_samples": self.job.recipe.gate.min_samples},
+            sources={**self.evaluation_digest, **self.healing_digest},
+            code=self.task_code,
+            libraries=self.task.libraries,
         )
 
     def _baseline(self) -> list[Stage]:
@@ -185,7 +201,7 @@ class GraphBuilder:
                 consumes={"original": SourceModel, "model": OnnxModel},
                 produces=Answers,
                 run=answers.answer_original,
-                options=self.data,
+                options={**self.data, "confidence": self.job.recipe.gate.confidence},
                 sources=self.evaluation_digest,
                 code=(*self.task_code, "compress.verification.predictions", "runtime.ort"),
                 libraries=("onnxruntime", *self.task.libraries),

@@ -44,20 +44,30 @@ def get(name: str) -> Task:
 
 
 def of_folder(folder: Path) -> Task:
-    """The task of a model folder, by its structure.json or config.json; image classification where neither tells.
+    """The task of a model folder, by its structure.json or config.json; a model of images classifies them.
 
-    Raises InputError for a structure.json that names no known task, or a config.json with classes for none.
+    Raises InputError for a structure.json that names no known task, or a config.json that has none or another for its
+    kind of input.
     """
     structure = _object(folder / "structure.json")
     if structure:
         return get(str(structure.get("task")))
     config = _object(folder / "config.json")
-    name = name_of(config)
-    if name is None and config.get("architectures"):
+    name, classes = name_of(config), config.get("architectures")
+    if name is None and classes:
         endings = ", ".join(f"...{ending}" for ending in _ARCHITECTURES)
         raise InputError(
-            f"{folder}/config.json: architectures {config['architectures']!r} is for no task here; there are "
-            f"those of {endings}"
+            f"{folder}/config.json: architectures {classes!r} is for no task here; there are those of {endings}"
+        )
+    if name is None and config and "image_size" not in config:
+        raise InputError(
+            f"{folder}/config.json: what this {config.get('model_type')!r} model is for is not known without "
+            'architectures; add its class, such as "architectures": ["BertForSequenceClassification"]'
+        )
+    if name not in (None, "image-classification") and "image_size" in config:
+        raise InputError(
+            f"{folder}/config.json: architectures {classes!r} leaves out the classifier; of images only "
+            "...ForImageClassification is read"
         )
     return get(name or "image-classification")
 

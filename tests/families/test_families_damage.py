@@ -166,3 +166,21 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     shard = sorted(tmp_path.glob("model-*.safetensors"))[1]
     shard.unlink()
     assert f"{shard} is missing; model.safetensors.index.json names it" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("classes", "changes", "wanted"),
+    [
+        (1, {"id2label": {"0": "score"}}, "a head for regression with 1 output is not supported"),
+        (len(CLASSES), {"problem_type": "multi_label_classification"}, "a head for multi_label_classification with"),
+    ],
+)
+def test_a_head_that_chooses_no_class_is_refused(
+    folder: Path, classes: int, changes: dict[str, object], wanted: str
+) -> None:
+    change_config(folder, **changes)
+    change_tensors(
+        folder,
+        lambda tensors: tensors.update({n: t[:classes] for n, t in tensors.items() if n.startswith("classifier")}),
+    )
+    assert wanted in refusal(folder)

@@ -8,9 +8,20 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from jobs import ROOT, SMALL, compress, one_line_error
 from PIL import Image
+
+from compress import run
+from compress.data import preprocessing_from_hf
+from compress.families import read_checkpoint
+from compress.model import save
+from compress.pipeline import StageContext
+from compress.stages import timing
+from compress.stages.answers import answer_original
+from compress.stages.artifacts import OnnxModel, SourceModel
+from targets.errors import InputError
 
 ZOO = ROOT / "compress" / "zoo"
 RUN = ["--target", "cpu", "--recipe", "identity", "--max-drop", "6", "--set", "calibrate.samples=8"]
@@ -88,8 +99,32 @@ def test_a_misspelt_recipe_names_the_key_and_the_nearest(tmp_path: Path, text: s
 
 def test_a_class_count_that_differs_is_told_with_both_numbers(tmp_path: Path, images: Path) -> None:
     shutil.rmtree(images / "9")
-    error = refused(tmp_path, "--model", "zoo:vit-mnist", "--data", str(images))
+    done = compress(tmp_path / "cache", *RUN, "--model", "zoo:vit-mnist", "--data", str(images))
+    error = one_line_error(done, 2)
     assert "9 classes" in error and "10" in error
+    assert "data: failed" in done.stdout and "export: started" not in done.stdout
+
+
+def test_too_few_samples_for_the_gate_are_told_before_any_work(tmp_path: Path, images: Path) -> None:
+    done = compress(tmp_path / "cache", *RUN, "--model", "zoo:vit-mnist", "--data", str(images))
+    assert "30 samples to evaluate on, the gate needs gate.min_samples = 100" in one_line_error(done, 2)
+    assert "export: started" not in done.stdout
+
+
+def test_labels_that_the_model_knows_nothing_of_are_told_before_healing(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("source", "export", "made")]
+    for folder in folders:
+        folder.mkdir()
+    save(read_checkpoint(ZOO / "vit-mnist", preprocessing_from_hf(ZOO / "vit-mnist")), folders[0])
+    graph = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 20]>
+        constant (float[batch, 1, 28, 28] pixel_values) => (float[batch, 10] logits)
+        <int64[2] flat = {0, -1}, int64[1] first = {0}, int64[1] last = {10}, int64[1] axis = {1}>
+        { rows = Reshape (pixel_values, flat)  logits = Slice (rows, first, last, axis) }""")
+    onnx.save(graph, folders[1] / "model.onnx")
+    options = {"data": {"source": "zoo:mnist-test", "limit": 200, "skip_corrupt": False, "seed": 0}, "confidence": 0.95}
+    context = StageContext(folders[2], folders[2], options=options)
+    with pytest.raises(InputError, match=r"zoo:mnist-test does not go with the model: right in 10.0 % of 200"):
+        answer_original(context, SourceModel.of(folders[0]), OnnxModel.of(folders[1]))
 
 
 def test_an_empty_data_folder_is_refused(tmp_path: Path) -> None:
@@ -101,17 +136,20 @@ def test_a_folder_model_without_data_says_how_to_give_some(tmp_path: Path, model
     assert "--data" in refused(tmp_path, "--model", str(model))
 
 
-def test_a_corrupt_image_is_named_and_counted_and_skipped_only_when_asked(tmp_path: Path, images: Path) -> None:
+def test_a_corrupt_image_is_named_and_counted_and_skipped_only_when_asked(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim = sorted((images / "3").glob("*.png"))[0]
     victim.write_bytes(victim.read_bytes()[:40])
-    error = refused(tmp_path, "--model", "zoo:vit-mnist", "--data", str(images))
+    few = ("--set", "gate.min_samples=10")
+    error = refused(tmp_path, "--model", "zoo:vit-mnist", "--data", str(images), *few)
     assert victim.name in error and "1 of" in error
-    done = compress(
-        tmp_path / "cache",
-        *(*RUN, "--model", "zoo:vit-mnist", "--data", str(images), "--max-drop", "60"),
-        *("--set", "data.skip_corrupt=true", "--set", "gate.min_samples=10", "--out", str(tmp_path / "skipped")),
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(timing, "ROUNDS", 1)
+    monkeypatch.setattr(timing, "SECONDS", 0.01)
+    settings = [*few[1:], "data.skip_corrupt=true", "calibrate.samples=8"]
+    out = tmp_path / "skipped"
+    assert run.main("cpu", "zoo:vit-mnist", "identity", str(images), out, settings, max_drop=60) == 0
 
 
 def test_an_unwritable_place_for_the_result_is_told_before_any_work(tmp_path: Path) -> None:

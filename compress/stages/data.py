@@ -1,0 +1,26 @@
+"""data: the samples held to the model and the gate, before anything that takes long."""
+
+from __future__ import annotations
+
+import json
+
+from compress.pipeline import StageContext
+from compress.stages.artifacts import SourceModel
+from compress.stages.samples import evaluation, healing
+from runtime.files import write_atomic
+from targets.errors import InputError
+
+
+def match_data(context: StageContext, original: SourceModel) -> None:
+    """Options: `data`, `min_samples` of the gate. Raises InputError for classes that are not the model's, samples that
+    the task cannot judge, or fewer than the gate needs."""
+    judged, learned = evaluation(context, original), healing(context, original)
+    least = context.options["min_samples"]
+    if len(judged) < least:
+        raise InputError(
+            f"{judged.location} has {len(judged)} samples to evaluate on, the gate needs gate.min_samples = {least}; "
+            "give more, or set fewer and a larger gate.max_drop"
+        )
+    counts = {"evaluation": len(judged), "healing": len(learned)}
+    write_atomic(context.folder / "data.json", json.dumps(counts).encode())
+    context.log(f"{len(judged):,} samples to evaluate on, {len(learned):,} to calibrate and heal on")

@@ -1,0 +1,40 @@
+"""Which task a checkpoint is for, by its config.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compress import tasks
+from targets.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("config", "task"),
+    [
+        ({"model_type": "vit-mnist", "image_size": 28}, "image-classification"),
+        ({"architectures": ["DeiTForImageClassificationWithTeacher"], "image_size": 224}, "image-classification"),
+        ({"architectures": ["BertForSequenceClassification"]}, "text-classification"),
+        ({"architectures": ["BertModel"]}, "embedding"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "causal-lm"),
+    ],
+)
+def test_the_class_tells_the_task_and_images_alone_need_none(tmp_path: Path, config: object, task: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert tasks.of_folder(tmp_path).name == task
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({"model_type": "bert", "vocab_size": 99}, "what this 'bert' model is for is not known without architectures"),
+        ({"architectures": ["ViTModel"], "image_size": 224}, "of images only ...ForImageClassification is read"),
+        ({"architectures": ["BertForTokenClassification"]}, "is for no task here"),
+    ],
+)
+def test_a_task_that_is_not_known_is_one_line(tmp_path: Path, config: object, wanted: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"^{tmp_path}/config.json: [^\n]*{wanted}"):
+        tasks.of_folder(tmp_path)
