@@ -1,7 +1,13 @@
 """Device profiles: one TOML file per device, a strict loader and the compatibility table."""
 
+import os
+
 from targets.spec import Engine, Hardware, Power, PowerMode, Precision, Profile, Software, Target
 from targets.table import load, load_all, names
+
+# ONNX Runtime 1.32 sends usage data from Linux and keeps a device ID and a database in the home folder. No device must
+# do that unasked; every package here imports this one, so the line runs before ONNX Runtime's own import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Engine",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,3 +124,15 @@ def test_reading_specs_of_models_needs_no_transformers() -> None:
     loaded = modules_after("compress.model", "compress.families", "compress.rewrites")
     assert "torch" in loaded
     assert not loaded & {"transformers", "accelerate", "onnx", "onnxruntime"}
+
+
+@pytest.mark.parametrize("module", ["runtime.ort", "export.precision.int8_dynamic", "compress.stages.precision"])
+def test_onnxruntime_keeps_nothing_in_the_home_folder(module: str, tmp_path: Path) -> None:
+    ask = f"import {module}, onnxruntime, os; onnxruntime.SessionOptions(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", ask]
+    for given in ({}, {"ORT_DISABLE_TELEMETRY": "0"}):
+        asked = {**environment, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), **given}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=asked)
+        assert done.stdout.strip() == given.get("ORT_DISABLE_TELEMETRY", "1")
+        assert given or not list(tmp_path.iterdir())

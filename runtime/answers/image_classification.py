@@ -30,7 +30,7 @@ class ImageLabels:
         paths: list[str] = []
         for name in given:
             path = Path(name)
-            if path.is_dir():
+            if name and path.is_dir():
                 found = sorted(path / one.name for one in listing(path, SUFFIXES))
                 if not found:
                     raise InputError(f"no images in folder {path}; it needs files ending in {', '.join(SUFFIXES)}")
@@ -38,7 +38,7 @@ class ImageLabels:
             elif path.is_file():
                 paths.append(str(path))
             else:
-                raise InputError(f"no file or folder {path}")
+                raise InputError(f"no file or folder {name or repr(name)}")
         return paths
 
     def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
