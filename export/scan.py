@@ -114,7 +114,10 @@ def roll_loops(source: Path, path: Path) -> Rolled:
                 bytes=graph.save(rolled, path),
                 unfit_for_tensorrt=_unfit_for_tensorrt(rolled),
             )
-    raise InputError(f"{source.name} holds no loop: no run of equal nodes that shares its weights")
+    raise InputError(
+        f"{source.name} holds no loop: no run of equal nodes that shares its weights; tie-layers makes one, or leave "
+        'precision.loops at "unrolled"'
+    )
 
 
 def _unfit_for_tensorrt(model: Any) -> str:
