@@ -21,8 +21,9 @@ class AffineMlp(Options):
 def affine_mlp(model: Transformer, options: AffineMlp, calibration: Calibration) -> Transformer:
     """Replace feed-forwards by y = x B + c: D^2 numbers in place of 2 D F.
 
-    B = Cov(x,x)^-1 Cov(x,y), c = E y - E x B over the calibration tokens (ridge 1e-6), fitted sequentially on the
-    model's own inputs. Not exact. "auto:K" takes the layers with the least unexplained variance.
+    B = Cov(x,x)^-1 Cov(x,y), c = E y - E x B over the calibration tokens, each weighted by 1 / |its residual stream|^2,
+    with the ridge that serves unseen sequences best; fitted sequentially on the model's own inputs. Not exact. "auto:K"
+    takes the layers with the least unexplained variance beside their stream.
     """
     return replace_ffns(NAME, model, options.layers, calibration, AffineSpec(), lambda moments: moments.fit(), _fill)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from compress.model.block import BlockSpec
 from compress.model.ffns.affine import Affine, AffineSpec
 from compress.model.structure import Step, output_targets
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, Moments, real_tokens, taps
+from compress.rewrites.calibration import Calibration, Fitting, real_tokens, taps
 from compress.rewrites.layers import Layers
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import rebuilt, single_loop
@@ -27,17 +25,19 @@ class AffinePatch(Options):
 def affine_patch(model: Transformer, options: AffinePatch, calibration: Calibration) -> Transformer:
     """Replace a run of blocks by x + x B + c: D^2 + D numbers in place of all of theirs.
 
-    I + B = Cov(x,x)^-1 Cov(x,y), c = E y - E x (I + B), with x what goes into the run and y what the original gives
-    behind it, over the calibration tokens (ridge 1e-6). No token sees another there any more. Not exact: the baseline
-    beside drop-blocks that tied layers must beat. Refused for looped and for trimmed blocks.
+    B = Cov(x,x)^-1 Cov(x,y), c = E y - E x B, with x what goes into the run and y what is missing to what the original
+    gives behind it, over the calibration tokens, each weighted by 1 / |what the original gives|^2, with the ridge that
+    serves unseen sequences best (a large one leaves drop-blocks and a constant). No token sees another there any more.
+    Not exact: the baseline beside drop-blocks that tied layers must beat. Refused for looped and for trimmed blocks.
     """
     for spec in model.structure.blocks:
         single_loop(spec, NAME)
     runs = _runs(options.layers, model)
     moments = _moments(model, calibration, runs)
-    first, last = min(runs, key=lambda run: moments[run].fit().fvu)
-    fit = moments[first, last].fit()
-    calibration.note(f"{NAME}: layers {first} to {last} leave {fit.fvu:.1%} of their output unexplained")
+    fits = {run: one.fit() for run, one in moments.items()}
+    first, last = min(runs, key=lambda run: moments[run].relative(fits[run]))
+    fit = fits[first, last]
+    calibration.note(f"{NAME}: layers {first} to {last} leave {fit.fvu:.1%} of what they add unexplained")
     kept = [step for step in range(len(model.structure.schedule)) if not first < step <= last]
     old = model.structure
     patch = BlockSpec(mixer=None, mixer_norm=None, ffn=AffineSpec(), ffn_norm=None)
@@ -48,7 +48,7 @@ def affine_patch(model: Transformer, options: AffinePatch, calibration: Calibrat
     result = rebuilt(model, structure, {index: old.schedule[step].block for index, step in enumerate(kept)})
     ffn = result.block(first).ffn
     assert isinstance(ffn, Affine)
-    ffn.map.set((fit.weight_IO.T - torch.eye(len(fit.bias_O)).to(fit.bias_O)).float(), fit.bias_O.float())
+    ffn.map.set(fit.weight_IO.T.float(), fit.bias_O.float())
     return result
 
 
@@ -81,14 +81,15 @@ def _in(run: tuple[int, int]) -> range:
 
 def _moments(
     model: Transformer, calibration: Calibration, runs: list[tuple[int, int]]
-) -> dict[tuple[int, int], Moments]:
-    """Moments of (what goes into each run, what the original gives behind it), in one pass."""
+) -> dict[tuple[int, int], Fitting]:
+    """Moments of (what goes into each run, what is missing to what the original gives behind it), in one pass."""
     targets = output_targets(model.structure, calibration.original.structure)
-    moments = {run: Moments() for run in runs}
+    moments = {run: Fitting() for run in runs}
     for inputs in calibration.batches():
         mine = taps(model, inputs, {(first - 1, "out") for first, _ in runs if first})
         theirs = taps(calibration.original, inputs, {(targets[last], "out") for _, last in runs})
         for first, last in runs:
             x_BND = mine[first - 1, "out"] if first else model.embed(inputs)[0]
-            moments[first, last].add(x_BND, theirs[targets[last], "out"], real_tokens(inputs, x_BND))
+            y_BND = theirs[targets[last], "out"]
+            moments[first, last].add(x_BND, y_BND - x_BND, y_BND, real_tokens(inputs, x_BND))
     return moments

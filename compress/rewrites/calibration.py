@@ -6,7 +6,7 @@ Only sums are kept, never whole activations. T tokens of a batch, I inputs and O
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,10 @@ from compress.model.transformer import Transformer
 
 #: A ridge where all is zero.
 TINY = 1e-30
+#: Ridges that a fit chooses from, as parts of the mean variance of x; with the last it is the mean of y.
+RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0, 1e6)
+#: What norms add to the mean square of a token.
+NORM_EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -46,28 +50,40 @@ class AffineFit:
 
 
 class Moments:
-    """Sums of x, y, x x^T, x y^T and |y|^2 over tokens, in float64: all that least squares needs."""
+    """Weighted sums of x, y, x x^T, x y^T and |y|^2 over tokens, in float64: all that least squares needs."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = 0.0
         self.x_I: Tensor | None = None
         self.y_O: Tensor
         self.xx_II: Tensor
         self.xy_IO: Tensor
         self.yy_O: Tensor
 
-    def add(self, x_TI: Tensor, y_TO: Tensor, real_T: Tensor | None = None) -> None:
-        """Take in a batch of tokens; of any leading shape, and only those where `real` is True if it is given."""
+    def add(self, x_TI: Tensor, y_TO: Tensor, real_T: Tensor | None = None, weight_T: Tensor | None = None) -> None:
+        """Take in a batch of tokens; of any leading shape, and only those where `real` is True if it is given. Each
+        counts as `weight` says, or as one."""
         if real_T is not None:
-            x_TI, y_TO = x_TI[real_T], y_TO[real_T]
+            x_TI, y_TO, weight_T = x_TI[real_T], y_TO[real_T], None if weight_T is None else weight_T[real_T]
         x_TI, y_TO = x_TI.reshape(-1, x_TI.shape[-1]).double(), y_TO.reshape(-1, y_TO.shape[-1]).double()
-        sums = x_TI.sum(0), y_TO.sum(0), x_TI.T @ x_TI, x_TI.T @ y_TO, y_TO.square().sum(0)
-        self.count += x_TI.shape[0]
+        weight_T1 = torch.ones_like(x_TI[:, :1]) if weight_T is None else weight_T.reshape(-1, 1).double()
+        xw_TI, yw_TO = x_TI * weight_T1, y_TO * weight_T1
+        sums = xw_TI.sum(0), yw_TO.sum(0), xw_TI.T @ x_TI, xw_TI.T @ y_TO, (yw_TO * y_TO).sum(0)
+        self.count += float(weight_T1.sum())
         if self.x_I is None:
             self.x_I, self.y_O, self.xx_II, self.xy_IO, self.yy_O = sums
             return
         for total, part in zip((self.x_I, self.y_O, self.xx_II, self.xy_IO, self.yy_O), sums, strict=True):
             total += part
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of the tokens of both."""
+        both = Moments()
+        both.count = self.count + other.count
+        assert self.x_I is not None and other.x_I is not None, "no tokens were added"
+        both.x_I, both.y_O, both.yy_O = self.x_I + other.x_I, self.y_O + other.y_O, self.yy_O + other.yy_O
+        both.xx_II, both.xy_IO = self.xx_II + other.xx_II, self.xy_IO + other.xy_IO
+        return both
 
     @property
     def mean_x_I(self) -> Tensor:
@@ -107,19 +123,96 @@ class Moments:
         fewer.xx_II = self.xx_II[features_K][:, features_K]
         return fewer
 
-    def fit(self, rank: int | None = None) -> AffineFit:
-        """Least squares y ~ x B + c, ridge 1e-6 of the mean variance of x; with `rank`, the best B of that rank
-        (reduced-rank regression: truncated SVD of Cov(x,x)^-1/2 Cov(x,y))."""
+    def fit(self, rank: int | None = None, ridge: float = RIDGES[0]) -> AffineFit:
+        """Least squares y ~ x B + c with a ridge, as a part of the mean variance of x; with `rank`, the best B of that
+        rank (reduced-rank regression: truncated SVD of Cov(x,x)^-1/2 Cov(x,y))."""
+        return self.fits((ridge,), rank)[0]
+
+    def fits(self, ridges: Sequence[float], rank: int | None = None) -> list[AffineFit]:
+        """A fit for each ridge."""
+        values_I, vectors_II = torch.linalg.eigh((self.covariance_II + self.covariance_II.T) / 2)
         rounding = 1e-12 * float(self.second_II.diagonal().mean())  # all that is left of the variance of a constant x
-        half_II, inverse_half_II = roots(self.covariance_II, rounding)
-        whitened_IO = inverse_half_II @ self.cross_IO
-        if rank is not None:
-            u, s, vh = torch.linalg.svd(whitened_IO, full_matrices=False)
-            whitened_IO = (u[:, :rank] * s[:rank]) @ vh[:rank]
-        weight_IO = inverse_half_II @ whitened_IO
-        explained = 2 * (weight_IO * self.cross_IO).sum() - (half_II @ weight_IO).square().sum()
-        fvu = 1 - float(explained) / max(self.variance_y, 1e-30)
-        return AffineFit(weight_IO, self.mean_y_O - self.mean_x_I @ weight_IO, fvu)
+        mean, turned_IO = float(values_I.clamp(min=0).mean()), vectors_II.T @ self.cross_IO
+        found = []
+        for ridge in ridges:
+            root_I1 = (values_I.clamp(min=0) + max(ridge * mean, rounding, TINY)).sqrt()[:, None]
+            whitened_IO = turned_IO / root_I1
+            if rank is not None:
+                u, s, vh = torch.linalg.svd(whitened_IO, full_matrices=False)
+                whitened_IO = (u[:, :rank] * s[:rank]) @ vh[:rank]
+            weight_IO = vectors_II @ (whitened_IO / root_I1)
+            bias_O = self.mean_y_O - self.mean_x_I @ weight_IO
+            found.append(AffineFit(weight_IO, bias_O, self.unexplained(weight_IO, bias_O)))
+        return found
+
+    def unexplained(self, weight_IO: Tensor, bias_O: Tensor) -> float:
+        """E|y - x B - c|^2 as a part of the variance of y."""
+        off_O = self.mean_y_O - self.mean_x_I @ weight_IO - bias_O
+        explained = 2 * (weight_IO * self.cross_IO).sum() - (weight_IO * (self.covariance_II @ weight_IO)).sum()
+        return 1 - float(explained - off_O.square().sum()) / max(self.variance_y, 1e-30)
+
+
+class Fitting:
+    """Moments of (x, y) for a fit that holds on texts or images that it has not seen.
+
+    A token counts 1 / s^power, s its root mean square in the residual stream that the error is added to: what comes
+    behind normalises the stream, so with power 2 all tokens' relative errors count alike. Without weights the few
+    tokens of massive activations (Sun et al. 2024, arXiv 2402.17762), thousands of times larger than all others, would
+    own the fit. With power 1 they keep a say, as a ranking of layers needs: they are what attention rests on.
+    Every other sequence goes to either half; the ridge is the one whose fit on one half explains the other best.
+    """
+
+    def __init__(self, power: float = 2.0) -> None:
+        self.power, self.sequences, self.stream = power, 0, 0.0
+        self.halves = (Moments(), Moments())
+
+    @property
+    def whole(self) -> Moments:
+        """Moments of all tokens."""
+        return self.halves[0] if self.sequences < 2 else self.halves[0] + self.halves[1]
+
+    def add(self, x_BNI: Tensor, y_BNO: Tensor, stream_BND: Tensor, real_BN: Tensor | None = None) -> None:
+        """Take in a batch of sequences."""
+        square_BN = stream_BND.double().square().mean(dim=-1) + NORM_EPS
+        weight_BN = square_BN ** (-self.power / 2)
+        if real_BN is None:
+            real_BN = torch.ones_like(weight_BN, dtype=torch.bool)
+        half_B1 = (torch.arange(self.sequences, self.sequences + len(x_BNI), device=x_BNI.device) % 2)[:, None]
+        for half, moments in enumerate(self.halves[: self.sequences + len(x_BNI)]):
+            moments.add(x_BNI, y_BNO, real_BN & (half_B1 == half), weight_BN)
+        self.sequences += len(x_BNI)
+        self.stream += float((weight_BN * square_BN)[real_BN].sum()) * stream_BND.shape[-1]
+
+    def restricted(self, features_K: Tensor) -> Fitting:
+        """The same with only these features of x (indices (K,))."""
+        fewer = Fitting(self.power)
+        fewer.sequences, fewer.stream = self.sequences, self.stream
+        first, second = self.halves
+        fewer.halves = (first.restricted(features_K), second.restricted(features_K) if self.sequences > 1 else second)
+        return fewer
+
+    def fit(self, rank: int | None = None) -> AffineFit:
+        """The fit on all tokens; `fvu` is that of the halves, each explained by the fit on the other. One sequence
+        alone has the least ridge and its own `fvu`."""
+        if self.sequences < 2:
+            return self.whole.fit(rank)
+        ridge = min(zip(self._crossed(RIDGES, None), RIDGES, strict=True))[1]
+        fit = self.whole.fit(rank, ridge)
+        return AffineFit(fit.weight_IO, fit.bias_O, self._crossed((ridge,), rank)[0])
+
+    def relative(self, fit: AffineFit) -> float:
+        """What the fit leaves unexplained, as a part of the stream that it is added to."""
+        whole = self.whole
+        return fit.fvu * whole.variance_y * whole.count / self.stream
+
+    def _crossed(self, ridges: Sequence[float], rank: int | None) -> list[float]:
+        """For each ridge the mean `fvu` of the halves, each explained by the fit on the other."""
+        first, second = self.halves
+        pairs = zip(first.fits(ridges, rank), second.fits(ridges, rank), strict=True)
+        return [
+            (second.unexplained(one.weight_IO, one.bias_O) + first.unexplained(other.weight_IO, other.bias_O)) / 2
+            for one, other in pairs
+        ]
 
 
 def roots(moment_II: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -186,8 +279,9 @@ def target_moments(
     blocks: list[int],
     half: Literal["mixer", "ffn"],
     features: Features,
-) -> dict[int, Moments]:
-    """Moments of (features of what half a block sees, what it should give), in one pass.
+    power: float = 2.0,
+) -> dict[int, Fitting]:
+    """Moments of (features of what half a block sees, what it should give), in one pass; `power` as in `Fitting`.
 
     What it should give is fitted on the model's own inputs: under a pre-norm feed-forward what is missing to the
     original's output there, so that errors made before are corrected; otherwise the original half's output.
@@ -198,17 +292,17 @@ def target_moments(
     ends = output_targets(model.structure, calibration.original.structure)
     site_in: Site = "mixer.in" if half == "mixer" else "ffn.in"
     site_out: Site = "mixer.out" if half == "mixer" else "ffn.out"
-    moments = {block: Moments() for block in blocks}
+    moments = {block: Fitting(power) for block in blocks}
     for inputs in calibration.batches():
         mine = taps(model, inputs, {(step, site) for step in steps.values() for site in (site_in, site_out, "out")})
         wanted: set[tuple[int, Site]] = {(origin, site_out) for origin in origins.values()}
         theirs = taps(calibration.original, inputs, wanted | {(ends[step], "out") for step in steps.values()})
         for block, step in steps.items():
             kept = mine[step, "out"].shape[1]  # fewer than went in where a block lets only pooled tokens on
-            target_BND = theirs[origins[block], site_out][:, :kept]
+            target_BND, stream_BND = theirs[origins[block], site_out][:, :kept], theirs[ends[step], "out"][:, :kept]
             if half == "ffn" and model.block(block).residual != "post":
                 added_BND = mine[step, "out"] - mine[step, site_out]
-                target_BND = theirs[ends[step], "out"][:, :kept] - added_BND
+                target_BND = stream_BND - added_BND
             x_BNI = features(block, mine[step, site_in], model.embed(inputs)[1])[:, :kept]
-            moments[block].add(x_BNI, target_BND, real_tokens(inputs, target_BND))
+            moments[block].add(x_BNI, target_BND, stream_BND, real_tokens(inputs, target_BND))
     return moments

@@ -7,7 +7,7 @@ import torch
 from compress.model.ffn import Ffn
 from compress.model.ffns.affine import Constant, ConstantSpec
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import AffineFit, Calibration, Moments
+from compress.rewrites.calibration import AffineFit, Calibration, Fitting
 from compress.rewrites.layers import Layers
 from compress.rewrites.mlp_fit import replace_ffns
 from compress.rewrites.rewrite import Options, rewrite
@@ -23,18 +23,16 @@ class DropMlp(Options):
 def drop_mlp(model: Transformer, options: DropMlp, calibration: Calibration) -> Transformer:
     """Replace feed-forwards by their mean output (bias compensation): D numbers in place of 2 D F.
 
-    c = E[what the feed-forward should add] over the calibration tokens, sequentially. Not exact; nearly always worse
-    than affine-mlp. "auto:K" takes the layers whose output varies least.
+    c = E[what the feed-forward should add] over the calibration tokens, each weighted by 1 / |its residual stream|^2,
+    sequentially. Not exact. "auto:K" takes the layers whose output varies least beside their stream.
     Source: Bermeitinger et al. 2024 (arXiv 2410.13732), variant a.
     """
-    return replace_ffns(
-        NAME, model, options.layers, calibration, ConstantSpec(), _mean, _fill, lambda moments: moments.variance_y
-    )
+    return replace_ffns(NAME, model, options.layers, calibration, ConstantSpec(), _mean, _fill)
 
 
-def _mean(moments: Moments) -> AffineFit:
+def _mean(moments: Fitting) -> AffineFit:
     """The best constant; nothing of the variance is explained by it."""
-    return AffineFit(torch.zeros_like(moments.cross_IO), moments.mean_y_O, fvu=1.0)
+    return AffineFit(torch.zeros_like(moments.whole.cross_IO), moments.whole.mean_y_O, fvu=1.0)
 
 
 def _fill(ffn: Ffn, fit: AffineFit) -> None:

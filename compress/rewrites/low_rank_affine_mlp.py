@@ -27,7 +27,8 @@ def low_rank_affine_mlp(model: Transformer, options: LowRankAffineMlp, calibrati
     """Replace feed-forwards by y = (x P) R + c: 2 D rank numbers in place of 2 D F.
 
     Reduced-rank regression: the truncated SVD of Cov(x,x)^-1/2 Cov(x,y), fitted sequentially on the model's own
-    inputs. Not exact. "auto:K" takes the layers with the least unexplained variance. Source: Izenman 1975.
+    inputs, with the weights and the ridge of affine-mlp. Not exact. "auto:K" takes the layers with the least
+    unexplained variance beside their stream. Source: Izenman 1975.
     """
     if options.rank > model.structure.hidden_size:
         raise InputError(f"{NAME}: rank {options.rank} is above the hidden size {model.structure.hidden_size}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from compress.model.block import BlockSpec
 from compress.model.ffn import Ffn, FfnSpec
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import AffineFit, Calibration, Moments, target_moments
+from compress.rewrites.calibration import AffineFit, Calibration, Fitting, target_moments
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.surgery import single_loop, with_blocks
 from targets.errors import InputError
@@ -19,19 +19,18 @@ def replace_ffns(
     layers: Layers,
     calibration: Calibration,
     spec: FfnSpec,
-    fit: Callable[[Moments], AffineFit],
+    fit: Callable[[Fitting], AffineFit],
     fill: Callable[[Ffn, AffineFit], None],
-    rank: Callable[[Moments], float] | None = None,
 ) -> Transformer:
     """Put `spec` in place of the chosen feed-forwards. `fit` makes a map from the moments of (what the feed-forward
-    sees, what it should give), `fill` writes it into the new module; "auto:K" ranks by `rank` of the moments, or else
-    by the fit's unexplained variance.
+    sees, what it should give), `fill` writes it into the new module; "auto:K" takes the layers with the least
+    unexplained variance on sequences that a fit has not seen, as a part of the residual stream behind the layer.
 
     Raises InputError if a chosen layer has no feed-forward or is looped.
     """
 
-    def moments_of(model: Transformer, blocks: list[int]) -> dict[int, Moments]:
-        return target_moments(model, calibration, blocks, "ffn", lambda block, x_BND, context: x_BND)
+    def moments_of(model: Transformer, blocks: list[int], power: float = 2.0) -> dict[int, Fitting]:
+        return target_moments(model, calibration, blocks, "ffn", lambda block, x_BND, context: x_BND, power)
 
     def check(old: BlockSpec) -> None:
         single_loop(old, name)
@@ -39,8 +38,7 @@ def replace_ffns(
             raise InputError(f"{name} is refused: a chosen layer has no feed-forward")
 
     def scores(blocks: list[int]) -> dict[int, float]:
-        score = rank or (lambda moments: fit(moments).fvu)
-        return {block: score(moments) for block, moments in moments_of(model, blocks).items()}
+        return {block: moments.relative(fit(moments)) for block, moments in moments_of(model, blocks, 1.0).items()}
 
     def change(model: Transformer, block: int) -> tuple[Transformer, AffineFit]:
         found = fit(moments_of(model, [block])[block])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from model.tiny import images, logits
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from compress.model import Transformer
 from compress.model.block import Site
 from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.rewrites.calibration import RIDGES
 
 
 def calibration_of(model: Transformer, batches: int = 4, size: int = 8, notes: list[str] | None = None) -> Calibration:
@@ -43,3 +45,46 @@ def moved(model: Transformer, other: Transformer) -> float:
     inputs = images(model, 8, seed=7)
     before, after = logits(model, inputs), logits(other, inputs)
     return float((before - after).abs().max()) / max(1.0, float(before.abs().max()))
+
+
+def stream_weights(stream_BND: np.ndarray) -> np.ndarray:
+    """How much each token counts (B,N): 1 / its mean square."""
+    return 1 / ((stream_BND**2).mean(-1) + 1e-6)
+
+
+class Oracle:
+    """y ~ x B + c as `Fitting` should find it, from the tokens themselves: x (B,N,I), y (B,N,O), stream (B,N,D)."""
+
+    def __init__(self, x_BNI: Any, y_BNO: Any, stream_BND: Any, rank: int | None = None) -> None:
+        parts = np.asarray(x_BNI), np.asarray(y_BNO), stream_weights(np.asarray(stream_BND))
+        first, second = ([part[half::2] for part in parts] for half in range(2))
+        crossed = {}
+        for ridge in RIDGES:
+            for full in (None, rank):
+                left = [
+                    self._unexplained(*two, *self._solved(*one, ridge, full))
+                    for one, two in ((first, second), (second, first))
+                ]
+                crossed[ridge, full] = sum(left) / 2
+        self.ridge = min(RIDGES, key=lambda ridge: crossed[ridge, None])
+        self.fvu = crossed[self.ridge, rank]
+        self.weight_IO, self.bias_O = self._solved(*parts, self.ridge, rank)
+        self.fitted_BNO = parts[0] @ self.weight_IO + self.bias_O
+
+    @staticmethod
+    def _solved(x_BNI: Any, y_BNO: Any, w_BN: Any, ridge: float, rank: int | None) -> tuple[np.ndarray, np.ndarray]:
+        root_T1 = np.sqrt(w_BN / w_BN.sum()).reshape(-1, 1)
+        x_TI, y_TO = x_BNI.reshape(len(root_T1), -1), y_BNO.reshape(len(root_T1), -1)
+        x_I, y_O = (root_T1**2 * x_TI).sum(0), (root_T1**2 * y_TO).sum(0)
+        x_TI, y_TO = root_T1 * (x_TI - x_I), root_T1 * (y_TO - y_O)
+        gram_II = x_TI.T @ x_TI
+        lower_II = np.linalg.cholesky(gram_II + ridge * gram_II.trace() / len(gram_II) * np.eye(len(gram_II)))
+        u, s, vh = np.linalg.svd(np.linalg.solve(lower_II, x_TI.T @ y_TO), full_matrices=False)
+        weight_IO = np.linalg.solve(lower_II.T, u[:, :rank] * s[:rank] @ vh[:rank])
+        return weight_IO, y_O - x_I @ weight_IO
+
+    @staticmethod
+    def _unexplained(x_BNI: Any, y_BNO: Any, w_BN: Any, weight_IO: np.ndarray, bias_O: np.ndarray) -> float:
+        mean_O = np.average(y_BNO.reshape(-1, y_BNO.shape[-1]), axis=0, weights=w_BN.reshape(-1))
+        error_BN, spread_BN = (((y_BNO - one) ** 2).sum(-1) for one in (x_BNI @ weight_IO + bias_O, mean_O))
+        return float((w_BN * error_BN).sum() / (w_BN * spread_BN).sum())

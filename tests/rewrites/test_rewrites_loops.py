@@ -27,7 +27,7 @@ from compress.rewrites.loop_fit import LayerMap, projections, shared_weight, tru
 from compress.rewrites.tie_layers import TieLayers, _groups
 from targets.errors import InputError
 
-from .helpers import calibration_of, moved, rewritten, seen
+from .helpers import Oracle, calibration_of, moved, rewritten, seen
 
 #: What rounding the weights to fp32 may do to a logit that is computed in float64.
 ROUNDING = 2e-6
@@ -309,21 +309,20 @@ def test_maps_with_deltas_are_not_packed() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(first=st.integers(0, 3), length=st.integers(1, 3), seed=st.integers(0, 99))
-def test_an_affine_patch_is_the_least_squares_map_over_the_run(first: int, length: int, seed: int) -> None:
+def test_an_affine_patch_is_the_fitted_map_over_the_run(first: int, length: int, seed: int) -> None:
     length = min(length, 4 - first)
     model = model_of(*[block_spec()] * 4, seed=seed)
     calibration = calibration_of(model)
     result = rewritten(model, "affine-patch", calibration, layers=list(range(first, first + length)))
     assert [step.origin for step in result.structure.schedule] == [*range(first + 1), *range(first + length, 4)]
     site = (first - 1, "out") if first else None
-    x_TD = (seen(model, calibration, *site) if site else embedded(model, calibration)).reshape(-1, HIDDEN).numpy()
-    y_TD = seen(model, calibration, first + length - 1, "out").reshape(-1, HIDDEN).numpy()
-    ones_TI = np.column_stack([x_TD, np.ones(len(x_TD))])
-    wanted = ones_TI @ np.linalg.lstsq(ones_TI, y_TD, rcond=None)[0]
+    x_BND = seen(model, calibration, *site) if site else embedded(model, calibration)
+    y_BND = seen(model, calibration, first + length - 1, "out")
+    oracle = Oracle(x_BND, y_BND - x_BND, y_BND)
     ffn = result.block(first).ffn
     assert isinstance(ffn, Affine)
-    mine = x_TD + x_TD @ ffn.map.weight.detach().double().numpy().T + ffn.map.bias[0].detach().double().numpy()
-    assert float(((mine - wanted) ** 2).sum()) <= 1e-4 * float(((y_TD - y_TD.mean(0)) ** 2).sum())
+    mine_BND = x_BND @ ffn.map.weight.detach().double().T + ffn.map.bias[0].detach().double()
+    np.testing.assert_allclose(mine_BND, oracle.fitted_BNO, atol=1e-4)
 
 
 def embedded(model: Transformer, calibration: Any) -> torch.Tensor:
