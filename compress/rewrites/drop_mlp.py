@@ -24,10 +24,12 @@ def drop_mlp(model: Transformer, options: DropMlp, calibration: Calibration) -> 
     """Replace feed-forwards by their mean output (bias compensation): D numbers in place of 2 D F.
 
     c = E[what the feed-forward should add] over the calibration tokens, each weighted by 1 / |its residual stream|^2,
-    sequentially. Not exact. "auto:K" takes the layers whose output varies least beside their stream.
+    sequentially. Not exact. "auto:K" takes the layers whose output varies least.
     Source: Bermeitinger et al. 2024 (arXiv 2410.13732), variant a.
     """
-    return replace_ffns(NAME, model, options.layers, calibration, ConstantSpec(), _mean, _fill)
+    return replace_ffns(
+        NAME, model, options.layers, calibration, ConstantSpec(), _mean, _fill, lambda moments: moments.whole.variance_y
+    )
 
 
 def _mean(moments: Fitting) -> AffineFit:

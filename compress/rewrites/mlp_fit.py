@@ -21,10 +21,12 @@ def replace_ffns(
     spec: FfnSpec,
     fit: Callable[[Fitting], AffineFit],
     fill: Callable[[Ffn, AffineFit], None],
+    rank: Callable[[Fitting], float] | None = None,
 ) -> Transformer:
     """Put `spec` in place of the chosen feed-forwards. `fit` makes a map from the moments of (what the feed-forward
-    sees, what it should give), `fill` writes it into the new module; "auto:K" takes the layers with the least
-    unexplained variance on sequences that a fit has not seen, as a part of the residual stream behind the layer.
+    sees, what it should give), `fill` writes it into the new module; "auto:K" ranks by `rank` of the unweighted
+    moments, or else by what a fit leaves unexplained of sequences that it has not seen, beside the residual stream
+    behind the layer.
 
     Raises InputError if a chosen layer has no feed-forward or is looped.
     """
@@ -38,7 +40,10 @@ def replace_ffns(
             raise InputError(f"{name} is refused: a chosen layer has no feed-forward")
 
     def scores(blocks: list[int]) -> dict[int, float]:
-        return {block: moments.relative(fit(moments)) for block, moments in moments_of(model, blocks, 1.0).items()}
+        if rank is not None:
+            return {block: rank(moments) for block, moments in moments_of(model, blocks, power=0.0).items()}
+        found = moments_of(model, blocks, power=1.0)
+        return {block: moments.relative(fit(moments)) for block, moments in found.items()}
 
     def change(model: Transformer, block: int) -> tuple[Transformer, AffineFit]:
         found = fit(moments_of(model, [block])[block])
