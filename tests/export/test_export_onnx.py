@@ -224,7 +224,7 @@ def test_a_deep_net_may_err_a_few_times_as_much_as_torchs_own_fp32_and_no_more(t
         own = max(float((deep.double()({"x": case["x"].double()}) - deep.float()(case)).abs().max()) for case in cases)
     assert 1e-5 < own < 2e-4
     found = check_against(deep, path, cases, tolerance=own / 10)
-    assert found.reference == "torch in float64" and found.errors[0].allowed == pytest.approx(5 * own, rel=0.1)
+    assert found.reference == "torch in float64" and found.errors[0].allowed == pytest.approx(10 * own, rel=0.1)
     assert next(deep.parameters()).dtype == torch.float32
     with torch.no_grad():
         deep.layers[20].weight[3, 4] += 1e-3
