@@ -79,8 +79,8 @@ def check_against(
 
     Cases should differ in batch (and length): a dimension that froze in the export fails here. Where the two fp32 forms
     differ by more than `tolerance`, both are held against the module in float64: the file may err a few times as much
-    as torch's own fp32 does in the output where it errs most. Raises GateFailed if an output differs in shape or by more, or is not finite, or if there
-    is no case.
+    as torch's own fp32 does in the output where it errs most. Raises GateFailed if an output differs in shape or by
+    more, or is not finite, or if there is no case.
     """
     model = ort.load(path, threads=1)
     names = [tensor.name for tensor in model.outputs]
