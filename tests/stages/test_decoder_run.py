@@ -30,10 +30,10 @@ STORIES = zoo.locate("zoo:stories260k")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three of the five blocks of zoo:stories260k, those that do best alone: an export takes half as long."""
+    """Two of the five blocks of zoo:stories260k: an export takes a third of the time."""
     folder = tmp_path_factory.mktemp("model")
     whole = read_checkpoint(STORIES, get("causal-lm").preprocessing(STORIES, print))
-    kept, structure = (0, 1, 3), whole.structure
+    kept, structure = (0, 1), whole.structure
     blocks, schedule = tuple(structure.blocks[index] for index in kept), structure.schedule[: len(kept)]
     save(rebuilt(whole, structure.replace(blocks=blocks, schedule=schedule), dict(enumerate(kept))), folder)
     shutil.copyfile(STORIES / "tokenizer.json", folder / "tokenizer.json")
@@ -44,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the default recipe makes of it, on beginnings of stories; its gate has to pass."""
     root = tmp_path_factory.mktemp("decoder")
-    starts = [" ".join(row.texts[0].split()[:20]) for row in load_texts("zoo:stories").rows]
+    starts = [" ".join(row.texts[0].split()[:20]) for row in load_texts("zoo:stories").rows[:240]]
     (root / "short.txt").write_text("\n".join(starts))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPRESS_CACHE", str(root / "cache"))
@@ -71,7 +71,7 @@ def test_the_default_recipe_keeps_perplexity_within_its_gate(bundle: Path) -> No
     assert high < 0.01 * metrics["perplexity"]["reference"]
     assert {"bits_per_byte", "token_agreement", "token_kl"} <= metrics.keys()
     assert [state["past"] for state in manifest["state"]] == [
-        f"past_key_values.{block}.{part}" for block in range(3) for part in ("key", "value")
+        f"past_key_values.{block}.{part}" for block in range(2) for part in ("key", "value")
     ]
     kinds = [node.op_type for node in graph.load(bundle / "model.onnx").graph.node]
     assert "MatMulInteger" in kinds
