@@ -40,15 +40,16 @@ def _opened(context: StageContext, original: SourceModel, part: Part) -> Prepare
 
 
 def fitted(inputs: dict[str, np.ndarray], graph: Iterable[Declared]) -> dict[str, np.ndarray]:
-    """The inputs that a graph declares; states that it has and the samples lack start empty, as on the device."""
+    """The inputs that a graph declares. States start empty in the graph's own shapes, as on the device: the samples'
+    are the original's, and a rewrite may have changed them."""
     import numpy as np
 
     batch = len(next(iter(inputs.values())))
     sizes: dict[int | str, int | str] = {"batch": batch, GROWING: 0}
     return {
-        tensor.name: inputs[tensor.name]
-        if tensor.name in inputs
-        else np.zeros([int(sizes.get(size, size)) for size in tensor.shape], tensor.dtype)
+        tensor.name: np.zeros([int(sizes.get(size, size)) for size in tensor.shape], tensor.dtype)
+        if tensor.name.startswith("past_")
+        else inputs[tensor.name]
         for tensor in graph
     }
 
