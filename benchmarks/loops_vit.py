@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -195,16 +195,22 @@ def crossed(structure: Structure) -> Iterator[Row]:
 
 
 def crossed_table(args: argparse.Namespace) -> None:
-    """Print what `cross` found before healing: a line for each grouping and each of `OWN`, a column for each start."""
+    """Print the rows of `cross`: a line for each grouping and each of `OWN`, a column for each start; before healing
+    and, where they were healed, after it."""
     rows = {row["row"]: row for row in json.loads(args.cross.read_text())["rows"]}
     print(f"| | block parameters, M | {' | '.join(INITS)} |")
     print(f"|---{'|--:' * (1 + len(INITS))}|")
     for grouping in dict.fromkeys(name.split(".")[0] for name in rows):
         print(f"| **{grouping}** {'| ' * (1 + len(INITS))}|")
         for own in OWN:
-            found = [rows[f"{grouping}.{init}.{own}"] for init in INITS]
-            scores = [f"{100 * row['before']['top1']:.1f}" for row in found]
-            print(f"| {own} | {found[0]['block_parameters'] / 1e6:.2f} | {' | '.join(scores)} |")
+            names = [f"{grouping}.{init}.{own}" for init in INITS]
+            if any(name in rows for name in names):
+                size = next(rows[name]["block_parameters"] for name in names if name in rows)
+                print(f"| {own} | {size / 1e6:.2f} | {' | '.join(_top1(rows.get(name, {})) for name in names)} |")
+
+
+def _top1(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{100 * row[when]['top1']:.1f}" for when in ("before", "after") if when in row)
 
 
 def files(args: argparse.Namespace) -> None:
