@@ -8,12 +8,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from compress.heal.options import HealOptions
-from compress.spec import Spec, unknown
+from compress.spec import Spec, first_cause, unknown
 from targets.errors import InputError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -161,7 +161,7 @@ def parse(table: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        raise InputError(f"{where}: {_first_cause(error)}") from error
+        raise InputError(f"{where}: {first_cause(error)}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -200,22 +200,3 @@ def _table_at(table: dict[str, Any], place: list[str], setting: str) -> dict[str
         raise InputError(f"--set {setting!r}: {unknown('table', '.'.join(place), tables)}")
     whole: dict[str, Any] = table.setdefault(place[0], {})
     return whole
-
-
-def _first_cause(error: ValidationError) -> str:
-    cause = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in cause["loc"])
-    if cause["type"] == "extra_forbidden":
-        fields = _fields_at(cause["loc"][:-1])
-        return unknown("key", cause["loc"][-1], fields) + (f" in [{place.rpartition('.')[0]}]" if "." in place else "")
-    message = str(cause["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message} (given: {cause['input']!r})"
-
-
-def _fields_at(place: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the table at this place of a recipe."""
-    model: type[BaseModel] = Recipe
-    for part in place:
-        annotation = model.model_fields[str(part)].annotation
-        model = annotation if isinstance(annotation, type) else get_args(annotation)[0]
-    return list(model.model_fields)

@@ -94,7 +94,7 @@ def _cache(throw_away: bool) -> Iterator[Any]:
 def _show_plan(runner: Any, explain: bool, as_json: bool) -> int:
     rows = runner.plan()
     if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
+        print(json.dumps({"stages": [asdict(row) for row in rows]}))
         return 0
     from rich.console import Console
     from rich.table import Table

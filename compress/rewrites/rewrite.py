@@ -63,7 +63,9 @@ def parse_options(table: Mapping[str, Any]) -> tuple[Rewrite, Options]:
 
     `optional` is the recipe's, not the method's: whether a model that the method refuses is left as it is.
     """
-    name = table.get("use")
+    if "use" not in table:
+        raise InputError("a [[rewrite]] of the recipe says not which; give it use = NAME")
+    name = table["use"]
     if not isinstance(name, str) or name not in REWRITES:
         raise InputError(unknown("rewrite", name, REWRITES))
     method = REWRITES[name]

@@ -85,7 +85,8 @@ def test_nan_weights_are_found_before_anything_is_computed(tmp_path: Path, model
     [
         ('[[rewrite]]\nuse = "afine-mlp"', "affine-mlp"),
         ('[[rewrite]]\nuse = "affine-mlp"\nlayer = "all"', "layers"),
-        ("[heal]\nstps = 3", "steps"),
+        ("[[rewrite]]\nrank = 3", "use = NAME"),
+        ("[heal]\nstps = 3", "did you mean 'steps'?"),
         ("[hael]\nsteps = 3", "heal"),
         ('[gate]\nconfidence = "much"', "confidence"),
     ],

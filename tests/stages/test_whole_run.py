@@ -102,9 +102,9 @@ def test_the_plan_shows_what_is_cached_and_runs_nothing(
     cache: Path, finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     done = compress(cache, *SMALL, "--dry-run", "--json", "--out", str(tmp_path / "none"))
-    rows = json.loads(done.stdout)
+    rows = json.loads(done.stdout)["stages"]
     assert all(row["cached"] for row in rows) and len(rows) > 12
-    fresh = json.loads(compress(tmp_path / "empty", *SMALL, "--dry-run", "--json").stdout)
+    fresh = json.loads(compress(tmp_path / "empty", *SMALL, "--dry-run", "--json").stdout)["stages"]
     assert not any(row["cached"] for row in fresh)
     assert not (tmp_path / "none").exists()
     explained = compress(cache, *SMALL, "--explain")
