@@ -260,7 +260,7 @@ def test_layers_are_read_strictly(layers: Any) -> None:
     ("table", "line"),
     [
         ({"use": "affine-mpl"}, "unknown rewrite 'affine-mpl'; did you mean 'affine-mlp'? (known: affine-mlp, "),
-        ({}, "unknown rewrite None (known: affine-mlp, "),
+        ({}, "give it use = NAME"),
         ({"use": ["affine-mlp"]}, "unknown rewrite ['affine-mlp']; did you mean 'affine-mlp'?"),
         ({"use": "affine-mlp", "layer": "all"}, "rewrite 'affine-mlp': unknown key 'layer'; did you mean 'layers'?"),
         ({"use": "fold-norm", "rank": 2}, "rewrite 'fold-norm': unknown key 'rank'"),
