@@ -6,11 +6,11 @@ CLIP. What one of them says and the section cannot hold is an error, never left 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.json_files import read_object
 from runtime.image import parse_preprocessing
 from targets.errors import InputError
 
@@ -44,10 +44,10 @@ def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda tex
     Without the former: resized to the config's `image_size` and scaled to [-1, 1], ViT's habit; `note` is told so.
     Raises InputError for a setting that the section cannot hold.
     """
-    config = _read(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = read_object(folder / "config.json") if (folder / "config.json").exists() else {}
     path = folder / "preprocessor_config.json"
     if path.exists():
-        return _section(path, _with_defaults(path, _read(path)), config)
+        return _section(path, _with_defaults(path, read_object(path)), config)
     size = config.get("image_size")
     if size is None:
         raise InputError(
@@ -121,13 +121,3 @@ def _per_channel(path: Path, key: str, value: Any, channels: int) -> list[float]
     if len(values) != channels or not all(isinstance(number, int | float) for number in values):
         raise InputError(f"{path}: {key} is {value!r} but the model has {channels} channels; give one number for each")
     return [float(number) for number in values]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}; it must be a JSON object")
-    return content

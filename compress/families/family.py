@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from compress.json_files import read_object
 from compress.model.files import assemble, check_finite
 from compress.model.structure import Structure
 from compress.model.transformer import Transformer
@@ -150,7 +150,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} is no model folder: it has no config.json")
-    return _read_object(path)
+    return read_object(path)
 
 
 def labels_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
@@ -185,22 +185,12 @@ def stacked(prefix: str, projections: Mapping[str, tuple[Tensor, Tensor | None]]
     return state
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} does not hold a JSON object")
-    return value
-
-
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of model.safetensors or of the shards that model.safetensors.index.json lists."""
     index = folder / "model.safetensors.index.json"
     files = [folder / "model.safetensors"]
     if index.is_file():
-        shards = _read_object(index).get("weight_map")
+        shards = read_object(index).get("weight_map")
         if not isinstance(shards, dict):
             raise InputError(f"{index} has no weight_map; fetch it again")
         files = sorted({folder / Path(name).name for name in shards.values()})

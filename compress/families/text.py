@@ -5,7 +5,6 @@ D hidden size, H heads.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from compress import tasks
 from compress.families.family import Checkpoint, labels_of, stacked
+from compress.json_files import read_list, read_object
 from compress.model.activations import ActivationName
 from compress.model.block import BlockSpec
 from compress.model.ffns.mlp import MlpSpec
@@ -151,7 +151,7 @@ def _sentence_embedding(checkpoint: Checkpoint, plain: Pool) -> EmbeddingSpec:
     if not modules.is_file():
         return EmbeddingSpec(pool=plain, normalize=False)
     pool, normalize = plain, False
-    for module in _read(modules, list):
+    for module in read_list(modules):
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
         if kind == "Pooling":
             pool = _pool(checkpoint.folder / str(module.get("path", "")) / "config.json")
@@ -163,7 +163,7 @@ def _sentence_embedding(checkpoint: Checkpoint, plain: Pool) -> EmbeddingSpec:
 
 
 def _pool(file: Path) -> Pool:
-    config = _read(file, dict)
+    config = read_object(file)
     mode = config.get("pooling_mode")
     modes = [mode] if isinstance(mode, str) else [name for name, on in config.items() if on is True]
     names = [name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for name in modes]
@@ -171,15 +171,3 @@ def _pool(file: Path) -> Pool:
     if len(names) != 1 or names[0] not in _POOLS:
         raise InputError(f"{file}: pooling {', '.join(names) or 'unknown'} is not supported, only {', '.join(_POOLS)}")
     return _POOLS[names[0]]
-
-
-def _read(file: Path, kind: type) -> Any:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(value, kind):
-        raise InputError(f"{file} does not hold a JSON {'list' if kind is list else 'object'}")
-    return value

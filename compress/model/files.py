@@ -12,6 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from compress.json_files import read_json
 from compress.model.structure import SCHEMA_VERSION, Structure
 from compress.model.transformer import Transformer
 from compress.spec import first_cause
@@ -44,10 +45,7 @@ def load(folder: Path) -> Transformer:
 
 
 def _read_structure(path: Path) -> Structure:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+    document = read_json(path)
     version = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(

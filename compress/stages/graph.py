@@ -48,7 +48,7 @@ from targets.machine import usable_cpus
 from targets.spec import Target
 from targets.table import FOLDER as TARGETS
 
-_MODEL_CODE = ("compress.model", "compress.spec")
+_MODEL_CODE = ("compress.model", "compress.spec", "compress.json_files")
 _EXPORT_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 #: Highest opset that is ever asked for: what every listed device reads, and where Gelu is one node.
 _OPSET = 20

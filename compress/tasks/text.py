@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from compress.json_files import read_object
 from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
 from runtime.text import TOKENIZER, Tokenizer, parse_preprocessing
 from targets.errors import EnvironmentLacks, InputError
@@ -172,15 +172,7 @@ def _positions(config: dict[str, Any]) -> int | None:
 
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object of the model's folder, {} if it has none. Raises InputError for a damaged one."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} does not hold a JSON object")
-    return value
+    return read_object(path) if path.is_file() else {}
 
 
 def _convert_tokenizer(folder: Path, path: Path) -> None:

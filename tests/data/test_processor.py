@@ -116,7 +116,7 @@ def test_missing_file_falls_back_to_the_models_size_with_a_note(tmp_path: Path) 
         ({"do_resize": False}, "image_size is None; allowed"),
         ({"image_mean": [0.5, 0.5]}, r"image_mean is \[0.5, 0.5\] but the model has 3 channels"),
         ({"image_std": [0.0]}, "std has a zero"),
-        ([1], "holds a list; it must be a JSON object"),
+        ([1], "does not hold a JSON object"),
     ],
 )
 def test_settings_that_cannot_be_kept_are_refused(settings: object, message: str, tmp_path: Path) -> None:
@@ -129,5 +129,5 @@ def test_unreadable_json_and_missing_sizes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither preprocessor_config\.json nor an image_size"):
         preprocessing_from_hf(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read as JSON"):
+    with pytest.raises(InputError, match="is not valid JSON"):
         preprocessing_from_hf(tmp_path)

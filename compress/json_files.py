@@ -1,0 +1,35 @@
+"""JSON files of a checkpoint's folder, read strictly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from targets.errors import InputError
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a file holds. Raises InputError if it cannot be read or holds anything else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold a JSON object")
+    return value
+
+
+def read_list(path: Path) -> list[Any]:
+    """The list that a file holds. Raises InputError if it cannot be read or holds anything else."""
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise InputError(f"{path} does not hold a JSON list")
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """What a file holds. Raises InputError if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
