@@ -19,7 +19,6 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from benchmarks import vit_lab
+from benchmarks.healing_log import Log
 from compress.heal import HealOptions, ImageFeed, heal
 from compress.model import Transformer, load, save
 from compress.model.loops import at_loops
@@ -73,23 +73,6 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
         *NARROW,
     ],
 }
-
-
-@dataclass
-class Log:
-    """Shows how far healing is and keeps the curve."""
-
-    every: int
-    start: float = field(default_factory=time.monotonic)
-    curve: list[list[float]] = field(default_factory=list)
-
-    def __call__(self, done: float, total: float, note: str = "", **numbers: float) -> None:
-        if done % self.every and done != total:
-            return
-        seconds = round(time.monotonic() - self.start, 1)
-        values = {name: round(value, 5) for name, value in numbers.items()}
-        self.curve.append([done, seconds, *values.values()])
-        print(f"[{seconds:6.1f}] {note} {done:.0f}/{total:.0f} {values}", flush=True)
 
 
 def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -> None:

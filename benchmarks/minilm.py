@@ -19,7 +19,6 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from torch import Tensor
 
 import targets
 from benchmarks import vit_lab
+from benchmarks.healing_log import Log
 from benchmarks.measure_healed import HealedGraph
 from compress import tasks, zoo
 from compress.data import TextDataset, load_texts
@@ -75,23 +75,6 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
     "thin": [*EXACT, _table(128), _heads(12), _neurons(512)],
 }
 CALIBRATION, HELD_OUT = 1024, 512
-
-
-@dataclass
-class Log:
-    """Shows how far healing is and keeps the curve."""
-
-    every: int
-    start: float = field(default_factory=time.monotonic)
-    curve: list[list[float]] = field(default_factory=list)
-
-    def __call__(self, done: float, total: float, note: str = "", **numbers: float) -> None:
-        if done % self.every and done != total:
-            return
-        seconds = round(time.monotonic() - self.start, 1)
-        values = {name: round(value, 5) for name, value in numbers.items()}
-        self.curve.append([done, seconds, *values.values()])
-        print(f"[{seconds:6.1f}] {note} {done:.0f}/{total:.0f} {values}", flush=True)
 
 
 def data_of(task: Task) -> str:
