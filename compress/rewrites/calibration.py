@@ -183,14 +183,6 @@ class Fitting:
         self.sequences += len(x_BNI)
         self.stream += float((weight_BN * square_BN)[real_BN].sum()) * stream_BND.shape[-1]
 
-    def restricted(self, features_K: Tensor) -> Fitting:
-        """The same with only these features of x (indices (K,))."""
-        fewer = Fitting(self.power)
-        fewer.sequences, fewer.stream = self.sequences, self.stream
-        first, second = self.halves
-        fewer.halves = (first.restricted(features_K), second.restricted(features_K) if self.sequences > 1 else second)
-        return fewer
-
     def fit(self, rank: int | None = None) -> AffineFit:
         """The fit on all tokens; `fvu` is that of the halves, each explained by the fit on the other. One sequence
         alone has the least ridge and its own `fvu`."""
@@ -279,7 +271,7 @@ def target_moments(
     blocks: list[int],
     half: Literal["mixer", "ffn"],
     features: Features,
-    power: float = 2.0,
+    power: float = 0.0,
 ) -> dict[int, Fitting]:
     """Moments of (features of what half a block sees, what it should give), in one pass; `power` as in `Fitting`.
 

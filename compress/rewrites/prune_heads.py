@@ -12,7 +12,7 @@ from compress.model.mixer import Context
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
-from compress.rewrites.calibration import AffineFit, Calibration, Fitting, target_moments
+from compress.rewrites.calibration import AffineFit, Calibration, Moments, target_moments
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import attention, attention_spec, single_loop, with_blocks
@@ -62,7 +62,7 @@ def _check(spec: BlockSpec, keep: int) -> None:
         raise InputError(f"{NAME}: keep {keep} is above the {scores.num_heads} heads of a layer")
 
 
-def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, Fitting]:
+def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, Moments]:
     """Moments of (all heads' outputs side by side (H*V), the original's attention output)."""
 
     def outputs(block: int, x_BND: Tensor, context: Context) -> Tensor:
@@ -73,17 +73,17 @@ def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int
         mask = attention_mask(context, x_BND.shape[1], mixer.causal, x_BND.device)
         return join_heads(attend(q_BHNK, k_BGNK, v_BHNV, mask))
 
-    return target_moments(model, calibration, blocks, "mixer", outputs)
+    found = target_moments(model, calibration, blocks, "mixer", outputs)
+    return {block: fitting.whole for block, fitting in found.items()}
 
 
-def _chosen(model: Transformer, block: int, moments: Fitting, keep: int) -> tuple[list[int], AffineFit]:
+def _chosen(model: Transformer, block: int, moments: Moments, keep: int) -> tuple[list[int], AffineFit]:
     """The heads that stay and the fit of the output on them."""
     heads = list(range(attention_spec(model.structure.blocks[block], NAME).scores.num_heads))
-    whole = moments.whole
-    size = whole.mean_x_I.shape[0] // len(heads)
+    size = moments.mean_x_I.shape[0] // len(heads)
     while len(heads) > keep:
         without = {
-            head: whole.restricted(_columns([other for other in heads if other != head], size)) for head in heads
+            head: moments.restricted(_columns([other for other in heads if other != head], size)) for head in heads
         }
         heads.remove(min(heads, key=lambda head: without[head].fit().fvu))
     return heads, moments.restricted(_columns(heads, size)).fit()

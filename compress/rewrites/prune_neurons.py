@@ -69,8 +69,8 @@ def _pruned(
     def hidden(block: int, x_BND: Tensor, context: Context) -> Tensor:
         return old.hidden(x_BND, 0)
 
-    moments = target_moments(model, calibration, [block], "ffn", hidden)[block]
-    use_F = moments.whole.covariance_II.diagonal() * old.down.weight.double().square().sum(dim=0)
+    moments = target_moments(model, calibration, [block], "ffn", hidden)[block].whole
+    use_F = moments.covariance_II.diagonal() * old.down.weight.double().square().sum(dim=0)
     kept_K = use_F.topk(keep).indices.sort().values
     fit = moments.restricted(kept_K).fit()
     offset = {"output_bias": True} if isinstance(spec, GatedMlpSpec) else {"bias": True}

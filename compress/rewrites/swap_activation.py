@@ -61,7 +61,7 @@ def _swapped(
     def hidden(block: int, x_BND: Tensor, context: Context) -> Tensor:
         return ACTIVATIONS[to](old.up(x_BND, 0))
 
-    fit = target_moments(model, calibration, [block], "ffn", hidden)[block].fit()
+    fit = target_moments(model, calibration, [block], "ffn", hidden)[block].whole.fit()
     swapped = spec.replace(activation=to, bias=True)
     result = with_blocks(model, lambda block_spec: block_spec.replace(ffn=swapped), [block])
     new = result.block(block).ffn

@@ -67,7 +67,7 @@ def fit_projection(model: Transformer, calibration: Calibration, block: int, wei
     def mean_of_heads(block: int, x_BND: Tensor, context: Context) -> Tensor:
         return torch.einsum("h,bhnd->bnd", weights_H.to(x_BND), head_views(model, block, x_BND, context))
 
-    return target_moments(model, calibration, [block], "mixer", mean_of_heads)[block].fit()
+    return target_moments(model, calibration, [block], "mixer", mean_of_heads)[block].whole.fit()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from compress.model.values.diagonal_low_rank import DiagonalLowRank
 from compress.model.values.gated_mean import GatedMean
 from compress.rewrites.surgery import attention, logit_forms, value_output_HDD
 
-from .helpers import Oracle, calibration_of, moved, rewritten, seen, stream_weights
+from .helpers import calibration_of, moved, rewritten, seen
 
 
 def tokens_of(model: Transformer, block: int = 0) -> np.ndarray:
@@ -248,11 +248,12 @@ def test_drop_value_fits_the_output_on_the_mean_of_the_heads() -> None:
     ]
     gates_H = values.gates[0].detach().numpy()
     np.testing.assert_allclose(gates_H, np.array(norms) / sum(norms), rtol=1e-3)
-    z_BND = np.einsum("h,bhnd->bnd", gates_H, views_of(model))
-    oracle = Oracle(z_BND, *(seen(model, calibration, 0, site) for site in ("mixer.out", "out")))
-    mine_BND = z_BND @ values.output.weight.detach().numpy().T + values.output.bias[0].detach().numpy()
-    np.testing.assert_allclose(mine_BND, oracle.fitted_BNO, atol=2e-3)
-    assert notes == [f"drop-value: layer 0 leaves {oracle.fvu:.1%} of its output unexplained"]
+    z_TD = np.einsum("h,bhnd->bnd", gates_H, views_of(model)).reshape(-1, HIDDEN)
+    y_TD = seen(model, calibration, 0, "mixer.out").flatten(0, 1).numpy()
+    fitted_TD, residue = least_squares(z_TD, y_TD)
+    mine_TD = z_TD @ values.output.weight.detach().numpy().T + values.output.bias[0].detach().numpy()
+    np.testing.assert_allclose(mine_TD, fitted_TD, atol=2e-3)
+    assert notes == [f"drop-value: layer 0 leaves {residue:.1%} of its output unexplained"]
 
 
 def views_of(model: Transformer) -> np.ndarray:
@@ -262,6 +263,13 @@ def views_of(model: Transformer) -> np.ndarray:
     x_BHND = x_BND[:, None]
     logits_BHNN = x_BHND @ forms_HDD @ x_BHND.transpose(2, 3) + offsets_HD[:, None] @ x_BHND.transpose(2, 3)
     return (logits_BHNN.softmax(-1) @ x_BHND).detach().numpy()
+
+
+def least_squares(x_TI: np.ndarray, y_TO: np.ndarray) -> tuple[np.ndarray, float]:
+    """The fitted y with an offset, and the fraction of the variance of y that is left."""
+    ones_TI = np.column_stack([x_TI, np.ones(len(x_TI))])
+    fitted_TO = ones_TI @ np.linalg.lstsq(ones_TI, y_TO, rcond=1e-5)[0]
+    return fitted_TO, float(((y_TO - fitted_TO) ** 2).sum() / ((y_TO - y_TO.mean(0)) ** 2).sum())
 
 
 def planted_gates(gates: list[float]) -> Transformer:
@@ -365,22 +373,18 @@ def test_prune_heads_fits_what_stays_by_least_squares() -> None:
     calibration = calibration_of(model, notes=notes)
     result = rewritten(model, "prune-heads", calibration, keep=1)
     values_HDV = model.state_dict()["blocks.0.mixer.values.value.weight"].double().numpy().reshape(3, 3, HIDDEN)
-    y_BND, stream_BND = (seen(model, calibration, 0, site).numpy() for site in ("mixer.out", "out"))
-    outputs_HBNV = np.einsum("bhnd,hvd->hbnv", views_of(model), values_HDV)
-    root_BN1 = np.sqrt(stream_weights(stream_BND))[..., None]
+    y_TD = seen(model, calibration, 0, "mixer.out").flatten(0, 1).numpy()
+    outputs_HTV = np.einsum("bhnd,hvd->hbnv", views_of(model), values_HDV).reshape(3, -1, 3)
 
     def left(heads: list[int]) -> float:
-        """What plain weighted least squares leaves."""
-        ones_BN1 = np.ones_like(root_BN1)
-        x_TI = (root_BN1 * np.concatenate([*outputs_HBNV[heads], ones_BN1], axis=-1)).reshape(root_BN1.size, -1)
-        return float(np.linalg.lstsq(x_TI, (root_BN1 * y_BND).reshape(len(x_TI), -1), rcond=1e-5)[1].sum())
+        return least_squares(np.hstack([outputs_HTV[head] for head in heads]), y_TD)[1]
 
     heads = [0, 1, 2]
     while len(heads) > 1:
         heads.remove(min(heads, key=lambda head: left([other for other in heads if other != head])))
-    oracle = Oracle(outputs_HBNV[heads[0]], y_BND, stream_BND)
-    assert notes == [f"prune-heads: layer 0 keeps heads {heads}, leaves {oracle.fvu:.1%} of its output unexplained"]
-    np.testing.assert_allclose(seen(result, calibration, 0, "mixer.out"), oracle.fitted_BNO, atol=1e-3)
+    assert notes == [f"prune-heads: layer 0 keeps heads {heads}, leaves {left(heads):.1%} of its output unexplained"]
+    mine_TD = seen(result, calibration, 0, "mixer.out").flatten(0, 1).numpy()
+    np.testing.assert_allclose(mine_TD, least_squares(outputs_HTV[heads[0]], y_TD)[0], atol=1e-3)
 
 
 def test_merge_qk_says_how_many_numbers_it_adds() -> None:
