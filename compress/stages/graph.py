@@ -147,7 +147,17 @@ class GraphBuilder:
     def stages(self) -> list[Stage]:
         changes = self.changes()
         model = changes[-1].name if changes else "source"
-        return [self._source(), self._data(), *self._baseline(), self._calibrate(), *changes, *self._shipping(model)]
+        # A rewrite that the model refuses is told before the original is exported and asked, and labels that it knows
+        # nothing of before healing.
+        return [
+            self._source(),
+            self._data(),
+            self._calibrate(),
+            *changes[:-1],
+            *self._baseline(),
+            *changes[-1:],
+            *self._shipping(model),
+        ]
 
     def _source(self) -> Stage:
         return Stage(

@@ -204,3 +204,9 @@ def test_a_model_of_an_unknown_kind_is_told_before_its_data_are_looked_at(tmp_pa
 
 def test_data_of_another_kind_are_told_with_the_models_task(tmp_path: Path) -> None:
     assert "image-classification" in refused(tmp_path, "--model", "zoo:vit-mnist", "--data", "zoo:sst2")
+
+
+def test_a_rewrite_that_the_model_refuses_is_told_before_the_original_is_exported(tmp_path: Path) -> None:
+    done = compress(tmp_path / "cache", *SMALL, "--recipe", "hybrid", "--out", str(tmp_path / "out"))
+    assert "hybrid is refused for a layer that looks ahead" in one_line_error(done, 2)
+    assert "export: started" not in done.stdout
