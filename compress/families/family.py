@@ -158,12 +158,9 @@ def labels_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
 
     Raises InputError for an `id2label` that names others than these, and for a head that does not choose one of them.
     """
-    kind = checkpoint.config.get("problem_type") or ("regression" if count == 1 else _ONE_LABEL)
+    kind = checkpoint.config.get("problem_type") or _ONE_LABEL
     if kind != _ONE_LABEL:
-        raise InputError(
-            f"{checkpoint.folder}/config.json: a head for {kind} with {count} output{'s' if count > 1 else ''} is not "
-            f"supported, only {_ONE_LABEL}"
-        )
+        raise InputError(f"{checkpoint.folder}/config.json: a head for {kind} is not supported, only for {_ONE_LABEL}")
     names = checkpoint.config.get("id2label") or {}
     if not isinstance(names, Mapping):
         raise InputError(f"{checkpoint.folder}/config.json: id2label must map numbers to names, not be {names!r}")

@@ -171,8 +171,8 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "changes", "wanted"),
     [
-        (1, {"id2label": {"0": "score"}}, "a head for regression with 1 output is not supported"),
-        (len(CLASSES), {"problem_type": "multi_label_classification"}, "a head for multi_label_classification with"),
+        (1, {"id2label": {"0": "score"}, "problem_type": "regression"}, "a head for regression is not supported"),
+        (len(CLASSES), {"problem_type": "multi_label_classification"}, "a head for multi_label_classification is not"),
     ],
 )
 def test_a_head_that_chooses_no_class_is_refused(
