@@ -13,6 +13,7 @@ from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, step_of
 from compress.rewrites.mixer_swap import (
     FeatureOptions,
+    MixerSample,
     check_decoder,
     feature_mixer,
     mixer_of,
@@ -49,29 +50,43 @@ def hybrid(model: Transformer, options: Hybrid, calibration: Calibration) -> Tra
         kind = WindowedLinearAttentionSpec.model_fields["kind"].default
         return feature_mixer(kind, mixer, options, window=options.window, eps=options.eps)
 
-    def start(model: Transformer, result: Transformer, block: int) -> None:
-        features(model, result, block)
-        mixer = result.block(block).mixer
-        assert isinstance(mixer, WindowedLinearAttention)
-        mixer.gate_H.copy_(_first_gate(model, mixer, calibration, block))
+    def start(model: Transformer, result: Transformer, blocks: list[int]) -> None:
+        features(model, result, blocks)
+        _start_gates(model, {block: _windowed(result, block) for block in blocks}, calibration)
 
     return swap_mixers(NAME, model, options.layers, calibration, lambda spec: check_decoder(spec, NAME), swap, start)
 
 
-def _first_gate(model: Transformer, mixer: WindowedLinearAttention, calibration: Calibration, block: int) -> Tensor:
-    """log of the gates (H,) that give the window its share, over the tokens that have something before it; 0 where
-    there are none."""
-    window, total_H, count_H = mixer.spec.window, torch.zeros_like(mixer.gate_H), torch.zeros_like(mixer.gate_H)
+def _windowed(model: Transformer, block: int) -> WindowedLinearAttention:
+    mixer = model.block(block).mixer
+    assert isinstance(mixer, WindowedLinearAttention)
+    return mixer
+
+
+def _start_gates(model: Transformer, mixers: dict[int, WindowedLinearAttention], calibration: Calibration) -> None:
+    """Set the log of the gates (H,) so that they give the window its share, over the tokens that have something before
+    it; 0 where there are none. One pass for all blocks."""
+    totals = {block: torch.zeros_like(mixer.gate_H) for block, mixer in mixers.items()}
+    counts = {block: torch.zeros_like(mixer.gate_H) for block, mixer in mixers.items()}
+    for mixer in mixers.values():
+        mixer.gate_H.zero_()
+    for _, samples in mixer_samples(model, calibration, list(mixers)):
+        for block, mixer in mixers.items():
+            off_BHN, known_BHN = _missing_share(model, mixer, samples[block], block)
+            totals[block] += torch.where(known_BHN, off_BHN, 0.0).sum(dim=(0, 2))
+            counts[block] += known_BHN.sum(dim=(0, 2))
+    for block, mixer in mixers.items():
+        mixer.gate_H.copy_(totals[block] / counts[block].clamp(min=1))
+
+
+def _missing_share(
+    model: Transformer, mixer: WindowedLinearAttention, sample: MixerSample, block: int
+) -> tuple[Tensor, Tensor]:
+    """How far each token's log odds of the window are from the original's (B,H,N), and where both are known."""
     loop = model.structure.schedule[step_of(model, block)].loop
-    mixer.gate_H.zero_()
-    for _, samples in mixer_samples(model, calibration, [block]):
-        sample = samples[block]
-        rows_BHNN = mixer_of(model, block).attention(sample.x_BND, loop, sample.context)
-        assert rows_BHNN is not None
-        before_BHN = rows_BHNN.tril(diagonal=-window).sum(dim=-1)
-        wanted_BHN = torch.logit(1 - before_BHN, eps=1e-4)
-        found_BHN = mixer.log_odds(sample.x_BND, loop, sample.context)
-        known_BHN = found_BHN.isfinite() & (before_BHN > 0)
-        total_H += torch.where(known_BHN, wanted_BHN - found_BHN, 0.0).sum(dim=(0, 2))
-        count_H += known_BHN.sum(dim=(0, 2))
-    return total_H / count_H.clamp(min=1)
+    rows_BHNN = mixer_of(model, block).attention(sample.x_BND, loop, sample.context)
+    assert rows_BHNN is not None
+    before_BHN = rows_BHNN.tril(diagonal=-mixer.spec.window).sum(dim=-1)
+    wanted_BHN = torch.logit(1 - before_BHN, eps=1e-4)
+    found_BHN = mixer.log_odds(sample.x_BND, loop, sample.context)
+    return wanted_BHN - found_BHN, found_BHN.isfinite() & (before_BHN > 0)

@@ -57,12 +57,13 @@ def linformer(model: Transformer, options: LinformerOptions, calibration: Calibr
             }
         )
 
-    def start(model: Transformer, result: Transformer, block: int) -> None:
-        mixer = result.block(block).mixer
-        assert isinstance(mixer, Linformer)
-        mixer.key_LP.copy_(member_LP / sizes_P)
-        mixer.value_LP.copy_(member_LP / sizes_P)
-        mixer.offset_P.copy_(sizes_P.log())
+    def start(model: Transformer, result: Transformer, blocks: list[int]) -> None:
+        for block in blocks:
+            mixer = result.block(block).mixer
+            assert isinstance(mixer, Linformer)
+            mixer.key_LP.copy_(member_LP / sizes_P)
+            mixer.value_LP.copy_(member_LP / sizes_P)
+            mixer.offset_P.copy_(sizes_P.log())
 
     return swap_mixers(NAME, model, options.layers, calibration, _check, swap, start)
 

@@ -30,9 +30,9 @@ from compress.rewrites.surgery import attention_spec, values_spec, with_blocks
 from compress.spec import first_cause
 from targets.errors import InputError
 
-#: Makes the spec of the new mixer, sets its new weights (`start`), or refuses a block.
+#: Makes the spec of the new mixer, sets the new weights of these blocks (`start`), or refuses a block.
 Swap = Callable[[SoftmaxAttentionSpec], MixerSpec]
-Start = Callable[[Transformer, Transformer, int], None]
+Start = Callable[[Transformer, Transformer, list[int]], None]
 Check = Callable[[BlockSpec], object]
 
 
@@ -87,8 +87,7 @@ def swap_mixers(
 
     def swapped(blocks: list[int]) -> Transformer:
         result = with_blocks(model, lambda spec: spec.replace(mixer=swap(attention_spec(spec, name))), blocks)
-        for block in blocks:
-            start(model, result, block)
+        start(model, result, blocks)
         return result
 
     def errors(blocks: list[int]) -> dict[int, float]:
@@ -169,18 +168,23 @@ def feature_mixer(kind: str, mixer: SoftmaxAttentionSpec, options: FeatureOption
 def start_features(calibration: Calibration, seed: int) -> Start:
     """Start the feature map of a new linear attention, show it the keys that it will get, and set its gates."""
 
-    def start(model: Transformer, result: Transformer, block: int) -> None:
-        mixer = result.block(block).mixer
-        assert isinstance(mixer, LinearAttention | WindowedLinearAttention | GatedMixer)
-        if isinstance(mixer, GatedMixer):
-            mixer.start()
-        mixer.feature.initialise(torch.Generator().manual_seed(seed + block))
-        if not mixer.feature.bounded:
+    def start(model: Transformer, result: Transformer, blocks: list[int]) -> None:
+        waiting: dict[int, LinearAttention | WindowedLinearAttention | GatedMixer] = {}
+        for block in blocks:
+            mixer = result.block(block).mixer
+            assert isinstance(mixer, LinearAttention | WindowedLinearAttention | GatedMixer)
+            if isinstance(mixer, GatedMixer):
+                mixer.start()
+            mixer.feature.initialise(torch.Generator().manual_seed(seed + block))
+            if mixer.feature.bounded:
+                waiting[block] = mixer
+        if not waiting:
             return
-        for _, samples in mixer_samples(model, calibration, [block]):
-            sample = samples[block]
-            _, k_BGNK = mixer.scores(sample.x_BND, _loop(model, block), sample.context)
-            mixer.feature.see_keys(wide(k_BGNK) / mixer.spec.balance)
+        for _, samples in mixer_samples(model, calibration, list(waiting)):
+            for block, mixer in waiting.items():
+                sample = samples[block]
+                _, k_BGNK = mixer.scores(sample.x_BND, _loop(model, block), sample.context)
+                mixer.feature.see_keys(wide(k_BGNK) / mixer.spec.balance)
 
     return start
 
