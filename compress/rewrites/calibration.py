@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -188,16 +188,16 @@ class Fitting:
         alone has the least ridge and its own `fvu`."""
         if self.sequences < 2:
             return self.whole.fit(rank)
-        ridge = min(zip(self._crossed(RIDGES, None), RIDGES, strict=True))[1]
+        fvu, ridge = min(zip(self._crossed(RIDGES), RIDGES, strict=True))
         fit = self.whole.fit(rank, ridge)
-        return AffineFit(fit.weight_IO, fit.bias_O, self._crossed((ridge,), rank)[0])
+        return replace(fit, fvu=fvu if rank is None else self._crossed((ridge,), rank)[0])
 
     def relative(self, fit: AffineFit) -> float:
         """What the fit leaves unexplained, as a part of the stream that it is added to."""
         whole = self.whole
         return fit.fvu * whole.variance_y * whole.count / self.stream
 
-    def _crossed(self, ridges: Sequence[float], rank: int | None) -> list[float]:
+    def _crossed(self, ridges: Sequence[float], rank: int | None = None) -> list[float]:
         """For each ridge the mean `fvu` of the halves, each explained by the fit on the other."""
         first, second = self.halves
         pairs = zip(first.fits(ridges, rank), second.fits(ridges, rank), strict=True)

@@ -34,7 +34,8 @@ def drop_mlp(model: Transformer, options: DropMlp, calibration: Calibration) -> 
 
 def _mean(moments: Fitting) -> AffineFit:
     """The best constant; nothing of the variance is explained by it."""
-    return AffineFit(torch.zeros_like(moments.whole.cross_IO), moments.whole.mean_y_O, fvu=1.0)
+    whole = moments.whole
+    return AffineFit(torch.zeros_like(whole.cross_IO), whole.mean_y_O, fvu=1.0)
 
 
 def _fill(ffn: Ffn, fit: AffineFit) -> None:
