@@ -141,10 +141,10 @@ def compare(
     pairs: Iterable[tuple[tuple[int, ...], Mapping[str, np.ndarray], Mapping[str, np.ndarray]]],
     names: Sequence[str],
     where: str,
-    tolerance: float | Mapping[str, float],
+    tolerance: float,
     reference: str = "its reference",
 ) -> Numerics:
-    """Largest errors over (size, wanted, found); `tolerance` of all outputs or of each.
+    """Largest errors over (size, wanted, found); `tolerance` of all outputs.
 
     Raises GateFailed for another shape or a value that is not finite.
     """
@@ -166,8 +166,7 @@ def compare(
             error = float(np.abs(want - have).max(initial=0.0))
             scale = max(_LEAST_SCALE, float(np.abs(want).max(initial=0.0)))
             worst[name] = max(worst[name][0], error), max(worst[name][1], error / scale)
-    allowed = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(names, tolerance)
-    errors = tuple(OutputError(name, *worst[name], allowed[name]) for name in names)
+    errors = tuple(OutputError(name, *worst[name], tolerance) for name in names)
     return Numerics(errors, tuple(sizes), reference)
 
 
