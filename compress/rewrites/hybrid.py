@@ -10,12 +10,13 @@ from compress.model.mixer import MixerSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.mixers.windowed_linear_attention import WindowedLinearAttention, WindowedLinearAttentionSpec
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, step_of
+from compress.rewrites.calibration import Calibration
 from compress.rewrites.mixer_swap import (
     FeatureOptions,
     MixerSample,
     check_decoder,
     feature_mixer,
+    loop_of,
     mixer_of,
     mixer_samples,
     start_features,
@@ -83,7 +84,7 @@ def _missing_share(
     model: Transformer, mixer: WindowedLinearAttention, sample: MixerSample, block: int
 ) -> tuple[Tensor, Tensor]:
     """How far each token's log odds of the window are from the original's (B,H,N), and where both are known."""
-    loop = model.structure.schedule[step_of(model, block)].loop
+    loop = loop_of(model, block)
     rows_BHNN = mixer_of(model, block).attention(sample.x_BND, loop, sample.context)
     assert rows_BHNN is not None
     before_BHN = rows_BHNN.tril(diagonal=-mixer.spec.window).sum(dim=-1)

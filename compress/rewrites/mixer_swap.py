@@ -109,7 +109,8 @@ def transfer_errors(
     sums: dict[int, tuple[int, Tensor, Tensor]] = {}
     for _, samples in mixer_samples(model, calibration, blocks):
         for block, sample in samples.items():
-            y_TD = mixer_of(swapped, block)(sample.x_BND, _loop(model, block), sample.context)[sample.real_BR].double()
+            y_BRD = mixer_of(swapped, block)(sample.x_BND, loop_of(model, block), sample.context)
+            y_TD = y_BRD[sample.real_BR].double()
             target_TD = sample.target_BRD[sample.real_BR].double()
             squared[block] += float((y_TD - target_TD).square().sum())
             count, total_D, square_D = sums.get(block, (0, target_TD.new_zeros(()), target_TD.new_zeros(())))
@@ -127,7 +128,8 @@ def mixer_of(model: Transformer, block: int) -> Mixer:
     return mixer
 
 
-def _loop(model: Transformer, block: int) -> int:
+def loop_of(model: Transformer, block: int) -> int:
+    """The loop in which the model first runs this block."""
     return model.structure.schedule[step_of(model, block)].loop
 
 
@@ -183,7 +185,7 @@ def start_features(calibration: Calibration, seed: int) -> Start:
         for _, samples in mixer_samples(model, calibration, list(waiting)):
             for block, mixer in waiting.items():
                 sample = samples[block]
-                _, k_BGNK = mixer.scores(sample.x_BND, _loop(model, block), sample.context)
+                _, k_BGNK = mixer.scores(sample.x_BND, loop_of(model, block), sample.context)
                 mixer.feature.see_keys(wide(k_BGNK) / mixer.spec.balance)
 
     return start
