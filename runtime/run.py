@@ -150,9 +150,9 @@ def _wanted(args: argparse.Namespace, answerer: Answerer, bundle: Bundle) -> Wan
     if idle:
         raise InputError(f"{_flag(idle[0])} says nothing to {bundle.source}, a bundle for {bundle.manifest.task}")
     draw = {name: given.pop(name) for name in DRAW if name in given}
-    greedy = draw.get("temperature", 0.0) == 0
-    if greedy and draw.keys() - {"temperature"}:
-        raise InputError(f"{_flag(max(draw))} draws tokens only with --temperature above 0")
+    idle = [name for name in draw if name != "temperature"]
+    if idle and draw.get("temperature", 0.0) == 0:
+        raise InputError(f"{_flag(idle[0])} draws tokens only with --temperature above 0")
     return Wanted(**given, sampling=Sampling(**draw))
 
 

@@ -106,6 +106,7 @@ def ranks(model: Transformer, ids: list[int], start: int) -> set[int]:
         (("",), "has no tokens"),
         (("Once", "--top", "2"), "--top says nothing to"),
         (("Once", "--top-k", "3"), "--top-k draws tokens only with --temperature above 0"),
+        (("Once", "--temperature", "0", "--seed", "1"), "--seed draws tokens only with --temperature above 0"),
         (("--ids", "1 512"), "token ids reach from 1 to 512; allowed: 0 to 511"),
         (("--ids", " ".join(["5"] * 512)), "the prompt fills all 512 tokens that the model takes; shorten it"),
     ],
