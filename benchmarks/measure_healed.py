@@ -46,7 +46,6 @@ class HealedGraph(GraphBuilder):
                 does=f"takes the model of {self.healed}",
                 why="it was rewritten and healed on a GPU",
                 inputs={},
-                consumes={},
                 produces=ModelArtifact,
                 run=take,
                 options={"folder": str(self.healed)},

@@ -66,9 +66,6 @@ def _check_alone(stage: Stage) -> None:
     """What can be wrong with a stage whatever the others are."""
     if not _NAME.fullmatch(stage.name):
         raise GraphError(f"stage {stage.name!r}: a name is a letter, then up to 99 letters, digits, '.', '_' or '-'")
-    if stage.inputs.keys() != stage.consumes.keys():
-        odd = ", ".join(sorted(stage.inputs.keys() ^ stage.consumes.keys()))
-        raise GraphError(f"stage {stage.name!r}: inputs and consumes differ in {odd}")
     try:
         digest_of([stage.options, stage.sources])
     except (TypeError, ValueError) as error:
@@ -80,7 +77,9 @@ def _check_alone(stage: Stage) -> None:
 
 
 def _check_link(stage: Stage, parameter: str, maker: Stage) -> None:
-    wanted = stage.consumes[parameter]
+    wanted = stage.consumes(parameter)
+    if wanted is None:
+        raise GraphError(f"stage {stage.name!r}: run does not say of what type {parameter!r} is; annotate it")
     if not issubclass(maker.produces, wanted):
         raise GraphError(
             f"stage {stage.name!r}: its input {parameter!r} must be a {wanted.__name__}, "

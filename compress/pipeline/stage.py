@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +31,9 @@ class Stage:
     """One line: why it is there."""
     inputs: Mapping[str, str]
     """Parameter of `run` -> name of the stage that makes it."""
-    consumes: Mapping[str, type[Artifact]]
-    """Parameter of `run` -> type that it must have; the same keys as `inputs`."""
     produces: type[Artifact]
     run: Callable[..., None]
-    """`run(context, **artifacts)` writes files into `context.folder`."""
+    """`run(context, **artifacts)` writes files into `context.folder`. Its annotations say of what type each is."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able values that `run` reads from `context.options`."""
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +55,15 @@ class Stage:
         while isinstance(run, functools.partial):
             run = run.func
         return run if hasattr(run, "__qualname__") else type(run)
+
+    def consumes(self, parameter: str) -> type[Artifact] | None:
+        """The type that `run` wants an input to have, None if it does not say."""
+        call = self.function.__call__ if isinstance(self.function, type) else self.function
+        hints = typing.get_type_hints(call)
+        others = [one.name for one in inspect.signature(call).parameters.values() if one.kind is one.VAR_KEYWORD]
+        hint = next((hints[name] for name in (parameter, *others) if name in hints), None)
+        kinds = [one for one in (hint, *typing.get_args(hint)) if isinstance(one, type) and issubclass(one, Artifact)]
+        return kinds[0] if kinds else None
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -147,6 +147,8 @@ class GraphBuilder:
     def stages(self) -> list[Stage]:
         changes = self.changes()
         model = changes[-1].name if changes else "source"
+        built = self._engine()
+        engines = {"engines": built[0].name} if built else {}
         # A rewrite that the model refuses is told before the original is exported and asked, and labels that it knows
         # nothing of before healing.
         return [
@@ -156,7 +158,10 @@ class GraphBuilder:
             *changes[:-1],
             *self._baseline(),
             *changes[-1:],
-            *self._shipping(model),
+            *self._files(model),
+            *built,
+            *self._judging(model, [stage.name for stage in changes]),
+            *self._delivering(model, engines),
         ]
 
     def _source(self) -> Stage:
@@ -165,7 +170,6 @@ class GraphBuilder:
             does=f"reads {self.job.recipe.model.source} into the canonical transformer",
             why="every rewrite works on one form, whatever family the checkpoint is of",
             inputs={},
-            consumes={},
             produces=SourceModel,
             run=source.read_source,
             options={"path": str(self.job.model_folder), "task": self.task.name},
@@ -180,7 +184,6 @@ class GraphBuilder:
             does="holds the samples to the model and the gate",
             why="classes that are not the model's, or too few samples, are told now and not after the work",
             inputs={"original": "source"},
-            consumes={"original": SourceModel},
             produces=MatchedData,
             run=data.match_data,
             options={**self.data, "min_samples": self.job.recipe.gate.min_samples},
@@ -196,7 +199,6 @@ class GraphBuilder:
                 does="exports the original, unchanged, to ONNX",
                 why="size, speed and accuracy are compared with what you have today",
                 inputs={"original": "source"},
-                consumes={"original": SourceModel},
                 produces=OnnxModel,
                 run=export.export_plain,
                 options=self.opset,
@@ -208,7 +210,6 @@ class GraphBuilder:
                 does="asks the original about every evaluation sample",
                 why="drift is measured sample by sample against these answers",
                 inputs={"original": "source", "model": "baseline-export"},
-                consumes={"original": SourceModel, "model": OnnxModel},
                 produces=Answers,
                 run=answers.answer_original,
                 options={**self.data, "confidence": self.job.recipe.gate.confidence},
@@ -221,7 +222,6 @@ class GraphBuilder:
                 does="quantizes the original to int8, dynamic and static",
                 why="the rewritten model has to beat what quantization alone gives",
                 inputs={"original": "source", "calibration": "calibrate", "model": "baseline-export"},
-                consumes={"original": SourceModel, "calibration": CalibrationSet, "model": OnnxModel},
                 produces=ShippedModels,
                 run=precision.quantize_original,
                 options=self.data,
@@ -238,7 +238,6 @@ class GraphBuilder:
             does=f"chooses {table.samples} samples for fits, {table.held_out} to watch drift, and measures the layers",
             why="closed-form rewrites and the quantizer are fitted on your data, never on evaluation samples",
             inputs={"original": "source"},
-            consumes={"original": SourceModel},
             produces=CalibrationSet,
             run=calibrate.calibrate,
             options={**self.data, "samples": table.samples, "held_out": table.held_out},
@@ -262,7 +261,6 @@ class GraphBuilder:
                     does=f"{method.name}{f' ({settings})' if settings else ''}: {method.summary}",
                     why="exact, which is asserted" if method.exact else "smaller or faster; healing wins accuracy back",
                     inputs={"original": "source", "calibration": "calibrate", "model": before},
-                    consumes={"original": SourceModel, "calibration": CalibrationSet, "model": ModelArtifact},
                     produces=ModelArtifact,
                     run=rewrite.apply_rewrite,
                     options={**self.data, "rewrite": table},
@@ -282,7 +280,6 @@ class GraphBuilder:
             does=f"distils the original into the rewritten model, {length} steps of {options.batch_size} samples",
             why="the rewrites were fitted layer by layer; training end to end wins back what they lost together",
             inputs={"original": "source", "calibration": "calibrate", "model": before},
-            consumes={"original": SourceModel, "calibration": CalibrationSet, "model": ModelArtifact},
             produces=ModelArtifact,
             run=heal.run_heal,
             options={**self.data, "heal": options.model_dump(mode="json")},
@@ -306,7 +303,6 @@ class GraphBuilder:
                 f"{' and '.join(capabilities)}",
                 why="the device need not build them; it only checks them",
                 inputs={"original": "source", "models": "precision"},
-                consumes={"original": SourceModel, "models": ShippedModels},
                 produces=Engines,
                 run=engine.build_engines,
                 options={"target": target.name, "tensorrt": trt.load("tensorrt_rtx").version},
@@ -323,19 +319,15 @@ class GraphBuilder:
             )
         ]
 
-    def _shipping(self, model: str) -> list[Stage]:
-        job, gate = self.job, self.job.recipe.gate
-        built = self._engine()
-        engines = {"engines": built[0].name} if built else {}
-        changes = {f"change_{index}": stage.name for index, stage in enumerate(self.changes())}
-        labels = {"target": job.target.name, "recipe": job.recipe_name, "model": job.recipe.model.source}
+    def _files(self, model: str) -> list[Stage]:
+        """The model as files, in every form that ships."""
+        job = self.job
         return [
             Stage(
                 name="export",
                 does=f"exports the model to ONNX, opset {self.opset['opset']}, and compares it with torch",
                 why="the device runs a graph; its numbers must be the model's",
                 inputs={"original": "source", "calibration": "calibrate", "model": model},
-                consumes={"original": SourceModel, "calibration": CalibrationSet, "model": ModelArtifact},
                 produces=OnnxModel,
                 run=export.export_model,
                 options={**self.opset, **self.data, "loops": sorted(set(job.recipe.loops.offer))},
@@ -348,7 +340,6 @@ class GraphBuilder:
                 does=f"writes the files that ship, in {job.mode}",
                 why="fewer bytes and faster products" if job.mode != "fp32" else "fp32 was asked for",
                 inputs={"original": "source", "calibration": "calibrate", "model": "export"},
-                consumes={"original": SourceModel, "calibration": CalibrationSet, "model": OnnxModel},
                 produces=ShippedModels,
                 run=precision.write_shipped,
                 options={
@@ -361,13 +352,17 @@ class GraphBuilder:
                 code=(*self.task_code, "export"),
                 libraries=("onnx", "onnxruntime", *self.task.libraries),
             ),
-            *built,
+        ]
+
+    def _judging(self, model: str, changes: list[str]) -> list[Stage]:
+        """What the files answer, whether that passes, where drift comes from and how long an answer takes."""
+        job, gate = self.job, self.job.recipe.gate
+        return [
             Stage(
                 name="predict",
                 does="asks every file that ships about every evaluation sample",
                 why="what is gated is what ships, bit for bit",
                 inputs={"original": "source", "models": "precision"},
-                consumes={"original": SourceModel, "models": ShippedModels},
                 produces=Answers,
                 run=answers.answer_shipped,
                 options=self.data,
@@ -380,7 +375,6 @@ class GraphBuilder:
                 does="asks the original's dynamic int8 about every evaluation sample",
                 why="so that the comparison shows what quantization alone costs",
                 inputs={"original": "source", "models": "baseline-int8"},
-                consumes={"original": SourceModel, "models": ShippedModels},
                 produces=Answers,
                 run=answers.answer_dynamic,
                 options=self.data,
@@ -397,12 +391,6 @@ class GraphBuilder:
                     "reference": "baseline",
                     "candidates": "predict",
                     "models": "precision",
-                },
-                consumes={
-                    "original": SourceModel,
-                    "reference": Answers,
-                    "candidates": Answers,
-                    "models": ShippedModels,
                 },
                 produces=Comparison,
                 run=verify.verify,
@@ -428,22 +416,13 @@ class GraphBuilder:
                     "models": "precision",
                     "candidates": "predict",
                     "model": model,
-                    **changes,
-                },
-                consumes={
-                    "original": SourceModel,
-                    "reference": Answers,
-                    "exported": OnnxModel,
-                    "models": ShippedModels,
-                    "candidates": Answers,
-                    "model": ModelArtifact,
-                    **dict.fromkeys(changes, ModelArtifact),
+                    **{f"change_{index}": name for index, name in enumerate(changes)},
                 },
                 produces=Localization,
                 run=localize.localize,
                 options={
                     **self.data,
-                    "changes": list(changes.values()),
+                    "changes": changes,
                     "metric": self.task.metric,
                     "bound": self.task.bound,
                     "limit": gate.max_drop,
@@ -462,18 +441,19 @@ class GraphBuilder:
                     "original_int8": "baseline-int8",
                     "shipped": "precision",
                 },
-                consumes={
-                    "source": SourceModel,
-                    "original": OnnxModel,
-                    "original_int8": ShippedModels,
-                    "shipped": ShippedModels,
-                },
                 produces=Timing,
                 run=timing.time_models,
                 options={"cpus": usable_cpus(), "machine": cpu_name()},
                 code=(*self.task.code, "runtime.compare", "runtime.bench", "runtime.ort"),
                 libraries=("onnxruntime",),
             ),
+        ]
+
+    def _delivering(self, model: str, engines: dict[str, str]) -> list[Stage]:
+        """What the device and people get."""
+        job = self.job
+        labels = {"target": job.target.name, "recipe": job.recipe_name, "model": job.recipe.model.source}
+        return [
             Stage(
                 name="bundle",
                 does="puts everything that the device needs into one folder, with hashes and golden samples",
@@ -487,16 +467,6 @@ class GraphBuilder:
                     **engines,
                     "localization": "localize",
                     "calibration": "calibrate",
-                },
-                consumes={
-                    "original": SourceModel,
-                    "original_onnx": OnnxModel,
-                    "models": ShippedModels,
-                    "comparison": Comparison,
-                    "model": ModelArtifact,
-                    **dict.fromkeys(engines, Engines),
-                    "localization": Localization,
-                    "calibration": CalibrationSet,
                 },
                 produces=BundleArtifact,
                 run=bundle.write,
@@ -514,26 +484,12 @@ class GraphBuilder:
                     "original_onnx": "baseline-export",
                     "original_int8": "baseline-int8",
                     "answers_int8": "predict-int8",
-                    "reference": "baseline",
                     "models": "precision",
                     "comparison": "verify",
                     "timing": "timing",
                     "model": model,
                     **engines,
                     "localization": "localize",
-                },
-                consumes={
-                    "original": SourceModel,
-                    "original_onnx": OnnxModel,
-                    "original_int8": ShippedModels,
-                    "answers_int8": Answers,
-                    "reference": Answers,
-                    "models": ShippedModels,
-                    "comparison": Comparison,
-                    "timing": Timing,
-                    "model": ModelArtifact,
-                    **dict.fromkeys(engines, Engines),
-                    "localization": Localization,
                 },
                 produces=ReportArtifact,
                 run=report.write,

@@ -37,7 +37,6 @@ def write(
     original_onnx: OnnxModel,
     original_int8: ShippedModels,
     answers_int8: Answers,
-    reference: Answers,
     models: ShippedModels,
     comparison: Comparison,
     timing: Timing,

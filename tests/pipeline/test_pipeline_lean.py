@@ -10,7 +10,7 @@ from pathlib import Path
 from compress.pipeline import Cache, Graph, Runner, StageContext
 from compress.pipeline.digest import digest_tree
 
-from .toys import stage
+from .toys import Text, stage
 
 
 def test_importing_the_graph_brings_in_nothing_heavy() -> None:
@@ -22,7 +22,7 @@ def test_importing_the_graph_brings_in_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
-def megabytes(context: StageContext, **inputs: object) -> None:
+def megabytes(context: StageContext, **inputs: Text) -> None:
     for number in range(4):
         (context.folder / f"{number}.bin").write_bytes(bytes([number]) * 1_000_000)
 

@@ -29,7 +29,7 @@ from compress.pipeline.pace import Pace, clock_time, duration
 from compress.pipeline.plain import PlainView, QuietView
 from compress.pipeline.view import LiveView, view
 
-from .toys import chain, stage, write_text
+from .toys import Text, chain, stage, write_text
 
 STORY: list[Event] = [
     RunStarted({"source": "reads the model", "heal": "distils", "export": "writes ONNX", "bundle": "packs"}),
@@ -168,7 +168,7 @@ def test_the_view_suits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_live_view_follows_a_real_run_and_frees_the_terminal_after_a_failure(cache: Cache) -> None:
-    def fail(context: StageContext, text: object) -> None:
+    def fail(context: StageContext, text: Text) -> None:
         context.progress(3, 0, "counting")
         raise ValueError("broken")
 

@@ -77,10 +77,8 @@ def walk(context: StageContext, **inputs: Text) -> None:
 
 def stage(name: str, run: Callable[..., None] = combine, inputs: Mapping[str, str] | None = None, **more: Any) -> Stage:
     """A stage from texts to a text that says its own name, unless told otherwise."""
-    inputs = inputs or {}
     fields: dict[str, Any] = {"options": {"label": name}, "produces": Text, "does": f"does {name}", "why": "toy"}
-    fields |= {"consumes": dict.fromkeys(inputs, Text)} | more
-    return Stage(name=name, run=run, inputs=inputs, **fields)
+    return Stage(name=name, run=run, inputs=inputs or {}, **(fields | more))
 
 
 def chain() -> Graph:
