@@ -137,8 +137,8 @@ def _check_places(options: Options) -> None:
 def _check_usage(options: Options) -> None:
     if options.gate is not None and options.max_drop is not None:
         raise InputError("give --gate or --max-drop, not both")
-    if options.max_drop is not None and not math.isfinite(options.max_drop):
-        raise InputError(f"--max-drop is {options.max_drop}; allowed: a finite number")
+    if options.max_drop is not None and not 0 <= options.max_drop < math.inf:
+        raise InputError(f"--max-drop is {options.max_drop}; allowed: a finite number of 0 or more")
     if options.update_baseline and options.baseline is None:
         raise InputError("--update-baseline needs --baseline FILE, the file to write")
     if options.stop_early and options.baseline is not None:

@@ -587,7 +587,9 @@ def test_a_wrong_command_line_is_told_in_one_line_by_both_commands() -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"max_drop": float("nan")}, "--max-drop is nan; allowed: a finite number"),
+        ({"max_drop": float("nan")}, "--max-drop is nan; allowed: a finite number of 0 or more"),
+        ({"max_drop": float("inf")}, "--max-drop is inf; allowed: a finite number of 0 or more"),
+        ({"max_drop": -1.0}, "--max-drop is -1.0; allowed: a finite number of 0 or more"),
         ({"junit": Path("/proc/none/junit.xml")}, "cannot write /proc/none"),
         ({"html": Path("/tmp")}, "cannot write /tmp: it is a folder"),
     ],
