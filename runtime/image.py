@@ -6,6 +6,7 @@ Shape suffixes: B batch, H height, W width, C channels.
 from __future__ import annotations
 
 import importlib.util
+import io
 import math
 import tokenize
 from collections.abc import Mapping, Sequence
@@ -93,16 +94,23 @@ def read_image(path: Path | str) -> np.ndarray:
             if path.suffix.lower() == ".npy":
                 return _read_npy(path)
             if head != png.SIGNATURE:
-                return _read_with_pillow(path)
+                return _read_with_pillow(path, str(path))
             data = head + stream.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """The image in the bytes of a file other than .npy, as `read_image` gives it; `name` names the file in errors."""
+    if not data.startswith(png.SIGNATURE):
+        return _read_with_pillow(io.BytesIO(data), name)
     try:
-        return png.decode(data, str(path))
+        return png.decode(data, name)
     except png.Unsupported:
         if importlib.util.find_spec("PIL") is None:
             raise
-        return _read_with_pillow(path)
+        return _read_with_pillow(io.BytesIO(data), name)
 
 
 def prepare(images: np.ndarray | Sequence[np.ndarray], preprocessing: Mapping[str, object]) -> np.ndarray:
@@ -204,21 +212,21 @@ def _read_npy(path: Path) -> np.ndarray:
     return image[:, :, :3] if image.shape[2] == 4 else image
 
 
-def _read_with_pillow(path: Path) -> np.ndarray:
+def _read_with_pillow(source: Path | io.BytesIO, name: str) -> np.ndarray:
     import numpy as np
 
     if importlib.util.find_spec("PIL") is None:
-        raise EnvironmentLacks(f"{path}: not a PNG or .npy file; pip install pillow to read other images")
+        raise EnvironmentLacks(f"{name}: not a PNG or .npy file; pip install pillow to read other images")
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
+        with Image.open(source) as picture:
             if picture.width * picture.height > png.MAX_PIXELS:
-                raise InputError(f"{path}: more than the {png.MAX_PIXELS} pixels allowed; scale it down")
+                raise InputError(f"{name}: more than the {png.MAX_PIXELS} pixels allowed; scale it down")
             upright = ImageOps.exif_transpose(picture)
             grey = upright.mode in ("1", "L", "LA", "I;16")
             return np.array(upright.convert("L" if grey else "RGB")).reshape(upright.height, upright.width, -1)
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not a readable image: {error}") from error
+        raise InputError(f"{name}: not a readable image: {error}") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{name}: cannot be read: {error}") from error

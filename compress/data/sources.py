@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import zipfile
 import zlib
@@ -13,7 +11,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from runtime import image, png
+from runtime import image
 from targets.errors import InputError
 
 SUFFIXES = tuple(suffix for suffix in image.SUFFIXES if suffix != ".npy")
@@ -92,7 +90,7 @@ class _Zip:
             data = self.archive.read(path)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise InputError(f"{path}: damaged or encrypted in the zip: {error}") from error
-        return _decode(data, path)
+        return image.decode_image(data, path)
 
     def fingerprint(self, path: str) -> bytes:
         info = self.archive.getinfo(path)
@@ -149,22 +147,6 @@ class ImageFiles:
 
 def _refuse(error: OSError) -> None:
     raise InputError(f"cannot read {error.filename}: {error.strerror}; check the path and its permissions")
-
-
-def _decode(data: bytes, name: str) -> np.ndarray:
-    """A zip member's pixels, as `read_image` gives them for a file. Raises InputError."""
-    from PIL import Image, ImageOps
-
-    with contextlib.suppress(png.Unsupported):
-        if data.startswith(png.SIGNATURE):
-            return png.decode(data, name)
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            grey = upright.mode in ("1", "L", "LA", "I;16")
-            return np.array(upright.convert("L" if grey else "RGB")).reshape(upright.height, upright.width, -1)
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise InputError(f"{name}: not a readable image: {error}") from error
 
 
 def _visible(paths: Iterable[str]) -> list[tuple[str, ...]]:

@@ -306,6 +306,19 @@ def test_member_damaged_inside_a_zip_is_named(tmp_path: Path) -> None:
         load(str(path)).raw()
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", ["png", "bmp"])
+def test_an_image_of_too_many_pixels_is_refused_in_a_folder_and_in_a_zip(
+    suffix: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.png.MAX_PIXELS", 29)
+    (tmp_path / "d" / "a").mkdir(parents=True)
+    Image.fromarray(np.zeros((5, 6, 3), np.uint8)).save(tmp_path / "d" / "a" / f"0.{suffix}")
+    data = load(str(zip_of(tmp_path / "d", tmp_path / "d.zip") if packed else tmp_path / "d"))
+    with pytest.raises(InputError, match=rf"a/0\.{suffix} .*more than the 29 .*scale it down"):
+        data.raw()
+
+
 def refused(tmp_path: Path, case: str) -> str:
     """Make the case's bad data and give its spec."""
     place = tmp_path / case.replace(" ", "-")
