@@ -84,18 +84,25 @@ def swap_mixers(
     """Put new mixers in place of the chosen layers' attention; queries, keys, values and output keep their weights
     where the new mixer has them. "auto:K" takes the layers whose mixer comes closest to the original's, as it starts.
     """
+    tried: dict[int, tuple[dict[str, Tensor], float]] = {}  # the new mixer as it starts, and its error
 
     def swapped(blocks: list[int]) -> Transformer:
-        result = with_blocks(model, lambda spec: spec.replace(mixer=swap(attention_spec(spec, name))), blocks)
-        start(model, result, blocks)
-        return result
+        return with_blocks(model, lambda spec: spec.replace(mixer=swap(attention_spec(spec, name))), blocks)
 
     def errors(blocks: list[int]) -> dict[int, float]:
-        return transfer_errors(model, swapped(blocks), calibration, blocks)
+        trial = swapped(blocks)
+        start(model, trial, blocks)
+        found = transfer_errors(model, trial, calibration, blocks)
+        tried.update({block: (mixer_of(trial, block).state_dict(), found[block]) for block in blocks})
+        return found
 
     blocks = resolve(layers, model, check, errors)
+    if not tried:
+        errors(blocks)
     result = swapped(blocks)
-    for block, error in transfer_errors(model, result, calibration, blocks).items():
+    for block in blocks:
+        state, error = tried[block]
+        mixer_of(result, block).load_state_dict(state)
         calibration.note(f"{name}: layer {block} starts with {error:.1%} of its attention's output unexplained")
     return result
 

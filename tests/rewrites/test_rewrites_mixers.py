@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model.test_model_streaming import decoder, streamed
 from model.tiny import block_spec, model_of
+from torch import Tensor
 
 from compress.model import Transformer
 from compress.model.gated import GatedMixer
@@ -129,6 +133,28 @@ def test_auto_takes_the_layer_that_loses_least() -> None:
     result = rewritten(model, "linear-attention", text_calibration(model), feature="hedgehog", layers="auto:1")
     kinds = [type(result.block(index).mixer).__name__ for index in range(2)]
     assert kinds == ["SoftmaxAttention", "LinearAttention"]
+
+
+@pytest.mark.parametrize(
+    ("use", "options"),
+    [("hybrid", {"window": 3}), ("linear-attention", {"feature": "t2r"}), ("gated-delta-rule", {"feature": "elu"})],
+)
+def test_what_auto_tried_is_what_it_takes(use: str, options: dict[str, Any]) -> None:
+    """The same model as by the layer's number, without another pass over the calibration."""
+    model = text_model()
+    calibration, passes = text_calibration(model), Counter[str]()
+
+    def made(layers: Any) -> Transformer:
+        def batches() -> Iterator[dict[str, Tensor]]:
+            passes[str(layers)] += 1
+            return calibration.batches()
+
+        return rewritten(model, use, replace(calibration, batches=batches), layers=layers, **options)
+
+    chosen, named = made("auto:1"), [made([0]), made([1])]
+    (same,) = [one for one in named if one.structure == chosen.structure]
+    assert all(torch.equal(tensor, chosen.state_dict()[name]) for name, tensor in same.state_dict().items())
+    assert len(set(passes.values())) == 1
 
 
 @torch.no_grad()
