@@ -215,6 +215,15 @@ def roots(moment_II: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor]:
     return (vectors * values.sqrt()) @ vectors.T, (vectors * values.rsqrt()) @ vectors.T
 
 
+def truncated(moment_II: Tensor, weight_IO: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """A (I,R) and B (R,O) with the least E|u (A B - W)|^2, E[u u^T] = C: the truncated SVD of C^1/2 W, its root on both
+    sides. W may have leading dimensions (heads), each with an A and a B of its own."""
+    half_II, inverse_II = roots(moment_II)
+    u, s, vh = torch.linalg.svd(half_II @ weight_IO, full_matrices=False)
+    root_R = s[..., :rank].sqrt()
+    return inverse_II @ (u[..., :rank] * root_R[..., None, :]), root_R[..., None] * vh[..., :rank, :]
+
+
 class _Enough(Exception):
     """Ends a forward pass whose remaining layers nobody asked for."""
 
@@ -289,12 +298,13 @@ def target_moments(
         mine = taps(model, inputs, {(step, site) for step in steps.values() for site in (site_in, site_out, "out")})
         wanted: set[tuple[int, Site]] = {(origin, site_out) for origin in origins.values()}
         theirs = taps(calibration.original, inputs, wanted | {(ends[step], "out") for step in steps.values()})
+        _, context = model.embed(inputs)
         for block, step in steps.items():
             kept = mine[step, "out"].shape[1]  # fewer than went in where a block lets only pooled tokens on
             target_BND, stream_BND = theirs[origins[block], site_out][:, :kept], theirs[ends[step], "out"][:, :kept]
             if half == "ffn" and model.block(block).residual != "post":
                 added_BND = mine[step, "out"] - mine[step, site_out]
                 target_BND = stream_BND - added_BND
-            x_BNI = features(block, mine[step, site_in], model.embed(inputs)[1])[:, :kept]
+            x_BNI = features(block, mine[step, site_in], context)[:, :kept]
             moments[block].add(x_BNI, target_BND, stream_BND, real_tokens(inputs, target_BND))
     return moments

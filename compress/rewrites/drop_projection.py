@@ -10,7 +10,7 @@ from compress.model.block import BlockSpec
 from compress.model.transformer import Transformer
 from compress.model.values.diagonal_low_rank import DiagonalLowRank, DiagonalLowRankSpec
 from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
-from compress.rewrites.calibration import Calibration, input_moments, roots
+from compress.rewrites.calibration import Calibration, input_moments, truncated
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import (
@@ -82,12 +82,8 @@ def _dropped(model: Transformer, rank: int, calibration: Calibration, block: int
         return result
     assert isinstance(values, DiagonalLowRank)
     moments = input_moments(model, calibration, [block], "mixer.in")[block]
-    half_DD, inverse_DD = roots(moments.second_II)
     residual_HDD = value_output_HDD(attention(model.block(block))) - torch.diag_embed(fit.gates)
-    u, s, vh = torch.linalg.svd(half_DD @ residual_HDD, full_matrices=False)
-    root_HR = s[:, :rank].sqrt()
-    value_HDR = inverse_DD @ (u[:, :, :rank] * root_HR[:, None])
-    output_HRD = vh[:, :rank] * root_HR[..., None]
+    value_HDR, output_HRD = truncated(moments.second_II, residual_HDD, rank)
     # The offset of the fit stands for the mean of the residual; what the low-rank map now gives of it is taken off.
     carried_D = torch.einsum("hd,hdr,hre->e", fit.mean_HD, value_HDR, output_HRD)
     values.gates[0].copy_(fit.gates.float())

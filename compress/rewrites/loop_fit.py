@@ -17,7 +17,7 @@ from compress.model.norms import Norm
 from compress.model.per_loop import LevelSignal, OutputGain
 from compress.model.projection import Projection
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, Moments, real_tokens, roots
+from compress.rewrites.calibration import Calibration, Moments, real_tokens, truncated
 
 #: Gains stay within these bounds of what they were.
 GAIN_BOUNDS = (0.1, 10.0)
@@ -168,14 +168,6 @@ def _fit_map(
 def _energy(moment_II: Tensor, weight_IO: Tensor) -> Tensor:
     """E|u W|^2."""
     return ((moment_II @ weight_IO) * weight_IO).sum()
-
-
-def truncated(moment_II: Tensor, weight_IO: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """A (I,R) and B (R,O) with the least E|u (A B - W)|^2: the truncated SVD of C^1/2 W, its root on both sides."""
-    half_II, inverse_II = roots(moment_II)
-    u, s, vh = torch.linalg.svd(half_II @ weight_IO, full_matrices=False)
-    root_R = s[:rank].sqrt()
-    return inverse_II @ (u[:, :rank] * root_R), root_R[:, None] * vh[:rank]
 
 
 def _input_gain(pairs: Sequence[tuple[LayerMap, Tensor]]) -> Tensor:

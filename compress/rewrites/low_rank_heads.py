@@ -10,7 +10,7 @@ from compress.model.block import BlockSpec
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues
-from compress.rewrites.calibration import Calibration, Moments, input_moments, roots
+from compress.rewrites.calibration import Calibration, Moments, input_moments, roots, truncated
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import (
@@ -144,11 +144,7 @@ def _set_scores(model: Transformer, result: Transformer, block: int, moments: Mo
 def _set_values(model: Transformer, result: Transformer, block: int, moments: Moments, rank: int) -> None:
     old, new = attention(model.block(block)).values, attention(result.block(block)).values
     assert isinstance(old, ProjectedValues) and isinstance(new, ProjectedValues)
-    half, inverse = roots(moments.second_II)
-    u, s, vh = torch.linalg.svd(half @ value_output_HDD(attention(model.block(block))), full_matrices=False)
-    root_HR = s[:, :rank].sqrt()
-    value_HDR = inverse @ (u[:, :, :rank] * root_HR[:, None])
-    output_HRD = vh[:, :rank] * root_HR[..., None]
+    value_HDR, output_HRD = truncated(moments.second_II, value_output_HDD(attention(model.block(block))), rank)
     weight_DV = old.output.weight.double()
     heads = weight_DV.shape[1] // (old.value.weight.shape[0] // old.num_kv_heads)
     bias_GV = old.value.bias_or_zero().double().reshape(old.num_kv_heads, -1)

@@ -23,7 +23,8 @@ from compress.model.ffns.affine import Affine
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.loops import at_loops
 from compress.model.norms import NormSpec
-from compress.rewrites.loop_fit import LayerMap, projections, shared_weight, truncated
+from compress.rewrites.calibration import truncated
+from compress.rewrites.loop_fit import LayerMap, projections, shared_weight
 from compress.rewrites.tie_layers import TieLayers, _groups
 from targets.errors import InputError
 
