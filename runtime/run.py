@@ -95,7 +95,7 @@ def _watch(session: Session, answerer: Answerer, wanted: Wanted, args: argparse.
 def _from_stdin() -> Iterator[str]:
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
-            text = line.decode("utf-8").rstrip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"standard input, line {number}: not UTF-8 ({error.reason} at byte {error.start})"

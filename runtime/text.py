@@ -50,8 +50,8 @@ def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessi
 
 @dataclass(frozen=True)
 class Encoded:
-    """The ids of texts, cut to the model's length. `cut`: how many texts were longer. `bytes`: UTF-8 bytes of each text
-    that the ids stand for."""
+    """The ids of texts, cut to the model's length; [] for a text without any token of its own. `cut`: how many texts
+    were longer. `bytes`: UTF-8 bytes of each text that the ids stand for."""
 
     ids: list[list[int]]
     cut: int
@@ -87,18 +87,16 @@ class Tokenizer:
             )
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Ids with the special tokens. Raises InputError for a text without any token of its own, or one that is no
-        Unicode (bytes of a command line that are not UTF-8 come as lone surrogates)."""
+        """Ids with the special tokens. Raises InputError for a text that is no Unicode (bytes of a command line that
+        are not UTF-8 come as lone surrogates)."""
         longest = self._spec.max_length
-        broken = next((text for text in texts if any("\ud800" <= character <= "\udfff" for character in text)), None)
+        broken = next((text for text in texts if not is_unicode(text)), None)
         if broken is not None:
             raise InputError(f"the text {broken!r} is not valid UTF-8; give it in UTF-8")
         self._tokenizer.no_truncation()
         whole = self._tokenizer.encode_batch_fast(list(texts))
-        empty = next((index for index, one in enumerate(whole) if all(one.special_tokens_mask)), None)
-        if empty is not None:
-            raise InputError(f"the text {texts[empty]!r} has no tokens; give one that is not empty")
-        ids, sizes = [list(one.ids) for one in whole], [len(text.encode()) for text in texts]
+        ids = [[] if all(one.special_tokens_mask) else list(one.ids) for one in whole]
+        sizes = [len(text.encode()) for text in texts]
         long = [index for index, one in enumerate(ids) if len(one) > longest]
         if long:
             self._tokenizer.enable_truncation(longest)
@@ -113,13 +111,21 @@ class Tokenizer:
         return text
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text has whole characters only, no lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def pad(ids: Sequence[Sequence[int]], spec: TextPreprocessing, multiple: int = 1) -> dict[str, np.ndarray]:
     """`input_ids` and `attention_mask` int64 [B, N], N the longest rounded up to `multiple` (not over max_length).
 
-    Raises InputError for an id that the model does not have, or for more ids than it takes.
+    Raises InputError for an id that the model does not have, for more ids than it takes, and for none.
     """
     import numpy as np
 
+    if not all(ids):
+        raise InputError("a sequence has no token ids; give one or more")
+    check_ids([token for one in ids for token in one], spec.vocab_size)
     longest = max(map(len, ids))
     if longest > spec.max_length:
         raise InputError(f"a sequence has {longest} token ids, the model takes {spec.max_length}; cut it")
@@ -129,7 +135,6 @@ def pad(ids: Sequence[Sequence[int]], spec: TextPreprocessing, multiple: int = 1
     for row, one in enumerate(ids):
         place = slice(0, len(one)) if spec.padding_side == "right" else slice(length - len(one), length)
         input_ids[row, place], mask[row, place] = one, 1
-    check_ids([token for one in ids for token in one], spec.vocab_size)
     return {"input_ids": input_ids, "attention_mask": mask}
 
 

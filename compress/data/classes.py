@@ -20,7 +20,10 @@ def match_classes(location: Path, mine: Sequence[str], named: bool, labels: Sequ
     if not named and len(mine) > len(labels):
         raise InputError(f"{location}: labels reach {len(mine) - 1} but the model has {len(labels)} classes (from 0)")
     if named and len(mine) != len(labels):
-        raise InputError(f"{location} has {len(mine)} classes but the model has {len(labels)}; they must be the same")
+        raise InputError(
+            f"{location} has {len(mine)} classes but the model has {len(labels)}; they must be the same, "
+            f"not {listed(mine)} against {listed(labels)}"
+        )
     number = {_plain(name): index for index, name in enumerate(labels)}
     strangers = [name for name in mine if _plain(name) not in number]
     if not named or len(strangers) == len(mine) or len(number) < len(labels):

@@ -84,8 +84,10 @@ class PreparedTexts:
         )
 
 
-def prepare_texts(dataset: TextDataset, preprocessing: Mapping[str, Any], files: Path) -> PreparedTexts:
-    """Tokenize the texts. `files`: the folder of the tokenizer.
+def prepare_texts(
+    dataset: TextDataset, preprocessing: Mapping[str, Any], files: Path, skip_corrupt: bool = False
+) -> PreparedTexts:
+    """Tokenize the texts. `files`: the folder of the tokenizer; `skip_corrupt`: leave out texts without tokens.
 
     Raises InputError for texts that cannot be used or a tokenizer that does not fit the model, EnvironmentLacks
     without the `tokenizers` package.
@@ -96,10 +98,15 @@ def prepare_texts(dataset: TextDataset, preprocessing: Mapping[str, Any], files:
     encoded = Tokenizer(files / spec.tokenizer, spec).encode(flat)
     rest = iter(zip(encoded.ids, encoded.bytes, strict=True))
     pairs = [[next(rest) for _ in row.texts] for row in dataset.rows]
+    whole = [index for index, one in enumerate(pairs) if all(ids for ids, _ in one)]
+    if len(whole) < len(pairs) and not (skip_corrupt and whole):
+        bare = sorted(set(range(len(pairs))).difference(whole))
+        raise dataset.unusable(dataset.subset(bare).names, "the text has no tokens")
     texts = [tuple(ids for ids, _ in one) for one in pairs]
     sizes = np.array([sum(size for _, size in one) for one in pairs], np.int64)
     notes = (f"{encoded.cut} of {len(flat)} texts are longer than {spec.max_length} tokens and were cut",)
-    return PreparedTexts(dataset, spec, texts, sizes, notes if encoded.cut else ())
+    prepared = PreparedTexts(dataset, spec, texts, sizes, notes if encoded.cut else ())
+    return prepared if len(whole) == len(pairs) else prepared.subset(whole)
 
 
 def by_length(ids: list[list[int]], size: int) -> Iterator[list[int]]:

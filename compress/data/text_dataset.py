@@ -42,17 +42,13 @@ class TextDataset:
     @cached_property
     def labels(self) -> np.ndarray:
         """int64 [S]. Raises InputError that names the samples without a label."""
-        bare = [row.name for row in self.rows if row.label is None]
-        if bare:
-            raise InputError(f"{self.location}: {len(bare)} of {len(self)} texts have no label: {listed(bare)}")
+        self.check_labels()
         return np.array([self.numbers[str(row.label)] for row in self.rows], np.int64)
 
     @cached_property
     def scores(self) -> np.ndarray:
         """float64 [S]. Raises InputError that names the samples without a score."""
-        bare = [row.name for row in self.rows if row.score is None]
-        if bare:
-            raise InputError(f"{self.location}: {len(bare)} of {len(self)} pairs have no score: {listed(bare)}")
+        self.check_scores()
         return np.array([row.score for row in self.rows], np.float64)
 
     @property
@@ -60,10 +56,19 @@ class TextDataset:
         """Whether every sample has a label."""
         return all(row.label is not None for row in self.rows)
 
-    @property
-    def scored(self) -> bool:
-        """Whether every sample is a pair with a score."""
-        return all(row.score is not None and len(row.texts) == 2 for row in self.rows)
+    def check_labels(self) -> None:
+        """Raises InputError that names the samples without a label."""
+        bare = [row.name for row in self.rows if row.label is None]
+        if bare:
+            some = f"{len(bare)} of {len(self)} texts have no label: {listed(bare)}"
+            raise InputError(f"{self.location}: {some}; give columns text and label")
+
+    def check_scores(self) -> None:
+        """Raises InputError that names the samples that are no pair with a score."""
+        bare = [row.name for row in self.rows if row.score is None or len(row.texts) < 2]
+        if bare:
+            some = f"{len(bare)} of {len(self)} are no pair with a score: {listed(bare)}"
+            raise InputError(f"{self.location}: {some}; give columns sentence1, sentence2 and score")
 
     def fingerprints(self) -> list[tuple[int, ...]]:
         """Of each text of each sample."""
@@ -73,11 +78,14 @@ class TextDataset:
         """Raises InputError that names and counts the samples that cannot be used."""
         faults = [row for row in self.rows if row.fault is not None]
         if faults:
-            raise InputError(
-                f"{self.location}: {len(faults)} of {len(self)} texts cannot be used: "
-                f"{listed([row.name for row in faults])} (first: {faults[0].fault}); "
-                "mend or remove them, or skip them with skip_corrupt"
-            )
+            raise self.unusable([row.name for row in faults], str(faults[0].fault))
+
+    def unusable(self, names: Sequence[str], first: str) -> InputError:
+        """Names and counts samples that cannot be used. `first`: what is wrong with the first of them."""
+        return InputError(
+            f"{self.location}: {len(names)} of {len(self)} texts cannot be used: {listed(names)} (first: {first}); "
+            "mend or remove them, or skip them with skip_corrupt"
+        )
 
     def subset(self, indices: Collection[int]) -> TextDataset:
         """The data set of these samples, in this order."""
@@ -89,8 +97,13 @@ class TextDataset:
         return replace(self, rows=tuple(Row(text[:40], (text,)) for text in different), class_names=(), numbers={})
 
     def for_labels(self, labels: Sequence[str]) -> TextDataset:
-        """This data set with a model's classes. Raises InputError (see `match_classes`)."""
+        """This data set with a model's classes; numbers that are names of the model's are taken for these.
+
+        Raises InputError (see `match_classes`).
+        """
         named = not all(name.isdecimal() for name in self.numbers)
+        if not named and self.numbers.keys() <= set(labels):
+            return replace(self, class_names=tuple(labels), numbers={name: labels.index(name) for name in self.numbers})
         matched = match_classes(self.location, self.class_names, named, labels)
         moved = range(len(self.class_names)) if matched is None else matched.tolist()
         return replace(

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.text import is_unicode
 from targets.errors import InputError
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")
@@ -103,11 +104,19 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}, line {number}: not valid JSON: {error.msg}") from error
+        except RecursionError as error:
+            raise InputError(f"{path}, line {number}: nested too deeply; give an object with {_FORMS}") from error
         if not isinstance(value, dict):
             raise InputError(f"{path}, line {number}: a {type(value).__name__}; give an object with {_FORMS}")
-        nested = next((key for key, item in value.items() if key in _MEANT and isinstance(item, list | dict)), None)
+        meant = {key: item for key, item in value.items() if _title(key) in _MEANT}
+        nested = next((key for key, item in meant.items() if isinstance(item, list | dict)), None)
         if nested is not None:
             raise InputError(f"{path}, line {number}: {nested} is a {type(value[nested]).__name__}; give one text")
+        broken = next((key for key, item in meant.items() if isinstance(item, str) and not is_unicode(item)), None)
+        if broken is not None:
+            raise InputError(
+                f"{path}, line {number}: {broken} has half a character (\\ud800 to \\udfff); write it whole"
+            )
         found = {str(key): "" if item is None else str(item) for key, item in value.items()}
         yield row_of(f"{path.name}:{number}", list(found), list(found.values()))
 
@@ -116,7 +125,7 @@ def _table(path: Path, text: str, kind: str) -> Iterator[Row]:
     """The rows of a table. Without a header: text; text and label; sentence1, sentence2 and score in any order."""
     stream = io.StringIO(text, newline="")
     tabs = kind == ".tsv"
-    reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(stream)
+    reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(stream, strict=True)
     csv.field_size_limit(1 << 24)
     header: Sequence[str] | None = None
     line = 1
@@ -126,15 +135,32 @@ def _table(path: Path, text: str, kind: str) -> Iterator[Row]:
             if not cells:
                 continue
             if header is None:
-                titled = sum(cell.strip().casefold() in _MEANT for cell in cells) >= min(2, len(cells))
+                titled = _is_header(cells)
                 header = cells if titled else _guessed(path, cells)
                 if titled:
                     continue
             if len(cells) != len(header):
-                raise InputError(f"{path}, line {number}: {len(cells)} columns, the first line has {len(header)}")
+                advice = "quotes keep no tab in its text, so give .csv or .jsonl" if tabs else "quote texts with commas"
+                raise InputError(
+                    f"{path}, line {number}: {len(cells)} columns, the first line has {len(header)}; {advice}"
+                )
             yield row_of(f"{path.name}:{number}", header, cells)
     except csv.Error as error:
-        raise InputError(f"{path}, line {line}: {error}") from error
+        raise InputError(
+            f"{path}, line {line}: {error}; close each quoted text, and double the quotes in it"
+        ) from error
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Does a first row name two columns that are known here, or its text among names that are no numbers?"""
+    known = [title for title in map(_title, cells) if title in _MEANT]
+    if len(known) >= min(2, len(cells)):
+        return True
+    return any(title in COLUMNS["text"] for title in known) and all(_number(cell) is None for cell in cells)
+
+
+def _title(cell: str) -> str:
+    return cell.strip().casefold()
 
 
 def _guessed(path: Path, cells: Sequence[str]) -> list[str]:
@@ -154,7 +180,7 @@ def _guessed(path: Path, cells: Sequence[str]) -> list[str]:
 
 def row_of(name: str, header: Sequence[str], cells: Sequence[str]) -> Row:
     """A row from cells under a header; columns that say nothing here are left out. Raises InputError."""
-    titles = [title.strip().casefold() for title in header]
+    titles = [_title(title) for title in header]
     places = {
         meaning: next((titles.index(title) for title in names if title in titles), None)
         for meaning, names in COLUMNS.items()

@@ -158,7 +158,7 @@ def labels_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
 
     Raises InputError for an `id2label` that names others than these, and for a head that does not choose one of them.
     """
-    kind = checkpoint.config.get("problem_type") or _ONE_LABEL
+    kind = checkpoint.config.get("problem_type") or (_ONE_LABEL if count > 1 else "regression")
     if kind != _ONE_LABEL:
         raise InputError(f"{checkpoint.folder}/config.json: a head for {kind} is not supported, only for {_ONE_LABEL}")
     names = checkpoint.config.get("id2label") or {}

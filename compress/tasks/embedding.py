@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from compress.tasks.task import Part, Prepared, Tell
 from compress.tasks.text import BATCH, TextTask
-from targets.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,13 +33,10 @@ class Embedding(TextTask):
         return {"kind": "none"}
 
     def suited(self, dataset: TextDataset, part: Part) -> TextDataset:
+        dataset.check()
         if part == "healing":
-            dataset.check()
             return dataset.singles()
-        if not dataset.scored:
-            raise InputError(
-                f"{dataset.location} has no scored pairs to evaluate on; give columns sentence1, sentence2 and score"
-            )
+        dataset.check_scores()
         return dataset
 
     def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> EmbeddedPairs:

@@ -89,7 +89,7 @@ class TextTask(Task):
         from compress.data.prepared_texts import prepare_texts
 
         dataset = self.matched(self._dataset(choice, part), structure)
-        return self.usable(prepare_texts(dataset, structure.preprocessing, files))
+        return self.usable(prepare_texts(dataset, structure.preprocessing, files, choice.skip_corrupt))
 
     def usable(self, data: PreparedTexts) -> PreparedTexts:
         """The samples that the task can judge. Raises InputError if there are none."""

@@ -32,8 +32,11 @@ class TextClassification(TextTask):
         return {"kind": "softmax"}
 
     def suited(self, dataset: TextDataset, part: Part) -> TextDataset:
-        if part == "evaluation" and not dataset.labelled:
-            raise InputError(f"{dataset.location} has texts without a label; give columns text and label")
+        pair = next((row.name for row in dataset.rows if len(row.texts) > 1), None)
+        if pair is not None:
+            raise InputError(f"{dataset.location}: {pair} is a pair of texts; a classifier takes one, in a column text")
+        if part == "evaluation":
+            dataset.check_labels()
         return dataset
 
     def matched(self, dataset: TextDataset, structure: Structure) -> TextDataset:

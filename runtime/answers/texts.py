@@ -51,6 +51,8 @@ class TextInputs:
         if self.tokenizer is None:
             return parse_ids(text)
         encoded = self.tokenizer.encode([text])
+        if not encoded.ids[0]:
+            raise InputError(f"the text {text!r} has no tokens; give one that is not empty")
         if encoded.cut:
             print(f"note: a text is longer than {self.spec.max_length} tokens and was cut", file=sys.stderr)
         return encoded.ids[0]

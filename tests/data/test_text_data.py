@@ -35,6 +35,9 @@ def write(path: Path, text: str) -> Path:
         ("a.csv", 'id,sentence,label\n7,"a, b\nc",good\n', ("a, b\nc",), "good", None),
         ("a.tsv", "3.5\tleft\tright\n", ("left", "right"), None, 3.5),
         ("a.tsv", "left\tright\t3\n", ("left", "right"), None, 3.0),
+        ("a.csv", "id,text\n7,a fine film\n", ("a fine film",), None, None),
+        ("a.csv", ",content,stars\n7,a fine film,5\n", ("a fine film",), None, None),
+        ("a.tsv", "text\t0\nother\t1\n", ("text",), "0", None),
         ("a.csv", "sentence1,sentence2,score\nleft,right,\n", ("left", "right"), None, None),
         ("a.jsonl", '{"text": "grüße", "label": 1}\n\n', ("grüße",), "1", None),
         ("a.jsonl", '{"text": "a\u2028b\x85c"}\r\n', ("a\u2028b\x85c",), None, None),
@@ -66,9 +69,15 @@ def test_names_give_the_line_where_a_row_begins(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "a.jsonl, line 2: not valid JSON"),
         ("a.jsonl", b"[1]\n", "line 1: a list; give an object"),
         ("a.jsonl", b'{"text": ["a", "b"]}\n', "a.jsonl, line 1: text is a list; give one text"),
+        ("a.jsonl", b'{"Text": ["a"]}\n', "a.jsonl, line 1: Text is a list"),
+        ("a.jsonl", b'\n{"text": "a \\ud800"}\n', "a.jsonl, line 2: text has half a character"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", "a.jsonl, line 1: nested too deeply"),
         ("a.jsonl", b'{"words": "a"}\n', "columns words; there must be"),
         ("a.csv", b"a,b,c,d\n", "its columns are not known"),
         ("a.csv", b"text,label\na,b,c\n", "line 2: 3 columns, the first line has 2"),
+        ("a.tsv", b'text\tlabel\n"a\tb"\t0\n', "line 2: 3 columns, the first line has 2; quotes keep no tab"),
+        ("a.csv", b'text,label\na,0\n"b,0\nc,1\n', "a.csv, line 3: unexpected end of data; close each quoted text"),
+        ("a.csv", b'text,label\na,"0\nb,0\nc,1\n', "a.csv, line 2: unexpected end of data"),
         ("a.tsv", b"text\tlabel\n", "holds no texts"),
         ("a.csv.gz", b"no gzip", "cannot be read"),
         ("a.csv.gz", gzip.compress(b"text,label\n" * 99)[:-12], "damaged or truncated"),
@@ -87,8 +96,7 @@ def test_unusable_rows_are_named_and_counted_and_skipped_only_when_asked(tmp_pat
         load_texts(path).check()
     kept = load_texts(path, skip_corrupt=True)
     assert kept.names == ["a.tsv:2", "a.tsv:5"]
-    assert not kept.scored
-    with pytest.raises(InputError, match=r"1 of 2 pairs have no score: a.tsv:5"):
+    with pytest.raises(InputError, match=r"1 of 2 are no pair with a score: a.tsv:5; give columns"):
         _ = kept.scores
 
 
@@ -140,12 +148,13 @@ def test_classes_are_matched_by_name_or_refused(tmp_path: Path) -> None:
     assert named.for_labels(["LABEL_0", "LABEL_1"]).labels.tolist() == [1, 0, 1]
     with pytest.raises(InputError, match="no class named negative"):
         named.for_labels(["positive", "neutral"])
-    with pytest.raises(InputError, match="2 classes but the model has 3"):
+    with pytest.raises(InputError, match=r"2 classes but the model has 3.* negative, positive against positive, neg"):
         named.for_labels(["positive", "negative", "neutral"])
     numbered = load_texts(str(write(tmp_path / "b.jsonl", '{"text": "a", "label": 2}\n{"text": "b", "label": 0}\n')))
     assert numbered.for_labels(["x", "y", "z"]).labels.tolist() == [2, 0]
     with pytest.raises(InputError, match="labels reach 2 but the model has 2 classes"):
         numbered.for_labels(["x", "y"])
+    assert numbered.for_labels(["0", "2", "1"]).labels.tolist() == [1, 0]
     with pytest.raises(InputError, match=r"1 of 2 texts have no label: c.jsonl:1"):
         _ = load_texts(str(write(tmp_path / "c.jsonl", '{"text": "a"}\n{"text": "b", "label": 0}\n'))).labels
 
@@ -188,7 +197,7 @@ def test_the_cards_of_the_embedded_texts_give_size_digest_and_count() -> None:
             assert (ZOO / name / file).stat().st_size == int(size)
             assert sha256_of(ZOO / name / file) == digest
             assert len(read_rows(ZOO / name / file)) == int(count.replace(",", ""))
-    assert load_texts("zoo:sts", part="evaluation").scored
+    load_texts("zoo:sts", part="evaluation").check_scores()
     assert load_texts("zoo:sst2", part="evaluation").class_names == ("negative", "positive")
 
 

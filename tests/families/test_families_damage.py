@@ -56,7 +56,13 @@ def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "fault"),
-    [(b"{", "not valid JSON"), (b"", "not valid JSON"), (b"\xff\xfe", "not valid JSON"), (b"[1]", "a JSON object")],
+    [
+        (b"{", "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[1]", "a JSON object"),
+    ],
 )
 def test_a_config_that_is_no_json_object_is_refused(folder: Path, content: bytes, fault: str) -> None:
     (folder / "config.json").write_bytes(content)

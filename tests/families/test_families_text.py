@@ -223,6 +223,7 @@ def test_sentence_encoders_that_do_more_are_refused(
     ("family", "kind", "changes", "fault"),
     [
         ("bert", "ForTokenClassification", {}, "ForTokenClassification.*not supported"),
+        ("bert", "ForSequenceClassification", {"num_labels": 1}, "a head for regression is not supported"),
         ("bert", "Model", {"is_decoder": True}, "is_decoder = True is not supported"),
         ("llama", "ForCausalLM", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "type 'linear'"),
         ("mistral", "ForCausalLM", {"sliding_window": 4}, "sliding_window of 4 tokens is not supported"),

@@ -43,9 +43,11 @@ def test_ids_are_those_of_the_tokenizer_and_cut_texts_are_counted(file: Path) ->
 
 
 @pytest.mark.parametrize("text", ["", "  "])
-def test_a_text_without_tokens_is_refused(file: Path, text: str) -> None:
-    with pytest.raises(InputError, match="has no tokens"):
-        Tokenizer(file, SPEC).encode(["cat", text])
+def test_a_text_without_tokens_has_no_ids_and_is_no_input(file: Path, text: str) -> None:
+    ids = Tokenizer(file, SPEC).encode(["cat", text]).ids
+    assert ids[0] and ids[1] == []
+    with pytest.raises(InputError, match="a sequence has no token ids"):
+        pad(ids, SPEC)
 
 
 def test_a_text_that_is_no_unicode_is_refused(file: Path) -> None:

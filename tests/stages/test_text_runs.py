@@ -167,6 +167,7 @@ def test_the_gate_on_its_own_compares_model_and_bundle(place: Path, embedding: P
     [
         (("",), "has no tokens"),
         (("--ids", "5 999"), "token ids reach from 5 to 999; allowed: 0 to 63"),
+        (("--ids", f"5 {10**30}"), "token ids reach from 5 to 1000"),
         (("--ids", "w1 w2"), "is no list of token ids"),
         (("--watch", ".", "--out", "log.jsonl"), "--watch waits for images"),
     ],
@@ -175,6 +176,11 @@ def test_what_the_device_side_refuses_is_one_line(classifier: Path, arguments: t
     done = ask(classifier, *arguments)
     assert done.returncode == 2 and wanted in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(classifier: Path) -> None:
+    plain, marked = (ask(classifier, "-", stdin=f"{mark}w1 w2\nw3\n").stdout for mark in ("", "\ufeff"))
+    assert plain == marked and plain.startswith("w1 w2: ")
 
 
 def test_a_line_of_standard_input_that_is_not_utf8_is_named(classifier: Path) -> None:
@@ -213,8 +219,12 @@ def test_without_the_tokenizers_package_ids_still_work(classifier: Path) -> None
         ("text-classification", "w1\tbad\nw2\tgood\nw3\tugly\nw4\tbad\n", "3 classes but the model has 2"),
         ("text-classification", "w1\tbad\nw2\tfine\nw4\tbad\n", "no class named fine"),
         ("text-classification", "text\tlabel\nw1\tbad\n\tgood\nw2\tbad\nw3\tgood\n\tbad\n", "the text is empty"),
-        ("text-classification", "w1 w2\nw3\nw4\n", "texts without a label"),
-        ("embedding", "w1\tbad\nw2\tgood\nw3\tbad\n", "no scored pairs to evaluate on"),
+        ("text-classification", "w1 w2\nw3\nw4\n", "2 of 2 texts have no label"),
+        ("text-classification", "text\tlabel\nw1\tbad\nw1\t\n", "1 of 2 texts have no label: mine.tsv:3; give columns"),
+        ("text-classification", "text\tstars\nw1\tbad\nw1\tgood\n", "2 of 2 texts have no label: mine.tsv:2"),
+        ("text-classification", "sentence1\tsentence2\tlabel\nw1\tw2\tbad\n", "mine.tsv:2 is a pair of texts"),
+        ("embedding", "w1\tbad\nw1\tgood\n", "2 of 2 are no pair with a score: mine.tsv:1, mine.tsv:2; give columns"),
+        ("embedding", "w1\tw2\tmuch\nw1\tw3\t1\n", "its columns are not known"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused_before_anything_is_computed(

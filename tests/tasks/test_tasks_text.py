@@ -82,6 +82,23 @@ def test_every_text_of_a_pair_is_embedded_once_and_stands_where_it_belongs(tmp_p
     assert found.gold.tolist() == [1, 2, 3]
 
 
+def test_texts_without_tokens_are_named_and_skipped_only_when_asked(tmp_path: Path) -> None:
+    folder = tiny_texts.model_folder(tmp_path / "model", "text-classification")
+    (tmp_path / "a.tsv").write_text("text\tlabel\nw1\tbad\n\u200b\tgood\n\u200b\tbad\nw2\tgood\nw3\tgood\n")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": False}
+    tokenizer["normalizer"] |= {"strip_accents": False, "lowercase": False}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    data, preprocessing = load_texts(str(tmp_path / "a.tsv")), load(folder).structure.preprocessing
+    with pytest.raises(InputError, match=r"2 of 5 texts cannot be used: a.tsv:3, a.tsv:4 \(first: the text has no tok"):
+        prepare_texts(data, preprocessing, folder)
+    kept = prepare_texts(data, preprocessing, folder, skip_corrupt=True)
+    assert kept.dataset.names == ["a.tsv:2", "a.tsv:5", "a.tsv:6"]
+    assert (len(kept.texts), kept.bytes.tolist()) == (3, [2, 2, 2])
+    with pytest.raises(InputError, match=r"2 of 2 texts cannot be used"):
+        prepare_texts(data.subset([1, 2]), preprocessing, folder, skip_corrupt=True)
+
+
 def test_batches_by_length_hold_every_text_once() -> None:
     ids = [[0] * length for length in (5, 1, 3, 3, 9, 2, 2)]
     batches = list(by_length(ids, 3))

@@ -114,7 +114,7 @@ def test_wrong_usage_is_one_clear_line(classifier: tuple[Path, Path], tmp_path: 
     for wrong, message in (
         (options(folder, folder, None), "--data"),
         (options(other, other, pairs(tmp_path / "pairs.tsv", 60), stop_early=True), "accuracy of classifiers"),
-        (options(other, other, data), "no scored pairs"),
+        (options(other, other, data), "no pair with a score"),
         (options(folder, folder, data, slices=tmp_path / "absent.csv"), "cannot read the slices"),
     ):
         with pytest.raises(InputError, match=message):
@@ -139,7 +139,7 @@ def test_the_first_text_model_beyond_the_bound_is_found(classifier: tuple[Path, 
     report = evaluate(options(folder, steps[-1], data, steps=tuple(steps[:-1]))).report
     assert [row.name for row in report.stages if row.status == "first beyond the bound"] == [steps[2]]
     other = model_folder(tmp_path / "embedding", "embedding")
-    with pytest.raises(InputError, match="no scored pairs"):
+    with pytest.raises(InputError, match="no pair with a score"):
         evaluate(options(folder, steps[-1], data, steps=(str(other),)))
 
 
