@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from runtime import ort
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from runtime.manifest import Tensor
 
 _MOVES = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather"])
 _MASK_MOVES = frozenset(["Identity", "Unsqueeze", "Cast", "Not"])
@@ -107,14 +110,14 @@ def plain_attentions(model: Any) -> list[PlainAttention]:
     return [one for one in found if one is not None]
 
 
-def random_inputs(path: Path, size: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs for a file with every dynamic dimension at `size` (`total`, which is past + chunk, at twice that): normal
-    floats, zeros and ones for integers."""
+def random_inputs(tensors: Sequence[Tensor], size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Inputs as declared, with every dynamic dimension at `size` (`total`, which is past + chunk, at twice that):
+    normal floats, zeros and ones for integers."""
     import numpy as np
 
     random = np.random.default_rng(seed)
     inputs = {}
-    for tensor in ort.load(path, threads=1).inputs:
+    for tensor in tensors:
         shape = [(2 * size if dim == "total" else size) if isinstance(dim, str) else dim for dim in tensor.shape]
         floats = tensor.dtype.startswith("float")
         values = random.standard_normal(shape) if floats else random.integers(0, 2, shape)
@@ -269,8 +272,9 @@ def _index_maps(model: Any, candidates: list[_Candidate]) -> tuple[dict[str, np.
         del probe.graph.output[:]
         probe.graph.output.extend(declared(starts, {}))
         whole.write_bytes(probe.SerializeToString())
-        inputs = random_inputs(whole, _SIZE)
-        shapes = {name: value.shape for name, value in ort.load(whole, threads=1).run(inputs).items()}
+        backend = ort.load(whole, threads=1)
+        inputs = random_inputs(backend.inputs, _SIZE)
+        shapes = {name: value.shape for name, value in backend.run(inputs).items()}
         if max(np.prod(shape) for shape in shapes.values()) > _MOST_INDICES:
             return {}, shapes
 

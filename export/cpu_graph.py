@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from export import graph
 from export.attention_trace import Heads, PlainAttention, plain_attentions, random_inputs
 from export.numerics import Numerics, check_files
+from runtime import ort
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,8 @@ def optimise_for_cpu(source: Path, path: Path) -> CpuGraph:
     found = plain_attentions(model)
     _fuse(model, found)
     size = graph.save(model, path)
-    cases = [random_inputs(source, dynamic) for dynamic in (1, 2, 7)]
+    declared = ort.load(source, threads=1).inputs
+    cases = [random_inputs(declared, dynamic) for dynamic in (1, 2, 7)]
     return CpuGraph(
         fused=len(found),
         softmaxes=softmaxes,

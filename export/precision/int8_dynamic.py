@@ -10,7 +10,7 @@ Embedding tables become int8 with one scale per row.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = ()) -> 
     model = graph.load(source)
     graph.fold_transposes(model)
     _split_gemms(model)
-    sites = [node.name for node in model.graph.node if _has_constant_weight(model, node)]
+    ranks = {one.name: len(one.dims) for one in model.graph.initializer}
+    sites = [node.name for node in model.graph.node if _has_constant_weight(node, ranks)]
     check_names(exclude, sites)
     chosen = [name for name in sites if name not in exclude]
     if not chosen:
@@ -85,8 +86,8 @@ def _split_gemms(model: Any) -> None:
     graph.set_nodes(model, nodes)
 
 
-def _has_constant_weight(model: Any, node: Any) -> bool:
-    weights = {one.name: len(one.dims) for one in model.graph.initializer}
+def _has_constant_weight(node: Any, ranks: Mapping[str, int]) -> bool:
+    """`ranks`: of every constant, by name."""
     if node.op_type == "Attention":
-        return node.domain == graph.MICROSOFT and node.input[1] in weights
-    return not node.domain and node.op_type in _OPERATORS and weights.get(node.input[1]) == 2
+        return node.domain == graph.MICROSOFT and node.input[1] in ranks
+    return not node.domain and node.op_type in _OPERATORS and ranks.get(node.input[1]) == 2

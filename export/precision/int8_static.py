@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from export import graph
 from export.precision.calibrate import Method, thresholds
 from export.precision.result import Precision, check_names, describe
+from export.precision.symmetric import quantise
 from export.precision.tables import halve_tables
 from targets.errors import InputError
 
@@ -132,14 +133,3 @@ def _insert(model: Any, sites: list[_Site], tops: Mapping[str, float]) -> None:
         node.input[0], node.input[1] = f"{x}.dq", out
     graph.set_nodes(model, [one for node in model.graph.node for one in (*before.get(node.name, ()), node)])
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
-
-
-def quantise(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 in [-127, 127] with one float32 scale per index of `axis`; a channel of zeros gets scale 1."""
-    import numpy as np
-
-    others = tuple(one for one in range(weight.ndim) if one != axis)
-    scales = np.abs(weight).max(axis=others) / np.float32(127)
-    scales = np.where(scales > 0, scales, 1).astype(np.float32)
-    shape = [-1 if one == axis else 1 for one in range(weight.ndim)]
-    return np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8), scales

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from export import graph
+from export.precision.symmetric import quantise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,6 @@ FROM_BYTES = 256 << 10
 def quantise_tables(model: Any) -> list[str]:
     """Replace each Gather of rows from a large constant table by int8; returns the names of the nodes."""
     from onnx import TensorProto, helper
-
-    from export.precision.int8_static import quantise
 
     def smaller(table: np.ndarray) -> dict[str, np.ndarray]:
         int8, scales = quantise(table, 0)

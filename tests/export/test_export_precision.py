@@ -20,8 +20,9 @@ from export.precision.calibrate import Magnitudes, thresholds
 from export.precision.fp16 import to_fp16
 from export.precision.fp32 import to_fp32
 from export.precision.int8_dynamic import to_int8_dynamic
-from export.precision.int8_static import quantise, to_int8_static
+from export.precision.int8_static import to_int8_static
 from export.precision.result import Precision
+from export.precision.symmetric import quantise
 from targets.errors import GateFailed, InputError
 
 Batches = list[dict[str, np.ndarray]]
