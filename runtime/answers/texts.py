@@ -73,4 +73,10 @@ def text_inputs(bundle: Bundle, ids: bool) -> TextInputs:
     if strange:
         raise InputError(f"{bundle.source} needs the input {strange[0]!r}, which no text gives; call it from Python")
     spec = parse_preprocessing(manifest.preprocessing, f"{bundle.source}: preprocessing")
-    return TextInputs(spec, None if ids else Tokenizer(bundle.root / spec.tokenizer, spec))
+    if ids:
+        return TextInputs(spec, None)
+    if spec.tokenizer not in manifest.files:
+        raise InputError(
+            f"{bundle.source}: its manifest lists no {spec.tokenizer}, so none can be trusted; give token ids (--ids)"
+        )
+    return TextInputs(spec, Tokenizer(bundle.root / spec.tokenizer, spec))

@@ -55,6 +55,15 @@ def test_a_missing_or_longer_or_shorter_file_is_named(bundle, name):
         open_files(bundle)
 
 
+def test_files_that_the_manifest_does_not_list_are_let_be_and_not_unpacked(bundle, tmp_path):
+    (bundle / "stray.txt").write_text("hello")
+    (bundle / "extra" / "stray.onnx").symlink_to("/dev/zero")
+    assert sorted(open_files(bundle).manifest.files) == FILES
+    (bundle / "extra" / "stray.onnx").unlink()
+    opened = open_files(pack(bundle, tmp_path / "bundle.zip"))
+    assert (opened.root / "extra/notes.txt").exists() and not (opened.root / "stray.txt").exists()
+
+
 @pytest.mark.parametrize("schema", [2, 99])
 def test_a_newer_schema_is_refused_with_what_to_do(maker, bundle, schema):
     maker.edit(bundle, schema=schema, files="of another form", state={"new": 1})

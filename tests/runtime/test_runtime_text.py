@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.answers import answerer_of
+from runtime.bundle import open_files
 from runtime.text import TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
 from targets.errors import InputError
 
@@ -69,6 +72,20 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path: Path, content: str) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"nothing\.json is missing"):
         Tokenizer(tmp_path / "nothing.json", SPEC)
+
+
+def test_a_tokenizer_that_the_manifest_does_not_list_is_not_read(file: Path, maker: Any) -> None:
+    folder = maker.write(
+        task="embedding",
+        preprocessing={"kind": "text", "vocab_size": 8, "max_length": 5},
+        inputs=[{"name": "input_ids", "dtype": "int64", "shape": ["batch", "length"]}],
+    )
+    shutil.copyfile(file, folder / "tokenizer.json")
+    with pytest.raises(InputError, match=r"lists no tokenizer\.json.*--ids"):
+        answerer_of(open_files(folder))
+    assert answerer_of(open_files(folder), ids=True).expand(["1 2"]) == ["1 2"]
+    maker.seal(folder)
+    assert answerer_of(open_files(folder)).expand(["1 2"]) == ["1 2"]
 
 
 @settings(max_examples=50, deadline=None)
