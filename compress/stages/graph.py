@@ -247,7 +247,8 @@ class GraphBuilder:
         )
 
     def changes(self) -> list[Stage]:
-        """A stage per rewrite, and healing after them; none if the recipe rewrites nothing."""
+        """A stage per rewrite, and healing after them. A model that nothing was done to needs none, unless it is to
+        learn other numbers of loops."""
         from compress.rewrites import options_in, parse_options
 
         stages: list[Stage] = []
@@ -270,7 +271,7 @@ class GraphBuilder:
                 )
             )
             before = stages[-1].name
-        return [*stages, self._heal(before)] if stages else []
+        return [*stages, self._heal(before)] if stages or self.job.recipe.heal.loops else []
 
     def _heal(self, before: str) -> Stage:
         options = self.job.recipe.heal

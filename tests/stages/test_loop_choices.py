@@ -18,7 +18,7 @@ import targets
 from benchmarks.quantization import needed_for
 from compress.pipeline import Cache, Runner
 from compress.recipe import parse
-from compress.stages.graph import Job, build_graph
+from compress.stages.graph import GraphBuilder, Job, build_graph
 from export.apart import stored_bytes
 from export.sharing import assert_shared_once
 from targets.errors import InputError
@@ -107,6 +107,15 @@ def runtime(cache: Path, module: str, *arguments: object) -> subprocess.Complete
 def test_choices_that_do_not_fit_are_refused_before_anything_runs(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse({**RECIPE, **changes}, "test")
+
+
+@pytest.mark.parametrize(("loops", "changes"), [([], []), ([3], ["heal"])])
+def test_a_model_that_is_not_rewritten_is_healed_only_for_other_numbers_of_loops(
+    loops: list[int], changes: list[str], tmp_path: Path
+) -> None:
+    recipe = parse({**RECIPE, "rewrite": [], "heal": {"loops": loops}}, "test")
+    builder = GraphBuilder(Job(recipe, "test", targets.load("cpu"), 0, tmp_path / "d.json"))
+    assert [stage.name for stage in builder.changes()] == changes
 
 
 def test_models_that_cannot_have_them_are_refused_before_anything_runs(tmp_path: Path) -> None:
