@@ -98,10 +98,6 @@ class CalibrationSet(Artifact):
 
         return self.path / seen.NAME
 
-    def layers(self) -> list[dict[str, float]]:
-        """Per layer of the original: what calibration measured."""
-        return list(json.loads((self.path / "calibration.json").read_text())["layers"])
-
 
 @dataclass(frozen=True)
 class OnnxModel(Noted):

@@ -235,15 +235,15 @@ class GraphBuilder:
         table = self.job.recipe.calibrate
         return Stage(
             name="calibrate",
-            does=f"chooses {table.samples} samples for fits, {table.held_out} to watch drift, and measures the layers",
+            does=f"chooses {table.samples} samples for fits and {table.held_out} to watch drift",
             why="closed-form rewrites and the quantizer are fitted on your data, never on evaluation samples",
             inputs={"original": "source"},
             produces=CalibrationSet,
             run=calibrate.calibrate,
             options={**self.data, "samples": table.samples, "held_out": table.held_out},
             sources=self.healing_digest,
-            code=(*_MODEL_CODE, *self.task_code, "compress.rewrites.calibration", "compress.rewrites.drop_blocks"),
-            libraries=("torch", *self.task.libraries),
+            code=self.task_code,
+            libraries=self.task.libraries,
         )
 
     def changes(self) -> list[Stage]:
