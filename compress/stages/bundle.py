@@ -94,14 +94,12 @@ def _target_section(context: StageContext, original: SourceModel) -> BundleTarge
 
 def _golden_inputs(context: StageContext, original: SourceModel, graph: Path) -> dict[str, np.ndarray]:
     """The first of as many evaluation samples, evenly over the data."""
-    import numpy as np
-
+    from compress.verification.questions import spread
     from export.onnx_model import read_info
 
     data = evaluation(context, original)
     count = original.task.golden
-    indices = np.unique(np.linspace(0, len(data) - 1, count).astype(int))
-    inputs = original.task.shortened(next(data.batches(count, indices)))
+    inputs = original.task.shortened(next(data.batches(count, spread(len(data), count))))
     return fitted(inputs, read_info(graph).inputs)
 
 

@@ -40,6 +40,7 @@ def export_model(
         other = at_loops(shipped, loops)
         if loops != whole:
             found |= _export(context, original.task, other, f"model.loops-{loops}.onnx")
+    if context.options["loops"]:
         write_atomic(context.folder / LOOPS, json.dumps(whole).encode())
     write_notes(context, found)
 

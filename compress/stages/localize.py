@@ -34,13 +34,12 @@ def localize(
     **changes: ModelArtifact,
 ) -> None:
     """Options: `changes` (stage names in order), `data`, `metric` and `bound` of the task, `limit` of the gate."""
-    import numpy as np
-
     from compress.verification.localize import step_rows
+    from compress.verification.questions import spread
 
     task, structure, options = original.task, original.structure(), context.options
     whole = evaluation(context, original)
-    chosen = np.unique(np.linspace(0, len(whole) - 1, SAMPLES).astype(int))
+    chosen = spread(len(whole), SAMPLES)
     data = whole.subset(chosen)
     runs = {name: _runner(changes[f"change_{k}"].load(), task.outputs[0]) for k, name in enumerate(options["changes"])}
     runs["export"] = runner_of(exported.file)

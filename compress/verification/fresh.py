@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compress.verification.outcome import Status
 from compress.verification.predictions import Embeddings, NextTokens, Predictions, Samples, cosines, same
-from compress.verification.questions import Questions
+from compress.verification.questions import Questions, spread
 from compress.verification.report_data import ExtraCheck
 from compress.verification.statistics import paired_rate_interval
 
@@ -30,7 +30,7 @@ def check_fresh(
     `reference` and `candidate` answered the samples at `indices` of the data; `identical`: bit for bit the same; then
     they must do so here too.
     """
-    places = np.unique(np.linspace(0, len(indices) - 1, SAMPLES).astype(np.int64))
+    places = spread(len(indices), SAMPLES)
     fresh = [questions.fresh_answers(side, indices[places]) for side in questions.sides]
     if identical and not same(*fresh):
         message = "the candidate repeats the reference bit for bit on the data, but not on inputs like them"

@@ -304,12 +304,6 @@ def f1_macro(p: Predictions) -> float:
     return METRICS["f1_macro"].value(p)
 
 
-def per_class_accuracy(p: Predictions) -> list[float | None]:
-    """Top-1 accuracy in percent of each of the C classes (its recall); None for a class without samples."""
-    masks = [p.labels == k for k in range(p.logits.shape[1])]
-    return [top1(p.take(mask)) if mask.any() else None for mask in masks]
-
-
 def agreement(reference: Predictions, candidate: Predictions) -> float:
     """Percent of samples on which both give the same class."""
     return METRICS["agreement"].value(reference, candidate)

@@ -13,8 +13,6 @@ import numpy as np
 from compress.verification.predictions import TextOutputs
 from targets.errors import EnvironmentLacks, InputError
 
-SUFFIX = ".jsonl"
-
 
 def read_outputs(path: Path) -> TextOutputs:
     """Read lines of `{"output": what the system wrote, "reference": what people wrote}`.

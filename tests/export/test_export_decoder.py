@@ -57,7 +57,7 @@ class Caches:
         return given["logits"]
 
 
-def test_the_signature_is_optimums_with_dynamic_sizes(file: Path, streaming: Streaming) -> None:
+def test_the_signature_is_optimums_with_dynamic_sizes(file: Path) -> None:
     info = read_info(file)
     assert [(one.name, one.dtype, one.shape) for one in info.inputs[:4]] == [
         ("input_ids", "int64", ("batch", "chunk")),

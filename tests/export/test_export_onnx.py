@@ -261,7 +261,7 @@ def test_a_value_that_is_not_finite_fails(bad: float) -> None:
         compare([((1,), good, {"y": np.array([1, bad, 1])})], ["y"], "file", 1e9)
 
 
-def test_small_outputs_are_held_to_their_own_size(vit_file: Path, tmp_path: Path) -> None:
+def test_small_outputs_are_held_to_their_own_size() -> None:
     tiny = {"y": np.full(3, 0.02)}
     wrong = {"y": np.full(3, 0.0201)}
     assert not compare([((1,), tiny, wrong)], ["y"], "file", 1e-4)

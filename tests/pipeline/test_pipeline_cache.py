@@ -61,7 +61,7 @@ def test_the_entry_says_what_it_was_made_from(cache: Cache) -> None:
     assert record["files"]["a"]["bytes"] == 1
 
 
-def test_the_digest_covers_type_names_and_contents(cache: Cache, tmp_path: Path) -> None:
+def test_the_digest_covers_type_names_and_contents(tmp_path: Path) -> None:
     digests = set()
     for number, (name, data) in enumerate([("a", b"1"), ("b", b"1"), ("a", b"2")]):
         folder = tmp_path / str(number)

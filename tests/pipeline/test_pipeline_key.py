@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,7 @@ def test_another_library_version_changes_the_key(monkeypatch: pytest.MonkeyPatch
     assert key() != before
 
 
-def test_code_that_is_edited_during_a_run_does_not_reach_the_keys_of_that_run(
-    cache: Cache, code: Path, tallied: Callable[[], list[str]]
-) -> None:
+def test_code_that_is_edited_during_a_run_does_not_reach_the_keys_of_that_run(cache: Cache, code: Path) -> None:
     def edits(context: Any) -> None:
         code.write_text("x = 3\n")
         (context.folder / "text.txt").write_text("same")

@@ -17,7 +17,7 @@ from runtime.power import cpu_name, readings
 from targets.errors import EnvironmentLacks, InputError
 
 
-def test_a_bundle_and_a_bare_model_are_timed(run_module, bundle, tmp_path):
+def test_a_bundle_and_a_bare_model_are_timed(run_module, bundle):
     for model in (bundle, bundle / "model.onnx"):
         done = run_module("runtime.bench", model, "--seconds", "0.2", "--batch", "2", "--threads", "1", "--json")
         assert done.returncode == 0, done.stderr

@@ -77,7 +77,7 @@ def classifier(place: Path) -> Path:
     return compress(place, "text-classification", "cpu", place / "out-classifier")
 
 
-def test_an_optional_rewrite_that_the_model_refuses_is_left_out_and_told(place: Path, embedding: Path) -> None:
+def test_an_optional_rewrite_that_the_model_refuses_is_left_out_and_told(embedding: Path) -> None:
     log = (embedding.parent / "log.jsonl").read_text()
     assert "left out: low-rank-heads is refused: rank 600 is above a head's size" in log
 
