@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 
 class EdgepressError(Exception):
@@ -35,7 +37,8 @@ class GateFailed(EdgepressError):
 
 
 def run_cli(main: Callable[[], int]) -> NoReturn:
-    """Run `main`, turn an EdgepressError into one line on standard error, and exit with its code."""
+    """Run `main`, turn an EdgepressError into one line on standard error, and exit with its code; 141 in silence, as
+    other commands do, once nobody reads standard output any more (`| head`)."""
     try:
         code = main()
     except EdgepressError as error:
@@ -47,4 +50,16 @@ def run_cli(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume", file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        if not _unread(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes what is left at its end
+        code = 141
     sys.exit(code)
+
+
+def _unread(stream: TextIO) -> bool:
+    """Whether nobody reads what is written to a pipe any more."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return bool(poll.poll(0))  # asked for nothing: what comes are errors and hang-ups

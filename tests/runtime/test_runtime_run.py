@@ -75,6 +75,17 @@ def test_paths_are_read_from_stdin_and_answered_one_by_one(bundle, images):
         assert process.wait(timeout=30) == 0
 
 
+def test_a_reader_that_has_seen_enough_ends_the_command_in_silence(bundle, images):
+    command = [sys.executable, "-m", "runtime.run", str(bundle), "-"]
+    process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True, cwd=REPO)
+    process.stdin.write(f"{images[0]}/a.png\n")
+    process.stdin.flush()
+    assert process.stdout.readline()
+    process.stdout.close()
+    _, told = process.communicate(f"{images[0]}/a.png\n" * 3)
+    assert process.returncode == 141 and "Traceback" not in told and "Broken pipe" not in told
+
+
 def test_a_zip_runs_like_the_folder(run_module, bundle, images, tmp_path):
     import shutil
 
