@@ -89,19 +89,19 @@ class GatedMixer(FeatureMixer):
         return self.output(read_BHNW, x_BND, loop), (present,)
 
     def readers(self) -> list[Projection] | None:
-        scores, values = self.scores.readers(), self.values.readers()
-        return None if scores is None else [*scores, *values, self.gate]
+        readers = super().readers()
+        return None if readers is None else [*readers, self.gate]
 
     def learned(self) -> list[nn.Parameter]:
-        return [*self.feature.parameters(), *self.gate.parameters()]
+        return [*super().learned(), *self.gate.parameters()]
 
     def parts(self, x_BND: Tensor, loop: int, context: Context) -> Parts:
         """What the sums are made of."""
-        q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
+        q_BHNK, k_BGNK = self.balanced(x_BND, loop, context)
         real_BN = context.real_BN(x_BND.shape[1])
         with in_full(x_BND.device):
-            q_BHRF = self.feature.query(wide(q_BHNK[:, :, : context.rows]) * self.spec.balance)
-            k_BGNF = only_real(self.feature.key(wide(k_BGNK) / self.spec.balance), real_BN)
+            q_BHRF = self.feature.query(q_BHNK[:, :, : context.rows])
+            k_BGNF = only_real(self.feature.key(k_BGNK), real_BN)
             decay_BGN = -F.softplus(wide(self.gate(x_BND, loop))).transpose(1, 2)
             if real_BN is not None:
                 decay_BGN = decay_BGN * real_BN[:, None].to(decay_BGN.dtype)

@@ -15,12 +15,10 @@ from torch import Tensor
 
 from compress.model.block import BlockSpec, Site
 from compress.model.feature import FeatureMapSpec
+from compress.model.feature_mixer import FeatureMixer
 from compress.model.gated import GatedMixer
-from compress.model.linear import wide
 from compress.model.mixer import Context, Mixer, MixerSpec
-from compress.model.mixers.linear_attention import LinearAttention
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
-from compress.model.mixers.windowed_linear_attention import WindowedLinearAttention
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, original_step, step_of, taps
@@ -178,10 +176,10 @@ def start_features(calibration: Calibration, seed: int) -> Start:
     """Start the feature map of a new linear attention, show it the keys that it will get, and set its gates."""
 
     def start(model: Transformer, result: Transformer, blocks: list[int]) -> None:
-        waiting: dict[int, LinearAttention | WindowedLinearAttention | GatedMixer] = {}
+        waiting: dict[int, FeatureMixer] = {}
         for block in blocks:
             mixer = result.block(block).mixer
-            assert isinstance(mixer, LinearAttention | WindowedLinearAttention | GatedMixer)
+            assert isinstance(mixer, FeatureMixer)
             if isinstance(mixer, GatedMixer):
                 mixer.start()
             mixer.feature.initialise(torch.Generator().manual_seed(seed + block))
@@ -192,8 +190,8 @@ def start_features(calibration: Calibration, seed: int) -> Start:
         for _, samples in mixer_samples(model, calibration, list(waiting)):
             for block, mixer in waiting.items():
                 sample = samples[block]
-                _, k_BGNK = mixer.scores(sample.x_BND, loop_of(model, block), sample.context)
-                mixer.feature.see_keys(wide(k_BGNK) / mixer.spec.balance)
+                _, k_BGNK = mixer.balanced(sample.x_BND, loop_of(model, block), sample.context)
+                mixer.feature.see_keys(k_BGNK)
 
     return start
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from pydantic import PositiveFloat
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.model.attention import per_group
 from compress.model.feature_mixer import FeatureMixer, FeatureMixerSpec
@@ -25,7 +25,6 @@ from compress.model.linear import (
     with_ones,
 )
 from compress.model.mixer import Context, State, StateSpec
-from compress.model.projection import Projection
 
 
 class LinearAttentionSpec(FeatureMixerSpec):
@@ -78,18 +77,6 @@ class LinearAttention(FeatureMixer):
         with in_full(x_BND.device):
             sums_BHNW, present_BGFW = causal_sums(q_BHNF, k_BGNF, v_BGNW, state[0])
         return self._output(sums_BHNW, x_BND, loop), (present_BGFW,)
-
-    def readers(self) -> list[Projection] | None:
-        scores, values = self.scores.readers(), self.values.readers()
-        return None if scores is None else scores + values
-
-    def learned(self) -> list[nn.Parameter]:
-        return list(self.feature.parameters())
-
-    def balanced(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor]:
-        """Queries (B,H,N,K) and keys (B,G,N,K) as the feature map gets them, in FP32."""
-        q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
-        return wide(q_BHNK) * self.spec.balance, wide(k_BGNK) / self.spec.balance
 
     def _parts(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """phi(q) (B,H,R,F) of the rows asked for, phi(k) (B,G,N,F), values and ones (B,G,N,V+1), all in FP32."""

@@ -29,7 +29,6 @@ from compress.model.linear import (
     with_ones,
 )
 from compress.model.mixer import Context, State, StateSpec
-from compress.model.projection import Projection
 
 
 class WindowedLinearAttentionSpec(FeatureMixerSpec):
@@ -123,12 +122,8 @@ class WindowedLinearAttention(FeatureMixer):
         last = parts.k_BGMK[:, :, -window:], parts.v_BGMW[:, :, -window:, :-1], parts.real_BM[:, -window:]
         return self._output(sums_BHRW, x_BND, loop), (present_BGFW, *last)
 
-    def readers(self) -> list[Projection] | None:
-        scores, values = self.scores.readers(), self.values.readers()
-        return None if scores is None else scores + values
-
     def learned(self) -> list[nn.Parameter]:
-        return [*self.feature.parameters(), self.gate_H]
+        return [*super().learned(), self.gate_H]
 
     def _parts(self, x_BND: Tensor, state: State, loop: int, context: Context) -> _Parts:
         q_BHNK, k_BGNK = self.scores(x_BND, loop, context)
