@@ -135,7 +135,9 @@ def load_for_model(source: str, settings: Sequence[str] = ()) -> Recipe:
     """
     from compress import tasks, zoo
 
-    model = zoo.locate(load(source, settings).model.source)
+    # What is set of a rewrite may be in one of the forms alone.
+    table, where = _table(source, [one for one in settings if one.partition(".")[0].strip() == "model"], "")
+    model = zoo.locate(parse({"model": table.get("model", {})}, where).model.source)
     return load(source, settings, tasks.of_folder(model).recipes)
 
 
@@ -145,6 +147,11 @@ def load(source: str, settings: Sequence[str] = (), kind: str = "") -> Recipe:
     `kind`: the folder of the recipes for some tasks; what is not there is taken from the folders around it.
     Raises InputError that names the file or setting, the key, what was given, what is allowed and the nearest name.
     """
+    return parse(*_table(source, settings, kind))
+
+
+def _table(source: str, settings: Sequence[str], kind: str) -> tuple[dict[str, Any], str]:
+    """What `load` reads, not yet validated, and what errors call it."""
     around = [FOLDER / kind, *(FOLDER / parent for parent in Path(kind).parents)]
     places = [*around, *(one for one in sorted(FOLDER.iterdir()) if one.is_dir())]
     path = next((file for place in places if (file := place / f"{source}.toml").is_file()), Path(source))
@@ -153,7 +160,7 @@ def load(source: str, settings: Sequence[str] = (), kind: str = "") -> Recipe:
     table = _read(path)
     for setting in settings:
         _put(table, setting)
-    return parse(table, str(path) if FOLDER not in path.parents else f"recipe {source!r}")
+    return table, str(path) if FOLDER not in path.parents else f"recipe {source!r}"
 
 
 def parse(table: Mapping[str, Any], where: str) -> Recipe:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from compress.recipe import FOLDER, Recipe, builtin, load, parse, schema
+from compress.recipe import FOLDER, Recipe, builtin, load, load_for_model, parse, schema
 from compress.rewrites import parse_options
 from targets.errors import InputError
 
@@ -77,3 +77,14 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 def test_an_empty_recipe_is_the_identity() -> None:
     assert parse({}, "test") == Recipe()
     assert Recipe().rewrite == ()
+
+
+def test_what_only_the_form_for_the_models_task_has_can_be_set(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    model = f'model.source="{tmp_path}"'
+    tables = load_for_model("quick", ["rewrite.low-rank-embedding.rank=0.5", model]).rewrite
+    assert {table["use"]: table.get("rank") for table in tables}["low-rank-embedding"] == 0.5
+    with pytest.raises(InputError, match=r"unknown rewrite 'fold-norm'.*low-rank-embedding"):
+        load_for_model("quick", [model, "rewrite.fold-norm.layers=all"])
+    with pytest.raises(InputError, match=r"unknown key 'sorce'; did you mean 'source'"):
+        load_for_model("quick", ["model.sorce=1"])
