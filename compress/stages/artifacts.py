@@ -47,6 +47,15 @@ class ModelArtifact(Noted):
 
         return Structure.model_validate_json((self.path / "structure.json").read_bytes())
 
+    def num_parameters(self) -> int:
+        """Trained numbers, tied ones counted once; no weight is read for it."""
+        import torch
+
+        from compress.model import Transformer
+
+        with torch.device("meta"):
+            return Transformer(self.structure()).num_parameters()
+
 
 @dataclass(frozen=True)
 class SourceModel(ModelArtifact):

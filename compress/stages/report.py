@@ -107,11 +107,11 @@ def report_data(
             ORIGINAL,
             original_onnx.file,
             role="reference",
-            parameters=original.load().num_parameters(),
+            parameters=original.num_parameters(),
             metric=reference.reference if reference else None,
         )
     ]
-    parameters = model.load().num_parameters()
+    parameters = model.num_parameters()
     for entry in models.every():
         metric = drifts[entry["path"]].metric(name)
         rows.append(
