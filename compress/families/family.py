@@ -154,19 +154,24 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def labels_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
-    """Class names in the order of the logits; numbered ones where the config names none.
+    """Class names in the order of the logits; see `labels_in`."""
+    return labels_in(checkpoint.config, checkpoint.folder, count)
+
+
+def labels_in(config: Mapping[str, Any], folder: Path, count: int) -> tuple[str, ...]:
+    """Class names in the order of the logits; numbered ones where the config.json of `folder` names none.
 
     Raises InputError for an `id2label` that names others than these, and for a head that does not choose one of them.
     """
-    kind = checkpoint.config.get("problem_type") or (_ONE_LABEL if count > 1 else "regression")
+    kind = config.get("problem_type") or (_ONE_LABEL if count > 1 else "regression")
     if kind != _ONE_LABEL:
-        raise InputError(f"{checkpoint.folder}/config.json: a head for {kind} is not supported, only for {_ONE_LABEL}")
-    names = checkpoint.config.get("id2label") or {}
+        raise InputError(f"{folder}/config.json: a head for {kind} is not supported, only for {_ONE_LABEL}")
+    names = config.get("id2label") or {}
     if not isinstance(names, Mapping):
-        raise InputError(f"{checkpoint.folder}/config.json: id2label must map numbers to names, not be {names!r}")
+        raise InputError(f"{folder}/config.json: id2label must map numbers to names, not be {names!r}")
     if names and {str(key) for key in names} != set(map(str, range(count))):
         raise InputError(
-            f"{checkpoint.folder}/config.json: id2label names {', '.join(map(str, names))}, but the weights have "
+            f"{folder}/config.json: id2label names {', '.join(map(str, names))}, but the weights have "
             f"{count} classes, from 0; name each of them"
         )
     return tuple(str(names.get(str(index), names.get(index, f"LABEL_{index}"))) for index in range(count))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from compress.tasks.task import DataChoice
 from compress.tasks.text import TextTask
 from compress.verification.questions import BLOCK_BATCH, Advance, Part, Questions, nothing
-from compress.verification.text_sides import TextSide, open_text_side
+from compress.verification.text_sides import TextSide, check_outputs, open_text_side
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -133,8 +133,7 @@ def _ask(side: TextSide, texts: PreparedTexts, advance: Advance) -> Samples:
 def _checked(side: TextSide, task: TextTask) -> Run:
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = side.run(inputs)
-        if missing := [name for name in task.outputs if name not in outputs]:
-            raise InputError(f"{side.name} gives {', '.join(outputs)}, but not {missing[0]}, which {task.name} needs")
+        check_outputs(side.name, outputs, task)
         return outputs
 
     return run

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import tasks, zoo
+from compress.json_files import read_object
 from compress.tasks.text import TextTask
 from compress.verification.side import (
     Side,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from compress.model import Transformer
+    from runtime.manifest import Tensor
     from runtime.session import Session
 
     Arrays = dict[str, np.ndarray]
@@ -104,7 +106,10 @@ def _task_beside(path: Path) -> tasks.task.Task | None:
         from runtime.manifest import load_manifest
 
         return tasks.get(load_manifest(folder).task)
-    return tasks.of_folder(folder) if (folder / "config.json").is_file() else None
+    if not (folder / "config.json").is_file():
+        return None
+    read_object(folder / "config.json")  # says what is wrong with it
+    return tasks.of_folder(folder)
 
 
 def _bundle_task(path: Path) -> str:
@@ -139,10 +144,13 @@ def _onnx(name: str, path: Path) -> TextSide:
     )
     if task is None:
         return side
-    return replace(side, task=task, described=_described_beside(name, path, task), files=_tokenizer_folder(path.parent))
+    described = _described_beside(name, path, task, graph.outputs)
+    return replace(side, task=task, described=described, files=_tokenizer_folder(path.parent))
 
 
-def _described_beside(name: str, path: Path, task: TextTask) -> Described:
+def _described_beside(name: str, path: Path, task: TextTask, outputs: Sequence[Tensor]) -> Described:
+    from compress.families.family import labels_in
+
     folder = path.parent
     if (folder / "manifest.json").is_file():
         from runtime.manifest import load_manifest
@@ -150,18 +158,24 @@ def _described_beside(name: str, path: Path, task: TextTask) -> Described:
         manifest = load_manifest(folder)
         check_listed(name, path, manifest)
         return _of_manifest(name, manifest)
-    config = _config(folder)
-    names = config.get("id2label") or {}
-    labels = tuple(str(names[str(place)]) for place in range(len(names)))
-    width = int(config.get("hidden_size") or config.get("n_embd") or config.get("dim") or 0)
-    return Described(labels, width, task.preprocessing(folder, lambda text: None))
+    preprocessing, answer = task.preprocessing(folder, lambda text: None), task.outputs[0]
+    sizes = {tensor.name: tensor.shape[-1] for tensor in outputs}
+    check_outputs(name, sizes, task)
+    if task.metric == "perplexity":
+        return Described((), 0, preprocessing)
+    size = sizes[answer]
+    if not isinstance(size, int):
+        raise InputError(
+            f"{name} does not say how many numbers {answer} has; export it again with a fixed last dimension"
+        )
+    labels = labels_in(read_object(folder / "config.json"), folder, size) if task.metric == "top1" else ()
+    return Described(labels, size, preprocessing)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    import json
-
-    value: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return value
+def check_outputs(name: str, given: Collection[str], task: TextTask) -> None:
+    """Raises InputError unless the outputs that the task needs are among those that a model gives."""
+    if missing := [one for one in task.outputs if one not in given]:
+        raise InputError(f"{name} gives {', '.join(given)}, but not {missing[0]}, which {task.name} needs")
 
 
 def _of_manifest(name: str, manifest: Any) -> Described:

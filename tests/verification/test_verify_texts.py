@@ -1,9 +1,11 @@
 """compress.verify on models that take texts: folders, real checkpoints, and what was done to them."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +174,38 @@ def test_an_onnx_file_is_asked_with_its_own_tokenizer_or_the_other_sides(
     shutil.copytree(folder, lone)
     (lone / "tokenizer.json").unlink()
     assert evaluate(options(folder, lone, data)).report.verdict is Status.PASS
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({}, None),  # which is what transformers writes where nobody named two classes
+        ({"id2label": {"0": "bad", "1": "good"}}, None),
+        ({"id2label": {"1": "bad", "2": "good"}}, "id2label names 1, 2, but the weights have 2 classes, from 0"),
+        ({"id2label": ["bad", "good"]}, "id2label must map numbers to names"),
+    ],
+)
+def test_an_onnx_file_has_the_classes_that_the_config_beside_it_names(
+    classifier: tuple[Path, Path], tmp_path: Path, config: dict[str, Any], wanted: str | None
+) -> None:
+    folder, data = classifier
+    lone = exported(folder, "text-classification", tmp_path / "lone", "tokenizer.json")
+    kind = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 16}
+    sizes = {"vocab_size": 64, "max_position_embeddings": 12}
+    (lone.parent / "config.json").write_text(json.dumps({**kind, **sizes, **config}))
+    if wanted is None:
+        assert evaluate(options(lone, lone, data)).report.verdict is Status.PASS
+        return
+    with pytest.raises(InputError, match=wanted):
+        evaluate(options(lone, folder, data))
+
+
+def test_a_damaged_config_beside_an_onnx_file_is_named(classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = classifier
+    lone = exported(folder, "text-classification", tmp_path / "lone", "tokenizer.json")
+    (lone.parent / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config.json is not valid JSON"):
+        evaluate(options(lone, folder, data))
 
 
 def test_a_candidate_that_knows_the_texts_by_heart_does_not_pass(classifier: tuple[Path, Path]) -> None:
