@@ -44,6 +44,7 @@ class TextTask(Task):
         "config.json",
         TOKENIZER,
         "tokenizer_config.json",
+        "generation_config.json",
         "special_tokens_map.json",
         "modules.json",
         "sentence_bert_config.json",
@@ -59,17 +60,18 @@ class TextTask(Task):
         pad = config.get("pad_token_id")
         limits = [sentences.get("max_seq_length"), tokenizer.get("model_max_length"), _positions(config)]
         known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 1e6]
-        if not known or "vocab_size" not in config:
+        if not known or not isinstance(config.get("vocab_size"), int):
             raise InputError(f"{folder}/config.json says neither vocab_size nor how long a text may be; add them")
+        stops = _stops(folder, config)
         end = config.get("eos_token_id")
         section = {
             "kind": "text",
             "vocab_size": config["vocab_size"],
             "max_length": min(known),
-            "pad_id": pad if isinstance(pad, int) and pad >= 0 else end if isinstance(end, int) else 0,
+            "pad_id": pad if isinstance(pad, int) and pad >= 0 else end if end in stops else 0,
             "padding_side": "right",
             "tokenizer": TOKENIZER,
-            "stop": _stops(config),
+            "stop": stops,
         }
         spec = parse_preprocessing(section, f"{folder}/config.json")
         if (folder / TOKENIZER).is_file():
@@ -156,10 +158,13 @@ def _shown(texts: Sequence[str]) -> str:
     return " ¦ ".join(text if len(text) <= SHOWN else f"{text[:SHOWN]} …" for text in texts)
 
 
-def _stops(config: dict[str, Any]) -> list[int]:
-    """The tokens that end a text."""
-    end = config.get("eos_token_id")
-    return [token for token in (end if isinstance(end, list) else [end]) if isinstance(token, int)]
+def _stops(folder: Path, config: dict[str, Any]) -> list[int]:
+    """The tokens that end a text, by generation_config.json where there is one, as in transformers; one outside the
+    vocabulary (an untouched default) never comes."""
+    end = _object(folder / "generation_config.json").get("eos_token_id")
+    end = config.get("eos_token_id") if end is None else end
+    tokens = end if isinstance(end, list) else [end]
+    return [token for token in tokens if isinstance(token, int) and 0 <= token < config["vocab_size"]]
 
 
 def _positions(config: dict[str, Any]) -> int | None:

@@ -160,6 +160,12 @@ def test_padding_costs_a_language_model_nothing() -> None:
         ),
         ({"n_positions": 1024, "eos_token_id": 50256}, {}, {"max_length": 1024, "pad_id": 50256, "stop": [50256]}),
         ({"max_position_embeddings": 64, "eos_token_id": [1, 2]}, {}, {"pad_id": 0, "stop": [1, 2]}),
+        (
+            {"max_position_embeddings": 64, "eos_token_id": 7},
+            {"generation_config.json": {"eos_token_id": [7, 5]}},
+            {"pad_id": 7, "stop": [7, 5]},
+        ),
+        ({"n_positions": 64, "eos_token_id": 999_999}, {}, {"pad_id": 0, "stop": []}),
     ],
 )
 def test_a_checkpoint_says_how_long_its_texts_are_and_how_they_are_padded(
