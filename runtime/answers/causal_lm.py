@@ -57,8 +57,12 @@ class Continuations(TextInputs):
         ids = ids[:-1] if len(ids) > 1 and ids[-1] in self.spec.stop else ids
         check_ids(ids, self.spec.vocab_size)
         if len(ids) >= self.spec.max_length:
-            raise InputError(f"the prompt fills all {self.spec.max_length} tokens that the model takes; shorten it")
+            self.tell_cut()
         return ids
+
+    def tell_cut(self) -> None:
+        """Raises InputError: a prompt without its end is another one."""
+        raise InputError(f"the prompt fills all {self.spec.max_length} tokens that the model takes; shorten it")
 
     def _one(self, session: Session, prompt: str, wanted: Wanted) -> Result | InputError:
         try:

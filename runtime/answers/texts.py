@@ -47,15 +47,19 @@ class TextInputs:
         return dict(zip(ids, rows, strict=True)), faults
 
     def ids_of(self, text: str) -> list[int]:
-        """Token ids of a text, cut to the model's length, which is told on stderr. Raises InputError."""
+        """Token ids of a text, cut to the model's length (`tell_cut`). Raises InputError."""
         if self.tokenizer is None:
             return parse_ids(text)
         encoded = self.tokenizer.encode([text])
         if not encoded.ids[0]:
             raise InputError(f"the text {text!r} has no tokens; give one that is not empty")
         if encoded.cut:
-            print(f"note: a text is longer than {self.spec.max_length} tokens and was cut", file=sys.stderr)
+            self.tell_cut()
         return encoded.ids[0]
+
+    def tell_cut(self) -> None:
+        """Say on stderr that a text was cut."""
+        print(f"note: a text is longer than {self.spec.max_length} tokens and was cut", file=sys.stderr)
 
 
 def inputs_for(session: Session, padded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
