@@ -217,8 +217,11 @@ def test_the_bundle_runs_where_there_is_numpy_and_onnxruntime_alone_and_no_netwo
         "import importlib.util as u; assert not any(map(u.find_spec, ['torch', 'PIL', 'onnx', 'compress', 'export']))"
     )
     online = "import urllib.request as r; r.urlopen('http://127.0.0.1')"
-    assert subprocess.run([python, "-c", absent], cwd=tmp_path, check=False).returncode == 0
-    assert b"offline" in subprocess.run([python, "-c", online], capture_output=True, cwd=tmp_path, check=False).stderr
+    ran = [
+        subprocess.run([python, "-E", "-c", code], capture_output=True, cwd=tmp_path, check=False)  # no $PYTHONPATH
+        for code in (absent, online)
+    ]
+    assert ran[0].returncode == 0 and b"offline" in ran[1].stderr
     for what, command in commands(finished[0] / "bundle", str(tmp_path / "digit.png")).items():
         done = call(python, tmp_path, *command)
         assert done.returncode == 0, f"{what}: {done.stderr}"
