@@ -150,6 +150,7 @@ def _sentence_embedding(checkpoint: Checkpoint, plain: Pool) -> EmbeddingSpec:
     modules = checkpoint.folder / "modules.json"
     if not modules.is_file():
         return EmbeddingSpec(pool=plain, normalize=False)
+    _refuse_prompt(checkpoint.folder / "config_sentence_transformers.json")
     pool, normalize = plain, False
     for module in read_list(modules):
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
@@ -160,6 +161,17 @@ def _sentence_embedding(checkpoint: Checkpoint, plain: Pool) -> EmbeddingSpec:
         elif kind != "Transformer":
             raise InputError(f"{modules}: a {kind!r} module is not supported, only Transformer, Pooling and Normalize")
     return EmbeddingSpec(pool=pool, normalize=normalize)
+
+
+def _refuse_prompt(file: Path) -> None:
+    """Raises InputError where a prompt goes before every text."""
+    config = read_object(file) if file.is_file() else {}
+    prompts, name = config.get("prompts"), config.get("default_prompt_name")
+    if isinstance(prompts, dict) and prompts.get(name):
+        raise InputError(
+            f"{file}: the prompt {prompts[name]!r} before every text is not supported; write it into the texts and set "
+            "default_prompt_name to null"
+        )
 
 
 def _pool(file: Path) -> Pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.json_files import read_object
@@ -55,13 +56,15 @@ class TextTask(Task):
     libraries = ("numpy", "tokenizers")
 
     def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:
-        config, tokenizer = _object(folder / "config.json"), _object(folder / "tokenizer_config.json")
+        config, tokens = _object(folder / "config.json"), _object(folder / "tokenizer_config.json")
         sentences = _object(folder / "sentence_bert_config.json")
         pad = config.get("pad_token_id")
-        limits = [sentences.get("max_seq_length"), tokenizer.get("model_max_length"), _positions(config)]
+        limits = [sentences.get("max_seq_length"), tokens.get("model_max_length"), _positions(config)]
         known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 1e6]
-        if not known or not isinstance(config.get("vocab_size"), int):
-            raise InputError(f"{folder}/config.json says neither vocab_size nor how long a text may be; add them")
+        lacking = [] if isinstance(config.get("vocab_size"), int) else ["vocab_size"]
+        lacking += [] if known else [f"how long a text may be ({_POSITIONS[0]})"]
+        if lacking:
+            raise InputError(f"{folder}/config.json does not say {' nor '.join(lacking)}; add it")
         stops = _stops(folder, config)
         end = config.get("eos_token_id")
         section = {
@@ -75,7 +78,12 @@ class TextTask(Task):
         }
         spec = parse_preprocessing(section, f"{folder}/config.json")
         if (folder / TOKENIZER).is_file():
-            Tokenizer(folder / TOKENIZER, spec)  # refuses one that is damaged or another model's
+            tokenizer = Tokenizer(folder / TOKENIZER, spec)  # refuses one that is damaged or another model's
+            if sentences.get("do_lower_case") is True and not _lowers(tokenizer):
+                raise InputError(
+                    f"{folder}/sentence_bert_config.json lowers texts before its tokenizer does its work, which is not "
+                    f"supported; put a Lowercase normalizer into {TOKENIZER}"
+                )
         return section
 
     def copy_files(self, folder: Path, destination: Path) -> None:
@@ -171,8 +179,15 @@ def _positions(config: dict[str, Any]) -> int | None:
     """How many tokens fit into the position table; RoBERTa's begins behind the padding's row."""
     size = next((config[name] for name in _POSITIONS if isinstance(config.get(name), int)), None)
     if size is not None and "roberta" in str(config.get("model_type")):
-        return int(size) - int(config.get("pad_token_id", 1)) - 1
+        pad = config.get("pad_token_id")
+        return int(size) - (pad if isinstance(pad, int) else 1) - 1
     return size
+
+
+def _lowers(tokenizer: Tokenizer) -> bool:
+    """Whether upper and lower case are the same to a tokenizer."""
+    upper, lower = tokenizer.encode([ascii_uppercase, ascii_lowercase]).ids
+    return upper == lower
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -219,6 +219,19 @@ def test_sentence_encoders_that_do_more_are_refused(
         read_checkpoint(tmp_path, {})
 
 
+@pytest.mark.parametrize(("name", "refused"), [("query", True), ("passage", False), (None, False)])
+def test_a_prompt_before_every_text_is_refused(tmp_path: Path, name: str | None, refused: bool) -> None:
+    saved_text(tmp_path, "bert", "Model")
+    sentence_files(tmp_path, "Transformer", "Pooling", pooling={"pooling_mode": "mean"})
+    prompts = {"prompts": {"query": "find: ", "passage": ""}, "default_prompt_name": name}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    if not refused:
+        assert read_checkpoint(tmp_path, {}).structure.task == "embedding"
+        return
+    with pytest.raises(InputError, match=r"config_sentence_transformers.json: the prompt 'find: ' before every text"):
+        read_checkpoint(tmp_path, {})
+
+
 @pytest.mark.parametrize(
     ("family", "kind", "changes", "fault"),
     [

@@ -153,6 +153,7 @@ def test_padding_costs_a_language_model_nothing() -> None:
             {},
             {"max_length": 512, "pad_id": 1, "stop": [2]},
         ),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": None}, {}, {"max_length": 512}),
         (
             {"max_position_embeddings": 512},
             {"sentence_bert_config.json": {"max_seq_length": 256}, "tokenizer_config.json": {"model_max_length": 1e30}},
@@ -175,11 +176,29 @@ def test_a_checkpoint_says_how_long_its_texts_are_and_how_they_are_padded(
         (tmp_path / name).write_text(json.dumps(content))
     section = tasks.get("embedding").preprocessing(tmp_path, print)
     assert {name: section[name] for name in wanted} == wanted
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 5}))
     for name in files:
         (tmp_path / name).unlink()
-    with pytest.raises(InputError, match="how long a text may be"):
-        tasks.get("embedding").preprocessing(tmp_path, print)
+    for less, lacking in (({"vocab_size": 5}, "how long a text may be"), ({"n_positions": 5}, "vocab_size; add")):
+        (tmp_path / "config.json").write_text(json.dumps(less))
+        with pytest.raises(InputError, match=f"does not say {lacking}"):
+            tasks.get("embedding").preprocessing(tmp_path, print)
+
+
+@pytest.mark.parametrize("lowers", [True, False])
+def test_texts_that_are_lowered_before_a_tokenizer_that_does_not_are_refused(tmp_path: Path, lowers: bool) -> None:
+    folder, task = tiny_texts.model_folder(tmp_path / "model", "embedding"), tasks.get("embedding")
+    (folder / "config.json").write_text('{"vocab_size": 64, "max_position_embeddings": 12}')
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["ABCDEFGHIJKLMNOPQRSTUVWXYZ"] = tokenizer["model"]["vocab"].pop("w59")
+    tokenizer["normalizer"] = {"type": "Lowercase"} if lowers else None
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert task.preprocessing(folder, print)["max_length"] == 12
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    if lowers:
+        assert task.preprocessing(folder, print)["max_length"] == 12
+        return
+    with pytest.raises(InputError, match=r"sentence_bert_config.json lowers texts before its tokenizer"):
+        task.preprocessing(folder, print)
 
 
 def test_a_text_that_is_cut_counts_the_bytes_that_stay(tmp_path: Path) -> None:
