@@ -48,10 +48,8 @@ def kind_of(path: Path) -> str | None:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, in order. Raises InputError that names the line where the file as a whole is wrong."""
     text = _decoded(path)
-    kind = kind_of(path)
-    if kind == ".txt":
-        return list(_paragraphs(path.name, text))
-    rows = list(_objects(path, text) if kind == ".jsonl" else _table(path, text, kind or ""))
+    read = {".txt": _paragraphs, ".jsonl": _objects, ".csv": _table, ".tsv": _table}[kind_of(path) or ".txt"]
+    rows = list(read(path, text))
     if not rows:
         raise InputError(f"{path} holds no texts; name another file")
     return rows
@@ -75,7 +73,7 @@ def _decoded(path: Path) -> str:
         ) from error
 
 
-def _paragraphs(name: str, text: str) -> Iterator[Row]:
+def _paragraphs(path: Path, text: str) -> Iterator[Row]:
     """Paragraphs between blank lines; in a file without blank lines, its lines."""
     lines = _lines(text)
     whole = any(not line.strip() for line in lines[:-1])
@@ -87,7 +85,7 @@ def _paragraphs(name: str, text: str) -> Iterator[Row]:
             if whole:
                 continue
         if held:
-            yield Row(f"{name}:{start}", ("\n".join(held),))
+            yield Row(f"{path.name}:{start}", ("\n".join(held),))
             held = []
 
 
@@ -121,10 +119,10 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
         yield row_of(f"{path.name}:{number}", list(found), list(found.values()))
 
 
-def _table(path: Path, text: str, kind: str) -> Iterator[Row]:
+def _table(path: Path, text: str) -> Iterator[Row]:
     """The rows of a table. Without a header: text; text and label; sentence1, sentence2 and score in any order."""
     stream = io.StringIO(text, newline="")
-    tabs = kind == ".tsv"
+    tabs = kind_of(path) == ".tsv"
     reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(stream, strict=True)
     csv.field_size_limit(1 << 24)
     header: Sequence[str] | None = None

@@ -79,6 +79,7 @@ def test_names_give_the_line_where_a_row_begins(tmp_path: Path) -> None:
         ("a.csv", b'text,label\na,0\n"b,0\nc,1\n', "a.csv, line 3: unexpected end of data; close each quoted text"),
         ("a.csv", b'text,label\na,"0\nb,0\nc,1\n', "a.csv, line 2: unexpected end of data"),
         ("a.tsv", b"text\tlabel\n", "holds no texts"),
+        ("a.txt", b"\n \n", "a.txt holds no texts"),
         ("a.csv.gz", b"no gzip", "cannot be read"),
         ("a.csv.gz", gzip.compress(b"text,label\n" * 99)[:-12], "damaged or truncated"),
     ],
@@ -139,6 +140,14 @@ def test_texts_to_evaluate_on_are_left_out_of_the_training_file(tmp_path: Path) 
         "five",
         "six",
     ]
+
+
+@pytest.mark.parametrize("empty", ["train.txt", "test.txt"])
+def test_a_file_without_texts_is_not_made_up_for_by_the_other(tmp_path: Path, empty: str) -> None:
+    for name in ("train.txt", "test.txt"):
+        write(tmp_path / name, "" if name == empty else "one\ntwo\nthree\n")
+    with pytest.raises(InputError, match=f"{empty} holds no texts"):
+        load_texts(str(tmp_path), part="evaluation")
 
 
 def test_classes_are_matched_by_name_or_refused(tmp_path: Path) -> None:
