@@ -115,8 +115,7 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
             raise InputError(
                 f"{path}, line {number}: {broken} has half a character (\\ud800 to \\udfff); write it whole"
             )
-        found = {str(key): "" if item is None else str(item) for key, item in value.items()}
-        yield row_of(f"{path.name}:{number}", list(found), list(found.values()))
+        yield row_of(f"{path.name}:{number}", list(value), [written(item) for item in value.values()])
 
 
 def _table(path: Path, text: str) -> Iterator[Row]:
@@ -195,6 +194,11 @@ def row_of(name: str, header: Sequence[str], cells: Sequence[str]) -> Row:
     elif score and number is None:
         fault = f"the score {score!r} is no number"
     return Row(name, texts, record.get("label") or None, number, fault)
+
+
+def written(value: object) -> str:
+    """A value as a table has it: nothing is an empty cell."""
+    return "" if value is None else str(value)
 
 
 def _number(text: str) -> float | None:

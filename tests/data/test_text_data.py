@@ -224,7 +224,10 @@ def load_dataset(path, config):
     if path != "films":
         raise FileNotFoundError(f"{path} is not on the hub\\nsee the documentation")
     rows = [{"sentence": f"{config} {number}", "label": number % 2} for number in range(4)]
-    return {"train": Split(rows), "validation": Split(rows[:1])}
+    secret = [{"sentence": "secret", "label": -1}, {"sentence": None, "label": -1}]
+    if config == "secret":
+        return {"test": Split(secret)}
+    return {"train": Split(rows), "validation": Split(rows[:1]), "test": Split(secret)}
 """
 
 
@@ -236,6 +239,9 @@ def test_data_sets_of_the_package_keep_their_own_splits(tmp_path: Path, monkeypa
         given = {part: load_texts("datasets:films#old", part=part) for part in ("evaluation", "healing")}  # type: ignore[arg-type]
         assert [row.texts[0] for row in given["evaluation"].rows] == ["old 0"]
         assert [row.texts[0] for row in given["healing"].rows] == ["old 1", "old 2", "old 3"]
+        assert given["evaluation"].class_names == ("0", "1")
+        secret = load_texts("datasets:films#secret").rows
+        assert [(row.label, row.fault) for row in secret] == [(None, None), (None, "the text is empty")]
         with pytest.raises(InputError, match=r"datasets:plays cannot be loaded: plays is not on the hub$"):
             load_texts("datasets:plays")
     finally:
