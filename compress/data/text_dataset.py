@@ -92,9 +92,13 @@ class TextDataset:
         return replace(self, rows=tuple(self.rows[index] for index in indices))
 
     def singles(self) -> TextDataset:
-        """Every different text alone, in the order of first use: what needs no partner and no label."""
-        different = dict.fromkeys(text for row in self.rows if row.fault is None for text in row.texts)
-        return replace(self, rows=tuple(Row(text[:40], (text,)) for text in different), class_names=(), numbers={})
+        """Every different text alone, in the order of first use and named by it: what needs no partner and no label."""
+        places: dict[str, str] = {}
+        for row in self.rows:
+            for text in row.texts if row.fault is None else ():
+                places.setdefault(text, row.name)
+        rows = tuple(Row(name, (text,)) for text, name in places.items())
+        return replace(self, rows=rows, class_names=(), numbers={})
 
     def for_labels(self, labels: Sequence[str]) -> TextDataset:
         """This data set with a model's classes; numbers that are names of the model's are taken for these.

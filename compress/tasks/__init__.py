@@ -84,6 +84,6 @@ def _object(path: Path) -> dict[str, object]:
     """A JSON object, {} if there is none: the reader of the model tells what is wrong with its files."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress.verification.predictions import TextOutputs
+from runtime.text import is_unicode
 from targets.errors import EnvironmentLacks, InputError
 
 
@@ -29,13 +30,15 @@ def read_outputs(path: Path) -> TextOutputs:
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            record = json.loads(line.decode("utf-8-sig"))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not valid JSON in UTF-8: {error}") from error
         output, reference = (record.get(key) if isinstance(record, dict) else None for key in ("output", "reference"))
         if not isinstance(output, str) or not isinstance(reference, str) or not reference.strip():
             raise InputError(f'{path}, line {number}: give {{"output": text, "reference": text}}')
-        score = bleu.sentence_score(output, [reference])
+        if not is_unicode(output + reference):
+            raise InputError(f"{path}, line {number}: half a character (\\ud800 to \\udfff); write it whole")
+        score = bleu.corpus_score([output], [[reference]])
         counts.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
         gold.append(int.from_bytes(hashlib.sha256(reference.encode()).digest()[:7], "big"))
     return TextOutputs(np.array(counts, np.int64).reshape(-1, 10), np.array(gold, np.int64))

@@ -134,12 +134,9 @@ def test_texts_to_evaluate_on_are_left_out_of_the_training_file(tmp_path: Path) 
     write(tmp_path / "dev.tsv", "two\tfour\t1\nfive\tsix\t2\n")
     assert [row.texts for row in load_texts(str(tmp_path), part="healing").rows] == [("one",), ("three",)]
     assert load_texts(str(tmp_path), part="evaluation").scores.tolist() == [1.0, 2.0]
-    assert [row.texts[0] for row in load_texts(str(tmp_path), part="evaluation").singles().rows] == [
-        "two",
-        "four",
-        "five",
-        "six",
-    ]
+    singles = load_texts(str(tmp_path), part="evaluation").singles()
+    assert [row.texts for row in singles.rows] == [("two",), ("four",), ("five",), ("six",)]
+    assert singles.names == ["dev.tsv:1", "dev.tsv:1", "dev.tsv:2", "dev.tsv:2"]
 
 
 @pytest.mark.parametrize("empty", ["train.txt", "test.txt"])

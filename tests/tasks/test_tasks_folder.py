@@ -38,3 +38,8 @@ def test_a_task_that_is_not_known_is_one_line(tmp_path: Path, config: object, wa
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=f"^{tmp_path}/config.json: [^\n]*{wanted}"):
         tasks.of_folder(tmp_path)
+
+
+def test_a_config_that_no_parser_gets_through_is_left_to_the_reader_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert tasks.of_folder(tmp_path).name == "image-classification"

@@ -164,7 +164,27 @@ def test_bleu_is_that_of_sacrebleu_and_its_drop_is_gated(tmp_path: Path) -> None
     assert drift.status is Status.ERROR and "did not see the same data" in drift.gate.message
 
 
-@pytest.mark.parametrize("line", ["[1]", '{"output": "a"}', '{"output": "a", "reference": ""}', "{", "\xff"])
+def test_a_mark_of_the_byte_order_is_read_and_nothing_is_said_of_single_sentences(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"output": "a cat sat", "reference": "a cat sat"}\n')
+    assert len(load(tmp_path / "a.jsonl")) == 1
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        '{"output": "a"}',
+        '{"output": "a", "reference": ""}',
+        '{"output": "\\ud800", "reference": "a"}',
+        "{",
+        "[" * 100_000,
+        "\xff",
+    ],
+    ids=lambda line: line[:20],
+)
 def test_lines_that_hold_no_pair_of_texts_are_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"output": "a", "reference": "b"}\n' + line.encode("latin-1"))
     with pytest.raises(InputError, match=r"a\.jsonl, line 2"):
