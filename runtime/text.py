@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask")
-#: Models round the rows of their table up; more rows than this without a token are another tokenizer's.
+#: Models round the rows of their table up; more rows than this without a token, or than with one, are another
+#: tokenizer's.
 _SPARE_ROWS = 1024
 
 
@@ -80,7 +81,7 @@ class Tokenizer:
         self._spec = spec
         size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        if highest >= spec.vocab_size or spec.vocab_size - size > _SPARE_ROWS:
+        if highest >= spec.vocab_size or spec.vocab_size - size > min(_SPARE_ROWS, size):
             raise InputError(
                 f"{path} has {size} tokens with ids up to {highest}, but the model has {spec.vocab_size}; "
                 "it is the tokenizer of another model"

@@ -58,7 +58,7 @@ def test_a_text_that_is_no_unicode_is_refused(file: Path) -> None:
         Tokenizer(file, SPEC).encode(["cat", "cat \udcff"])
 
 
-@pytest.mark.parametrize("size", [7, 9000])
+@pytest.mark.parametrize("size", [7, 17, 9000])
 def test_a_tokenizer_of_another_model_is_refused(file: Path, size: int) -> None:
     with pytest.raises(InputError, match=f"8 tokens with ids up to 7, but the model has {size}"):
         Tokenizer(file, TextPreprocessing("text", vocab_size=size, max_length=5))
