@@ -1,4 +1,4 @@
-"""low-rank-heads: heads of fewer dimensions. D hidden size, H heads, R rank."""
+"""low-rank-heads: heads of fewer dimensions. D hidden size, H heads, G value heads, R rank."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from compress.model.block import BlockSpec
+from compress.model.mixers.softmax_attention import SoftmaxAttention
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues
@@ -49,7 +50,8 @@ def low_rank_heads(model: Transformer, options: LowRankHeads, calibration: Calib
     Minimises the mean squared error of the logits over independent pairs of tokens, up to constants of a row, which
     softmax removes: with the query's input extended by a one (that carries the bias), second moment S, and the key's
     covariance C, the rank-R truncated SVD of S^1/2 [M_h; c_h] C^1/2 (Eckart-Young). Values likewise: the truncated
-    SVD of E[x x^T]^1/2 Wv_h Wo_h. Not exact below the present sizes. `rank` is refused under rotary positions,
+    SVD of E[x x^T]^1/2 Wv_g [Wo_h ...] over the heads h that share the values g, which share the smaller ones too (so
+    a cache shrinks with them). Not exact below the present sizes. `rank` is refused under rotary positions,
     which leave no fixed query-key form; both for looped blocks and for ranks above the present sizes. "auto:K" takes
     the layers that lose the least logit variance (of the values' output without `rank`).
     """
@@ -98,7 +100,7 @@ def _truncated(spec: BlockSpec, options: LowRankHeads) -> BlockSpec:
             num_heads=heads, num_kv_heads=heads, head_dim=options.rank, scale=1.0, query_bias=True, key_bias=False
         )
     if options.value_rank is not None:
-        values = values.replace(head_dim=options.value_rank, num_kv_heads=heads, value_bias=False, output_bias=True)
+        values = values.replace(head_dim=options.value_rank, value_bias=False, output_bias=True)
     return spec.replace(mixer=mixer.replace(scores=scores, values=values))
 
 
@@ -121,7 +123,7 @@ def _whitened(model: Transformer, block: int, moments: Moments) -> tuple[Tensor,
 def _lost(model: Transformer, block: int, moments: Moments, options: LowRankHeads) -> float:
     """Fraction of the logits' variance beyond the rank, over all heads; of the values' energy where they alone go."""
     if options.rank is None:
-        whitened = roots(moments.second_II)[0] @ value_output_HDD(attention(model.block(block)))
+        whitened = roots(moments.second_II)[0] @ _value_output_GDE(attention(model.block(block)))
     else:
         whitened = _whitened(model, block, moments)[0]
     energy_HR = torch.linalg.svdvals(whitened).square()
@@ -144,10 +146,18 @@ def _set_scores(model: Transformer, result: Transformer, block: int, moments: Mo
 def _set_values(model: Transformer, result: Transformer, block: int, moments: Moments, rank: int) -> None:
     old, new = attention(model.block(block)).values, attention(result.block(block)).values
     assert isinstance(old, ProjectedValues) and isinstance(new, ProjectedValues)
-    value_HDR, output_HRD = truncated(moments.second_II, value_output_HDD(attention(model.block(block))), rank)
+    value_GDR, output_GRE = truncated(moments.second_II, _value_output_GDE(attention(model.block(block))), rank)
+    output_HRD = output_GRE.unflatten(2, (-1, len(moments.second_II))).transpose(1, 2).flatten(0, 1)
     weight_DV = old.output.weight.double()
     heads = weight_DV.shape[1] // (old.value.weight.shape[0] // old.num_kv_heads)
     bias_GV = old.value.bias_or_zero().double().reshape(old.num_kv_heads, -1)
     folded_D = weight_DV @ bias_GV.repeat_interleave(heads // old.num_kv_heads, dim=0).flatten()
-    new.value.set(value_HDR.transpose(1, 2).flatten(0, 1).float())
+    new.value.set(value_GDR.transpose(1, 2).flatten(0, 1).float())
     new.output.set(output_HRD.flatten(0, 1).T.float(), (old.output.bias_or_zero().double() + folded_D).float())
+
+
+def _value_output_GDE(module: SoftmaxAttention) -> Tensor:
+    """Wv_g Wo_h of the heads that share values, side by side: (G,D,E) with E = H/G * D."""
+    assert isinstance(module.values, ProjectedValues)
+    maps_HDD = value_output_HDD(module)
+    return maps_HDD.unflatten(0, (module.values.num_kv_heads, -1)).transpose(1, 2).flatten(2)

@@ -8,12 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from compress import zoo
 from compress.families import read_checkpoint
 from compress.model import Transformer, load, save
 from compress.model.embed import TokenEmbed
 from compress.rewrites import Calibration
+from compress.rewrites.calibration import input_moments, roots
+from compress.rewrites.surgery import attention, value_output_HDD
 from targets.errors import InputError
 
 from .helpers import rewritten
@@ -99,10 +102,26 @@ def test_exact_rewrites_are_exact_on_text_or_refused(use: str, name: str) -> Non
         ("low-rank-embedding", {"rank": 12}),
     ],
 )
-@pytest.mark.parametrize("kv_heads", [1, 3])
-def test_nothing_is_lost_at_full_size(use: str, options: dict[str, Any], kv_heads: int) -> None:
-    model = decoder(kv_heads=kv_heads)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(3, 1), (4, 2), (3, 3)])
+def test_nothing_is_lost_at_full_size(use: str, options: dict[str, Any], heads: int, kv_heads: int) -> None:
+    model = decoder(heads=heads, kv_heads=kv_heads)
     assert text_moved(model, rewritten(model, use, plain_calibration(model), **options)) <= 1e-3
+
+
+@torch.no_grad()
+def test_smaller_values_stay_shared_and_lose_least_over_all_heads_that_share_them() -> None:
+    model = decoder(layers=1, kv_heads=1)
+    calibration = plain_calibration(model)
+    result = rewritten(model, "low-rank-heads", calibration, value_rank=2)
+    specs = result.state_specs()
+    assert specs is not None and [state.shape for state in specs[0]] == [(1, "past", 4), (1, "past", 2)]
+    half_DD = roots(input_moments(model, calibration, [0], "mixer.in")[0].second_II)[0]
+
+    def outputs(of: Transformer) -> Tensor:  # (D,H*D), weighed by what the values read
+        return half_DD @ torch.cat(list(value_output_HDD(attention(of.block(0)))), dim=1)
+
+    lost = (outputs(model) - outputs(result)).square().sum()
+    assert float(lost) == pytest.approx(float(torch.linalg.svdvals(outputs(model))[2:].square().sum()), rel=1e-4)
 
 
 @settings(max_examples=15, deadline=None)

@@ -42,12 +42,12 @@ def encoder(layers: int = 2) -> Transformer:
     return text_model(*blocks, embed=embed, head=EmbeddingSpec(), final_norm=None)
 
 
-def decoder(layers: int = 2, kv_heads: int = 3, tied: bool = True, rope: bool = True) -> Transformer:
+def decoder(layers: int = 2, heads: int = 3, kv_heads: int = 3, tied: bool = True, rope: bool = True) -> Transformer:
     """Rotary positions, RMS norms, gated feed-forwards, no biases, scores of the next token."""
     norm = NormSpec(kind="rms")
     blocks = [
         block_spec(
-            heads=3,
+            heads=heads,
             kv_heads=kv_heads,
             head_dim=4,
             query_bias=False,
