@@ -38,7 +38,7 @@ def rows(structure: Structure) -> Iterator[Row]:
     count, width = len(structure.blocks), structure.hidden_size
     block = structure.blocks[0].model_dump()
     size, hidden = int(block["mixer"]["values"]["head_dim"]), int(block["ffn"]["intermediate_size"])
-    shares = block["mixer"]["scores"]["num_kv_heads"] != block["mixer"]["scores"]["num_heads"]
+    heads, groups = (int(block["mixer"]["scores"][name]) for name in ("num_heads", "num_kv_heads"))
     some = [max(1, count // 6), max(1, count // 3)]
 
     def one(name: str, use: str, **options: Any) -> Row:
@@ -70,8 +70,7 @@ def rows(structure: Structure) -> Iterator[Row]:
     for feature in ("elu", "t2r", "hedgehog"):
         yield one(f"{feature}-layers-{some[-1]}", "linear-attention", feature=feature, layers=f"auto:{some[-1]}")
     yield one(f"layers-{count}", "hybrid", feature="hedgehog", window=32)
-    if not shares:
-        yield one("keep-half", "prune-heads", keep=max(1, int(block["mixer"]["scores"]["num_heads"]) // 2))
+    yield one("keep-half", "prune-heads", keep=max(1, groups // 2) * (heads // groups))
     for use, options in (("merge-qk", {}), ("symmetric-qk", {"rank": size}), ("single-head", {"rank": size})):
         yield one("", use, **options)
 

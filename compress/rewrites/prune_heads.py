@@ -1,4 +1,4 @@
-"""prune-heads: the least useful heads go, the rest is fitted again. H heads, V value size."""
+"""prune-heads: the least useful heads go, the rest is fitted again. H heads, G key/value heads, V value size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "prune-heads"
 
 
 class PruneHeads(Options):
-    """`keep`: heads that stay in each chosen layer."""
+    """`keep`: heads that stay in each chosen layer; a multiple of those that share keys and values."""
 
     keep: PositiveInt
     layers: Layers = "all"
@@ -33,9 +33,9 @@ def prune_heads(model: Transformer, options: PruneHeads, calibration: Calibratio
     """Keep the most useful heads of a layer and fit its output projection again.
 
     Heads are removed one at a time, each time the one without which the least-squares fit of the original's attention
-    output on the remaining heads' outputs loses least; Wo and bo are that fit. Not exact. "auto:K" takes the layers
-    whose output stays best explained. Refused where query heads share keys (GQA) and for looped blocks. Source: the
-    greedy form of Michel et al. 2019 (arXiv 1905.10650) with a refit.
+    output on the remaining heads' outputs loses least; Wo and bo are that fit. Heads that share keys and values (GQA)
+    go together, so that a cache shrinks too. Not exact. "auto:K" takes the layers whose output stays best explained.
+    Refused for looped blocks. Source: the greedy form of Michel et al. 2019 (arXiv 1905.10650) with a refit.
     """
 
     def losses(blocks: list[int]) -> dict[int, float]:
@@ -46,7 +46,9 @@ def prune_heads(model: Transformer, options: PruneHeads, calibration: Calibratio
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
         kept, fit = _chosen(model, block, _head_moments(model, calibration, [block])[block], options.keep)
         model = _pruned(model, block, kept, fit)
-        calibration.note(f"{NAME}: layer {block} keeps heads {kept}, leaves {fit.fvu:.1%} of its output unexplained")
+        scores = attention_spec(model.structure.blocks[block], NAME).scores
+        heads = _parts(kept, scores.num_heads // scores.key_heads).tolist()
+        calibration.note(f"{NAME}: layer {block} keeps heads {heads}, leaves {fit.fvu:.1%} of its output unexplained")
     return model
 
 
@@ -56,10 +58,13 @@ def _check(spec: BlockSpec, keep: int) -> None:
     scores, values = mixer.scores, mixer.values
     if not isinstance(scores, ProjectedScoresSpec) or not isinstance(values, ProjectedValuesSpec):
         raise InputError(f"{NAME} is refused: it works on projected scores and values; prune before other rewrites")
-    if scores.num_kv_heads != scores.num_heads or values.num_kv_heads != scores.num_heads:
-        raise InputError(f"{NAME} is refused: query heads share keys and values here (GQA)")
+    if values.num_kv_heads != scores.num_kv_heads:
+        raise InputError(f"{NAME} is refused: keys and values are shared by other heads; prune before other rewrites")
     if keep > scores.num_heads:
         raise InputError(f"{NAME}: keep {keep} is above the {scores.num_heads} heads of a layer")
+    sharing = scores.num_heads // scores.num_kv_heads
+    if keep % sharing:
+        raise InputError(f"{NAME}: {sharing} heads share keys and values and go together; keep a multiple, not {keep}")
 
 
 def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, Moments]:
@@ -78,41 +83,43 @@ def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int
 
 
 def _chosen(model: Transformer, block: int, moments: Moments, keep: int) -> tuple[list[int], AffineFit]:
-    """The heads that stay and the fit of the output on them."""
-    heads = list(range(attention_spec(model.structure.blocks[block], NAME).scores.num_heads))
-    size = moments.mean_x_I.shape[0] // len(heads)
-    while len(heads) > keep:
+    """The key/value heads that stay, so that `keep` heads do, and the fit of the output on these."""
+    scores = attention_spec(model.structure.blocks[block], NAME).scores
+    groups = list(range(scores.key_heads))
+    size = moments.mean_x_I.shape[0] // len(groups)
+    while len(groups) * scores.num_heads > keep * scores.key_heads:
         without = {
-            head: moments.restricted(_columns([other for other in heads if other != head], size)) for head in heads
+            group: moments.restricted(_parts([other for other in groups if other != group], size)) for group in groups
         }
-        heads.remove(min(heads, key=lambda head: without[head].fit().fvu))
-    return heads, moments.restricted(_columns(heads, size)).fit()
+        groups.remove(min(groups, key=lambda group: without[group].fit().fvu))
+    return groups, moments.restricted(_parts(groups, size)).fit()
 
 
-def _columns(heads: list[int], size: int) -> Tensor:
-    """Indices of these heads' outputs among all heads' outputs side by side."""
-    return torch.cat([torch.arange(head * size, (head + 1) * size) for head in heads])
+def _parts(chosen: list[int], size: int) -> Tensor:
+    """Indices of these parts of `size` among all parts side by side."""
+    return torch.cat([torch.arange(part * size, (part + 1) * size) for part in chosen])
 
 
-def _pruned(model: Transformer, block: int, heads: list[int], fit: AffineFit) -> Transformer:
+def _pruned(model: Transformer, block: int, groups: list[int], fit: AffineFit) -> Transformer:
     def fewer(spec: BlockSpec) -> BlockSpec:
         mixer = attention_spec(spec, NAME)
-        scores = mixer.scores.replace(num_heads=len(heads), num_kv_heads=len(heads))
-        values = mixer.values.replace(num_kv_heads=len(heads), output_bias=True)
+        heads = mixer.scores.num_heads // mixer.scores.key_heads * len(groups)
+        scores = mixer.scores.replace(num_heads=heads, num_kv_heads=len(groups))
+        values = mixer.values.replace(num_kv_heads=len(groups), output_bias=True)
         return spec.replace(mixer=mixer.replace(scores=scores, values=values))
 
     old, result = attention(model.block(block)), with_blocks(model, fewer, [block])
     new = attention(result.block(block))
     assert isinstance(old.scores, ProjectedScores) and isinstance(new.scores, ProjectedScores)
     assert isinstance(old.values, ProjectedValues) and isinstance(new.values, ProjectedValues)
-    count = old.scores.spec.num_heads
+    count = old.scores.spec.num_kv_heads
     for source, target in (
         (old.scores.query, new.scores.query),
         (old.scores.key, new.scores.key),
         (old.values.value, new.values.value),
     ):
-        rows = source.weight.reshape(count, -1, source.weight.shape[1])[heads].flatten(0, 1)
-        bias = source.bias[0].reshape(count, -1)[heads].flatten() if len(source.bias) else None
+        rows = source.weight.reshape(count, -1, source.weight.shape[1])[groups].flatten(0, 1)
+        bias = source.bias[0].reshape(count, -1)[groups].flatten() if len(source.bias) else None
         target.set(rows, bias)
     new.values.output.set(fit.weight_IO.T.float(), fit.bias_O.float())
     return result

@@ -368,6 +368,20 @@ def test_prune_heads_removes_the_head_that_does_nothing(useless: int) -> None:
     np.testing.assert_allclose(forms_of(result)[0], forms_of(model)[0][kept], atol=1e-7)
 
 
+@pytest.mark.parametrize("useless", [0, 1, 2])
+def test_prune_heads_removes_keys_and_values_with_all_heads_that_share_them(useless: int) -> None:
+    model, notes = model_of(block_spec(heads=6, kv_heads=3, head_dim=4)), []
+    output_DV = model.state_dict()["blocks.0.mixer.values.output.weight"].clone()
+    output_DV[:, 8 * useless : 8 * useless + 8] = 0
+    set_block(model, {"output.weight": output_DV})
+    result = rewritten(model, "prune-heads", calibration_of(model, notes=notes), keep=4)
+    kept = [head for head in range(6) if head // 2 != useless]
+    assert notes == [f"prune-heads: layer 0 keeps heads {kept}, leaves 0.0% of its output unexplained"]
+    assert moved(model, result) <= 1e-4
+    np.testing.assert_allclose(forms_of(result)[0], forms_of(model)[0][kept], atol=1e-7)
+    assert result.state_dict()["blocks.0.mixer.scores.key.weight"].shape == (8, HIDDEN)
+
+
 def test_prune_heads_fits_what_stays_by_least_squares() -> None:
     model, notes = model_of(block_spec(heads=3, head_dim=3)), []
     calibration = calibration_of(model, notes=notes)

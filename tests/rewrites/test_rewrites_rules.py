@@ -159,7 +159,7 @@ def test_a_looped_block_is_refused_before_tying(use: str) -> None:
         ),
         ("drop-value", {}, [block_spec(values=GatedMeanSpec(projection=False))], "works on projected values"),
         ("prune-heads", {"keep": 3}, [PLAIN], "keep 3 is above the 2 heads of a layer"),
-        ("prune-heads", {}, [block_spec(heads=4, kv_heads=2)], "query heads share keys and values here (GQA)"),
+        ("prune-heads", {}, [block_spec(heads=4, kv_heads=2)], "2 heads share keys and values and go together"),
         ("prune-heads", {}, [block_spec(scores=MergedScoresSpec(num_heads=2))], "prune before other rewrites"),
         ("prune-neurons", {"keep": 15}, [PLAIN], "keep 15 is above the 14 hidden units of a layer"),
         ("prune-neurons", {}, [block_spec(ffn=AffineSpec())], "it works on two-layer feed-forwards"),
