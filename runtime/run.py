@@ -34,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", metavar="T", type=float, help="0 writes the likeliest (default)")
     parser.add_argument("--top-k", metavar="K", type=positive, help="draw from the K likeliest tokens")
     parser.add_argument("--top-p", metavar="P", type=float, help="draw from the likeliest tokens of probability P")
-    parser.add_argument("--seed", metavar="S", type=int, help="of the draw (default 0)")
+    parser.add_argument(
+        "--seed", metavar="S", type=int, help="of the first draw (default 0); each further input has the next"
+    )
     parser.add_argument("--ids", action="store_true", help="texts are given as token ids: '101 7592 102'")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--watch", metavar="DIR", type=Path, help="process files as they appear in this folder")
@@ -53,13 +55,13 @@ def _answer_all(
     results = []
     stream = iter(inputs)
     if isinstance(answerer, Streamer) and not args.json:
-        for one in stream:
-            for piece in answerer.pieces(session, one, wanted):
+        for place, one in enumerate(stream):
+            for piece in answerer.pieces(session, one, wanted.at(place)):
                 print(piece, end="", flush=True)
             print(flush=True)
         return
-    while some := list(islice(stream, size)):
-        for one, result in zip(some, answerer.answer(session, some, wanted), strict=True):
+    for place, some in enumerate(iter(lambda: list(islice(stream, size)), [])):
+        for one, result in zip(some, answerer.answer(session, some, wanted.at(place)), strict=True):
             if isinstance(result, InputError):
                 raise result
             results.append({"input": one, **result})
@@ -135,7 +137,7 @@ def main() -> int:
     if args.watch:
         return _watch(session, answerer, wanted, args)
     if inputs:
-        _answer_all(session, answerer, inputs, session.max_batch, wanted, args)
+        _answer_all(session, answerer, inputs, session.max_batch if together else 1, wanted, args)
     else:
         _answer_all(session, answerer, _from_stdin(), 1, wanted, args)
     if args.exit:

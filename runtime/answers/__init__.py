@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from runtime.generate import Sampling
@@ -25,6 +25,10 @@ class Wanted:
     top: int = 1
     tokens: int = 128
     sampling: Sampling = field(default_factory=Sampling)
+
+    def at(self, place: int) -> Wanted:
+        """What is asked of the input at this place: a draw of its own, so that equal prompts differ."""
+        return replace(self, sampling=replace(self.sampling, seed=self.sampling.seed + place))
 
 
 class Answerer(Protocol):

@@ -92,6 +92,17 @@ def test_the_device_writes_what_the_original_finds_likely(bundle: Path, model: P
     assert ask(bundle, module="selftest").returncode == 0
 
 
+def test_equal_prompts_are_drawn_with_one_seed_after_the_other(bundle: Path) -> None:
+    def drawn(*prompts: str, seed: int) -> list[str]:
+        done = ask(bundle, *prompts, "--tokens", "12", "--temperature", "1", "--seed", str(seed), "--json")
+        return [result["text"] for result in json.loads(done.stdout)["results"]]
+
+    both = drawn("Once", "Once", seed=4)
+    assert both == drawn("Once", seed=4) + drawn("Once", seed=5) and both[0] != both[1]
+    streamed = ask(bundle, "Once", "Once", "--tokens", "12", "--temperature", "1", "--seed", "4").stdout
+    assert streamed == "".join(f"Once{text}\n" for text in both)
+
+
 def ranks(model: Transformer, ids: list[int], start: int) -> set[int]:
     """At what place of the original's list, likeliest first, each of the tokens from `start` on stands."""
     with torch.no_grad():
