@@ -147,8 +147,8 @@ def _set_values(model: Transformer, result: Transformer, block: int, moments: Mo
     old, new = attention(model.block(block)).values, attention(result.block(block)).values
     assert isinstance(old, ProjectedValues) and isinstance(new, ProjectedValues)
     value_GDR, output_GRE = truncated(moments.second_II, _value_output_GDE(attention(model.block(block))), rank)
-    output_HRD = output_GRE.unflatten(2, (-1, len(moments.second_II))).transpose(1, 2).flatten(0, 1)
     weight_DV = old.output.weight.double()
+    output_HRD = output_GRE.reshape(len(output_GRE), rank, -1, len(weight_DV)).transpose(1, 2).flatten(0, 1)
     heads = weight_DV.shape[1] // (old.value.weight.shape[0] // old.num_kv_heads)
     bias_GV = old.value.bias_or_zero().double().reshape(old.num_kv_heads, -1)
     folded_D = weight_DV @ bias_GV.repeat_interleave(heads // old.num_kv_heads, dim=0).flatten()
@@ -160,4 +160,5 @@ def _value_output_GDE(module: SoftmaxAttention) -> Tensor:
     """Wv_g Wo_h of the heads that share values, side by side: (G,D,E) with E = H/G * D."""
     assert isinstance(module.values, ProjectedValues)
     maps_HDD = value_output_HDD(module)
-    return maps_HDD.unflatten(0, (module.values.num_kv_heads, -1)).transpose(1, 2).flatten(2)
+    width = maps_HDD.shape[1]
+    return maps_HDD.reshape(module.values.num_kv_heads, -1, width, width).transpose(1, 2).flatten(2)
