@@ -51,10 +51,11 @@ class Continuations(TextInputs):
         return f"{result['input']}{result['text']}"
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """The ids of a prompt, without the token that would end it. Raises InputError for what the model cannot go on
-        from."""
+        """The ids of a prompt, without the token with which a tokenizer ends a text. Raises InputError for what the
+        model cannot go on from."""
         ids = self.ids_of(prompt)
-        ids = ids[:-1] if len(ids) > 1 and ids[-1] in self.spec.stop else ids
+        if self.tokenizer is not None and len(ids) > 1 and ids[-1] in self.spec.stop:
+            ids = ids[:-1]
         check_ids(ids, self.spec.vocab_size)
         if len(ids) >= self.spec.max_length:
             self.tell_cut()

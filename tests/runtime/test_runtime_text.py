@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.answers import answerer_of
+from runtime.answers.causal_lm import Continuations
 from runtime.bundle import open_files
 from runtime.text import TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
 from targets.errors import InputError
@@ -124,3 +126,9 @@ def test_the_section_is_read_strictly(change: dict[str, Any], wanted: str) -> No
     assert parse_preprocessing(json.loads(json.dumps(section))) == SPEC
     with pytest.raises(InputError, match=wanted):
         parse_preprocessing(section | change)
+
+
+def test_ids_that_a_user_gives_are_all_fed_and_what_a_tokenizer_adds_at_the_end_is_not(file: Path) -> None:
+    spec = replace(SPEC, stop=(WORDS.index("[SEP]"),))
+    assert Continuations(spec, None).prompt_ids("2 4 3") == [2, 4, 3]
+    assert Continuations(spec, Tokenizer(file, spec)).prompt_ids("the cat") == [2, 4, 5]
