@@ -68,11 +68,12 @@ class Checkpoint:
             raise InputError(f"{self.folder}/config.json lacks {name!r}")
         return value
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        """A positive whole number of the config. Raises InputError for anything else."""
+    def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
+        """A whole number of the config, from `least` on. Raises InputError for anything else."""
         value = self.option(name, default)
-        if type(value) is not int or value < 1:
-            raise InputError(f"{self.folder}/config.json: {name} must be a positive whole number, not {value!r}")
+        if type(value) is not int or not least <= value < _NO_SIZE:
+            whole = f"a whole number from {least} to {_NO_SIZE - 1}"
+            raise InputError(f"{self.folder}/config.json: {name} must be {whole}, not {value!r}")
         return value
 
     def check_layers(self) -> None:
@@ -90,6 +91,8 @@ def _unnumbered(name: str) -> str:
 #: Maps a checkpoint to the structure and the weights (names of the canonical transformer).
 Reader = Callable[[Checkpoint], tuple[Structure, dict[str, Tensor]]]
 _READERS: dict[str, Reader] = {}
+#: More than any size of a model.
+_NO_SIZE = 1 << 31
 _ONE_LABEL = "single_label_classification"
 _ONLY = "edgepress reads safetensors only (save_pretrained writes them)"
 

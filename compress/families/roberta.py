@@ -14,6 +14,6 @@ from compress.model.structure import Structure
 def read_roberta(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     """A real token's position is the count of real tokens up to it plus the padding index; padding reads the row of
     the padding index itself. Real tokens are those of the attention mask, where the original looks at the ids."""
-    offset = int(checkpoint.option("pad_token_id", 1)) + 1
+    offset = checkpoint.integer("pad_token_id", 1, least=0) + 1
     body = prefix_of(checkpoint, "roberta")
     return read_encoder(checkpoint, body, "classifier.dense", "classifier.out_proj", places="mask", offset=offset)

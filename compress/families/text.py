@@ -153,6 +153,8 @@ def _sentence_embedding(checkpoint: Checkpoint, plain: Pool) -> EmbeddingSpec:
     _refuse_prompt(checkpoint.folder / "config_sentence_transformers.json")
     pool, normalize = plain, False
     for module in read_list(modules):
+        if not isinstance(module, dict):
+            raise InputError(f"{modules}: a module must be an object with type and path, not {module!r}")
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
         if kind == "Pooling":
             pool = _pool(checkpoint.folder / str(module.get("path", "")) / "config.json")

@@ -82,7 +82,7 @@ def _block_spec(checkpoint: Checkpoint) -> BlockSpec:
     )
     values = ProjectedValuesSpec(num_kv_heads=heads, head_dim=head_dim, value_bias=bias)
     ratio = checkpoint.config.get("mlp_ratio")  # DINOv2 says it this way, whatever else its config holds
-    intermediate_size = hidden_size * ratio if ratio else checkpoint.option("intermediate_size")
+    intermediate_size = hidden_size * ratio if ratio else checkpoint.integer("intermediate_size")
     return BlockSpec(
         mixer=SoftmaxAttentionSpec(scores=scores, values=values),
         mixer_norm=_norm_spec(checkpoint),

@@ -138,8 +138,9 @@ def test_a_classifier_that_was_cut_off_is_missed(folder: Path) -> None:
     ("key", "value", "fault"),
     [
         ("num_attention_heads", 5, "hidden_size 12 is no multiple of 5 heads"),
-        ("num_attention_heads", 0, "num_attention_heads must be a positive whole number, not 0"),
-        ("num_hidden_layers", "two", "num_hidden_layers must be a positive whole number, not 'two'"),
+        ("num_attention_heads", 0, "num_attention_heads must be a whole number from 1 to 2147483647, not 0"),
+        ("intermediate_size", 10**30, "intermediate_size must be a whole number from 1 to 2147483647, not 1000"),
+        ("num_hidden_layers", "two", "num_hidden_layers must be a whole number from 1 to 2147483647, not 'two'"),
         ("image_size", [8], "image_size must be one or two positive numbers, not [8]"),
         ("patch_size", 3, "do not divide into patches"),
         ("hidden_act", "mish", "activation"),

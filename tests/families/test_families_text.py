@@ -208,6 +208,7 @@ def test_pooling_and_normalisation_come_from_the_files_of_sentence_transformers(
         (("Transformer", "Pooling"), {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "pooling"),
         (("Transformer", "Pooling"), {}, "pooling unknown"),
         (("Transformer", "Pooling"), None, "cannot be read"),
+        ((), None, "a module must be an object with type and path, not 3"),
     ],
 )
 def test_sentence_encoders_that_do_more_are_refused(
@@ -215,6 +216,8 @@ def test_sentence_encoders_that_do_more_are_refused(
 ) -> None:
     saved_text(tmp_path, "bert", "Model")
     sentence_files(tmp_path, *modules, pooling=pooling)
+    if not modules:
+        (tmp_path / "modules.json").write_text("[3]")
     with pytest.raises(InputError, match=fault):
         read_checkpoint(tmp_path, {})
 
@@ -274,3 +277,12 @@ def test_a_sliding_window_that_holds_every_text_is_none(tmp_path: Path) -> None:
 def test_every_family_has_a_case() -> None:
     assert sorted(FAMILIES) == sorted(ENCODERS + DECODERS)
     assert PAD < VOCABULARY
+
+
+@pytest.mark.parametrize("pad", [-1, "one"])
+def test_a_padding_index_that_is_none_is_refused(tmp_path: Path, pad: object) -> None:
+    saved_text(tmp_path, "roberta", "Model")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "pad_token_id": pad}))
+    with pytest.raises(InputError, match=r"config.json: pad_token_id must be a whole number from 0 to"):
+        read_checkpoint(tmp_path, {})
