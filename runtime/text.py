@@ -6,7 +6,8 @@ B batch, N tokens.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,12 +71,9 @@ class Tokenizer:
 
         if not path.is_file():
             raise InputError(f"{path} is missing: the model has no tokenizer; give token ids")
-        try:
+        with _told(f"{path} is no tokenizer"):
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:
-            if type(error) is not Exception:  # which is what the package raises for whatever is wrong in the file
-                raise
-            raise InputError(f"{path} is no tokenizer: {str(error).splitlines()[0]}") from error
+        self._path = path
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._spec = spec
@@ -95,7 +93,8 @@ class Tokenizer:
         if broken is not None:
             raise InputError(f"the text {broken!r} is not valid UTF-8; give it in UTF-8")
         self._tokenizer.no_truncation()
-        whole = self._tokenizer.encode_batch_fast(list(texts))
+        with _told(f"{self._path} does not serve for these texts"):
+            whole = self._tokenizer.encode_batch_fast(list(texts))
         ids = [[] if all(one.special_tokens_mask) else list(one.ids) for one in whole]
         sizes = [len(text.encode()) for text in texts]
         long = [index for index, one in enumerate(ids) if len(one) > longest]
@@ -110,6 +109,17 @@ class Tokenizer:
         """The text of ids, special tokens left out."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Raises InputError that says `what` for all that the `tokenizers` package finds wrong in a file."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) not in (Exception, UnicodeDecodeError):  # the package has no class of its own
+            raise
+        raise InputError(f"{what}: {str(error).splitlines()[0]}") from error
 
 
 def is_unicode(text: str) -> bool:

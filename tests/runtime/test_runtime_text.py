@@ -66,9 +66,18 @@ def test_a_tokenizer_of_another_model_is_refused(file: Path, size: int) -> None:
         Tokenizer(file, TextPreprocessing("text", vocab_size=size, max_length=5))
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"model": {"type": "Nothing"}}'])
-def test_a_damaged_tokenizer_is_one_line(tmp_path: Path, content: str) -> None:
-    (tmp_path / "tokenizer.json").write_text(content)
+def test_a_word_that_a_tokenizer_has_no_token_for_is_told_of_it(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content["model"]["unk_token"] = "<gone>"
+    file.write_text(json.dumps(content))
+    assert Tokenizer(file, SPEC).encode(["cat"]).ids == [[2, 5, 3]]
+    with pytest.raises(InputError, match=r"tokenizer.json does not serve for these texts: .* Missing \[UNK\] token"):
+        Tokenizer(file, SPEC).encode(["cat", "dog"])
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"model": {"type": "Nothing"}}', b"\xff"])
+def test_a_damaged_tokenizer_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(InputError, match="is no tokenizer") as caught:
         Tokenizer(tmp_path / "tokenizer.json", SPEC)
     assert "\n" not in str(caught.value)
