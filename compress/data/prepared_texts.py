@@ -104,8 +104,8 @@ def prepare_texts(
         raise dataset.unusable(dataset.subset(bare).names, "the text has no tokens")
     texts = [tuple(ids for ids, _ in one) for one in pairs]
     sizes = np.array([sum(size for _, size in one) for one in pairs], np.int64)
-    notes = (f"{encoded.cut} of {len(flat)} texts are longer than {spec.max_length} tokens and were cut",)
-    prepared = PreparedTexts(dataset, spec, texts, sizes, notes if encoded.cut else ())
+    cut = (f"{encoded.cut} of {len(flat)} texts are longer than {spec.max_length} tokens and were cut",)
+    prepared = PreparedTexts(dataset, spec, texts, sizes, dataset.notes + (cut if encoded.cut else ()))
     return prepared if len(whole) == len(pairs) else prepared.subset(whole)
 
 

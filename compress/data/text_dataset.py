@@ -23,13 +23,14 @@ class TextDataset:
     """Made by `compress.data.load_texts`; never changes.
 
     `class_names`: in the order of `labels`, () without labels. `numbers`: the label as the data writes it -> its place
-    among them.
+    among them. `notes`: what the user should know of them.
     """
 
     location: Path
     rows: tuple[Row, ...]
     class_names: tuple[str, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,9 +111,12 @@ class TextDataset:
             return replace(self, class_names=tuple(labels), numbers={name: labels.index(name) for name in self.numbers})
         matched = match_classes(self.location, self.class_names, named, labels)
         moved = range(len(self.class_names)) if matched is None else matched.tolist()
-        return replace(
-            self, class_names=tuple(labels), numbers={name: moved[place] for name, place in self.numbers.items()}
-        )
+        numbers = {name: moved[place] for name, place in self.numbers.items()}
+        notes = self.notes
+        if named and matched is None:
+            order = listed([f"{name} as {labels[number]}" for name, number in numbers.items()])
+            notes = (*notes, f"no label of the texts is a name of the model's classes; taken in order: {order}")
+        return replace(self, class_names=tuple(labels), numbers=numbers, notes=notes)
 
     def digest(self) -> str:
         """Hex digest of the content."""

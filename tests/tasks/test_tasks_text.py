@@ -99,6 +99,25 @@ def test_texts_without_tokens_are_named_and_skipped_only_when_asked(tmp_path: Pa
         prepare_texts(data.subset([1, 2]), preprocessing, folder, skip_corrupt=True)
 
 
+@pytest.mark.parametrize(
+    ("label", "note"),
+    [
+        (
+            "poor",
+            ("no label of the texts is a name of the model's classes; taken in order: nice as bad, poor as good",),
+        ),
+        ("0", ()),
+        ("Bad", ()),
+    ],
+)
+def test_labels_that_are_taken_in_order_are_told(tmp_path: Path, label: str, note: tuple[str, ...]) -> None:
+    folder = tiny_texts.model_folder(tmp_path / "model", "text-classification")
+    other = {"poor": "nice", "0": "1", "Bad": "GOOD"}[label]
+    (tmp_path / "a.tsv").write_text(f"text\tlabel\nw1\t{label}\nw2\t{other}\nw3\t{label}\nw4\t{other}\n")
+    task, choice = tasks.of_folder(folder), DataChoice(str(tmp_path / "a.tsv"), None, False, 0)
+    assert task.open(choice, "evaluation", load(folder).structure, folder).notes == note
+
+
 def test_batches_by_length_hold_every_text_once() -> None:
     ids = [[0] * length for length in (5, 1, 3, 3, 9, 2, 2)]
     batches = list(by_length(ids, 3))
