@@ -22,7 +22,7 @@ def read_gpt2(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     body, integer = prefix_of(checkpoint, "transformer"), checkpoint.integer
     width, layers, vocabulary = integer("n_embd"), integer("n_layer"), integer("vocab_size")
     norm = NormSpec(eps=checkpoint.option("layer_norm_epsilon", 1e-5))
-    task, head, state = decoder_head(checkpoint, vocabulary, tied=True)
+    task, head, state = decoder_head(checkpoint, vocabulary, f"{body}wte.weight", tied=True)
     state |= {
         "embed.table": checkpoint.tensor(f"{body}wte.weight"),
         "embed.position": checkpoint.tensor(f"{body}wpe.weight"),

@@ -18,6 +18,9 @@ from compress.model.structure import Structure
 from compress.model.values.projected import ProjectedValuesSpec
 from targets.errors import InputError
 
+#: The sliding window of transformers' classes where the config does not say; null is none.
+_WINDOW = 4096
+
 
 @reads("llama", "mistral", "qwen2")
 def read_llama(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
@@ -25,13 +28,16 @@ def read_llama(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     than the longest text."""
     config, integer = checkpoint.config, checkpoint.integer
     windowed = config.get("use_sliding_window", config["model_type"] == "mistral")
-    window = config.get("sliding_window") if windowed else None
+    window = config.get("sliding_window", _WINDOW) if windowed else None
     if window and window < integer("max_position_embeddings"):
-        raise InputError(f"{checkpoint.folder}/config.json: a sliding_window of {window} tokens is not supported")
+        raise InputError(
+            f"{checkpoint.folder}/config.json: a sliding_window of {window} tokens is not supported; "
+            f"for texts of up to {window} tokens set max_position_embeddings to {window}"
+        )
     body = prefix_of(checkpoint, "model")
     width, layers, vocabulary = integer("hidden_size"), integer("num_hidden_layers"), integer("vocab_size")
     norm = NormSpec(kind="rms", eps=checkpoint.option("rms_norm_eps", 1e-6))
-    task, head, state = decoder_head(checkpoint, vocabulary, tied=False)
+    task, head, state = decoder_head(checkpoint, vocabulary, f"{body}embed_tokens.weight", tied=False)
     state |= {
         "embed.table": checkpoint.tensor(f"{body}embed_tokens.weight"),
         **checkpoint.norm(f"{body}norm", "final_norm"),
@@ -55,7 +61,7 @@ def _rope(checkpoint: Checkpoint) -> RopeSpec:
     table = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = table.get("rope_type", table.get("type", "default"))
     if kind != "default":
-        raise InputError(f"{checkpoint.folder}/config.json: rotary positions of type {kind!r} are not supported")
+        raise InputError(f"{checkpoint.folder}/config.json: only the rope_type 'default' is supported, not {kind!r}")
     return RopeSpec(theta=float(table.get("rope_theta", config.get("rope_theta", 10000.0))))
 
 

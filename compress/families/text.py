@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from compress import tasks
@@ -27,6 +28,8 @@ from targets.errors import InputError
 
 #: The pooling modes of sentence-transformers that there is a pool for.
 _POOLS: dict[str, Pool] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+#: Scores of the next token, where the head is not tied.
+_HEAD = "lm_head.weight"
 
 
 def prefix_of(checkpoint: Checkpoint, name: str) -> str:
@@ -96,9 +99,13 @@ def encoder_head(
     return task, ClassifierSpec(num_labels=len(state["head.output.weight"]), hidden=activation), state
 
 
-def decoder_head(checkpoint: Checkpoint, vocab_size: int, *, tied: bool) -> tuple[Task, HeadSpec, dict[str, Tensor]]:
-    """Task and head of a decoder: scores of the next token, a classifier on the last token, or an embedding. `tied`:
-    what the family takes `tie_word_embeddings` for where the config does not say."""
+def decoder_head(
+    checkpoint: Checkpoint, vocab_size: int, table: str, *, tied: bool
+) -> tuple[Task, HeadSpec, dict[str, Tensor]]:
+    """Task and head of a decoder: scores of the next token, a classifier on the last token, or an embedding. `table`:
+    name of the token table; `tied`: what the family takes `tie_word_embeddings` for where the config does not say.
+    Raises InputError where config and weights disagree about a tied head, which versions of transformers read
+    differently."""
     task = _task(checkpoint, "causal-lm", "text-classification", "embedding")
     if task == "embedding":
         return task, _sentence_embedding(checkpoint, "mean"), {}
@@ -107,8 +114,13 @@ def decoder_head(checkpoint: Checkpoint, vocab_size: int, *, tied: bool) -> tupl
         spec = ClassifierSpec(num_labels=len(weight_OD), pools=("last",), bias=bias_O is not None)
         return task, spec, stacked("head", {"output": (weight_OD, bias_O)})
     if checkpoint.config.get("tie_word_embeddings", tied):
+        if _HEAD in checkpoint.tensors and not torch.equal(checkpoint.tensor(_HEAD), checkpoint.tensor(table)):
+            raise InputError(
+                f"{checkpoint.folder}: config.json ties the head to {table}, but the weights hold another {_HEAD}; "
+                "set tie_word_embeddings to false to use it, or remove it"
+            )
         return task, LanguageModelSpec(vocab_size=vocab_size), {}
-    weight_VD, bias_V = checkpoint.linear("lm_head")
+    weight_VD, bias_V = checkpoint.linear(_HEAD.removesuffix(".weight"))
     head = LanguageModelSpec(vocab_size=vocab_size, tied=False, bias=bias_V is not None)
     return task, head, stacked("head", {"output": (weight_VD, bias_V)})
 

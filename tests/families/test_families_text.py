@@ -241,7 +241,12 @@ def test_a_prompt_before_every_text_is_refused(tmp_path: Path, name: str | None,
         ("bert", "ForTokenClassification", {}, "ForTokenClassification.*not supported"),
         ("bert", "ForSequenceClassification", {"num_labels": 1}, "a head for regression is not supported"),
         ("bert", "Model", {"is_decoder": True}, "is_decoder = True is not supported"),
-        ("llama", "ForCausalLM", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "type 'linear'"),
+        (
+            "llama",
+            "ForCausalLM",
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            "rope_type 'default' .* not 'linear'",
+        ),
         ("mistral", "ForCausalLM", {"sliding_window": 4}, "sliding_window of 4 tokens is not supported"),
         ("gpt2", "LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
     ],
@@ -252,6 +257,22 @@ def test_what_the_canonical_model_cannot_compute_is_refused(
     saved_text(tmp_path, family, kind, **changes)
     with pytest.raises(InputError, match=fault):
         read_checkpoint(tmp_path, {})
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
+def test_a_tied_head_beside_one_in_the_weights_is_refused_unless_they_are_equal(tmp_path: Path, family: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    saved_text(tmp_path, family, "LMHeadModel" if family == "gpt2" else "ForCausalLM", tie_word_embeddings=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    table = next(name for name in tensors if name.endswith(("wte.weight", "embed_tokens.weight")))
+    for head, fits in ((tensors[table].clone(), True), (2 * tensors[table], False)):
+        save_file({**tensors, "lm_head.weight": head}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        if fits:
+            assert read_checkpoint(tmp_path, {}).num_parameters() == sum(one.numel() for one in tensors.values())
+            continue
+        with pytest.raises(InputError, match=f"ties the head to {table}, but .* another lm_head.weight; set tie_word"):
+            read_checkpoint(tmp_path, {})
 
 
 def test_gains_and_offsets_may_have_the_first_names_of_bert(tmp_path: Path) -> None:
@@ -267,6 +288,15 @@ def test_gains_and_offsets_may_have_the_first_names_of_bert(tmp_path: Path) -> N
     with torch.no_grad():
         given_ = read_checkpoint(tmp_path, {})(batch)
         torch.testing.assert_close(given_, original(**batch).logits, atol=TOLERANCE, rtol=0)
+
+
+def test_a_sliding_window_that_is_not_given_is_that_of_transformers(tmp_path: Path) -> None:
+    saved_text(tmp_path, "mistral", "ForCausalLM", max_position_embeddings=8192)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["sliding_window"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"sliding_window of 4096 tokens .* set max_position_embeddings to 4096"):
+        read_checkpoint(tmp_path, {})
 
 
 def test_a_sliding_window_that_holds_every_text_is_none(tmp_path: Path) -> None:
