@@ -260,7 +260,7 @@ def _message(
     def text(value: float | None) -> str:
         fine = abs(worst - allowed) < 0.01
         in_points = metric.rate or metric.unit == "points"
-        return f"{value:.{4 if fine else 2}f}" if in_points and value is not None else f"{value:.4g}"
+        return f"{value:z.{4 if fine else 2}f}" if in_points and value is not None else f"{value:z.4g}"
 
     at_worst = f", at worst {text(worst)} ({100 * confidence:g} % confidence)" if estimate.interval else ""
     limit = f"allowed at {'least' if check.bound == 'min_value' else 'most'} {allowed:.4g}"

@@ -110,6 +110,13 @@ def test_gates_judge_the_worse_end_of_a_paired_interval(
         assert {metric.name for metric in metrics_for(candidate)} == {metric.name for metric in drift.metrics}
 
 
+def test_an_equal_model_rises_by_nothing_not_by_minus_nothing() -> None:
+    drift = compare(
+        tokens(99, 9, 5, 0), tokens(99, 9, 5, 0), parse({"check": [{"metric": "perplexity", "max_drop": 1}]})
+    )
+    assert "rise 0, at worst 0 (95 % confidence)" in drift.gate.checks[0].message
+
+
 def test_unscored_embeddings_never_pass_a_gate_on_spearman() -> None:
     samples = Embeddings(np.ones((80, 1, 3), np.float32))
     drift = compare(samples, samples, parse({"check": [{"metric": "spearman", "max_drop": 1}]}))
