@@ -54,7 +54,9 @@ class CausalLm(Decoding):
             raise InputError(f"{data.location} has no text of two tokens or more, so nothing can be predicted")
         longest = max(len(data.ids[index]) for index in scored)
         most = max(1, min(BATCH, SCORES // (longest * data.spec.vocab_size)))
-        return replace(data.subset(scored), most=most)
+        single = len(data) - len(scored)
+        note = f"{single} of {len(data)} texts have a single token, behind which nothing is predicted, and are left out"
+        return replace(data.subset(scored), most=most, notes=(*data.notes, *([note] if single else [])))
 
     def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> NextTokens:
         import numpy as np

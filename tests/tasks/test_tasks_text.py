@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from torch.nn import functional as F
 
 from compress import tasks
 from compress.data import load_texts
-from compress.data.prepared_texts import by_length, prepare_texts
+from compress.data.prepared_texts import PreparedTexts, by_length, prepare_texts
 from compress.families import read_checkpoint
 from compress.heal import HealOptions
 from compress.heal.objective import CLASSIFICATION, EMBEDDING, LANGUAGE_MODEL, Objective
 from compress.model import load
+from compress.tasks.causal_lm import CausalLm
 from compress.tasks.task import DataChoice
 from compress.verification.predictions import EmbeddedPairs, NextTokens
 from targets.errors import InputError
@@ -258,6 +260,16 @@ def test_a_batch_of_a_language_model_has_no_more_scores_than_fit(monkeypatch: py
     for batches in (data.batches(128), data.calibration(128, range(20)), feed.plain(256)):
         sizes = [len(batch["input_ids"]) for batch in batches]
         assert sum(sizes) == 20 and 1 <= max(sizes) <= 3
+
+
+def test_texts_that_predict_nothing_are_left_out_and_counted() -> None:
+    task = tasks.get("causal-lm")
+    structure = read_checkpoint(STORIES, task.preprocessing(STORIES, print)).structure
+    data = task.open(DataChoice("zoo:stories", 4, False, 0), "evaluation", structure, STORIES)
+    assert isinstance(task, CausalLm) and isinstance(data, PreparedTexts) and data.notes == ()
+    left = task.usable(replace(data, texts=[([5],), *data.texts[1:]]))
+    assert len(left) == 3 and left.texts == data.texts[1:]
+    assert left.notes == ("1 of 4 texts have a single token, behind which nothing is predicted, and are left out",)
 
 
 def test_unknown_tasks_are_named() -> None:
