@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
 from runtime.files import write_atomic
+
+if TYPE_CHECKING:
+    from compress.model import Structure
 
 #: Rounds and seconds per model and round. Medians of per-round ratios are reported, so rounds matter more.
 ROUNDS, SECONDS = 5, 0.4
@@ -36,12 +40,21 @@ def time_models(
     result = time_alternating(files, rounds=ROUNDS, seconds=SECONDS, length=length)
     result["machine"] = context.options["machine"]
     if source.task.states(structure):
-        context.progress(0, 1, f"decoding behind {', '.join(map(str, CONTEXTS))} tokens")
+        contexts = contexts_of(structure)
+        context.progress(0, 1, f"decoding behind {', '.join(map(str, contexts))} tokens")
         decoders = (ORIGINAL, *(entry["path"] for entry in shipped.entries()))
         compared = {name: files[name] for name in decoders}
-        result["decode"] = decode_alternating(compared, CONTEXTS, 1, DECODE_SECONDS)
+        result["decode"] = decode_alternating(compared, contexts, 1, DECODE_SECONDS)
     write_atomic(context.folder / "timing.json", (json.dumps(result, indent=1) + "\n").encode())
     for name, speedup in result["speedup"].items():
         took = f"{result['median_ms'][name]:.2f} ms with {threads_text(result['threads'][name])}"
         context.log(f"{name}: {took}, {speedup:.2f} times as fast as the original")
     context.progress(1, 1)
+
+
+def contexts_of(structure: Structure) -> list[int]:
+    """Those of CONTEXTS that leave a place for another token, or the longest that does: a table of positions ends."""
+    from compress.model.embed import TokenEmbedSpec
+
+    places = structure.embed.max_positions if isinstance(structure.embed, TokenEmbedSpec) else 0
+    return [size for size in CONTEXTS if size < (places or size + 1)] or [max(1, places - 1)]

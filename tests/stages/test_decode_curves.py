@@ -1,6 +1,11 @@
 """The report's curves of a decoder: each file's speed, state and memory against the tokens before."""
 
+import pytest
+
+from compress.families import read_checkpoint
 from compress.stages.report import _decoding
+from compress.stages.timing import contexts_of
+from compress.zoo import locate
 
 
 def test_each_file_has_a_curve_of_speed_state_and_memory() -> None:
@@ -21,3 +26,10 @@ def test_each_file_has_a_curve_of_speed_state_and_memory() -> None:
         [("cache", (128, 4096), (3.0, 96.0)), ("rnn", (128, 4096), (1.5, 1.5))],
     ]
     assert _decoding([]) == ()
+
+
+@pytest.mark.parametrize(("places", "contexts"), [(0, [128, 1024, 4096]), (1024, [128]), (128, [127]), (1, [1])])
+def test_nothing_is_decoded_behind_more_tokens_than_a_table_of_positions_has(places: int, contexts: list[int]) -> None:
+    structure = read_checkpoint(locate("zoo:stories260k"), {}).structure
+    embed = structure.embed.replace(max_positions=places)
+    assert contexts_of(structure.replace(embed=embed)) == contexts
