@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import targets
+from benchmarks.vit_lab import command
 from compress.pipeline import Cache, Graph, Runner
 from compress.pipeline.view import view
 from compress.recipe import load
@@ -67,6 +68,7 @@ def rows_of(model: str, name: str, target: str, settings: list[str], cache: Cach
                 "fp32": one.reference,
                 entry["precision"]: one.candidate,
                 "drop": one.drop,
+                "value": one.value,
                 "interval": [one.low, one.high],
             }
             for one in drift.metrics
@@ -104,7 +106,7 @@ def main() -> int:
         for name in args.settings:
             rows += rows_of(model, name, args.target, [*common, *SETTINGS[name]], Cache())
     whole = {
-        "command": f"python -m benchmarks.quantization {' '.join(sys.argv[1:])}",
+        "command": command("benchmarks.quantization"),
         "versions": {name: version(name) for name in ("onnxruntime", "onnx", "torch", "numpy")},
         "cpu": cpu_name(),
         "rows": rows,
