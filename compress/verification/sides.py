@@ -6,7 +6,6 @@ B batch, C classes, H height, W width.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.json_files import read_object
 from compress.verification.predictions import Predictions
 from compress.verification.side import (
     Side,
@@ -266,6 +266,10 @@ def _torch_side(name: str, path: Path, kind: str, model: Any, structure: Any) ->
 
 
 def _config_labels(folder: Path) -> tuple[str, ...] | None:
+    """The class names that a config.json gives. Raises InputError where they are no numbers from 0 and their names."""
+    from compress.families.family import labels_in
+
     path = folder / "config.json"
-    names = json.loads(path.read_text(encoding="utf-8")).get("id2label") if path.is_file() else None
-    return tuple(names[str(k)] for k in range(len(names))) if names else None
+    config = read_object(path) if path.is_file() else {}
+    names = config.get("id2label")
+    return labels_in(config, folder, len(names) if isinstance(names, Mapping) else 2) if names else None

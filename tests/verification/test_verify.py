@@ -147,6 +147,16 @@ def test_a_bare_onnx_file_is_prepared_as_the_other_side_says(reference: str, dat
         run(str(bare), bare, data)
 
 
+@pytest.mark.parametrize("names", [{"1": "bad", "2": "good"}, {"0": "bad", "x": "good"}, ["bad", "good"], 5])
+def test_a_config_whose_class_names_are_not_numbered_from_0_is_named(
+    reference: str, data: str, tmp_path: Path, names: object
+) -> None:
+    path = write_onnx(tmp_path / "w", templates())
+    (path.parent / "config.json").write_text(json.dumps({"id2label": names, "num_channels": 1, "image_size": SIDE}))
+    with pytest.raises(InputError, match="id2label"):
+        run(reference, path, data)
+
+
 def test_predictions_from_a_file_stand_for_a_model(data: str, reference: str, tmp_path: Path) -> None:
     from compress.data import load
     from compress.verification.sides import open_side, predict
