@@ -25,7 +25,7 @@ shapes = st.fixed_dictionaries(
         "num_hidden_layers": st.integers(1, 3),
         "num_attention_heads": st.sampled_from([1, 2, 3, 5, 7]),
         "num_channels": st.sampled_from([1, 3]),
-        "num_labels": st.integers(1, 6),
+        "num_labels": st.integers(2, 6),
         "hidden_act": st.sampled_from(ACTIVATIONS),
         "qkv_bias": st.booleans(),
         "layer_norm_eps": st.sampled_from([1e-12, 1e-6, 1e-2]),
