@@ -127,11 +127,16 @@ class _Sums:
         size = max(self.size, 1e-30)
         return BlockRow(
             name=name,
-            relative_error=(self.error / size) ** 0.5,
-            own_error=(self.own / size) ** 0.5 if self.has_own else None,
-            cosine=self.cosine / self.tokens,
-            attention_kl=self.kl / self.rows if self.rows else None,
+            relative_error=_told((self.error / size) ** 0.5),
+            own_error=_told((self.own / size) ** 0.5) if self.has_own else None,
+            cosine=_told(self.cosine / self.tokens),
+            attention_kl=_told(self.kl / self.rows) if self.rows else None,
         )
+
+
+def _told(value: float) -> float:
+    """Six digits: threads add up in any order, which must not change the bytes of a bundle's report."""
+    return float(f"{value:.6g}")
 
 
 def _real(x_BNK: Tensor, context: Context) -> Tensor:

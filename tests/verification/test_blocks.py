@@ -66,6 +66,8 @@ def test_every_number_is_the_plain_computations(blocks: int, heads: int, batch: 
         kl = np.mean([sum(p[j] * np.log(p[j] / q[j]) for j in p) for p, q in pairs])
         assert row.attention_kl == pytest.approx(kl, rel=1e-3, abs=1e-6)
     assert rows[1].own_error == pytest.approx(rows[1].relative_error)
+    told = [value for row in rows for _, value in row if isinstance(value, float)]
+    assert told == [float(f"{value:.6g}") for value in told]  # what threads change is not told
 
 
 def test_a_hurt_block_is_the_only_one_with_an_error_of_its_own() -> None:
