@@ -30,9 +30,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress import zoo
 from compress.data import load
+from compress.judging.sides import open_side, predict
 from compress.verification.outcome import Status
 from compress.verification.report import cases, findings
-from compress.verification.sides import open_side, predict
 from compress.verify import Options, evaluate
 from runtime.seal import SEAL, seal_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 
 from benchmarks import decode_speed, text_lab
 from compress.data import load_texts
-from compress.verification.streaming import stream_of
+from compress.judging.streaming import stream_of
 from compress.zoo import locate
 from export.cpu_graph import optimise_for_cpu
 from export.precision.int4 import to_int4

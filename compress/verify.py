@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from compress.judging.questions import Questions
+    from compress.judging.side import Side
     from compress.verification.drift import Drift, MetricDrift
     from compress.verification.early import Decision
     from compress.verification.gate import Gate
     from compress.verification.predictions import Samples
-    from compress.verification.questions import Questions
     from compress.verification.report_data import ExtraCheck, ReportData
-    from compress.verification.side import Side
 
 DEFAULT_MAX_DROP = 1.0
 #: How often --stop-early may give another verdict than all samples would.
@@ -161,8 +161,8 @@ def _default_gate(options: Options, kind: str) -> Gate:
 
 def _questions(options: Options) -> Questions | None:
     """The data and the sides that are models; None for two files of predictions."""
-    from compress.verification.side import is_predictions
-    from compress.verification.text_sides import is_text_model
+    from compress.judging.side import is_predictions
+    from compress.judging.text_sides import is_text_model
 
     specs = options.reference, options.candidate
     models = [spec for spec in specs if not is_predictions(spec)]
@@ -175,10 +175,10 @@ def _questions(options: Options) -> Questions | None:
         where = "a file, a folder or zoo:NAME" if texts else "a folder, a zip, an npz or zoo:NAME"
         raise InputError(f"{models[0]} has to be run on data: give --data ({where})")
     if texts:
-        from compress.verification.text_questions import TextQuestions
+        from compress.judging.text_questions import TextQuestions
 
         return TextQuestions(*specs, options.data, options.part)
-    from compress.verification.image_questions import ImageQuestions
+    from compress.judging.image_questions import ImageQuestions
 
     return ImageQuestions(*specs, options.data, options.part)
 
@@ -203,10 +203,10 @@ def _both(questions: Questions | None) -> tuple[Side | None, Side | None]:
 
 
 def _samples(spec: str, side: Side | None, questions: Questions | None) -> Samples:
-    from compress.verification import predictions
+    from compress.verification import files
 
     if side is None or questions is None:
-        return predictions.load(Path(spec))
+        return files.load(Path(spec))
     with _progress(spec, len(questions)) as advance:
         return questions.answers(side, advance)
 
@@ -256,11 +256,11 @@ def _slices(options: Options, questions: Questions | None, run: Run) -> dict[str
 
 def _other_checks(options: Options, questions: Questions | None, run: Run, drift: Drift) -> list[ExtraCheck]:
     """That the candidate is a model, not the reference's answers by another name, and was not made from the data."""
-    from compress.verification.bundles import check_bundles
-    from compress.verification.fresh import check_fresh
+    from compress.judging.bundles import check_bundles
+    from compress.judging.fresh import check_fresh
+    from compress.judging.soundness import check_sound
     from compress.verification.outcome import Status
     from compress.verification.report_data import ExtraCheck
-    from compress.verification.soundness import check_sound
 
     checks = [] if questions is None else [*check_bundles(questions), *check_sound(questions)]
     if questions is not None and run.indices is not None and len(questions.sides) == 2 and drift.metrics:

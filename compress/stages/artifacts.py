@@ -182,7 +182,7 @@ class Answers(Artifact):
         return (self.path / f"{name}.npz").is_file()
 
     def load(self, name: str = "model.onnx") -> Samples:
-        from compress.verification.predictions import load
+        from compress.verification.files import load
 
         return load(self.path / f"{name}.npz")
 

@@ -94,7 +94,7 @@ def _target_section(context: StageContext, original: SourceModel) -> BundleTarge
 
 def _golden_inputs(context: StageContext, original: SourceModel, graph: Path) -> dict[str, np.ndarray]:
     """The first of as many evaluation samples, evenly over the data."""
-    from compress.verification.questions import spread
+    from compress.judging.questions import spread
     from export.onnx_model import read_info
 
     data = evaluation(context, original)

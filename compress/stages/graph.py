@@ -49,6 +49,7 @@ from targets.spec import Target
 from targets.table import FOLDER as TARGETS
 
 _MODEL_CODE = ("compress.model", "compress.spec", "compress.json_files")
+_JUDGING_CODE = ("compress.judging", "compress.verification")
 _EXPORT_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 #: Highest opset that is ever asked for: what every listed device reads, and where Gelu is one node.
 _OPSET = 20
@@ -403,7 +404,13 @@ class GraphBuilder:
                     "exit": job.recipe.loops.exit,
                 },
                 sources=self.evaluation_digest,
-                code=(*self.task_code, "compress.verification", "runtime.chunking", "runtime.exit", "runtime.stream"),
+                code=(
+                    *self.task_code,
+                    *_JUDGING_CODE,
+                    "runtime.chunking",
+                    "runtime.exit",
+                    "runtime.stream",
+                ),
                 libraries=("numpy", "scipy", "pydantic", *self.task.libraries),
             ),
             Stage(
@@ -429,7 +436,7 @@ class GraphBuilder:
                     "limit": gate.max_drop,
                 },
                 sources=self.evaluation_digest,
-                code=(*_MODEL_CODE, *self.task_code, "compress.verification", "runtime.ort"),
+                code=(*_MODEL_CODE, *self.task_code, *_JUDGING_CODE, "runtime.ort"),
                 libraries=("torch", "onnxruntime", *self.task.libraries),
             ),
             Stage(
@@ -473,7 +480,13 @@ class GraphBuilder:
                 run=bundle.write,
                 options={**self.data, **labels, "mode": job.mode, "exit": job.recipe.loops.exit},
                 sources=self.evaluation_digest,
-                code=(*self.task_code, "export", "targets", "compress.verification", "compress.stages.report"),
+                code=(
+                    *self.task_code,
+                    "export",
+                    "targets",
+                    *_JUDGING_CODE,
+                    "compress.stages.report",
+                ),
                 libraries=("numpy", "onnxruntime", "edgepress"),
             ),
             Stage(
@@ -496,7 +509,7 @@ class GraphBuilder:
                 run=report.write,
                 options={**self.data, **labels},
                 sources=self.evaluation_digest,
-                code=(*self.task_code, "compress.verification"),
+                code=(*self.task_code, *_JUDGING_CODE),
                 libraries=("edgepress",),
             ),
         ]

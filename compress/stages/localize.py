@@ -34,8 +34,8 @@ def localize(
     **changes: ModelArtifact,
 ) -> None:
     """Options: `changes` (stage names in order), `data`, `metric` and `bound` of the task, `limit` of the gate."""
+    from compress.judging.questions import spread
     from compress.verification.localize import step_rows
-    from compress.verification.questions import spread
 
     task, structure, options = original.task, original.structure(), context.options
     whole = evaluation(context, original)
@@ -89,8 +89,8 @@ def _blocks(original: Transformer, model: Transformer, data: Prepared) -> list[d
     """The model's blocks held against the original's; none where they do not stand for its layers."""
     import numpy as np
 
-    from compress.verification.blocks import comparable, compare_blocks
-    from compress.verification.questions import BLOCK_SAMPLES
+    from compress.judging.blocks import comparable, compare_blocks
+    from compress.judging.questions import BLOCK_SAMPLES
 
     if comparable(original.structure, model.structure):
         return []

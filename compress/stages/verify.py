@@ -48,7 +48,7 @@ def verify(
         judge(context.folder, entry["path"], candidates.load(entry["path"]))
     tokens = original.task.stream_tokens(data)
     if tokens is not None:
-        from compress.verification.streaming import check_streaming
+        from compress.judging.streaming import check_streaming
 
         for entry in models.entries():
             longest = original.longest or len(tokens)

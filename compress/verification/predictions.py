@@ -6,7 +6,6 @@ S samples, C classes.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -291,33 +290,6 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
     joined = {name: np.concatenate([part.arrays()[name] for part in parts]) for name in first.arrays()}
     others = {field.name: getattr(first, field.name) for field in fields(first)}
     return type(first)(**{**others, **joined})
-
-
-def load(path: Path) -> Samples:
-    """Read an npz file written by `save`, or any with the arrays of one of the kinds, or the .jsonl of text outputs.
-
-    Raises InputError, or EnvironmentLacks where the text outputs need a package.
-    """
-    if path.suffix == ".jsonl":
-        from compress.verification.outputs import read_outputs
-
-        return read_outputs(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        need = "give an npz file with logits and labels"
-        raise InputError(f"cannot read predictions from {path}: {error}; {need}") from error
-    arrays.pop("kind", None)
-    if "names" in arrays:
-        arrays["names"] = [str(name) for name in arrays["names"]]
-    for kind in KINDS:
-        wanted = {field.name for field in fields(kind)}
-        if wanted - {"names"} <= set(arrays) <= wanted:
-            return kind(**arrays)
-    each = [[field.name for field in fields(kind) if field.name != "names"] for kind in KINDS]
-    needs = " or ".join("+".join(names) for names in each)
-    raise InputError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs {needs}")
 
 
 def _array(value: Any, dtype: type[np.generic], ndim: int, name: str) -> NDArray[Any]:

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from compress import zoo
 from compress.families import read_checkpoint
+from compress.judging.streaming import check_streaming, stream_of
 from compress.model import Transformer
 from compress.model.streaming import Streaming
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.verification.outcome import Status
-from compress.verification.streaming import check_streaming, stream_of
 from export.numerics import check_against
 from export.onnx_model import export_onnx, read_info
 from export.precision.fp16 import to_fp16

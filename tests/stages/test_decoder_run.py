@@ -16,11 +16,11 @@ from jobs import ROOT
 from compress import run, zoo
 from compress.data import load_texts
 from compress.families import read_checkpoint
+from compress.judging.text_sides import open_text_side
 from compress.model import Transformer, load, save
 from compress.rewrites.surgery import rebuilt
 from compress.stages import timing
 from compress.tasks import get
-from compress.verification.text_sides import open_text_side
 from export import graph
 from runtime.chunking import ALLOWED
 from runtime.seal import SEAL, seal_of

@@ -48,7 +48,7 @@ def test_a_project_with_the_helper_in_its_own_tests_is_gated(tmp_path: Path) -> 
     for name, logits in (("original", good), ("good", good * 2), ("bad", bad)):
         Predictions(logits, labels).save(tmp_path / f"{name}.npz")
     (tmp_path / "test_models.py").write_text(
-        "from compress.verification.testing import assert_no_drift\n\n\n"
+        "from compress.judging.testing import assert_no_drift\n\n\n"
         "def test_good():\n    assert_no_drift('original.npz', 'good.npz', max_drop=1.0)\n\n\n"
         "def test_bad():\n    assert_no_drift('original.npz', 'bad.npz', max_drop=1.0)\n\n\n"
         "def test_missing():\n    assert_no_drift('original.npz', 'absent.npz', max_drop=1.0)\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.verification import predictions
-from compress.verification.predictions import PairScores, Predictions, SequenceLosses
+from compress.verification import files
+from compress.verification.predictions import PairScores, Predictions, Samples, SequenceLosses
 from targets.errors import InputError
 
 
@@ -23,10 +23,10 @@ def small() -> Predictions:
         PairScores(np.array([0.1, 0.9]), np.array([1.0, 5.0])),
     ],
 )
-def test_a_saved_file_gives_the_same_samples_back(samples: predictions.Samples, tmp_path: Path) -> None:
+def test_a_saved_file_gives_the_same_samples_back(samples: Samples, tmp_path: Path) -> None:
     path = tmp_path / "p.npz"
     samples.save(path)
-    again = predictions.load(path)
+    again = files.load(path)
     assert type(again) is type(samples)
     assert samples.mismatch(again) is None
     for name, value in samples.arrays().items():
@@ -42,7 +42,7 @@ def test_the_same_samples_are_saved_as_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_plain_npz_of_logits_and_labels_is_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", logits=np.eye(2), labels=[0, 1])
-    loaded = predictions.load(tmp_path / "p.npz")
+    loaded = files.load(tmp_path / "p.npz")
     assert isinstance(loaded, Predictions)
     assert loaded.logits.dtype == np.float32 and loaded.labels.dtype == np.int64
 
@@ -71,7 +71,7 @@ def test_a_file_that_is_no_predictions_is_refused_with_its_name(tmp_path: Path) 
     np.savez(pickled, logits=np.array([[object()]]), labels=np.array([0]))
     for path in (broken, other, pickled, tmp_path / "absent.npz"):
         with pytest.raises(InputError, match=path.name):
-            predictions.load(path)
+            files.load(path)
 
 
 def test_two_sides_with_other_labels_or_class_names_do_not_match() -> None:

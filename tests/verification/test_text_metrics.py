@@ -13,10 +13,11 @@ from scipy.stats import entropy, spearmanr
 
 from compress.verification import baseline
 from compress.verification.drift import compare
+from compress.verification.files import load
 from compress.verification.gate import parse
 from compress.verification.metrics import METRICS, metrics_for
 from compress.verification.outcome import Status
-from compress.verification.predictions import EmbeddedPairs, Embeddings, NextTokens, Samples, load
+from compress.verification.predictions import EmbeddedPairs, Embeddings, NextTokens, Samples
 from compress.verify import Options, evaluate
 from targets.errors import InputError
 

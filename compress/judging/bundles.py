@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.seen import overlap
+from compress.judging.questions import Questions
 from compress.verification.outcome import Status
-from compress.verification.questions import Questions
 from compress.verification.report_data import ExtraCheck
 
 if TYPE_CHECKING:

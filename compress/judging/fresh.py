@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.judging.questions import Questions, spread
 from compress.verification.outcome import Status
 from compress.verification.predictions import Embeddings, NextTokens, Predictions, Samples, cosines, same
-from compress.verification.questions import Questions, spread
 from compress.verification.report_data import ExtraCheck
 from compress.verification.statistics import paired_rate_interval
 

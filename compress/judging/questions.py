@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.side import Side, is_predictions
+from compress.judging.side import Side, is_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,7 @@ class Questions(ABC):
             return [], None
         if self.reference.canonical is None or self.candidate.canonical is None:
             return [], None
-        from compress.verification.blocks import comparable, compare_blocks
+        from compress.judging.blocks import comparable, compare_blocks
 
         original, model = self.reference.canonical(), self.candidate.canonical()
         if fault := comparable(original.structure, model.structure):

@@ -12,12 +12,12 @@ import pytest
 import torch
 from stages.tiny_texts import LABELS, labelled, model_folder, pairs
 
+from compress.judging.fresh import check_fresh
+from compress.judging.text_questions import TextQuestions
+from compress.judging.text_sides import TextSide
 from compress.model import load, save
-from compress.verification.fresh import check_fresh
 from compress.verification.outcome import Status
 from compress.verification.predictions import Samples
-from compress.verification.text_questions import TextQuestions
-from compress.verification.text_sides import TextSide
 from compress.verify import Options, evaluate, verify
 from targets.errors import InputError
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.judging.questions import BLOCK_BATCH, Advance, Part, Questions, nothing
+from compress.judging.text_sides import TextSide, check_outputs, open_text_side
 from compress.tasks.task import DataChoice
 from compress.tasks.text import TextTask
-from compress.verification.questions import BLOCK_BATCH, Advance, Part, Questions, nothing
-from compress.verification.text_sides import TextSide, check_outputs, open_text_side
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.data.prepared_texts import PreparedTexts
+    from compress.judging.text_sides import Run
     from compress.verification.predictions import Samples
-    from compress.verification.text_sides import Run
 
 
 class TextQuestions(Questions):

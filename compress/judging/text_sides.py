@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress import tasks, zoo
 from compress.json_files import read_object
-from compress.tasks.text import TextTask
-from compress.verification.side import (
+from compress.judging.side import (
     Side,
     check_listed,
     forms,
@@ -22,6 +21,7 @@ from compress.verification.side import (
     seen_samples,
     weights_size,
 )
+from compress.tasks.text import TextTask
 from runtime.manifest import GROWING
 from runtime.stream import MASK
 from runtime.text import TOKENIZER
@@ -216,7 +216,7 @@ def _hugging_face(name: str, path: Path) -> TextSide:
     """With the original library where it knows the architecture and has the task's head; sentence embeddings, whose
     pooling is another library's, in the canonical form."""
     from compress.families import read_checkpoint
-    from compress.verification.original import count_parameters, knows, load_original
+    from compress.judging.original import count_parameters, knows, load_original
 
     task = _text_task(tasks.of_folder(path))
     model = read_checkpoint(path, task.preprocessing(path, lambda text: None))

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.json_files import read_object
-from compress.verification.predictions import Predictions
-from compress.verification.side import (
+from compress.judging.side import (
     Side,
     check_listed,
     forms,
@@ -28,6 +27,7 @@ from compress.verification.side import (
     seen_samples,
     weights_size,
 )
+from compress.verification.predictions import Predictions
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _hugging_face(name: str, path: Path) -> ImageSide:
     """With the original library where it knows the architecture, so that the reference owes nothing to edgepress."""
     from compress.data import preprocessing_from_hf
     from compress.families import read_checkpoint
-    from compress.verification.original import count_parameters, knows, load_original
+    from compress.judging.original import count_parameters, knows, load_original
 
     preprocessing = preprocessing_from_hf(path)
     if not knows(path):

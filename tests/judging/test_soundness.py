@@ -13,9 +13,9 @@ from compress import model as models
 from compress import zoo
 from compress.data import preprocessing_from_hf
 from compress.families import read_checkpoint
+from compress.judging.soundness import dead_blocks
 from compress.verification.outcome import Status
 from compress.verification.report_data import ReportData
-from compress.verification.soundness import dead_blocks
 from compress.verify import Options, evaluate
 
 ROOT = Path(__file__).parents[2]

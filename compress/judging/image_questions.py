@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.judging.questions import BLOCK_BATCH, Advance, Part, Questions, nothing
+from compress.judging.sides import ImageSide, logits_of, open_side, padded, predict
 from compress.verification.predictions import Predictions
-from compress.verification.questions import BLOCK_BATCH, Advance, Part, Questions, nothing
-from compress.verification.sides import ImageSide, logits_of, open_side, padded, predict
 from compress.verification.slices import of_images
 
 

@@ -14,10 +14,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.judging.testing import assert_no_drift
 from compress.verification.predictions import PairScores, Predictions
 from compress.verification.report import findings
 from compress.verification.report_data import ReportData
-from compress.verification.testing import assert_no_drift
 from compress.verify import Options, evaluate, verify
 from runtime.seal import seal_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError
@@ -159,7 +159,7 @@ def test_a_config_whose_class_names_are_not_numbered_from_0_is_named(
 
 def test_predictions_from_a_file_stand_for_a_model(data: str, reference: str, tmp_path: Path) -> None:
     from compress.data import load
-    from compress.verification.sides import open_side, predict
+    from compress.judging.sides import open_side, predict
 
     recorded = tmp_path / "recorded.npz"
     predict(open_side(reference), load(data)).save(recorded)
@@ -282,7 +282,7 @@ def test_a_wrong_normalisation_of_both_sides_is_not_a_drop_of_nothing(
 def write_memory(folder: Path, reference: str, data: str) -> Path:
     """An ONNX file that finds the nearest image of the data in its memory and repeats the reference's logits for it."""
     from compress.data import load
-    from compress.verification.sides import open_side, predict
+    from compress.judging.sides import open_side, predict
 
     side, images = open_side(reference), load(data)
     assert side.preprocessing is not None
@@ -321,7 +321,7 @@ def test_a_candidate_that_answers_from_a_memory_of_the_reference_does_not_pass(
 
 def test_a_recording_of_the_reference_is_not_a_candidate(reference: str, data: str, tmp_path: Path) -> None:
     from compress.data import load
-    from compress.verification.sides import open_side, predict
+    from compress.judging.sides import open_side, predict
 
     recorded = tmp_path / "recorded.npz"
     predict(open_side(reference), load(data)).save(recorded)
@@ -569,14 +569,15 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 
 def test_the_numeric_core_imports_no_torch() -> None:
     script = (
-        "import sys; from compress.verification import drift, gate, report, sequential, sides, baseline; "
+        "import sys; from compress.verification import drift, gate, report, sequential, baseline; "
+        "from compress.judging import sides; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
 def test_without_transformers_a_folder_is_run_by_edgepress_and_answers_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.verification.sides import open_side
+    from compress.judging.sides import open_side
 
     pixels = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
     theirs = open_side("zoo:vit-cifar10")

@@ -11,8 +11,8 @@ from model.tiny import block_spec, images, model_of
 from compress import zoo
 from compress.data import load, preprocessing_from_hf
 from compress.families import read_checkpoint
+from compress.judging.blocks import comparable, compare_blocks
 from compress.model import Step, Transformer
-from compress.verification.blocks import comparable, compare_blocks
 from compress.verification.localize import first_beyond
 
 

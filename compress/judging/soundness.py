@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.data.classes import listed
+from compress.judging.questions import Questions, spread
+from compress.judging.side import Side
 from compress.verification.outcome import Status
-from compress.verification.questions import Questions, spread
 from compress.verification.report_data import ExtraCheck
-from compress.verification.side import Side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,39 @@
+"""Files of recorded answers, read back as samples of their kind."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.verification.outputs import read_outputs
+from compress.verification.predictions import KINDS, Samples
+from targets.errors import InputError
+
+
+def load(path: Path) -> Samples:
+    """Read an npz file written by `save`, or any with the arrays of one of the kinds, or the .jsonl of text outputs.
+
+    Raises InputError, or EnvironmentLacks where the text outputs need a package.
+    """
+    if path.suffix == ".jsonl":
+        return read_outputs(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        need = "give an npz file with logits and labels"
+        raise InputError(f"cannot read predictions from {path}: {error}; {need}") from error
+    arrays.pop("kind", None)
+    if "names" in arrays:
+        arrays["names"] = [str(name) for name in arrays["names"]]
+    for kind in KINDS:
+        wanted = {field.name for field in fields(kind)}
+        if wanted - {"names"} <= set(arrays) <= wanted:
+            return kind(**arrays)
+    each = [[field.name for field in fields(kind) if field.name != "names"] for kind in KINDS]
+    needs = " or ".join("+".join(names) for names in each)
+    raise InputError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs {needs}")
