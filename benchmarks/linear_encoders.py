@@ -31,7 +31,7 @@ from benchmarks.loops_text import EncoderBench
 from benchmarks.rewrites_vit import Bench, Row, add_verbs, measure_rows
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.model import Structure, Transformer
-from compress.model.embed import TokenEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.mixer import Context, MixerSpec
 from export.cpu_graph import optimise_for_cpu
 from export.onnx_model import export_onnx

@@ -45,9 +45,13 @@ from benchmarks import vit_lab
 from compress.heal import HealOptions, ImageFeed
 from compress.model import Step, Structure, Transformer
 from compress.model.block import BlockSpec
-from compress.model.embed import EmbedSpec, PatchEmbedSpec, TokenEmbedSpec
+from compress.model.embed import EmbedSpec
+from compress.model.embeds.patch import PatchEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
-from compress.model.head import ClassifierSpec, HeadSpec, LanguageModelSpec
+from compress.model.head import HeadSpec
+from compress.model.heads.classifier import ClassifierSpec
+from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.per_loop import PerLoopSpec

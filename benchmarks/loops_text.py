@@ -28,7 +28,7 @@ from compress import zoo
 from compress.data import load_texts
 from compress.families import read_checkpoint
 from compress.model import Structure, Transformer
-from compress.model.head import EmbeddingSpec
+from compress.model.heads.embedding import EmbeddingSpec
 from compress.rewrites import Calibration
 
 MODULE = "benchmarks.loops_text"

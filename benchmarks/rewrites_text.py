@@ -29,7 +29,7 @@ from compress import zoo
 from compress.data import load_texts
 from compress.families import read_checkpoint
 from compress.model import Structure, Transformer
-from compress.model.embed import TokenEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.rewrites import Calibration
 
 

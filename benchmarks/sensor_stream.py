@@ -27,9 +27,9 @@ from benchmarks import text_lab
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.model import Step, Structure, Transformer
 from compress.model.block import BlockSpec
-from compress.model.embed import WindowEmbedSpec
+from compress.model.embeds.window import WindowEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
-from compress.model.head import LanguageModelSpec
+from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.rope import RopeSpec

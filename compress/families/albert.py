@@ -6,7 +6,7 @@ from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.text import bert_embedding, encoder_head, plain_block, prefix_of, refuse, structure_of
-from compress.model.embed import TokenEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError

@@ -7,7 +7,7 @@ from torch import Tensor
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.text import decoder_head, head_dim_of, prefix_of, refuse, structure_of
 from compress.model.block import BlockSpec
-from compress.model.embed import TokenEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec

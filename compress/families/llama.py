@@ -8,7 +8,7 @@ from torch import Tensor
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.text import decoder_head, head_dim_of, prefix_of, structure_of
 from compress.model.block import BlockSpec
-from compress.model.embed import TokenEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffns.gated_mlp import GatedMlpSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec

@@ -17,9 +17,13 @@ from compress.json_files import read_list, read_object
 from compress.model.activations import ActivationName
 from compress.model.block import BlockSpec
 from compress.model.ffns.mlp import MlpSpec
-from compress.model.head import ClassifierSpec, EmbeddingSpec, HeadSpec, LanguageModelSpec, Pool
+from compress.model.head import HeadSpec
+from compress.model.heads.classifier import ClassifierSpec
+from compress.model.heads.embedding import EmbeddingSpec
+from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
+from compress.model.pooling import Pool
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.structure import Step, Structure
 from compress.model.values.projected import ProjectedValuesSpec

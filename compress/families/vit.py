@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from compress.families.family import Checkpoint, labels_of, reads, stacked
 from compress.model.block import BlockSpec
-from compress.model.embed import PatchEmbedSpec
+from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
-from compress.model.head import ClassifierSpec, Pool
+from compress.model.heads.classifier import ClassifierSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
+from compress.model.pooling import Pool
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.structure import Step, Structure
 from compress.model.values.projected import ProjectedValuesSpec

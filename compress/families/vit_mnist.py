@@ -9,9 +9,9 @@ from torch import Tensor
 
 from compress.families.family import Checkpoint, labels_of, reads, stacked
 from compress.model.block import BlockSpec
-from compress.model.embed import PatchEmbedSpec
+from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
-from compress.model.head import ClassifierSpec
+from compress.model.heads.classifier import ClassifierSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.scores.projected import ProjectedScoresSpec

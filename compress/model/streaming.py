@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.model.embed import TokenEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.mixer import PAST, State, StateSpec
 from compress.model.structure import Structure
 from compress.model.transformer import Transformer

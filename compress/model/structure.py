@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt, model_validator
 
+from compress.model import embeds as _embeds  # noqa: F401  (registers the kinds)
+from compress.model import heads as _heads  # noqa: F401
 from compress.model.block import BlockSpec
 from compress.model.embed import AnyEmbed
 from compress.model.head import AnyHead

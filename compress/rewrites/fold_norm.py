@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.model.block import BlockSpec
-from compress.model.head import ClassifierSpec, LanguageModelSpec
+from compress.model.heads.classifier import ClassifierSpec
+from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.norms import Norm, NormSpec
 from compress.model.projection import Projection
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec

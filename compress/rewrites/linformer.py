@@ -7,7 +7,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
-from compress.model.embed import PatchEmbedSpec, TokenEmbedSpec
+from compress.model.embeds.patch import PatchEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.mixer import MixerSpec
 from compress.model.mixers.linformer import Linformer, LinformerSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.model.embed import TokenEmbed, TokenEmbedSpec
-from compress.model.head import LanguageModelSpec
+from compress.model.embeds.token import TokenEmbed, TokenEmbedSpec
+from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, Moments, real_tokens, roots, taps
 from compress.rewrites.rewrite import Options, rewrite

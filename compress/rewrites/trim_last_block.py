@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.model.head import ClassifierSpec
+from compress.model.heads.classifier import ClassifierSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.rewrite import Options, rewrite

@@ -7,7 +7,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.model.head import LanguageModelSpec
+from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.low_rank_embedding import token_counts, token_embed

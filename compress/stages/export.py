@@ -47,7 +47,7 @@ def export_model(
 
 def exact_forms(model: Transformer) -> list[str]:
     """The exact rewrites that make the model run faster; a looped block cannot be trimmed in its last loop alone."""
-    from compress.model.head import ClassifierSpec
+    from compress.model.heads.classifier import ClassifierSpec
 
     head, last = model.structure.head, model.structure.blocks[model.structure.schedule[-1].block]
     trims = isinstance(head, ClassifierSpec) and head.tokens is not None and last.loops == 1

@@ -54,7 +54,7 @@ def time_models(
 
 def contexts_of(structure: Structure) -> list[int]:
     """Those of CONTEXTS that leave a place for another token, or the longest that does: a table of positions ends."""
-    from compress.model.embed import TokenEmbedSpec
+    from compress.model.embeds.token import TokenEmbedSpec
 
     places = structure.embed.max_positions if isinstance(structure.embed, TokenEmbedSpec) else 0
     return [size for size in CONTEXTS if size < (places or size + 1)] or [max(1, places - 1)]

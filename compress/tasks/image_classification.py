@@ -98,7 +98,7 @@ class ImageClassification(Task):
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         import torch
 
-        from compress.model.embed import PatchEmbedSpec
+        from compress.model.embeds.patch import PatchEmbedSpec
 
         embed = structure.embed
         assert isinstance(embed, PatchEmbedSpec)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compress.families import read_checkpoint
-from compress.model.head import EmbeddingSpec
+from compress.model.heads.embedding import EmbeddingSpec
 from targets.errors import InputError
 
 from .text_checkpoints import FAMILIES, PAD, VOCABULARY, batch_of, saved_text

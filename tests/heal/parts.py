@@ -16,8 +16,8 @@ from compress.data import ImageDataset, load
 from compress.families import read_checkpoint
 from compress.heal import Healed, HealOptions, ImageFeed, heal
 from compress.model import Transformer
-from compress.model.embed import PatchEmbedSpec
-from compress.model.head import ClassifierSpec
+from compress.model.embeds.patch import PatchEmbedSpec
+from compress.model.heads.classifier import ClassifierSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.zoo import FOLDER
 

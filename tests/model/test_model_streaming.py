@@ -10,8 +10,8 @@ from torch import Tensor
 
 from compress.model import Step, Structure, Transformer
 from compress.model.block import BlockSpec
-from compress.model.embed import TokenEmbedSpec
-from compress.model.head import LanguageModelSpec
+from compress.model.embeds.token import TokenEmbedSpec
+from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.norms import NormSpec
 from compress.model.streaming import Streaming
 from compress.model.values.gated_mean import GatedMeanSpec

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from compress.model import Step, Structure, Transformer
-from compress.model.embed import PatchEmbedSpec
+from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.ffn import FfnSpec
 from compress.model.ffns.affine import AffineSpec
-from compress.model.head import ClassifierSpec, Pool
+from compress.model.heads.classifier import ClassifierSpec
 from compress.model.norms import NormSpec
+from compress.model.pooling import Pool
 from compress.model.structure import output_targets
 from compress.spec import Spec, unknown
 

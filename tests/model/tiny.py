@@ -13,12 +13,13 @@ from torch import Tensor
 from compress.model import Step, Structure, Transformer
 from compress.model.attention import ScoresSpec, ValuesSpec
 from compress.model.block import BlockSpec
-from compress.model.embed import PatchEmbedSpec
+from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.ffn import FfnSpec
 from compress.model.ffns.mlp import MlpSpec
-from compress.model.head import ClassifierSpec, Pool
+from compress.model.heads.classifier import ClassifierSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
+from compress.model.pooling import Pool
 from compress.model.rope import RopeSpec
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.values.projected import ProjectedValuesSpec

@@ -13,7 +13,7 @@ from torch import Tensor
 from compress import zoo
 from compress.families import read_checkpoint
 from compress.model import Transformer, load, save
-from compress.model.embed import TokenEmbed
+from compress.model.embeds.token import TokenEmbed
 from compress.rewrites import Calibration
 from compress.rewrites.calibration import input_moments, roots
 from compress.rewrites.surgery import attention, value_output_HDD

@@ -7,9 +7,11 @@ from model.tiny import HIDDEN, block_spec, randomised
 from torch import Tensor
 
 from compress.model import Step, Structure, Transformer
-from compress.model.embed import TokenEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffns.gated_mlp import GatedMlpSpec
-from compress.model.head import EmbeddingSpec, HeadSpec, LanguageModelSpec
+from compress.model.head import HeadSpec
+from compress.model.heads.embedding import EmbeddingSpec
+from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.norms import NormSpec
 from compress.rewrites import Calibration
 from compress.spec import Spec

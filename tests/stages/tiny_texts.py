@@ -9,9 +9,11 @@ import torch
 
 from compress.model import Step, Structure, Transformer, save
 from compress.model.block import BlockSpec
-from compress.model.embed import TokenEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
-from compress.model.head import ClassifierSpec, EmbeddingSpec, HeadSpec
+from compress.model.head import HeadSpec
+from compress.model.heads.classifier import ClassifierSpec
+from compress.model.heads.embedding import EmbeddingSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.scores.projected import ProjectedScoresSpec

@@ -1,0 +1,101 @@
+"""Tokens of texts. B batch, N tokens, P tokens before them, M = P + N, D hidden size, V vocabulary, E embedding width,
+R rank.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.model.embed import Embed, EmbedSpec
+from compress.model.mixer import Context
+from compress.model.norms import NormSpec
+from compress.model.projection import Projection
+
+
+class TokenEmbedSpec(EmbedSpec):
+    """x = norm(table[id] + position[place] + kind[0 or type]), then a map to the hidden size where `width` is another.
+
+    Inputs: `input_ids` (B,N); `attention_mask` (B,M), 1 at real tokens, all real if not given; `position_ids` (B,N);
+    `token_type_ids` (B,N) with `token_types` above 1, else the first type's row is all there is.
+    `max_positions`: rows of the learned position table, 0 without one (rotary). `places`: where positions come from if
+    they are not given: `index` 0, 1, 2 ...; `mask` the count of real tokens so far, as RoBERTa does; `offset` is added
+    to both. `width`: of all tables (ALBERT), the hidden size if not given. `rank`: the table is (V x R)(R x E).
+    `rows`: the table has so many rows, and a lookup of V numbers says which one a token reads.
+    """
+
+    kind: Literal["token"] = "token"
+    vocab_size: PositiveInt
+    max_positions: NonNegativeInt = 0
+    token_types: NonNegativeInt = 0
+    places: Literal["index", "mask"] = "index"
+    offset: NonNegativeInt = 0
+    width: PositiveInt | None = None
+    rank: PositiveInt | None = None
+    rows: PositiveInt | None = None
+    norm: NormSpec | None = None
+
+    def sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"input_ids": torch.randint(self.vocab_size, (batch, tokens), generator=generator)}
+
+    def build(self, hidden_size: int) -> TokenEmbed:
+        return TokenEmbed(self, hidden_size)
+
+
+class TokenEmbed(Embed):
+    row_V: Tensor | None
+
+    def __init__(self, spec: TokenEmbedSpec, hidden_size: int) -> None:
+        super().__init__()
+        self.spec = spec
+        width = spec.width or hidden_size
+        self.table = _table(spec.rows or spec.vocab_size, spec.rank or width)
+        self.register_buffer("row_V", torch.zeros(spec.vocab_size, dtype=torch.int32) if spec.rows else None)
+        self.factor = Projection(spec.rank, width, bias=False) if spec.rank else None
+        self.position = _table(spec.max_positions, width) if spec.max_positions else None
+        self.token_type = _table(spec.token_types, width) if spec.token_types else None
+        self.norm = spec.norm.build(width, loops=1) if spec.norm else None
+        self.widen = Projection(width, hidden_size) if spec.width else None
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
+        ids_BN, mask_BM = inputs["input_ids"], inputs.get("attention_mask")
+        places_BN = self._places(ids_BN, mask_BM, inputs.get("position_ids"))
+        x_BNE = F.embedding(ids_BN if self.row_V is None else self.row_V[ids_BN], self.table)
+        if self.factor is not None:
+            x_BNE = self.factor(x_BNE)
+        if self.position is not None:
+            x_BNE = x_BNE + F.embedding(places_BN, self.position)
+        if self.token_type is not None:
+            types_BN = inputs.get("token_type_ids")
+            x_BNE = x_BNE + (self.token_type[0] if types_BN is None else F.embedding(types_BN, self.token_type))
+        if self.norm is not None:
+            x_BNE = self.norm(x_BNE)
+        x_BND = x_BNE if self.widen is None else self.widen(x_BNE)
+        return x_BND, Context(mask_BM, places_BN)
+
+    def logits(self, x_BND: Tensor) -> Tensor:
+        assert self.row_V is None, "a tied head gives a score to every token"
+        x_BNR = x_BND if self.factor is None else F.linear(x_BND, self.factor.weight.T)
+        return F.linear(x_BNR, self.table)
+
+    def _places(self, ids_BN: Tensor, mask_BM: Tensor | None, given_BN: Tensor | None) -> Tensor:
+        if given_BN is not None:
+            return given_BN
+        if self.spec.places == "mask" and mask_BM is not None:
+            real_BN = mask_BM.long()
+            return real_BN.cumsum(dim=1) * real_BN + (self.spec.offset - 1) * real_BN + self._padded(real_BN)
+        return torch.arange(ids_BN.shape[1], device=ids_BN.device)[None] + self.spec.offset
+
+    def _padded(self, real_BN: Tensor) -> Tensor:
+        """Padding reads the row before the first place, as RoBERTa does."""
+        return (1 - real_BN) * max(0, self.spec.offset - 1)
+
+
+def _table(rows: int, width: int) -> nn.Parameter:
+    table = nn.Parameter(torch.empty(rows, width))
+    nn.init.trunc_normal_(table, std=0.02)
+    return table

@@ -1,0 +1,7 @@
+"""Heads: maps from the last tokens to what the model is asked for. One file per kind; each registers itself."""
+
+from __future__ import annotations
+
+from compress.spec import import_all
+
+import_all(__name__, list(__path__))

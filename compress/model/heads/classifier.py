@@ -1,0 +1,59 @@
+"""A classifier of sequences. B batch, N tokens, D hidden size, P width of what is pooled."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from compress.model.activations import ACTIVATIONS, ActivationName
+from compress.model.embed import Embed
+from compress.model.head import Head, HeadSpec
+from compress.model.mixer import Context
+from compress.model.pooling import Pool, pooled
+from compress.model.projection import Projection
+
+
+class ClassifierSpec(HeadSpec):
+    """logits = concat(pooled tokens) W + b, with `hidden` through act(concat W1 + b1) of the hidden size first (BERT's
+    pooler). Pools: see `pooled`."""
+
+    kind: Literal["classifier"] = "classifier"
+    num_labels: PositiveInt
+    pools: tuple[Pool, ...] = ("cls",)
+    bias: bool = True
+    hidden: ActivationName | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """How many leading tokens the pools read; None if they read all."""
+        if any(pool not in ("cls", "distillation") for pool in self.pools):
+            return None
+        return 2 if "distillation" in self.pools else 1
+
+    def build(self, hidden_size: int) -> Classifier:
+        return Classifier(self, hidden_size)
+
+
+class Classifier(Head):
+    def __init__(self, spec: ClassifierSpec, hidden_size: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.tokens = spec.tokens
+        width = len(spec.pools) * hidden_size
+        self.hidden = Projection(width, hidden_size) if spec.hidden else None
+        self.output = Projection(hidden_size if spec.hidden else width, spec.num_labels, bias=spec.bias)
+
+    def reader(self) -> Projection:
+        return self.hidden or self.output
+
+    def select(self, x_BND: Tensor) -> Tensor:
+        return x_BND[:, : self.tokens]
+
+    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> Tensor:
+        pooled_BP = torch.cat([pooled(x_BND, pool, context) for pool in self.spec.pools], dim=-1)
+        if self.hidden is not None and self.spec.hidden is not None:
+            pooled_BP = ACTIVATIONS[self.spec.hidden](self.hidden(pooled_BP))
+        return self.output(pooled_BP)

@@ -1,0 +1,37 @@
+"""Scores of the next token. B batch, N tokens, D hidden size, V vocabulary."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+from compress.model.embed import Embed
+from compress.model.head import Head, HeadSpec
+from compress.model.mixer import Context
+from compress.model.projection import Projection
+
+
+class LanguageModelSpec(HeadSpec):
+    """Scores of the next token (B,N,V): x W + b, or `tied`, x table^T."""
+
+    kind: Literal["language-model"] = "language-model"
+    vocab_size: PositiveInt
+    tied: bool = True
+    bias: bool = False
+
+    def build(self, hidden_size: int) -> LanguageModel:
+        return LanguageModel(self, hidden_size)
+
+
+class LanguageModel(Head):
+    def __init__(self, spec: LanguageModelSpec, hidden_size: int) -> None:
+        super().__init__()
+        self.output = None if spec.tied else Projection(hidden_size, spec.vocab_size, bias=spec.bias)
+
+    def reader(self) -> Projection | None:
+        return self.output
+
+    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> Tensor:
+        return embed.logits(x_BND) if self.output is None else self.output(x_BND)

@@ -1,0 +1,36 @@
+"""From the tokens of a sequence to one vector. B batch, N tokens, D hidden size."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from compress.model.mixer import Context
+
+Pool = Literal["cls", "mean", "patch-mean", "distillation", "last"]
+
+
+def pooled(x_BND: Tensor, pool: Pool, context: Context) -> Tensor:
+    """The vector (B,D): `cls` the first token, `distillation` the second (DeiT), `mean` all real tokens, `patch-mean`
+    all but the first (DINOv2), `last` the last real token (decoders)."""
+    real_BN = context.real_BN(x_BND.shape[1])
+    if pool == "mean":
+        return x_BND.mean(dim=1) if real_BN is None else _mean(x_BND, real_BN)
+    if pool == "patch-mean":
+        return x_BND[:, 1:].mean(dim=1)
+    if pool == "last":
+        return x_BND[:, -1] if real_BN is None else _last(x_BND, real_BN)
+    return x_BND[:, 0 if pool == "cls" else 1]
+
+
+def _mean(x_BND: Tensor, real_BN: Tensor) -> Tensor:
+    share_BN1 = real_BN.to(x_BND.dtype)[..., None]
+    return (x_BND * share_BN1).sum(dim=1) / share_BN1.sum(dim=1).clamp(min=1)
+
+
+def _last(x_BND: Tensor, real_BN: Tensor) -> Tensor:
+    place_N = torch.arange(x_BND.shape[1], device=x_BND.device)
+    last_B = torch.where(real_BN, place_N, 0).amax(dim=1)
+    return x_BND.gather(1, last_B[:, None, None].expand(-1, 1, x_BND.shape[2]))[:, 0]
