@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +15,31 @@ from runtime.files import write_atomic
 
 #: Seconds between checkpoints. Resuming is exact, so when they are taken does not change the result.
 INTERVAL = 15.0
+_DIGEST = hashlib.sha256().digest_size
 
 
 class Checkpoints:
-    """The last state of a training run, in one file of a folder."""
+    """The last state of a training run, in one file of a folder: the SHA-256 of the rest, then the state.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    `log` is called when a file is damaged: that phase then starts again, and ends with the same model.
+    """
+
+    def __init__(self, folder: Path, name: str, log: Callable[[str], None]) -> None:
         self._path = folder / f"{name}.pt"
+        self._log = log
         self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, or None if there is none."""
+        """The saved state, or None if there is none that is whole."""
         if not self._path.is_file():
             return None
-        state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-        return state
+        content = self._path.read_bytes()
+        digest, state = content[:_DIGEST], content[_DIGEST:]
+        if hashlib.sha256(state).digest() != digest:
+            self._log(f"the checkpoint {self._path.name} is damaged; this phase of healing starts again")
+            return None
+        known: dict[str, Any] = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        return known
 
     def due(self) -> bool:
         """Whether it is time for the next one."""
@@ -37,5 +49,6 @@ class Checkpoints:
         """Replace the saved state."""
         stream = io.BytesIO()
         torch.save(state, stream)
-        write_atomic(self._path, stream.getvalue())
+        content = stream.getvalue()
+        write_atomic(self._path, hashlib.sha256(content).digest() + content)
         self._saved_at = time.monotonic()

@@ -59,6 +59,7 @@ def heal(
     work: Path,
     progress: Progress,
     objective: Objective = CLASSIFICATION,
+    log: Callable[[str], None] = print,
 ) -> Healed:
     """Train a copy of `model` towards `original`; the best state on `held_out` wins, or the untrained one.
 
@@ -69,7 +70,7 @@ def heal(
         raise InputError("heal.loops is refused on several processes: they train one number of loops; leave it out")
     student = model.copy().to(accelerator.device).train()
     teacher = original.copy().to(accelerator.device).eval().requires_grad_(False)
-    session = _Session(student, teacher, train, held_out, options, accelerator, work, progress, objective)
+    session = _Session(student, teacher, train, held_out, options, accelerator, work, progress, objective, log)
     set_share(student, 1.0)  # what ships is the new parts alone: they are what drifts and what is transferred to
     before, untrained = session.drift(), model.state_dict()
     if options.attention_steps:
@@ -102,6 +103,7 @@ class _Session:
     work: Path
     progress: Progress
     objective: Objective
+    log: Callable[[str], None]
 
     @property
     def targets(self) -> list[int]:
@@ -150,7 +152,7 @@ class _Session:
             loss=loss,
             tell=lambda step, value: self._tell(step, "attention", value),
             review=lambda step: True,
-            checkpoints=Checkpoints(self.work, "attention"),
+            checkpoints=Checkpoints(self.work, "attention", self.log),
             extra={},
         ).run()
         self.student.requires_grad_(True)
@@ -190,7 +192,7 @@ class _Session:
             loss=loss,
             tell=lambda step, value: self._tell(step + self.options.attention_steps, "transfer", value),
             review=lambda step: True,
-            checkpoints=Checkpoints(self.work, "transfer"),
+            checkpoints=Checkpoints(self.work, "transfer", self.log),
             extra={},
         ).run()
 
@@ -238,7 +240,7 @@ class _Session:
                 step + options.attention_steps + options.transfer_steps, "distil", value, drift=best["drift"]
             ),
             review=review,
-            checkpoints=Checkpoints(self.work, "distill"),
+            checkpoints=Checkpoints(self.work, "distill", self.log),
             extra=best,
         ).run()
         self.student.load_state_dict(best["state"])

@@ -40,6 +40,7 @@ def run_heal(context: StageContext, original: SourceModel, calibration: Calibrat
         context.work,
         context.progress,
         task.objective,
+        context.log,
     )
     save(healed.model, context.folder)
     measured = drift_from(task, teacher, healed.model, tensor_batches(dataset, held_out))

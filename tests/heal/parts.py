@@ -82,9 +82,11 @@ def healed(
     seed: int = 0,
     images: int = 64,
     progress: Callable[..., None] = lambda *args, **numbers: None,
+    log: Callable[[str], None] = print,
     **options: Any,
 ) -> Healed:
     """Heal with options as recipes give them, on images that the held-out ones are not among."""
     given = HealOptions.model_validate({"batch_size": 8, "flip": False} | options)
     held_out = feed(32, seed=seed, skip=3)
-    return heal(model, original, feed(images, seed=seed), held_out, given, Accelerator(cpu=True), work, progress)
+    accelerator = Accelerator(cpu=True)
+    return heal(model, original, feed(images, seed=seed), held_out, given, accelerator, work, progress, log=log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from compress.heal import checkpoint
 from compress.model import save
 
 from .heal_killed import OPTIONS, pair
@@ -47,3 +49,35 @@ def test_killed_at_every_step_healing_ends_with_the_same_bytes(tmp_path: Path, i
     saved = {file.name for file in (tmp_path / "killed" / "work").glob("*")}
     assert saved == ({"attention.pt", "transfer.pt", "distill.pt"} if interval == 0 else set())
     assert bytes_of(tmp_path / "killed" / "model") == heal_and_save(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """Checkpoints of every phase, and the model that healing ends with."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "INTERVAL", 0.0)
+        return folder / "work", heal_and_save(folder)
+
+
+@pytest.mark.parametrize("phase", ["attention", "transfer", "distill"])
+@pytest.mark.parametrize("harm", ["cut", "empty", "flipped", "without its digest"])
+def test_a_damaged_checkpoint_is_reported_and_its_phase_starts_again(
+    tmp_path: Path, stopped: tuple[Path, dict[str, bytes]], phase: str, harm: str
+) -> None:
+    work, whole = stopped
+    shutil.copytree(work, tmp_path / "work")
+    file = tmp_path / "work" / f"{phase}.pt"
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(
+        {
+            "cut": content[:middle],
+            "empty": b"",
+            "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+            "without its digest": content[32:],
+        }[harm]
+    )
+    said: list[str] = []
+    assert heal_and_save(tmp_path, log=said.append) == whole
+    assert said == [f"the checkpoint {phase}.pt is damaged; this phase of healing starts again"]
