@@ -30,12 +30,12 @@ from compress.model import Transformer, load
 from compress.tasks.task import GraphInputs, Task
 from runtime import ort
 from runtime.bench import measure_calls, random_inputs
-from runtime.bundle import Bundle, open_files
+from runtime.bundles.bundle import Bundle, open_files
+from runtime.bundles.golden import load_golden
+from runtime.bundles.manifest import Tensor
+from runtime.bundles.tensors import fresh_state
 from runtime.files import write_atomic
-from runtime.golden import load_golden
-from runtime.manifest import Tensor
 from runtime.providers import CPU, CUDA
-from runtime.tensors import fresh_state
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
 BATCHES = [1, 8, 32, 64]

@@ -25,8 +25,8 @@ from typing import Any
 import onnxruntime
 
 from benchmarks import text_lab
-from runtime.compare import decode_alternating
-from runtime.power import cpu_name
+from runtime.measuring.compare import decode_alternating
+from runtime.measuring.power import cpu_name
 
 CONTEXTS = (128, 1024, 4096, 16384)
 FORMS: dict[str, list[dict[str, Any]]] = {

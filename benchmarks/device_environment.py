@@ -25,7 +25,7 @@ from pathlib import Path
 
 from runtime.cli import positive
 from runtime.files import write_atomic
-from runtime.power import cpu_name
+from runtime.measuring.power import cpu_name
 from targets.errors import EnvironmentLacks, GateFailed, run_cli
 
 PACKAGES = ("numpy", "numpy.libs", "onnxruntime")

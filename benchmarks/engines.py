@@ -31,11 +31,11 @@ from compress.recipe import load_for_model
 from compress.stages.artifacts import Engines, ShippedModels
 from compress.stages.graph import Job, build_graph
 from export import graph as onnx_graph
-from runtime import trt
 from runtime.build import make_engine
-from runtime.engine_file import EngineRecord, read_record
+from runtime.engines import trt
+from runtime.engines.engine_file import EngineRecord, read_record
 from runtime.files import sha256_of, write_atomic
-from runtime.power import cpu_name
+from runtime.measuring.power import cpu_name
 from targets.errors import InputError, run_cli
 
 

@@ -35,7 +35,7 @@ from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.mixer import Context, MixerSpec
 from export.cpu_graph import optimise_for_cpu
 from export.onnx_model import export_onnx
-from runtime.compare import time_alternating
+from runtime.measuring.compare import time_alternating
 
 MODULE = "benchmarks.linear_encoders"
 LENGTHS = (65, 256, 1024, 4096)

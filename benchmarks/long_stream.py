@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.generate import Sampling, next_probabilities
-from runtime.power import cpu_name
+from runtime.measuring.power import cpu_name
 from runtime.session import open_bundle
-from runtime.stream import Stream
+from runtime.streams.stream import Stream
+from runtime.texts.generate import Sampling, next_probabilities
 
 FIRST = 1  # the token that starts a text
 

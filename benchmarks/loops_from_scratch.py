@@ -57,7 +57,7 @@ from compress.model.norms import NormSpec
 from compress.model.per_loop import PerLoopSpec
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.values.projected import ProjectedValuesSpec
-from runtime.manifest import Task
+from runtime.bundles.manifest import Task
 
 DEPTH, WIDTH, HEADS = 6, 256, 4
 VARIANTS = (

@@ -43,11 +43,11 @@ from export.precision.int8_dynamic import to_int8_dynamic
 from export.precision.int8_static import to_int8_static
 from export.scan import roll_loops
 from export.sharing import assert_shared_once
-from runtime import trt
 from runtime.build import make_engine
-from runtime.compare import time_alternating
-from runtime.engine_file import EngineIdentity
+from runtime.engines import trt
+from runtime.engines.engine_file import EngineIdentity
 from runtime.files import sha256_of
+from runtime.measuring.compare import time_alternating
 from targets.errors import EnvironmentLacks
 
 EXACT: Tables = [{"use": "fold-norm"}, {"use": "drop-key-bias"}, {"use": "fold-value-bias"}]

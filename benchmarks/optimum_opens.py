@@ -16,7 +16,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-from runtime.bundle import open_files
+from runtime.bundles.bundle import open_files
 from runtime.files import write_atomic
 from targets.errors import EnvironmentLacks, GateFailed, run_cli
 

@@ -27,7 +27,7 @@ from compress.recipe import load
 from compress.stages.artifacts import Comparison, ShippedModels
 from compress.stages.graph import Job, build_graph
 from runtime.files import write_atomic
-from runtime.power import cpu_name
+from runtime.measuring.power import cpu_name
 from targets.errors import run_cli
 
 #: Name of a row -> settings of the recipe.

@@ -26,7 +26,7 @@ from compress.stages.export import exact_forms
 from export.cpu_graph import optimise_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.int8_dynamic import to_int8_dynamic
-from runtime.compare import time_alternating
+from runtime.measuring.compare import time_alternating
 
 FEW = 64
 ORIGINAL = "original"

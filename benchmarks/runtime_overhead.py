@@ -20,7 +20,7 @@ from runtime import ort
 from runtime.bench import random_inputs
 from runtime.cli import positive
 from runtime.files import write_atomic
-from runtime.power import cpu_name
+from runtime.measuring.power import cpu_name
 from runtime.session import open_bundle
 from targets.errors import GateFailed, InputError, run_cli
 

@@ -34,7 +34,7 @@ from compress.judging.sides import open_side, predict
 from compress.verification.outcome import Status
 from compress.verification.report import cases, findings
 from compress.verify import Options, evaluate
-from runtime.seal import SEAL, seal_of
+from runtime.bundles.seal import SEAL, seal_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ The data are synthetic, made here: three axes of acceleration at 32 Hz, windows 
 walks, runs, now and then falls, and after a fall stays down until the next walk. `down` looks like `rest`: it can only
 be told by what came before, half a minute ago. A small transformer with softmax attention learns it; its layers are
 made gated delta rules (Hedgehog features), healed by attention transfer and KL to the original; the bundle holds the
-graph with its state, and `runtime.stream` feeds it window by window, sleeps (the state as bytes) and goes on.
+graph with its state, and `runtime.streams.stream` feeds it window by window, sleeps (the state as bytes) and goes on.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from compress.model.values.projected import ProjectedValuesSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from export.bundle import BundleContent, Form, write_bundle
 from export.onnx_model import export_onnx
-from runtime.manifest import BundleTarget, ModelFile, State
-from runtime.power import cpu_name
+from runtime.bundles.manifest import BundleTarget, ModelFile, State
+from runtime.measuring.power import cpu_name
 from runtime.session import open_bundle
-from runtime.stream import Stream
+from runtime.streams.stream import Stream
 
 LABELS = ("rest", "walk", "run", "fall", "down")
 RATE, WINDOW, AXES = 32, 16, 3

@@ -4,8 +4,8 @@ Usage, from the root of the repository (a minute on one core):
     python -m benchmarks.stream_precision benchmarks/results/stream-precision.json
 
 stories260k as an untrained hybrid (window 64), as files for a CPU. `chunks`: the largest |y - y'| / |y| of
-`runtime.chunking` at 1 to 512 tokens. `batch`: that of a row beside another one, against the row alone. `whole` and
-`steps`: perplexity of stories fed whole, as the gate does, and token by token, as a device does.
+`runtime.streams.chunking` at 1 to 512 tokens. `batch`: that of a row beside another one, against the row alone. `whole`
+and `steps`: perplexity of stories fed whole, as the gate does, and token by token, as a device does.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from compress.zoo import locate
 from export.cpu_graph import optimise_for_cpu
 from export.precision.int4 import to_int4
 from export.precision.int8_dynamic import to_int8_dynamic
-from runtime.chunking import check_chunking
-from runtime.power import cpu_name
-from runtime.stream import Stream
+from runtime.measuring.power import cpu_name
+from runtime.streams.chunking import check_chunking
+from runtime.streams.stream import Stream
 from targets.spec import Precision
 
 MODEL, LONGEST = "zoo:stories260k", 512

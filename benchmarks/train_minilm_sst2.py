@@ -32,7 +32,7 @@ from compress.data import load_texts
 from compress.heal.objective import kl_divergence
 from compress.zoo.difference import DELTA, DOWN, UP, apply_difference, save_difference
 from runtime.files import sha256_of, write_atomic
-from runtime.text import TextPreprocessing, Tokenizer, pad
+from runtime.texts.text import TextPreprocessing, Tokenizer, pad
 
 CLASSES = ("negative", "positive")
 SPEC = TextPreprocessing("text", vocab_size=30522, max_length=128)

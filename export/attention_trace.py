@@ -22,7 +22,7 @@ from runtime import ort
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtime.manifest import Tensor
+    from runtime.bundles.manifest import Tensor
 
 _MOVES = frozenset(["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather"])
 _MASK_MOVES = frozenset(["Identity", "Unsqueeze", "Cast", "Not"])

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from export.archive import npz_bytes, write_zip
 from export.onnx_model import read_info
 from runtime import ort
-from runtime.files import explain, sha256_of, write_atomic
-from runtime.manifest import (
+from runtime.bundles.manifest import (
     GOLDEN,
     MODEL,
     NAME,
@@ -32,7 +31,8 @@ from runtime.manifest import (
     parse_manifest,
     verify_files,
 )
-from runtime.seal import SEAL, SIGNATURE, check_seal, seal_of
+from runtime.bundles.seal import SEAL, SIGNATURE, check_seal, seal_of
+from runtime.files import explain, sha256_of, write_atomic
 from targets.errors import GateFailed, InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from export import graph
 from export.quiet import quiet
 from export.sharing import share_weights
-from runtime.manifest import Tensor as Declared
+from runtime.bundles.manifest import Tensor as Declared
 from targets.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from runtime.bundle import open_files
+from runtime.bundles.bundle import open_files
+from runtime.bundles.manifest import NAME
+from runtime.bundles.seal import SIGNATURE
 from runtime.files import explain, write_atomic
-from runtime.manifest import NAME
-from runtime.seal import SIGNATURE
 from targets.cli import Parser
 from targets.errors import EnvironmentLacks, InputError, run_cli
 

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.cli import add_session_options, open_for_cli, positive, session_options
-from runtime.fastest import remember
+from runtime.measuring.fastest import remember
 from targets.cli import Parser
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtime.bundle import Bundle
-    from runtime.manifest import Tensor
+    from runtime.bundles.bundle import Bundle
+    from runtime.bundles.manifest import Tensor
     from runtime.session import Backend, Session
 
 WARM_UP_SHARE = 0.2  # of the seconds asked for, before the clock starts
@@ -141,7 +141,7 @@ def _open(args: argparse.Namespace, bundle: Bundle | None) -> _Opened:
 
 def _trial(args: argparse.Namespace, bundle: Bundle | None) -> dict[int, float]:
     """Median ms by number of threads, as far as there is a choice."""
-    from runtime.compare import try_threads
+    from runtime.measuring.compare import try_threads
     from runtime.session import target_threads
     from targets.machine import usable_cpus
 
@@ -181,10 +181,10 @@ def main() -> int:
     args = parser.parse_args()
     if not 0 < args.seconds < 86400:
         raise InputError(f"--seconds is {args.seconds}; allowed: more than 0, at most a day")
-    from runtime.bundle import open_files
-    from runtime.compare import fastest
-    from runtime.energy import EnergyMeter
-    from runtime.power import cpu_name, readings
+    from runtime.bundles.bundle import open_files
+    from runtime.measuring.compare import fastest
+    from runtime.measuring.energy import EnergyMeter
+    from runtime.measuring.power import cpu_name, readings
 
     path = Path(args.model)
     bundle = None if path.is_file() and path.suffix == ".onnx" else open_files(path, args.public_key)

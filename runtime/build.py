@@ -12,12 +12,12 @@ from targets.cli import Parser
 from targets.errors import EnvironmentLacks, GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle
-    from runtime.cuda import Device
-    from runtime.engine_file import EngineIdentity, StoredEngine
-    from runtime.manifest import ModelFile
+    from runtime.bundles.bundle import Bundle
+    from runtime.bundles.manifest import ModelFile
+    from runtime.engines.cuda import Device
+    from runtime.engines.engine_file import EngineIdentity, StoredEngine
+    from runtime.engines.trt import TensorRT
     from runtime.session import Session
-    from runtime.trt import TensorRT
 
 _MB = 1 << 20
 _SPARE = 512 * _MB  # left to everything else on the device
@@ -65,8 +65,8 @@ def make_engine(
     `gpu_free`: bytes free on the GPU, None where there is none. `say` is told the estimate before the build and the
     proof of the precision after it. Raises as `build_engine` does, and EnvironmentLacks where memory is too short.
     """
-    from runtime import engine_file
-    from runtime.engine import build_engine
+    from runtime.engines import engine_file
+    from runtime.engines.engine import build_engine
     from targets.machine import memory_bytes
 
     onnx_bytes = sum((files / path).stat().st_size for path in identity.onnx)
@@ -119,7 +119,7 @@ def main() -> int:
     )
     add_bundle_options(parser)
     args = parser.parse_args()
-    from runtime.bundle import open_files
+    from runtime.bundles.bundle import open_files
 
     bundle = open_files(args.bundle, args.public_key)
     if bundle.packed:
@@ -141,7 +141,7 @@ class _Builder:
     """Provides the engines of one bundle on this machine."""
 
     def __init__(self, bundle: Bundle, workspace_mb: int | None, force: bool) -> None:
-        from runtime import trt
+        from runtime.engines import trt
 
         self.bundle, self.force = bundle, force
         self.workspace_bytes = workspace_mb * _MB if workspace_mb else None
@@ -156,7 +156,7 @@ class _Builder:
 
     def provide(self, model: ModelFile) -> Path:
         """Find or build the engine of one model, check it if it was not yet, and return its path."""
-        from runtime import engine_file
+        from runtime.engines import engine_file
 
         identity = engine_file.identify(self.bundle, model, self.tensorrt, self.capability)
         found = None if self.force else engine_file.find_engine(self.bundle.root, identity)
@@ -170,9 +170,9 @@ class _Builder:
         return engine.path
 
     def _build(self, identity: EngineIdentity) -> StoredEngine:
-        from runtime.engine_file import LOCAL
+        from runtime.engines.engine_file import LOCAL
+        from runtime.engines.progress import terminal_teller
         from runtime.files import check_writable, write_atomic
-        from runtime.progress import terminal_teller
 
         cache = self.bundle.root / LOCAL / f"{identity.stem}.timing"
         check_writable(cache.parent)
@@ -193,7 +193,7 @@ class _Builder:
 
     def _check(self, device: Device, model: ModelFile, engine: StoredEngine) -> None:
         """Hold the engine against the golden outputs and note that it passed. Raises GateFailed if it differs."""
-        from runtime.engine_session import EngineModel
+        from runtime.engines.engine_session import EngineModel
         from runtime.session import Session
 
         loaded = EngineModel(self.tensorrt, device, engine.path)
@@ -212,7 +212,7 @@ def _check_fallback(bundle: Bundle) -> None:
 
 
 def _hold_against_golden(session: Session, what: str, consequence: str) -> None:
-    from runtime.golden import check_golden, load_golden
+    from runtime.bundles.golden import check_golden, load_golden
 
     results = check_golden(session.run, load_golden(session.bundle), session.max_batch)
     for result in results:
@@ -224,7 +224,7 @@ def _hold_against_golden(session: Session, what: str, consequence: str) -> None:
 
 def _device() -> tuple[Device | None, str]:
     """The GPU, or None and why there is none."""
-    from runtime.cuda import Device
+    from runtime.engines.cuda import Device
 
     try:
         return Device(), ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle
+    from runtime.bundles.bundle import Bundle
     from runtime.session import Session
 
 _MOST_THREADS = 1024

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from runtime.classify import softmax
+from runtime.images.classify import softmax
 from runtime.session import Backend, Session, open_session
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtime.bundle import Bundle
-    from runtime.manifest import Tensor
+    from runtime.bundles.bundle import Bundle
+    from runtime.bundles.manifest import Tensor
 
 
 def is_sure(logits_BK: np.ndarray, probability: float) -> np.ndarray:

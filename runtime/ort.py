@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.manifest import Tensor
+from runtime.bundles.manifest import Tensor
 from runtime.providers import CPU, RTX, lacking, offered, open_session
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import nearest

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from runtime.answers import Streamer, Wanted, answerer_of
 from runtime.cli import add_session_options, open_for_cli, positive
-from runtime.generate import DRAW, Sampling
+from runtime.texts.generate import DRAW, Sampling
 from targets.cli import Parser
 from targets.errors import GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
     from runtime.answers import Answerer
-    from runtime.bundle import Bundle
+    from runtime.bundles.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
 
@@ -121,7 +121,7 @@ def main() -> int:
         raise InputError("--exit runs every number of loops on the CPU; leave out --loops and --provider")
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
-    from runtime.bundle import open_files
+    from runtime.bundles.bundle import open_files
 
     bundle = open_files(args.bundle, args.public_key)
     answerer = answerer_of(bundle, args.ids)

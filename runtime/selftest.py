@@ -11,9 +11,9 @@ from targets.cli import Parser
 from targets.errors import GateFailed, run_cli
 
 if TYPE_CHECKING:
-    from runtime.chunking import Chunked
-    from runtime.golden import Golden
+    from runtime.bundles.golden import Golden
     from runtime.session import Session
+    from runtime.streams.chunking import Chunked
 
 
 def main() -> int:
@@ -25,8 +25,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_session_options(parser)
     args = parser.parse_args()
-    from runtime.bundle import open_files
-    from runtime.golden import check_golden, load_golden
+    from runtime.bundles.bundle import open_files
+    from runtime.bundles.golden import check_golden, load_golden
 
     bundle = open_files(args.bundle, args.public_key)
     session = open_for_cli(bundle, args)
@@ -65,8 +65,8 @@ def _chunked(session: Session, golden: Golden) -> list[Chunked]:
     """What a recurrent model answers to its first golden sample, over and over, in chunks; nothing for others."""
     if not session.manifest.state:
         return []
-    from runtime.chunking import check_chunking
-    from runtime.stream import Stream
+    from runtime.streams.chunking import check_chunking
+    from runtime.streams.stream import Stream
 
     stream = Stream(session)
     limit = (session.manifest.preprocessing or {}).get("max_length")

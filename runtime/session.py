@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from runtime import ort
-from runtime.bundle import Bundle, open_files
-from runtime.fastest import remembered
-from runtime.manifest import FED, MODEL, Manifest, ModelFile, Tensor
+from runtime.bundles.bundle import Bundle, open_files
+from runtime.bundles.manifest import FED, MODEL, Manifest, ModelFile, Tensor
+from runtime.bundles.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
+from runtime.measuring.fastest import remembered
 from runtime.providers import CPU, ON_GPU
-from runtime.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
-from runtime.text import check_ids
+from runtime.texts.text import check_ids
 from targets.errors import EnvironmentLacks, InputError
 from targets.machine import usable_cpus
 
@@ -110,7 +110,7 @@ class Session:
         if longest is not None and sizes.get(FED, 0) > longest:
             raise InputError(
                 f"a chunk has {sizes[FED]} tokens, the profile of {self.manifest.target.name} ends at {longest}; "
-                "feed a runtime.stream.Stream, which splits it"
+                "feed a runtime.streams.stream.Stream, which splits it"
             )
 
 
@@ -197,7 +197,7 @@ def _attempts(
 
     def engine(model: ModelFile) -> _Attempt:
         def load() -> Backend:
-            from runtime.engine_session import open_engine
+            from runtime.engines.engine_session import open_engine
 
             return open_engine(bundle, model)
 

@@ -18,7 +18,7 @@ _PROBES = {
     "onnxruntime": "import onnxruntime as m; print(m.__version__, *m.get_available_providers())",
     "tensorrt": "import tensorrt as m; print(m.__version__)",
     # two packages hold it, and one of them wants its libraries loaded first: as the device side does
-    "tensorrt_rtx": "from runtime import trt; print(trt.load('tensorrt_rtx').version)",
+    "tensorrt_rtx": "from runtime.engines import trt; print(trt.load('tensorrt_rtx').version)",
 }
 _PACKAGES = {"tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 

@@ -18,7 +18,7 @@ import numpy as np
 from compress.data.classes import listed, match_classes
 from compress.data.seen import fingerprint
 from compress.data.sources import Source
-from runtime.image import prepare
+from runtime.images.image import prepare
 from targets.errors import InputError
 
 HELD_BYTES = 512 << 20  # decoded images are kept in memory up to this size, per source

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from compress.data.text_dataset import TextDataset
-from runtime.text import TextPreprocessing, Tokenizer, pad, parse_preprocessing
+from runtime.texts.text import TextPreprocessing, Tokenizer, pad, parse_preprocessing
 
 
 @dataclass(frozen=True)

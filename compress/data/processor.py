@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.json_files import read_object
-from runtime.image import parse_preprocessing
+from runtime.images.image import parse_preprocessing
 from targets.errors import InputError
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers

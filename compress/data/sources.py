@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from runtime import image
+from runtime.images import image
 from targets.errors import InputError
 
 SUFFIXES = tuple(suffix for suffix in image.SUFFIXES if suffix != ".npy")

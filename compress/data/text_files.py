@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.text import is_unicode
+from runtime.texts.text import is_unicode
 from targets.errors import InputError
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")

@@ -27,7 +27,7 @@ from compress.model.pooling import Pool
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.structure import Step, Structure
 from compress.model.values.projected import ProjectedValuesSpec
-from runtime.manifest import Task
+from runtime.bundles.manifest import Task
 from targets.errors import InputError
 
 #: The pooling modes of sentence-transformers that there is a pool for.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compress.heal.options import HealOptions
 from compress.heal.order import epoch_order
-from runtime.text import TextPreprocessing, pad
+from runtime.texts.text import TextPreprocessing, pad
 from targets.errors import InputError
 
 #: Lengths are rounded up to a multiple of this, so that few shapes occur (a GPU compiles each).

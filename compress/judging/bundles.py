@@ -13,7 +13,7 @@ from compress.verification.outcome import Status
 from compress.verification.report_data import ExtraCheck
 
 if TYPE_CHECKING:
-    from runtime.golden import GoldenResult
+    from runtime.bundles.golden import GoldenResult
 
 
 def check_bundles(questions: Questions) -> list[ExtraCheck]:

@@ -15,8 +15,8 @@ from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.model import Transformer
-    from runtime.golden import GoldenResult
-    from runtime.manifest import Manifest
+    from runtime.bundles.golden import GoldenResult
+    from runtime.bundles.manifest import Manifest
     from runtime.session import Session
 
 
@@ -61,8 +61,8 @@ def is_bundle(path: Path) -> bool:
 
 def golden_check(session: Session) -> Callable[[], list[GoldenResult]] | None:
     """Holds a bundle to its golden samples; None for one that brings none."""
-    from runtime.golden import check_golden, load_golden
-    from runtime.manifest import GOLDEN
+    from runtime.bundles.golden import check_golden, load_golden
+    from runtime.bundles.manifest import GOLDEN
 
     if GOLDEN not in session.manifest.files:
         return None

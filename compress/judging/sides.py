@@ -94,7 +94,7 @@ def logits_of(
     side: ImageSide, images: Sequence[NDArray[np.uint8]], preprocessing: Mapping[str, Any] | None = None
 ) -> NDArray[np.float32]:
     """The side's logits [B, C] on images of no data set, uint8 [H, W, C] each. Arguments and errors as `predict`."""
-    from runtime.image import prepare
+    from runtime.images.image import prepare
 
     section = _section(side, preprocessing)
     size = side.fixed_batch or min(BATCH, side.max_batch)
@@ -169,7 +169,7 @@ def _beside(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...] | None]:
     """Preprocessing and labels from the files that lie beside an ONNX file, where there are any."""
     folder = path.parent
     if (folder / "manifest.json").is_file():
-        from runtime.manifest import load_manifest
+        from runtime.bundles.manifest import load_manifest
 
         manifest = load_manifest(folder)
         check_listed(str(path), path, manifest)
@@ -182,7 +182,7 @@ def _beside(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...] | None]:
 
 
 def _bundle(name: str, path: Path) -> ImageSide:
-    from runtime.classify import check_task
+    from runtime.images.classify import check_task
     from runtime.session import open_bundle
 
     session = open_bundle(path)

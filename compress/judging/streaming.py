@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from compress.verification.outcome import Status
 from compress.verification.report_data import ExtraCheck
-from runtime.bundle import Bundle
-from runtime.chunking import ALLOWED, check_chunking
-from runtime.manifest import MODEL, ModelFile, Tensor, parse_manifest
+from runtime.bundles.bundle import Bundle
+from runtime.bundles.manifest import MODEL, ModelFile, Tensor, parse_manifest
 from runtime.session import Session
-from runtime.stream import Stream
+from runtime.streams.chunking import ALLOWED, check_chunking
+from runtime.streams.stream import Stream
 from targets.errors import GateFailed
 
 if TYPE_CHECKING:

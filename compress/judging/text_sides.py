@@ -22,16 +22,16 @@ from compress.judging.side import (
     weights_size,
 )
 from compress.tasks.text import TextTask
-from runtime.manifest import GROWING
-from runtime.stream import MASK
-from runtime.text import TOKENIZER
+from runtime.bundles.manifest import GROWING
+from runtime.streams.stream import MASK
+from runtime.texts.text import TOKENIZER
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from compress.model import Transformer
-    from runtime.manifest import Tensor
+    from runtime.bundles.manifest import Tensor
     from runtime.session import Session
 
     Arrays = dict[str, np.ndarray]
@@ -103,7 +103,7 @@ def _task_beside(path: Path) -> tasks.task.Task | None:
     """The task of an ONNX file by the manifest or the config.json beside it."""
     folder = path.parent
     if (folder / "manifest.json").is_file():
-        from runtime.manifest import load_manifest
+        from runtime.bundles.manifest import load_manifest
 
         return tasks.get(load_manifest(folder).task)
     if not (folder / "config.json").is_file():
@@ -113,7 +113,7 @@ def _task_beside(path: Path) -> tasks.task.Task | None:
 
 
 def _bundle_task(path: Path) -> str:
-    from runtime.bundle import open_files
+    from runtime.bundles.bundle import open_files
 
     return open_files(path).manifest.task
 
@@ -153,7 +153,7 @@ def _described_beside(name: str, path: Path, task: TextTask, outputs: Sequence[T
 
     folder = path.parent
     if (folder / "manifest.json").is_file():
-        from runtime.manifest import load_manifest
+        from runtime.bundles.manifest import load_manifest
 
         manifest = load_manifest(folder)
         check_listed(name, path, manifest)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compress.model.projection import Projection
 from compress.spec import AS_ITS_VARIANT, Part
-from runtime.manifest import GROWING
+from runtime.bundles.manifest import GROWING
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from compress.model.embed import AnyEmbed
 from compress.model.head import AnyHead
 from compress.model.norms import NormSpec
 from compress.spec import Spec
-from runtime.manifest import Task
+from runtime.bundles.manifest import Task
 
 SCHEMA_VERSION: Literal[1] = 1
 

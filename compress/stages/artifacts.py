@@ -162,7 +162,7 @@ class Engines(Artifact):
 
     def lines(self) -> list[str]:
         """A line per engine, for people."""
-        from runtime.engine_file import read_record
+        from runtime.engines.engine_file import read_record
 
         records = [read_record(path) for name, path in self.files().items() if name.endswith(".json")]
         return [

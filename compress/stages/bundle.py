@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from compress.verification.drift import Drift
-    from runtime.manifest import BundleTarget
+    from runtime.bundles.manifest import BundleTarget
 
 
 def write(
@@ -44,7 +44,7 @@ def write(
     """Options: `target`, `recipe`, `model` (names), `mode` (precision), `exit` (see the recipe), `data`."""
     from compress.verification.report import write_report
     from export.bundle import BundleContent, Form, write_bundle
-    from runtime.manifest import EarlyExit, ModelFile
+    from runtime.bundles.manifest import EarlyExit, ModelFile
 
     structure = original.structure()
     verdict, _ = judge(comparison)
@@ -85,7 +85,7 @@ def write(
 
 
 def _target_section(context: StageContext, original: SourceModel) -> BundleTarget:
-    from runtime.manifest import BundleTarget
+    from runtime.bundles.manifest import BundleTarget
 
     target = targets.load(context.options["target"])
     section: Any = target.manifest_section(context.options["mode"], original.longest)

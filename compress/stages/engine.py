@@ -17,9 +17,9 @@ def build_engines(context: StageContext, original: SourceModel, models: ShippedM
     Seconds go into engines.json beside the engines, not into what travels.
     """
     from export.onnx_model import read_info
-    from runtime import trt
     from runtime.build import make_engine
-    from runtime.engine_file import FOLDER, EngineIdentity, spans_of
+    from runtime.engines import trt
+    from runtime.engines.engine_file import FOLDER, EngineIdentity, spans_of
 
     tensorrt = trt.load("tensorrt_rtx")
     target = targets.load(context.options["target"])

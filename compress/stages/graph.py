@@ -42,7 +42,7 @@ from compress.stages.artifacts import (
     Timing,
 )
 from compress.tasks.task import DataChoice, Part
-from runtime.power import cpu_name
+from runtime.measuring.power import cpu_name
 from targets.errors import InputError
 from targets.machine import usable_cpus
 from targets.spec import Target
@@ -292,7 +292,7 @@ class GraphBuilder:
 
     def _engine(self) -> list[Stage]:
         """The engine stage, for targets whose engines are built here. Raises EnvironmentLacks without TensorRT."""
-        from runtime import trt
+        from runtime.engines import trt
 
         target = self.job.target
         if target.engine is None:
@@ -313,9 +313,9 @@ class GraphBuilder:
                     "export.onnx_model",
                     "targets",
                     "runtime.build",
-                    "runtime.engine",
-                    "runtime.engine_file",
-                    "runtime.trt",
+                    "runtime.engines.engine",
+                    "runtime.engines.engine_file",
+                    "runtime.engines.trt",
                 ),
                 libraries=("onnx",),
             )
@@ -407,9 +407,9 @@ class GraphBuilder:
                 code=(
                     *self.task_code,
                     *_JUDGING_CODE,
-                    "runtime.chunking",
+                    "runtime.streams.chunking",
                     "runtime.exit",
-                    "runtime.stream",
+                    "runtime.streams.stream",
                 ),
                 libraries=("numpy", "scipy", "pydantic", *self.task.libraries),
             ),
@@ -452,7 +452,7 @@ class GraphBuilder:
                 produces=Timing,
                 run=timing.time_models,
                 options={"cpus": usable_cpus(), "machine": cpu_name()},
-                code=(*self.task.code, "runtime.compare", "runtime.bench", "runtime.ort"),
+                code=(*self.task.code, "runtime.measuring.compare", "runtime.bench", "runtime.ort"),
                 libraries=("onnxruntime",),
             ),
         ]

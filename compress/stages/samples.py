@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import SourceModel
-from runtime.manifest import GROWING
+from runtime.bundles.manifest import GROWING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.tasks.task import Part, Prepared, Run
-    from runtime.manifest import Tensor as Declared
+    from runtime.bundles.manifest import Tensor as Declared
 
 #: Inputs that go through a model at once, where nobody waits for a single answer.
 BATCH = 128

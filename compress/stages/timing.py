@@ -29,7 +29,7 @@ def time_models(
     """Options: `cpus`, `machine` (so that another machine measures anew). Every file runs with the number of threads
     that is fastest for it: none is helped or held back by a number that suits another."""
     from compress.verification.report import threads_text
-    from runtime.compare import decode_alternating, time_alternating
+    from runtime.measuring.compare import decode_alternating, time_alternating
 
     files = {ORIGINAL: original.file}
     files |= {f"original {entry['note']}": original_int8.path / entry["path"] for entry in original_int8.entries()}

@@ -18,7 +18,7 @@ from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.tasks.task import Task
-    from runtime.manifest import Task as TaskName
+    from runtime.bundles.manifest import Task as TaskName
 
 _SHARED = {"decoding", "task", "text"}
 _NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.tasks.task import DataChoice, GraphInputs, Part
 from compress.tasks.text import TextTask
-from runtime.manifest import State
+from runtime.bundles.manifest import State
 
 if TYPE_CHECKING:
     import numpy as np

@@ -44,7 +44,7 @@ class Embedding(TextTask):
 
         from compress.data.prepared_texts import PreparedTexts, by_length
         from compress.verification.predictions import EmbeddedPairs
-        from runtime.text import pad
+        from runtime.texts.text import pad
 
         assert isinstance(data, PreparedTexts)
         ids, places_S2 = data.different()

@@ -69,9 +69,9 @@ class ImageClassification(Task):
         "compress.tasks.task",
         "compress.tasks.image_classification",
         "compress.data",
-        "runtime.image",
-        "runtime.resample",
-        "runtime.png",
+        "runtime.images.image",
+        "runtime.images.resample",
+        "runtime.images.png",
     )
     libraries = ("numpy", "pillow")
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from compress.heal.objective import Feed, Objective
     from compress.model import Structure, Transformer
     from compress.verification.predictions import Samples
-    from runtime.manifest import State
-    from runtime.manifest import Task as TaskName
+    from runtime.bundles.manifest import State
+    from runtime.bundles.manifest import Task as TaskName
 
     Arrays = dict[str, np.ndarray]
     #: A model file: its inputs by name to its outputs by name.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from compress.json_files import read_object
 from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
-from runtime.text import TOKENIZER, Tokenizer, parse_preprocessing
+from runtime.texts.text import TOKENIZER, Tokenizer, parse_preprocessing
 from targets.errors import EnvironmentLacks, InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,12 @@ class TextTask(Task):
         "config_sentence_transformers.json",
         "1_Pooling/config.json",
     )
-    code: ClassVar[tuple[str, ...]] = ("compress.tasks.task", "compress.tasks.text", "compress.data", "runtime.text")
+    code: ClassVar[tuple[str, ...]] = (
+        "compress.tasks.task",
+        "compress.tasks.text",
+        "compress.data",
+        "runtime.texts.text",
+    )
     libraries = ("numpy", "tokenizers")
 
     def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:

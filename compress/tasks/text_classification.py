@@ -47,7 +47,7 @@ class TextClassification(TextTask):
 
         from compress.data.prepared_texts import PreparedTexts, by_length
         from compress.verification.predictions import Predictions
-        from runtime.text import pad
+        from runtime.texts.text import pad
 
         assert isinstance(data, PreparedTexts)
         labels = data.dataset.labels

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress.verification.predictions import TextOutputs
-from runtime.text import is_unicode
+from runtime.texts.text import is_unicode
 from targets.errors import EnvironmentLacks, InputError
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from runtime.generate import Sampling
+from runtime.texts.generate import Sampling
 from targets.errors import InputError
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle
+    from runtime.bundles.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.texts import TextInputs, text_inputs
-from runtime.generate import DRAW
-from runtime.text import check_ids
+from runtime.texts.generate import DRAW
+from runtime.texts.text import check_ids
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
-    from runtime.bundle import Bundle
+    from runtime.bundles.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
 
@@ -73,8 +73,8 @@ class Continuations(TextInputs):
         return {"text": whole[len(prompt) :]}
 
     def _tokens(self, session: Session, ids: list[int], wanted: Wanted) -> Iterator[int]:
-        from runtime.generate import generate
-        from runtime.stream import Stream
+        from runtime.streams.stream import Stream
+        from runtime.texts.generate import generate
 
         room = self.spec.max_length - len(ids)
         return generate(Stream(session), ids, min(wanted.tokens, room), wanted.sampling, self.spec.stop)

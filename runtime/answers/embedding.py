@@ -10,7 +10,7 @@ from runtime.answers.texts import TextInputs, text_inputs
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
-    from runtime.bundle import Bundle
+    from runtime.bundles.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
     from targets.errors import InputError

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from runtime.image import SUFFIXES
+from runtime.images.image import SUFFIXES
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
-    from runtime.bundle import Bundle
+    from runtime.bundles.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
 
@@ -42,7 +42,7 @@ class ImageLabels:
         return paths
 
     def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
-        from runtime.classify import classify, prepare_one
+        from runtime.images.classify import classify, prepare_one
 
         answers: dict[int, Result | InputError] = {}
         pixels = {}
@@ -69,7 +69,7 @@ def label_line(result: Result) -> str:
 
 def open_answerer(bundle: Bundle, ids: bool) -> ImageLabels:
     """Raises InputError unless the bundle classifies images."""
-    from runtime.classify import check_task
+    from runtime.images.classify import check_task
 
     if ids:
         raise InputError(f"--ids is for texts, {bundle.source} takes images")

@@ -11,7 +11,7 @@ from runtime.answers.texts import TextInputs, text_inputs
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
-    from runtime.bundle import Bundle
+    from runtime.bundles.bundle import Bundle
     from runtime.session import Session
     from runtime.watch import Result
     from targets.errors import InputError
@@ -27,7 +27,7 @@ class TextLabels(TextInputs):
         """The result of each text."""
         import numpy as np
 
-        from runtime.classify import best_classes
+        from runtime.images.classify import best_classes
 
         rows, faults = self.ask(session, inputs)
         guesses = best_classes(session, np.stack(list(rows.values())), wanted.top) if rows else []

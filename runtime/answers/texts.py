@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.text import INPUTS, TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
+from runtime.texts.text import INPUTS, TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtime.bundle import Bundle
+    from runtime.bundles.bundle import Bundle
     from runtime.session import Session
 
 

@@ -311,7 +311,7 @@ def test_member_damaged_inside_a_zip_is_named(tmp_path: Path) -> None:
 def test_an_image_of_too_many_pixels_is_refused_in_a_folder_and_in_a_zip(
     suffix: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.png.MAX_PIXELS", 29)
+    monkeypatch.setattr("runtime.images.png.MAX_PIXELS", 29)
     (tmp_path / "d" / "a").mkdir(parents=True)
     Image.fromarray(np.zeros((5, 6, 3), np.uint8)).save(tmp_path / "d" / "a" / f"0.{suffix}")
     data = load(str(zip_of(tmp_path / "d", tmp_path / "d.zip") if packed else tmp_path / "d"))

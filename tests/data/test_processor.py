@@ -14,7 +14,7 @@ from transformers.models.deit.image_processing_pil_deit import DeiTImageProcesso
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from compress.data import preprocessing_from_hf
-from runtime.image import prepare
+from runtime.images.image import prepare
 from targets.errors import InputError
 
 DINOV2 = {

@@ -20,7 +20,7 @@ from mini_models import (
 from torch import nn
 
 from export.onnx_model import export_onnx
-from runtime import trt
+from runtime.engines import trt
 from targets.errors import EnvironmentLacks
 
 

@@ -22,10 +22,10 @@ from export.cpu_graph import optimise_for_cpu
 from export.precision.int8_dynamic import to_int8_dynamic
 from export.sizes import measure
 from runtime import ort
-from runtime.bundle import open_files
+from runtime.bundles.bundle import open_files
+from runtime.bundles.golden import check_golden, load_golden
+from runtime.bundles.manifest import BundleTarget, ModelFile, State
 from runtime.files import sha256_of
-from runtime.golden import check_golden, load_golden
-from runtime.manifest import BundleTarget, ModelFile, State
 from targets.errors import GateFailed, InputError
 
 PREPROCESSING = {
@@ -216,7 +216,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from export.bundle import BundleContent, Form, write_bundle
-from runtime.manifest import BundleTarget, ModelFile
+from runtime.bundles.manifest import BundleTarget, ModelFile
 model, folder = Path(sys.argv[1]), Path(sys.argv[2])
 for turn in range(10000):
     write_bundle(folder, BundleContent(

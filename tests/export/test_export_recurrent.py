@@ -29,9 +29,9 @@ from export.onnx_model import export_onnx, read_info
 from export.precision.fp16 import to_fp16
 from export.precision.int8_dynamic import to_int8_dynamic
 from export.precision.int8_static import to_int8_static
-from runtime import trt
-from runtime.engine import build_engine
-from runtime.engine_file import spans_of
+from runtime.engines import trt
+from runtime.engines.engine import build_engine
+from runtime.engines.engine_file import spans_of
 
 STORIES = zoo.locate("zoo:stories260k")
 #: What makes the model recurrent, and bytes of state of one sequence (None: it grows).

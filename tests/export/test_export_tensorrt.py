@@ -20,8 +20,8 @@ from export.precision.fp16 import to_fp16
 from export.precision.int8_static import to_int8_static
 from export.scan import roll_loops
 from runtime import ort
-from runtime.engine import build_engine
-from runtime.trt import TensorRT
+from runtime.engines.engine import build_engine
+from runtime.engines.trt import TensorRT
 
 Batches = list[dict[str, np.ndarray]]
 

@@ -19,7 +19,7 @@ from compress.verification.predictions import PairScores, Predictions
 from compress.verification.report import findings
 from compress.verification.report_data import ReportData
 from compress.verify import Options, evaluate, verify
-from runtime.seal import seal_of
+from runtime.bundles.seal import seal_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 CLASSES = ("bolt", "nut", "screw", "washer")

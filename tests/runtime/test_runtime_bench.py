@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runtime_toys import onnx_accumulator, onnx_classifier
 
-from runtime import compare
 from runtime.bench import measure, random_inputs, summarise
-from runtime.compare import decode_alternating, thread_counts, time_alternating, try_threads
-from runtime.manifest import Tensor
-from runtime.power import cpu_name, readings
+from runtime.bundles.manifest import Tensor
+from runtime.measuring import compare
+from runtime.measuring.compare import decode_alternating, thread_counts, time_alternating, try_threads
+from runtime.measuring.power import cpu_name, readings
 from targets.errors import EnvironmentLacks, InputError
 
 

@@ -12,12 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from runtime_toys import KERNEL, WEIGHT, onnx_accumulator, onnx_classifier, oracle
 
-from runtime import engine_file, trt
 from runtime.build import workspace
-from runtime.bundle import open_files
-from runtime.engine import EngineBuild, LayerTypes, build_engine
-from runtime.engine_session import layer_formats
-from runtime.progress import BuildProgress
+from runtime.bundles.bundle import open_files
+from runtime.engines import engine_file, trt
+from runtime.engines.engine import EngineBuild, LayerTypes, build_engine
+from runtime.engines.engine_session import layer_formats
+from runtime.engines.progress import BuildProgress
 from runtime.providers import TENSORRT as TENSORRT_PROVIDER
 from runtime.providers import provider_options
 from runtime.session import open_bundle

@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from runtime.bundle import open_files
-from runtime.manifest import load_manifest
+from runtime.bundles.bundle import open_files
+from runtime.bundles.manifest import load_manifest
 from targets.errors import EnvironmentLacks, InputError
 
 FILES = ["config.json", "extra/notes.txt", "golden.npz", "model.onnx"]

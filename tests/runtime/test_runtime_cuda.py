@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from runtime.cuda import Device
+from runtime.engines.cuda import Device
 from targets.errors import EnvironmentLacks
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from runtime.energy import EnergyMeter
+from runtime.measuring.energy import EnergyMeter
 
 
 def put(root, path, text):

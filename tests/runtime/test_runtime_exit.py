@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from PIL import Image
 from runtime_toys import BIAS, KERNEL, oracle
 
-from runtime.bundle import open_files
+from runtime.bundles.bundle import open_files
 from runtime.exit import Exiting, is_sure, open_exiting
 from runtime.session import open_session
 from targets.errors import InputError

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from runtime import fastest
-from runtime.bundle import open_files
-from runtime.fastest import FILE, remember, remembered
+from runtime.bundles.bundle import open_files
+from runtime.measuring import fastest
+from runtime.measuring.fastest import FILE, remember, remembered
 from runtime.session import open_bundle, open_session
 from targets.machine import usable_cpus
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from runtime_toys import oracle
 
-from runtime.bundle import open_files
-from runtime.golden import Golden, check_golden, load_golden
+from runtime.bundles.bundle import open_files
+from runtime.bundles.golden import Golden, check_golden, load_golden
 from targets.errors import InputError
 
 

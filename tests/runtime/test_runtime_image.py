@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from runtime import png
-from runtime.image import center_crop, decode_image, prepare, read_image, with_channels
-from runtime.resample import resize
+from runtime.images import png
+from runtime.images.image import center_crop, decode_image, prepare, read_image, with_channels
+from runtime.images.resample import resize
 from targets.errors import InputError
 
 REPO = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def test_resize_of_real_sizes_is_bit_equal_to_pillow(before, after, resample):
 def test_a_batch_larger_than_one_slice_of_memory_gives_the_same_pixels(monkeypatch):
     batch = pixels(1, 7, 20, 20, 3)
     whole = resize(batch, (9, 31), "bicubic")
-    monkeypatch.setattr("runtime.resample._SLICE", 2000)
+    monkeypatch.setattr("runtime.images.resample._SLICE", 2000)
     np.testing.assert_array_equal(resize(batch, (9, 31), "bicubic"), whole)
 
 
@@ -256,7 +256,7 @@ def test_a_jpeg_without_pillow_is_the_environments_lack(tmp_path):
     code = (
         "import sys, importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'PIL' else find(name, *a)\n"
-        "from runtime.image import read_image; from targets.errors import run_cli\n"
+        "from runtime.images.image import read_image; from targets.errors import run_cli\n"
         f"run_cli(lambda: read_image({str(tmp_path / 'x.jpg')!r}) and 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=False)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from runtime_toys import LABELS, PREPROCESSING, REPO, oracle
 
-from runtime.image import prepare
+from runtime.images.image import prepare
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_importing_runtime_and_a_whole_run_load_numpy_and_onnxruntime_alone(bund
         "import sys, contextlib, io\n"
         "import numpy, onnxruntime, onnxruntime.capi.onnxruntime_pybind11_state\n"
         "before = {name.split('.')[0] for name in sys.modules}\n"
-        "import runtime, runtime.run, runtime.bench, runtime.selftest, runtime.build, runtime.compare\n"
+        "import runtime, runtime.run, runtime.bench, runtime.selftest, runtime.build, runtime.measuring.compare\n"
         f"sys.argv = ['run', {str(bundle)!r}, {str(images[0] / 'a.png')!r}, {str(images[0] / 'c.npy')!r}]\n"
         "with contextlib.redirect_stdout(io.StringIO()): assert runtime.run.main() == 0\n"
         f"sys.argv = ['selftest', {str(bundle)!r}]\n"
@@ -191,6 +191,6 @@ def test_importing_runtime_and_a_whole_run_load_numpy_and_onnxruntime_alone(bund
 
 
 def test_importing_runtime_alone_does_not_even_load_numpy():
-    code = "import sys, runtime, runtime.run, runtime.image, runtime.session, runtime.bundle; print(*sys.modules)"
+    code = "import sys, runtime.run, runtime.images.image, runtime.session, runtime.streams.stream; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=True)
     assert not {name.split(".")[0] for name in done.stdout.split()} & {"numpy", "onnxruntime"}

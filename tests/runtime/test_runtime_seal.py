@@ -10,7 +10,7 @@ from runtime_toys import REPO
 from test_runtime_bundle import pack
 
 from export import sign
-from runtime.bundle import open_files
+from runtime.bundles.bundle import open_files
 from targets.errors import InputError
 
 EVERY = ["manifest.json", "manifest.json.sha256", "config.json", "extra/notes.txt", "golden.npz", "model.onnx"]
@@ -110,6 +110,8 @@ def test_the_command_makes_a_key_and_signs(run_module, bundle, tmp_path):
 
 
 def test_without_a_key_nothing_of_cryptography_is_loaded(bundle):
-    code = f"import sys; from runtime.bundle import open_files; open_files({str(bundle)!r}); print(*sys.modules)"
+    code = (
+        f"import sys; from runtime.bundles.bundle import open_files; open_files({str(bundle)!r}); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=True)
     assert not [name for name in done.stdout.split() if name.startswith("cryptography")]

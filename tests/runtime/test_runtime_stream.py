@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.onnx_model import export_onnx
-from runtime.chunking import check_chunking
-from runtime.generate import Sampling, generate, next_probabilities
 from runtime.session import open_bundle
-from runtime.stream import CHUNK, Stream
+from runtime.streams.chunking import check_chunking
+from runtime.streams.stream import CHUNK, Stream
+from runtime.texts.generate import Sampling, generate, next_probabilities
 from targets.errors import GateFailed, InputError
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from runtime_toys import REPO
 
-CODE = [REPO / "runtime" / name for name in ("engine.py", "engine_session.py", "trt.py")]
+CODE = [REPO / "runtime" / "engines" / name for name in ("engine.py", "engine_session.py", "trt.py")]
 #: TensorRT for RTX alone has it; the code asks for it in one place, for that flavour only.
 RTX_ONLY = {"ComputeCapability"}
 

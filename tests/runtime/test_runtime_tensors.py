@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.manifest import State, Tensor
-from runtime.tensors import check_inputs, fresh_state
+from runtime.bundles.manifest import State, Tensor
+from runtime.bundles.tensors import check_inputs, fresh_state
 from targets.errors import InputError
 
 CACHE = State("past_key_values.0.key", "present.0.key", "float32", ("batch", 2, "past", 3))

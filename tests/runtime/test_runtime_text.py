@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from runtime.answers import answerer_of
 from runtime.answers.causal_lm import Continuations
-from runtime.bundle import open_files
-from runtime.text import TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
+from runtime.bundles.bundle import open_files
+from runtime.texts.text import TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
 from targets.errors import InputError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "sat", "##s"]

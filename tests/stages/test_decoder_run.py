@@ -22,8 +22,8 @@ from compress.rewrites.surgery import rebuilt
 from compress.stages import timing
 from compress.tasks import get
 from export import graph
-from runtime.chunking import ALLOWED
-from runtime.seal import SEAL, seal_of
+from runtime.bundles.seal import SEAL, seal_of
+from runtime.streams.chunking import ALLOWED
 
 STORIES = zoo.locate("zoo:stories260k")
 

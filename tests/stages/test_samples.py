@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compress.stages.samples import fitted
-from runtime.manifest import Tensor
+from runtime.bundles.manifest import Tensor
 
 
 def test_states_have_the_shapes_of_the_graph_and_not_of_the_original() -> None:

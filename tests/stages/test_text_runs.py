@@ -16,7 +16,7 @@ from compress import run
 from compress.stages import timing
 from compress.verify import Options, evaluate
 from runtime import ort
-from runtime.text import Tokenizer, pad, parse_preprocessing
+from runtime.texts.text import Tokenizer, pad, parse_preprocessing
 from targets.errors import InputError
 
 RECIPE = """

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime import engine_file, trt
-from runtime.bundle import Bundle
-from runtime.cuda import Device
-from runtime.engine import sizes_of
-from runtime.manifest import ModelFile, Tensor
+from runtime.bundles.bundle import Bundle
+from runtime.bundles.manifest import ModelFile, Tensor
+from runtime.engines import engine_file, trt
+from runtime.engines.cuda import Device
+from runtime.engines.engine import sizes_of
 from targets.errors import EnvironmentLacks, InputError
 
 if TYPE_CHECKING:

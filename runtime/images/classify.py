@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Bundle
-from runtime.image import prepare, read_image
+from runtime.bundles.bundle import Bundle
+from runtime.images.image import prepare, read_image
 from runtime.session import Session
 from targets.errors import InputError
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from runtime import png
-from runtime.resample import Filter, resize
+from runtime.images import png
+from runtime.images.resample import Filter, resize
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import read
 

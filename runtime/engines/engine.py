@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.progress import BuildProgress
-from runtime.trt import TensorRT, without_collection
+from runtime.engines.progress import BuildProgress
+from runtime.engines.trt import TensorRT, without_collection
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 if TYPE_CHECKING:

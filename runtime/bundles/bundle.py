@@ -10,9 +10,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.bundles.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
+from runtime.bundles.seal import SEAL, SIGNATURE, check_seal, check_signature
 from runtime.files import cache_root, explain, sha256_of
-from runtime.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
-from runtime.seal import SEAL, SIGNATURE, check_seal, check_signature
 from targets.errors import EnvironmentLacks, InputError
 
 MAX_UNPACKED = 64 << 30

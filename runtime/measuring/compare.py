@@ -21,7 +21,7 @@ from runtime.providers import CPU
 from targets.errors import EnvironmentLacks, InputError
 from targets.machine import usable_cpus
 
-_REPO = Path(__file__).parents[1]
+_REPO = Path(__file__).parents[2]
 
 
 def time_alternating(

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from runtime import image, text
 from runtime.files import sha256_of
+from runtime.images import image
+from runtime.texts import text
 from targets.errors import InputError
 from targets.spec import Precision
 from targets.strict import read

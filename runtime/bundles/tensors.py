@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from runtime.manifest import GROWING, State, Tensor
+from runtime.bundles.manifest import GROWING, State, Tensor
 from targets.errors import GateFailed, InputError
 from targets.strict import nearest
 

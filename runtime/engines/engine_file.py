@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from runtime.bundle import Bundle
-from runtime.engine import EngineBuild
+from runtime.bundles.bundle import Bundle
+from runtime.bundles.manifest import MODEL, ModelFile, Span
+from runtime.engines.engine import EngineBuild
+from runtime.engines.trt import Flavour, TensorRT
 from runtime.files import sha256_of, write_atomic
-from runtime.manifest import MODEL, ModelFile, Span
-from runtime.trt import Flavour, TensorRT
 from targets.errors import InputError
 from targets.strict import read
 

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from runtime.files import write_atomic
-from runtime.power import cpu_name
+from runtime.measuring.power import cpu_name
 from targets.errors import InputError
 from targets.machine import usable_cpus
 from targets.strict import read
 
 if TYPE_CHECKING:
-    from runtime.bundle import Bundle
-    from runtime.manifest import ModelFile
+    from runtime.bundles.bundle import Bundle
+    from runtime.bundles.manifest import ModelFile
 
 FILE = "local/threads.json"
 

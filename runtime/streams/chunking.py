@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.stream import Stream
+from runtime.streams.stream import Stream
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.bundle import Bundle
-from runtime.manifest import GOLDEN
+from runtime.bundles.bundle import Bundle
+from runtime.bundles.manifest import GOLDEN
 from targets.errors import InputError
 
 if TYPE_CHECKING:

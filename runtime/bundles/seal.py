@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from runtime.manifest import NAME
+from runtime.bundles.manifest import NAME
 from targets.errors import EnvironmentLacks, InputError
 
 SEAL = f"{NAME}.sha256"

@@ -1,0 +1,1 @@
+"""A bundle: its manifest, seal, golden samples and declared tensors."""

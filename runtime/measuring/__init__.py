@@ -1,0 +1,1 @@
+"""Latency, threads, power and energy of this machine."""

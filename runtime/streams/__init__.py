@@ -1,0 +1,1 @@
+"""Sequences fed chunk by chunk."""

@@ -1,0 +1,284 @@
+"""A causal model fed as a stream: the state of a batch of sequences, kept between calls, asleep and awake.
+
+B batch, N tokens at hand, K what the model gives per token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from runtime.bundles.manifest import State
+from runtime.bundles.tensors import check_outputs
+from runtime.session import Session
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MASK, PLACES = "attention_mask", "position_ids"
+#: Longest chunk for a bundle whose target says nothing of it.
+CHUNK = 256
+_MAGIC = b"edgepress stream\n"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """Where the sequences are: their states, how many real tokens each has had (B,), and, for models with caches,
+    which tokens of the caches are real (B,P)."""
+
+    states: Mapping[str, np.ndarray]
+    seen_B: np.ndarray
+    real_BP: np.ndarray
+
+
+class Stream:
+    """`batch` sequences of one model. Whatever raises leaves them where they were."""
+
+    def __init__(self, session: Session, batch: int = 1) -> None:
+        """Raises InputError for a model without state, or one whose inputs are no sequence."""
+        import numpy as np
+
+        manifest = session.manifest
+        if not manifest.state:
+            raise InputError(f"{session.bundle.source}: its model has no state, so it cannot be fed as a stream")
+        if batch < 1 or batch > session.max_batch:
+            raise InputError(f"batch is {batch}; allowed: 1 to {session.max_batch}")
+        past = {state.past for state in manifest.state}
+        given = [tensor for tensor in manifest.inputs if tensor.name not in past | {MASK, PLACES}]
+        if len(given) != 1 or len(given[0].shape) < 2:
+            names = ", ".join(tensor.name for tensor in given)
+            raise InputError(f"{session.bundle.source}: a stream has one input of tokens, this model has: {names}")
+        self._session, self._batch, self._tokens = session, batch, given[0]
+        self._inputs = {tensor.name for tensor in manifest.inputs}
+        self._output = next(tensor.name for tensor in manifest.outputs)
+        self._caches = any(_grows(state) for state in manifest.state)
+        self._moment = _Moment(
+            {state.past: np.zeros(_shape(state, batch, 0), state.dtype) for state in manifest.state},
+            np.zeros(batch, np.int64),
+            np.zeros((batch, 0), np.int64),
+        )
+        self._fresh = self._moment
+
+    @property
+    def batch(self) -> int:
+        """How many sequences there are."""
+        return self._batch
+
+    @property
+    def input_name(self) -> str:
+        """The input that tokens come in."""
+        return self._tokens.name
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """How many real tokens each sequence has had (B,)."""
+        return self._moment.seen_B.copy()
+
+    @property
+    def states(self) -> dict[str, np.ndarray]:
+        """The state by the names of its inputs, to look at, not to write to."""
+        return dict(self._moment.states)
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of the state: constant for models without caches."""
+        return sum(array.nbytes for array in self._moment.states.values())
+
+    @property
+    def longest_chunk(self) -> int:
+        """How many tokens a call of the model takes; longer inputs are split."""
+        size = self._tokens.shape[1]
+        return size if isinstance(size, int) else self._session.longest_chunk or CHUNK
+
+    def prefill(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None = None) -> np.ndarray:
+        """Feed tokens (B,N), or (N,) for a single sequence; returns what the model gives for the last (B,K).
+
+        `mask` (B,N): 1 at real tokens, 0 at padding, which belongs in front.
+        Raises InputError for tokens that do not fit, GateFailed if the model gives what is not finite.
+        """
+        return self._feed(tokens, mask, every=False)[:, -1]
+
+    def outputs(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None = None) -> np.ndarray:
+        """`prefill`, with what the model gives for every token (B,N,K)."""
+        return self._feed(tokens, mask, every=True)
+
+    def step(self, tokens: np.ndarray | Sequence[Any] | int) -> np.ndarray:
+        """Feed one token per sequence (B,), or a single id; returns what the model gives for it (B,K)."""
+        array = _array(tokens)
+        one_BN = array.reshape(1, 1) if array.ndim == 0 else array[:, None]
+        return self._feed(one_BN, None, every=False)[:, -1]
+
+    def reset(self) -> None:
+        """Back to before the first token."""
+        self._moment = self._fresh
+
+    def fork(self) -> Stream:
+        """A stream of its own that goes on from here."""
+        return self._at(self._moment)
+
+    def select(self, rows: Sequence[int]) -> Stream:
+        """A stream that goes on from these sequences, in this order; a row may come more than once (beam search)."""
+        import numpy as np
+
+        index = np.asarray(rows, np.int64)
+        if not index.size or index.min() < 0 or index.max() >= self._batch or len(index) > self._session.max_batch:
+            raise InputError(f"rows {list(rows)}: allowed: 1 to {self._session.max_batch} of 0 to {self._batch - 1}")
+        now = self._moment
+        other = Stream(self._session, len(index))
+        other._moment = _Moment(
+            {name: array[index] for name, array in now.states.items()}, now.seen_B[index], now.real_BP[index]
+        )
+        return other
+
+    def save(self) -> bytes:
+        """The state as bytes, for `load` on a stream of the same model file and batch."""
+        import numpy as np
+
+        header = {"format": _FORMAT, "model": self._model_digest, "batch": self._batch}
+        arrays = {
+            "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+            "seen": self._moment.seen_B,
+            "real": self._moment.real_BP,
+            **{f"state {name}": array for name, array in self._moment.states.items()},
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        payload = buffer.getvalue()
+        return _MAGIC + hashlib.sha256(payload).digest() + payload
+
+    def load(self, data: bytes) -> None:
+        """Go on from a saved state.
+
+        Raises InputError, and stays as it is, if the bytes are no saved state, damaged, of a newer edgepress, of
+        another model or batch, of other shapes, or not finite.
+        """
+        self._moment = self._read(data)
+
+    @property
+    def _model_digest(self) -> str:
+        return self._session.manifest.files[self._session.model.path].sha256
+
+    def _at(self, moment: _Moment) -> Stream:
+        other = Stream(self._session, self._batch)
+        other._moment = moment
+        return other
+
+    def _feed(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None, every: bool) -> np.ndarray:
+        import numpy as np
+
+        x, mask_BN = self._checked(tokens, mask)
+        parts, moment = [], self._moment
+        for start in range(0, x.shape[1], self.longest_chunk):
+            span = slice(start, start + self.longest_chunk)
+            y, moment = self._call(x[:, span], mask_BN[:, span], moment)
+            parts.append(y if every else y[:, -1:])
+        self._moment = moment
+        return np.concatenate(parts, axis=1) if every else parts[-1]
+
+    def _checked(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        import numpy as np
+
+        tensor = self._tokens
+        x = _array(tokens)
+        if x.ndim == len(tensor.shape) - 1 and self._batch == 1:
+            x = x[None]
+        if x.dtype != tensor.dtype and x.dtype.kind == np.dtype(tensor.dtype).kind:
+            x = x.astype(tensor.dtype)
+        wanted = [self._batch, *tensor.shape[1:]]
+        if x.ndim != len(wanted) or x.dtype != tensor.dtype or 0 in x.shape or not _fits(x.shape, wanted):
+            raise InputError(f"{tensor.name} is {x.dtype} {list(x.shape)}; allowed: {tensor.dtype} {wanted}")
+        self._session.check_ids({tensor.name: x})
+        if mask is None:
+            return x, np.ones(x.shape[:2], np.int64)
+        if MASK not in self._inputs:
+            raise InputError(f"this model takes no {MASK}; feed sequences of one length")
+        mask_BN = np.asarray(mask)
+        if mask_BN.shape != x.shape[:2] or not np.isin(mask_BN, (0, 1)).all():
+            raise InputError(f"mask has shape {list(mask_BN.shape)}; allowed: {list(x.shape[:2])} of 0 and 1")
+        if (np.diff(mask_BN.astype(np.int64), axis=1) < 0).any():
+            raise InputError("mask has padding behind tokens; padding belongs in front")
+        return x, mask_BN.astype(np.int64)
+
+    def _call(self, x: np.ndarray, mask_BN: np.ndarray, moment: _Moment) -> tuple[np.ndarray, _Moment]:
+        """One call of the model: its output, and where the sequences are after it."""
+        import numpy as np
+
+        session, manifest = self._session, self._session.manifest
+        real_BM = np.concatenate([moment.real_BP, mask_BN], axis=1) if self._caches else mask_BN
+        places_BN = np.maximum(moment.seen_B[:, None] + mask_BN.cumsum(axis=1) - 1, 0)
+        inputs = {self._tokens.name: x, MASK: real_BM, PLACES: places_BN}
+        feed = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
+        given = session.backend.run({**feed, **moment.states})
+        outputs = check_outputs(given, manifest.all_outputs, session.model.path)
+        after = replace(
+            moment,
+            states={state.past: outputs[state.present] for state in manifest.state},
+            seen_B=moment.seen_B + mask_BN.sum(axis=1),
+            real_BP=real_BM if self._caches else moment.real_BP,
+        )
+        return outputs[self._output], after
+
+    def _read(self, data: bytes) -> _Moment:
+        import zipfile
+
+        import numpy as np
+
+        digest, payload = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
+        if not data.startswith(_MAGIC):
+            raise InputError("these bytes are no saved state of a stream")
+        if hashlib.sha256(payload).digest() != digest:
+            raise InputError("the saved state is truncated or damaged; start the sequence again")
+        try:
+            with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            header = json.loads(arrays["header"].tobytes())
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise InputError("the saved state holds something else than a stream saves; start again") from error
+        if header["format"] > _FORMAT:
+            raise InputError(
+                f"the saved state has format {header['format']}, this edgepress reads {_FORMAT}; upgrade it"
+            )
+        if header["model"] != self._model_digest:
+            raise InputError(
+                f"the saved state is of another model file (sha256 {header['model'][:12]}...) than "
+                f"{self._session.model.path} ({self._model_digest[:12]}...)"
+            )
+        if header["batch"] != self._batch:
+            raise InputError(f"the saved state has {header['batch']} sequences, this stream {self._batch}")
+        states = {state.past: arrays[f"state {state.past}"] for state in self._session.manifest.state}
+        for state in self._session.manifest.state:
+            array, wanted = states[state.past], _shape(state, self._batch, arrays["real"].shape[1])
+            if array.shape != wanted or array.dtype != state.dtype:
+                raise InputError(f"the saved {state.past} is {array.dtype} {list(array.shape)}, not {list(wanted)}")
+            if not np.isfinite(array).all():
+                raise InputError(f"the saved {state.past} holds NaN or infinity; start the sequence again")
+        return _Moment(states, arrays["seen"], arrays["real"])
+
+
+def _array(tokens: np.ndarray | Sequence[Any] | int) -> np.ndarray:
+    """Raises InputError for rows of different lengths."""
+    import numpy as np
+
+    try:
+        return np.asarray(tokens)
+    except ValueError as error:
+        raise InputError("the sequences have different lengths; pad them in front and give a mask") from error
+
+
+def _grows(state: State) -> bool:
+    """Whether the state is a cache that grows by a row a token."""
+    return any(isinstance(size, str) for size in state.shape[1:])
+
+
+def _shape(state: State, batch: int, past: int) -> tuple[int, ...]:
+    return batch, *(past if isinstance(size, str) else size for size in state.shape[1:])
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
+    return all(isinstance(want, str) or size == want for size, want in zip(shape, wanted, strict=True))

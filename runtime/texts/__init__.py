@@ -1,0 +1,1 @@
+"""Texts, token IDs and what generates them."""
