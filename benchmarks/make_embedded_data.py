@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.data.packed import pack
 from runtime.files import sha256_of, write_atomic
 
 SEED = 0
@@ -26,28 +27,19 @@ PER_CLASS = 500
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def pack(entries: Iterable[tuple[str, bytes]], compression: int) -> bytes:
-    """A zip of the entries, sorted, with fixed dates and modes: its bytes depend on the entries alone."""
+def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
+    """A compressed npz of the arrays, sorted, with fixed dates and modes: its bytes depend on the arrays alone."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression, compresslevel=9) as archive:
-        for name, data in sorted(entries):
-            entry = zipfile.ZipInfo(name, _DATE)
-            entry.compress_type = compression
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for key, array in sorted(arrays.items()):
+            entry = zipfile.ZipInfo(f"{key}.npy", _DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, data)
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(entry, content.getvalue())
     return buffer.getvalue()
-
-
-def pack_arrays(arrays: dict[str, np.ndarray]) -> bytes:
-    """A compressed npz of the arrays."""
-
-    def as_npy(array: np.ndarray) -> bytes:
-        buffer = io.BytesIO()
-        np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-        return buffer.getvalue()
-
-    return pack(((f"{key}.npy", as_npy(array)) for key, array in arrays.items()), zipfile.ZIP_DEFLATED)
 
 
 def choose(names: Iterable[str], count: int) -> list[str]:
@@ -56,7 +48,7 @@ def choose(names: Iterable[str], count: int) -> list[str]:
 
 
 def make_cifar10(source: Path, out: Path) -> None:
-    """`test.zip`: every test image; `train-5000.zip`: PER_CLASS chosen training images of each class."""
+    """`test.jpegs`: every test image; `train-5000.jpegs`: PER_CLASS chosen training images of each class."""
     with zipfile.ZipFile(source) as raw:
         by_class: dict[str, list[str]] = defaultdict(list)
         test = []
@@ -67,9 +59,9 @@ def make_cifar10(source: Path, out: Path) -> None:
             else:
                 test.append(name)
         train = [name for names in by_class.values() for name in choose(names, PER_CLASS)]
-        for file, split, chosen in (("test.zip", "test", test), ("train-5000.zip", "train", train)):
+        for file, split, chosen in (("test.jpegs", "test", test), ("train-5000.jpegs", "train", train)):
             entries = ((name, raw.read(f"cifar10/{split}/{name}")) for name in chosen)
-            write_atomic(out / file, pack(entries, zipfile.ZIP_STORED))
+            write_atomic(out / file, pack(entries))
 
 
 def make_mnist(source: Path, out: Path) -> None:
@@ -112,7 +104,7 @@ def main() -> None:
             continue
         make(source, given.out / folder)
         for file in sorted((given.out / folder).iterdir()):
-            if file.suffix in (".zip", ".npz", ".safetensors"):
+            if file.suffix in (".jpegs", ".npz", ".safetensors"):
                 print(f"{sha256_of(file)}  {file}  {file.stat().st_size} bytes")
 
 

@@ -1,4 +1,4 @@
-"""Where images come from: a folder or a zip of image files (here), or the arrays of an npz (`arrays.py`)."""
+"""Where images come from: a folder, a zip or a pack of image files (here), or the arrays of an npz (`arrays.py`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from compress.data.packed import SUFFIX as PACKED
+from compress.data.packed import PackedJpegs
 from runtime.images import image
 from targets.errors import InputError
 
@@ -97,15 +99,21 @@ class _Zip:
         return b"%d:%d" % (info.file_size, info.CRC)
 
 
+def _store(location: Path) -> _Folder | _Zip | PackedJpegs:
+    if location.is_dir():
+        return _Folder(location)
+    return PackedJpegs(location) if location.suffix.lower() == PACKED else _Zip(location)
+
+
 class ImageFiles:
-    """`<class>/*.jpg`, or `train/<class>/*.jpg` with `test/` or `val/` beside it, in a folder or a zip."""
+    """`<class>/*.jpg`, or `train/<class>/*.jpg` with `test/` or `val/` beside it, in a folder, a zip or a pack."""
 
     named = True
 
     def __init__(self, location: Path) -> None:
         """Raises InputError for a place without classes of images."""
         self.location = location
-        self._store = _Folder(location) if location.is_dir() else _Zip(location)
+        self._store = _store(location)
         files, folders = (_visible(paths) for paths in self._store.listing())
         images = [path for path in files if path[-1].lower().endswith(SUFFIXES)]
         if not images:

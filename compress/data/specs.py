@@ -9,6 +9,7 @@ import numpy as np
 
 from compress.data.arrays import ImageArrays
 from compress.data.dataset import Decoder, ImageDataset
+from compress.data.packed import SUFFIX as PACKED
 from compress.data.sources import ImageFiles, Part, Source
 from compress.data.splits import balanced, halves
 from runtime.files import user_path
@@ -16,8 +17,8 @@ from targets.errors import InputError
 
 _ZOO = Path(__file__).parent.parent / "zoo"
 _ZOO_FILES = {
-    "cifar10-test": "cifar10/test.zip",
-    "cifar10-train": "cifar10/train-5000.zip",
+    "cifar10-test": "cifar10/test.jpegs",
+    "cifar10-train": "cifar10/train-5000.jpegs",
     "mnist-test": "mnist/test.npz",
     "mnist-calibration": "mnist/calibration.npz",
 }
@@ -67,7 +68,7 @@ def _open(spec: str, part: Part | Literal["all"]) -> Source:
     path = user_path(spec)
     if not path.exists():
         raise InputError(f"no data at {spec}; give zoo:NAME, a folder of class folders, a .zip of one, or a .npz")
-    if path.is_dir() or path.suffix.lower() == ".zip":
+    if path.is_dir() or path.suffix.lower() in (".zip", PACKED):
         return ImageFiles(path)
     if path.suffix.lower() == ".npz":
         return ImageArrays(path)

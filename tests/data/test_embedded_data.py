@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from compress.data import load, preprocessing_from_hf
+from compress.data.packed import PackedJpegs
 from runtime.files import sha256_of
 
 ROOT = Path(__file__).parents[2]
@@ -31,30 +32,28 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 @pytest.mark.parametrize("folder", ["cifar10", "mnist", "vit-mnist", "stories260k", "minilm-sst2"])
 def test_cards_give_the_size_and_digest_of_every_file(folder: str) -> None:
     rows = re.findall(r"^\| (\S+) \|.* (\d+) \| ([0-9a-f]{64}) \|$", (ZOO / folder / "README.md").read_text(), re.M)
-    on_disk = {f.name for f in (ZOO / folder).iterdir() if f.suffix in (".zip", ".npz", ".safetensors")}
+    on_disk = {f.name for f in (ZOO / folder).iterdir() if f.suffix in (".jpegs", ".npz", ".safetensors")}
     assert {name for name, _, _ in rows} >= on_disk
     for name, size, digest in rows:
         assert (ZOO / folder / name).stat().st_size == int(size)
         assert sha256_of(ZOO / folder / name) == digest
 
 
-@pytest.mark.parametrize(("file", "per_class"), [("test.zip", 1000), ("train-5000.zip", 500)])
-def test_cifar10_zips_hold_whole_jpegs_of_every_class_sorted_stored_and_undated(file: str, per_class: int) -> None:
-    with zipfile.ZipFile(ZOO / "cifar10" / file) as archive:
-        entries = archive.infolist()
-        assert collections.Counter(e.filename.split("/")[0] for e in entries) == dict.fromkeys(CLASSES, per_class)
-        assert [e.filename for e in entries] == sorted(e.filename for e in entries)
-        assert {(e.compress_type, e.date_time) for e in entries} == {(zipfile.ZIP_STORED, (1980, 1, 1, 0, 0, 0))}
-        assert archive.testzip() is None
-        for entry in entries[::97]:
-            with Image.open(io.BytesIO(archive.read(entry))) as picture:
-                picture.load()
-                assert (picture.format, picture.size, picture.mode) == ("JPEG", (32, 32), "RGB")
+@pytest.mark.parametrize(("file", "per_class"), [("test.jpegs", 1000), ("train-5000.jpegs", 500)])
+def test_cifar10_packs_hold_whole_jpegs_of_every_class_sorted(file: str, per_class: int) -> None:
+    archive = PackedJpegs(ZOO / "cifar10" / file)
+    names, _ = archive.listing()
+    assert collections.Counter(name.split("/")[0] for name in names) == dict.fromkeys(CLASSES, per_class)
+    assert names == sorted(names)
+    for name in names[::97]:
+        with Image.open(io.BytesIO(archive.read(name))) as picture:
+            picture.load()
+            assert (picture.format, picture.size, picture.mode) == ("JPEG", (32, 32), "RGB")
 
 
 def test_training_choice_is_the_one_the_card_describes() -> None:
-    with zipfile.ZipFile(ZOO / "cifar10" / "train-5000.zip") as archive:
-        chosen = [name for name in archive.namelist() if name.startswith("cat/")]
+    names, _ = PackedJpegs(ZOO / "cifar10" / "train-5000.jpegs").listing()
+    chosen = [name for name in names if name.startswith("cat/")]
     every = [f"cat/{number:04d}.jpg" for number in range(5000)]
     assert chosen == sorted(sorted(every, key=lambda n: hashlib.sha256(f"0:{n}".encode()).hexdigest())[:500])
 
@@ -147,12 +146,13 @@ def test_maker_copies_its_sources_and_is_deterministic(tmp_path: Path) -> None:
     assert len(files) == 5
     assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
 
-    with zipfile.ZipFile(first / "cifar10" / "test.zip") as archive:
-        assert archive.namelist() == ["cat/0000.jpg", "dog/0001.jpg"]
-        assert archive.read("dog/0001.jpg") == jpeg(1001)
-    with zipfile.ZipFile(first / "cifar10" / "train-5000.zip") as archive:
-        assert len(archive.namelist()) == 500
-        assert all(archive.read(name) == jpeg(int(name[4:8])) for name in archive.namelist())
+    test = PackedJpegs(first / "cifar10" / "test.jpegs")
+    assert test.listing() == (["cat/0000.jpg", "dog/0001.jpg"], [])
+    assert test.read("dog/0001.jpg") == jpeg(1001)
+    train = PackedJpegs(first / "cifar10" / "train-5000.jpegs")
+    names, _ = train.listing()
+    assert len(names) == 500
+    assert all(train.read(name) == jpeg(int(name[4:8])) for name in names)
 
     raw = np.load(tmp_path / "mnist.npz")
     calibration = np.load(first / "mnist" / "calibration.npz")
