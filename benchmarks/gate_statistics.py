@@ -66,7 +66,7 @@ def pass_rate(gate: Gate, make: Callable[[np.random.Generator], Pair], simulatio
 def boundary(simulations: int) -> list[dict[str, Any]]:
     """Candidates whose true drop is exactly the bound: every pass is a false one."""
     rows: list[dict[str, Any]] = []
-    gate = default_gate("image-classification", MAX_DROP)
+    gate = default_gate("top1", MAX_DROP)
     for samples, discordance in ((500, 0.01), (872, 0.03), (2000, 0.02), (2000, 0.1), (10_000, 0.01), (10_000, 0.04)):
         loss, win = (discordance + MAX_DROP / 100) / 2, (discordance - MAX_DROP / 100) / 2
         rate = pass_rate(
@@ -78,7 +78,7 @@ def boundary(simulations: int) -> list[dict[str, Any]]:
         exact = pass_probability(samples, loss, win, MAX_DROP / 100)
         row = {"metric": "top1", "samples": samples, "discordance": discordance, "true_drop": MAX_DROP}
         rows.append({**row, "false_pass_rate": rate, "score_test_by_enumeration": round(exact, 4)})
-    gate = default_gate("causal-lm", MAX_DROP)
+    gate = default_gate("perplexity", MAX_DROP)
     for samples in (60, 250, 1000):
         rate = pass_rate(gate, partial(language_models, sequences=samples, drop=MAX_DROP), simulations, samples)
         rows.append({"metric": "perplexity", "samples": samples, "true_drop": MAX_DROP, "false_pass_rate": rate})
@@ -88,7 +88,7 @@ def boundary(simulations: int) -> list[dict[str, Any]]:
 def power(simulations: int) -> list[dict[str, Any]]:
     """Candidates that lost nothing, on as many samples as the power analysis asks for."""
     rows = []
-    gate = default_gate("image-classification", MAX_DROP)
+    gate = default_gate("top1", MAX_DROP)
     for discordance in (0.01, 0.02, 0.04):
         for wanted in (0.8, 0.95):
             samples = required_samples(MAX_DROP / 100, discordance, wanted)

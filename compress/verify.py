@@ -22,21 +22,12 @@ if TYPE_CHECKING:
     from compress.verification.drift import Drift, MetricDrift
     from compress.verification.early import Decision
     from compress.verification.gate import Gate
-    from compress.verification.predictions import Samples
     from compress.verification.report_data import ExtraCheck, ReportData
+    from compress.verification.samples import Samples
 
 DEFAULT_MAX_DROP = 1.0
 #: How often --stop-early may give another verdict than all samples would.
 STOP_EARLY_ERROR = 0.001
-_TASKS = {
-    "class logits": "image-classification",
-    "pair scores": "embedding",
-    "embedded pairs": "embedding",
-    "embeddings": "embedding",
-    "sequence losses": "causal-lm",
-    "next tokens": "causal-lm",
-    "text outputs": "text-generation",
-}
 
 
 class Options(NamedTuple):
@@ -153,10 +144,10 @@ def _explicit_gate(options: Options) -> Gate | None:
     return None if options.gate is None else gate.load(options.gate)
 
 
-def _default_gate(options: Options, kind: str) -> Gate:
+def _default_gate(options: Options, metric: str) -> Gate:
     from compress.verification.gate import default_gate
 
-    return default_gate(_TASKS[kind], DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop)
+    return default_gate(metric, DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop)
 
 
 def _questions(options: Options) -> Questions | None:
@@ -195,7 +186,7 @@ def _answer(options: Options, questions: Questions | None, gate: Gate | None) ->
     given = zip((options.reference, options.candidate), _both(questions), strict=True)
     reference, candidate = (_samples(spec, side, questions) for spec, side in given)
     indices = None if questions is None else np.arange(len(candidate))
-    return Run(reference, candidate, gate or _default_gate(options, candidate.kind), indices)
+    return Run(reference, candidate, gate or _default_gate(options, candidate.metrics[0].name), indices)
 
 
 def _both(questions: Questions | None) -> tuple[Side | None, Side | None]:
@@ -216,11 +207,12 @@ def _answer_until_certain(options: Options, questions: Questions, gate: Gate | N
     import numpy as np
 
     from compress.verification.early import EarlyStop
-    from compress.verification.predictions import Predictions, concatenate
+    from compress.verification.metrics import METRICS
+    from compress.verification.samples import concatenate
 
-    if not questions.classifies:
+    if not METRICS[questions.task.metric].rate:
         raise InputError("stopping early is for the accuracy of classifiers; leave --stop-early (stop_early) out")
-    gate = gate or _default_gate(options, Predictions.kind)
+    gate = gate or _default_gate(options, questions.task.metric)
     if gate.stop_early is None:
         gate = gate.model_copy(update={"stop_early": STOP_EARLY_ERROR})
     size = len(questions)
@@ -348,7 +340,7 @@ def _report(
         schema=1,
         edgepress=version("edgepress"),
         model=options.candidate,
-        task=_TASKS[drift.kind],
+        task=drift.kind if questions is None else questions.task.name,
         target="recorded answers" if questions is None else "this machine",
         recipe="compared with " + options.reference,
         drift=drift,

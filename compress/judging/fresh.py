@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 
 from compress.judging.questions import Questions, spread
 from compress.verification.outcome import Status
-from compress.verification.predictions import Embeddings, NextTokens, Predictions, Samples, cosines, same
 from compress.verification.report_data import ExtraCheck
+from compress.verification.samples import Samples, same
 from compress.verification.statistics import paired_rate_interval
 
 NAME = "fresh inputs"
 SAMPLES = 64
 #: A model that was changed may agree less on inputs like these; one that knows its answers by heart agrees nowhere.
 MOST_LOST, CONFIDENCE = 0.2, 0.999
-#: Language models agree on a text where most of its likeliest tokens are the same, embeddings at this cosine.
-_SAME_TOKENS, _SAME_DIRECTION = 0.5, 0.8
 
 
 def check_fresh(
@@ -35,21 +33,10 @@ def check_fresh(
     if identical and not same(*fresh):
         message = "the candidate repeats the reference bit for bit on the data, but not on inputs like them"
         return ExtraCheck(name=NAME, status=Status.ERROR, message=f"{message}: it answers from a store")
-    was, now = agree(reference.take(places), candidate.take(places)), agree(*fresh)
+    was, now = reference.take(places).agree(candidate.take(places)), fresh[0].agree(fresh[1])
     low, _ = paired_rate_interval(int((was & ~now).sum()), int((now & ~was).sum()), len(was), CONFIDENCE)
     shares = f"{100 * was.mean():.0f} % of {len(was)} {questions.noun}, {100 * now.mean():.0f} % of new ones like them"
     if low > MOST_LOST:
         message = f"the candidate answers as the reference does in {shares}: it knows the data by heart"
         return ExtraCheck(name=NAME, status=Status.ERROR, message=message)
     return ExtraCheck(name=NAME, status=Status.PASS, message=f"same answer as the reference in {shares}")
-
-
-def agree(reference: Samples, candidate: Samples) -> NDArray[np.bool_]:
-    """Whether both sides give the same answer, [S]."""
-    if isinstance(reference, Predictions) and isinstance(candidate, Predictions):
-        return np.asarray(reference.logits.argmax(axis=1) == candidate.logits.argmax(axis=1))
-    if isinstance(reference, NextTokens) and isinstance(candidate, NextTokens):
-        equal = (reference.best == candidate.best) & (reference.best >= 0)
-        return np.asarray(equal.sum(axis=1) > _SAME_TOKENS * reference.tokens)
-    assert isinstance(reference, Embeddings) and isinstance(candidate, Embeddings)
-    return cosines(reference.vectors[:, 0], candidate.vectors[:, 0]) > _SAME_DIRECTION

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress import tasks
 from compress.judging.questions import BLOCK_BATCH, Advance, Part, Questions, nothing
 from compress.judging.sides import ImageSide, logits_of, open_side, padded, predict
-from compress.verification.predictions import Predictions
+from compress.tasks.task import Task
+from compress.verification.kinds.classes import Predictions
 from compress.verification.slices import of_images
 
 
@@ -51,8 +53,8 @@ class ImageQuestions(Questions):
         return self.data.fingerprints()
 
     @property
-    def classifies(self) -> bool:
-        return True
+    def task(self) -> Task:
+        return tasks.get("image-classification")
 
     @property
     def names(self) -> Sequence[str]:

@@ -17,8 +17,9 @@ from compress.judging.side import Side, is_predictions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from compress.verification.predictions import Samples
+    from compress.tasks.task import Task
     from compress.verification.report_data import BlockRow
+    from compress.verification.samples import Samples
 
 Advance = Callable[[int], None]
 Part = Literal["evaluation", "all"]
@@ -68,8 +69,8 @@ class Questions(ABC):
 
     @property
     @abstractmethod
-    def classifies(self) -> bool:
-        """Whether the answers are class logits."""
+    def task(self) -> Task:
+        """What both sides are asked to do."""
 
     @property
     @abstractmethod

@@ -27,7 +27,7 @@ from compress.judging.side import (
     seen_samples,
     weights_size,
 )
-from compress.verification.predictions import Predictions
+from compress.verification.kinds.classes import Predictions
 from targets.errors import InputError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from targets.errors import InputError
 if TYPE_CHECKING:
     from compress.data.prepared_texts import PreparedTexts
     from compress.judging.text_sides import Run
-    from compress.verification.predictions import Samples
+    from compress.verification.samples import Samples
 
 
 class TextQuestions(Questions):
@@ -51,11 +51,6 @@ class TextQuestions(Questions):
             # Not the task's own `open`: which states a graph has is the graph's business.
             self._prepared[side.name] = TextTask.open(task, self._choice, self._part, described, files)  # type: ignore[arg-type]
         return self._prepared[side.name]
-
-    @property
-    def _task(self) -> TextTask:
-        assert self._whole is not None and self._whole.task is not None
-        return self._whole.task
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -91,18 +86,19 @@ class TextQuestions(Questions):
         return self._texts.fingerprints()
 
     @property
-    def classifies(self) -> bool:
-        return self._task.metric == "top1"
+    def task(self) -> TextTask:
+        assert self._whole is not None and self._whole.task is not None
+        return self._whole.task
 
     @property
     def names(self) -> Sequence[str]:
         return self._texts.dataset.names
 
     def shown(self, indices: Sequence[int]) -> dict[str, dict[int, str]]:
-        return self._task.shown(self._texts, indices)
+        return self.task.shown(self._texts, indices)
 
     def slices(self) -> dict[str, NDArray[np.bool_]]:
-        return self._task.slices(self._texts)
+        return self.task.slices(self._texts)
 
     def inputs(self, side: Any, indices: NDArray[np.int64]) -> Iterator[dict[str, NDArray[Any]]]:
         return self._of(self._completed(side)).batches(BLOCK_BATCH, indices.tolist())

@@ -11,7 +11,7 @@ from compress.stages.samples import evaluation, runner_of, tell_notes
 
 if TYPE_CHECKING:
     from compress.tasks.task import Tell
-    from compress.verification.predictions import Samples
+    from compress.verification.samples import Samples
 
 
 def answer_original(context: StageContext, original: SourceModel, model: OnnxModel) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from compress.model import Structure, Transformer
     from compress.tasks.task import Task
     from compress.verification.drift import Drift
-    from compress.verification.predictions import Samples
     from compress.verification.report_data import ExtraCheck
+    from compress.verification.samples import Samples
 
 NOTES = "notes.json"
 LOOPS = "loops.json"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from compress.model import Transformer
     from compress.tasks.task import Prepared, Run
-    from compress.verification.predictions import Samples
+    from compress.verification.samples import Samples
 
 #: Evaluation samples on which every step is measured; the gate's verdict rests on all of them.
 SAMPLES = 512

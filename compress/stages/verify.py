@@ -13,7 +13,7 @@ from runtime.files import write_atomic
 
 if TYPE_CHECKING:
     from compress.verification.drift import Drift
-    from compress.verification.predictions import Samples
+    from compress.verification.samples import Samples
 
 
 def verify(
@@ -72,7 +72,7 @@ def verify(
 def early_exit(answers: Sequence[Samples], probability: float) -> Samples:
     """What the device answers with `--exit`: the answers are of more and more loops, and each sample keeps the first
     whose likeliest class is at least so probable, or the last."""
-    from compress.verification.predictions import Predictions
+    from compress.verification.kinds.classes import Predictions
     from runtime.exit import is_sure
 
     last = answers[-1]

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from compress.heal.objective import Objective
     from compress.model import Structure
     from compress.tasks.task import Run
-    from compress.verification.predictions import NextTokens, Samples
+    from compress.verification.kinds.losses import NextTokens
+    from compress.verification.samples import Samples
 
 #: Scores (texts x tokens x vocabulary) that one call of the model may give, and that are kept for divergences.
 SCORES, KEPT = 1 << 23, 1 << 24
@@ -62,7 +63,7 @@ class CausalLm(Decoding):
         import numpy as np
 
         from compress.data.prepared_texts import PreparedTexts, by_length
-        from compress.verification.predictions import NextTokens
+        from compress.verification.kinds.losses import NextTokens
 
         assert isinstance(data, PreparedTexts)
         samples, vocabulary = len(data), int(structure.preprocessing["vocab_size"])
@@ -85,14 +86,12 @@ class CausalLm(Decoding):
         return NextTokens(nll, tokens, data.bytes, best, kept)
 
     def headline(self, answers: Samples) -> str:
-        from compress.verification.metrics import bits_per_byte, perplexity
-        from compress.verification.predictions import NextTokens
+        from compress.verification.kinds.losses import NextTokens
+        from compress.verification.metrics import METRICS
 
         assert isinstance(answers, NextTokens)
-        return (
-            f"perplexity {perplexity(answers):.3f}, {bits_per_byte(answers):.4f} bits per byte, "
-            f"{answers.tokens.sum():,} tokens"
-        )
+        perplexity, bits = (METRICS[name].value(answers) for name in ("perplexity", "bits_per_byte"))
+        return f"perplexity {perplexity:.3f}, {bits:.4f} bits per byte, {answers.tokens.sum():,} tokens"
 
     @property
     def objective(self) -> Objective:

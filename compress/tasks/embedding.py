@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from compress.heal.objective import Objective
     from compress.model import Structure
     from compress.tasks.task import Run
-    from compress.verification.predictions import EmbeddedPairs, Samples
+    from compress.verification.kinds.embeddings import EmbeddedPairs
+    from compress.verification.samples import Samples
 
 OUTPUT = "sentence_embedding"
 
@@ -43,7 +44,7 @@ class Embedding(TextTask):
         import numpy as np
 
         from compress.data.prepared_texts import PreparedTexts, by_length
-        from compress.verification.predictions import EmbeddedPairs
+        from compress.verification.kinds.embeddings import EmbeddedPairs
         from runtime.texts.text import pad
 
         assert isinstance(data, PreparedTexts)
@@ -57,11 +58,9 @@ class Embedding(TextTask):
         return EmbeddedPairs(vectors[places_S2], data.dataset.scores)
 
     def headline(self, answers: Samples) -> str:
-        from compress.verification.metrics import spearman
-        from compress.verification.predictions import EmbeddedPairs
+        from compress.verification.metrics import METRICS
 
-        assert isinstance(answers, EmbeddedPairs)
-        return f"Spearman x 100 of {len(answers)} pairs: {spearman(answers):.2f}"
+        return f"Spearman x 100 of {len(answers)} pairs: {METRICS['spearman'].value(answers):.2f}"
 
     @property
     def objective(self) -> Objective:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from compress.heal.objective import Feed, Objective
     from compress.model import Structure
     from compress.tasks.task import Run
-    from compress.verification.predictions import Predictions, Samples
+    from compress.verification.kinds.classes import Predictions
+    from compress.verification.samples import Samples
 
 #: Images that go through a model at once, where nobody waits for a single answer.
 BATCH = 128
@@ -112,7 +113,7 @@ class ImageClassification(Task):
     def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> Predictions:
         import numpy as np
 
-        from compress.verification.predictions import Predictions
+        from compress.verification.kinds.classes import Predictions
 
         assert isinstance(data, PreparedImages)
         labels = data.dataset.labels
@@ -128,8 +129,7 @@ class ImageClassification(Task):
         return Predictions(logits, labels, list(structure.labels))
 
     def headline(self, answers: Samples) -> str:
-        from compress.verification.metrics import correct
-        from compress.verification.predictions import Predictions
+        from compress.verification.kinds.classes import Predictions, correct
 
         assert isinstance(answers, Predictions)
         right = int(correct(answers).sum())

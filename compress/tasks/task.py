@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from compress.heal.objective import Feed, Objective
     from compress.model import Structure, Transformer
-    from compress.verification.predictions import Samples
+    from compress.verification.samples import Samples
     from runtime.bundles.manifest import State
     from runtime.bundles.manifest import Task as TaskName
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from compress.heal.objective import Objective
     from compress.model import Structure
     from compress.tasks.task import Run
-    from compress.verification.predictions import Predictions, Samples
+    from compress.verification.kinds.classes import Predictions
+    from compress.verification.samples import Samples
 
 
 class TextClassification(TextTask):
@@ -46,7 +47,7 @@ class TextClassification(TextTask):
         import numpy as np
 
         from compress.data.prepared_texts import PreparedTexts, by_length
-        from compress.verification.predictions import Predictions
+        from compress.verification.kinds.classes import Predictions
         from runtime.texts.text import pad
 
         assert isinstance(data, PreparedTexts)
@@ -62,13 +63,13 @@ class TextClassification(TextTask):
         return Predictions(logits, labels, list(structure.labels))
 
     def headline(self, answers: Samples) -> str:
-        from compress.verification.metrics import correct, f1_macro
-        from compress.verification.predictions import Predictions
+        from compress.verification.kinds.classes import Predictions, correct
+        from compress.verification.metrics import METRICS
 
         assert isinstance(answers, Predictions)
         right = int(correct(answers).sum())
-        share = 100 * right / len(answers)
-        return f"{right} of {len(answers)} right ({share:.2f} %), macro F1 {f1_macro(answers):.2f} %"
+        share, f1 = 100 * right / len(answers), METRICS["f1_macro"].value(answers)
+        return f"{right} of {len(answers)} right ({share:.2f} %), macro F1 {f1:.2f} %"
 
     @property
     def objective(self) -> Objective:

@@ -12,22 +12,13 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from compress.verification.drift import Drift
 from compress.verification.gate import Gate
 from compress.verification.outcome import Model, Status
-from compress.verification.predictions import (
-    EmbeddedPairs,
-    NextTokens,
-    PairScores,
-    Predictions,
-    Samples,
-    SequenceLosses,
-    TextOutputs,
-)
 from compress.verification.report_data import Curve, ExtraCheck, Series
+from compress.verification.samples import Samples
 from runtime.files import write_atomic
 from targets.errors import InputError
 
@@ -71,7 +62,7 @@ def update(path: Path, candidate: Samples, drift: Drift, label: str = "") -> Non
         kind=candidate.kind,
         data=_digest(candidate),
         samples=len(candidate),
-        answers=base64.b64encode(zlib.compress(_answers(candidate).tobytes(), 9)).decode(),
+        answers=base64.b64encode(zlib.compress(candidate.plain().compact().tobytes(), 9)).decode(),
         history=(*history, Run(label=label, metrics=metrics)),
     )
     write_atomic(path, (baseline.model_dump_json(indent=1, by_alias=True) + "\n").encode())
@@ -87,10 +78,10 @@ def check(baseline: Baseline, candidate: Samples, gate: Gate) -> ExtraCheck:
         message = "the gate bounds no drop, so there is nothing to hold against the baseline"
         return ExtraCheck(name="baseline", status=Status.NOT_RUN, message=message)
     try:
-        accepted = _restore(baseline, candidate)
+        accepted = candidate.plain().restored(zlib.decompress(base64.b64decode(baseline.answers, validate=True)))
     except (ValueError, zlib.error) as error:
         return ExtraCheck(name="baseline", status=Status.ERROR, message=f"the baseline's answers are damaged: {error}")
-    result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, _plain(candidate))
+    result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, candidate.plain())
     return ExtraCheck(name="baseline", status=result.status, message=f"since the last accepted run: {result.message}")
 
 
@@ -106,44 +97,6 @@ def curves(baseline: Baseline, drift: Drift, label: str) -> tuple[Curve, ...]:
     unit = f"{main.title} ({main.unit})" if main.unit else main.title
     series = tuple(filter(None, (accepted, this)))
     return (Curve(title="Accepted runs", x_label="Run", y_label=unit, series=series),)
-
-
-def _plain(samples: Samples) -> Samples:
-    """What of the samples the gate's drops are made of."""
-    if isinstance(samples, EmbeddedPairs):
-        return PairScores(samples.scores, samples.gold)
-    if isinstance(samples, NextTokens):
-        return SequenceLosses(samples.nll, samples.tokens, samples.bytes)
-    return samples
-
-
-def _answers(samples: Samples) -> np.ndarray:
-    if isinstance(samples, Predictions):
-        return samples.logits.argmax(axis=1).astype("<u2")
-    if isinstance(samples, SequenceLosses):
-        return samples.nll.astype("<f8")
-    if isinstance(samples, PairScores | EmbeddedPairs):
-        return samples.scores.astype("<f8")
-    if isinstance(samples, TextOutputs):
-        return samples.counts.astype("<i8").ravel()
-    raise InputError(f"{samples.kind} have no metric of their own to keep; give data with scores")
-
-
-def _restore(baseline: Baseline, candidate: Samples) -> Samples:
-    """The accepted samples; a classifier's logits are 1 for its answer and 0 elsewhere, which keeps every drop."""
-    data = zlib.decompress(base64.b64decode(baseline.answers, validate=True))
-    if isinstance(candidate, Predictions):
-        chosen = np.frombuffer(data, "<u2").astype(np.int64)
-        if len(chosen) != len(candidate) or chosen.max(initial=0) >= candidate.logits.shape[1]:
-            raise ValueError(f"{len(chosen)} answers")
-        return Predictions(np.eye(candidate.logits.shape[1], dtype=np.float32)[chosen], candidate.labels)
-    if isinstance(candidate, TextOutputs):
-        return TextOutputs(np.frombuffer(data, "<i8").reshape(-1, 10), candidate.gold)
-    values = np.frombuffer(data, "<f8")
-    if isinstance(candidate, SequenceLosses):
-        return SequenceLosses(values, candidate.tokens, candidate.bytes)
-    assert isinstance(candidate, PairScores | EmbeddedPairs)
-    return PairScores(values, candidate.gold)
 
 
 def _digest(samples: Samples) -> str:

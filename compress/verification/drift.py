@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.verification.changed import ChangedExample, most_changed
+from compress.verification.changed import ChangedExample
 from compress.verification.early import Decision
 from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
 from compress.verification.gate import Gate, Slices, sides_fault
-from compress.verification.metrics import correct, metrics_for
 from compress.verification.outcome import GateResult, Model, Status
-from compress.verification.predictions import Predictions, Samples, same
+from compress.verification.samples import Samples, same
 from compress.verification.statistics import mcnemar_exact
 
 CONFUSION_CHANGES = 20
@@ -116,26 +115,20 @@ def compare(
     }
     update |= {
         "slices": tuple(_group(n, m, reference, candidate, sampling) for n, m in (slices or {}).items()),
-        "changed": tuple(most_changed(reference, candidate)),
+        "classes": tuple(_group(n, m, reference, candidate, sampling) for n, m in candidate.groups()),
+        "confusion": tuple(_confusion_changes(reference, candidate)),
+        "changed": tuple(reference.most_changed(candidate)),
     }
-    if isinstance(reference, Predictions) and isinstance(candidate, Predictions):
-        was, now = correct(reference), correct(candidate)
+    was, now = reference.right(), candidate.right()
+    if was is not None and now is not None:
         losses, wins = int((was & ~now).sum()), int((now & ~was).sum())
-        names = candidate.class_names()
-        classes = [(name, candidate.labels == k) for k, name in enumerate(names)]
-        update |= {
-            "losses": losses,
-            "wins": wins,
-            "p_mcnemar": mcnemar_exact(losses, wins),
-            "classes": tuple(_group(n, m, reference, candidate, sampling) for n, m in classes),
-            "confusion": tuple(_confusion_changes(reference, candidate, names)),
-        }
+        update |= {"losses": losses, "wins": wins, "p_mcnemar": mcnemar_exact(losses, wins)}
     return whole.model_copy(update=update)
 
 
 def _metric_drift(reference: Samples, candidate: Samples, sampling: Sampling) -> list[MetricDrift]:
     drifts = []
-    for metric in metrics_for(candidate):
+    for metric in candidate.metrics:
         if metric.compares:
             estimate = estimate_value(metric, metric.rows(reference, candidate), sampling)
         else:
@@ -159,7 +152,7 @@ def _metric_drift(reference: Samples, candidate: Samples, sampling: Sampling) ->
 
 
 def _group(name: str, mask: np.ndarray, reference: Samples, candidate: Samples, sampling: Sampling) -> GroupDrift:
-    samples, metric = int(mask.sum()), metrics_for(candidate)[0]
+    samples, metric = int(mask.sum()), candidate.metrics[0]
     if samples == 0 or metric.compares:
         return GroupDrift(name=name, samples=samples, reference=None, candidate=None, drop=None, low=None, high=None)
     rows = metric.rows
@@ -179,15 +172,11 @@ def _ends(estimate: Estimate) -> dict[str, float | None]:
     return {"low": low, "high": high}
 
 
-def _confusion(p: Predictions) -> np.ndarray:
-    """Counts [label, predicted]."""
-    classes = p.logits.shape[1]
-    return np.bincount(p.labels * classes + p.logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
-
-
-def _confusion_changes(reference: Predictions, candidate: Predictions, names: list[str]) -> list[ConfusionChange]:
+def _confusion_changes(reference: Samples, candidate: Samples) -> list[ConfusionChange]:
     """The confusions (off the diagonal) whose counts changed most; ties in label order."""
-    was, now = _confusion(reference), _confusion(candidate)
+    was, now, names = reference.confusion(), candidate.confusion(), [name for name, _ in candidate.groups()]
+    if was is None or now is None:
+        return []
     size = np.abs(now - was)
     np.fill_diagonal(size, 0)
     order = np.argsort(-size, axis=None, kind="stable")[:CONFUSION_CHANGES]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.verification.gate import Check, Gate
-from compress.verification.metrics import METRICS, correct
+from compress.verification.metrics import METRICS
 from compress.verification.outcome import CheckResult, GateResult, Status, combined_status
-from compress.verification.predictions import Predictions, Samples
+from compress.verification.samples import Samples
 from compress.verification.sequential import SequentialTest
 
 
@@ -64,11 +64,11 @@ class EarlyStop:
     def decide(self, reference: Samples, candidate: Samples) -> Decision | None:
         """What is certain from the samples seen so far (their number is a look point); None: go on."""
         seen = len(reference)
-        if not isinstance(reference, Predictions) or not isinstance(candidate, Predictions) or seen < self._least:
+        was, now = reference.right(), candidate.right()
+        if was is None or now is None or seen < self._least:
             return None
         if reference.fault() or candidate.fault() or reference.mismatch(candidate) or reference.knows_nothing(0.99):
             return None
-        was, now = correct(reference), correct(candidate)
         losses, wins = int((was & ~now).sum()), int((now & ~was).sum())
         verdicts = {place: test.verdict(seen, losses, wins) for place, test in self._tests.items()}
         passes = {place: verdict for place, verdict in verdicts.items() if verdict is not None}

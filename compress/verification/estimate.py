@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.verification.metrics import F64, Metric, sort_rows
+from compress.verification.metric import F64, Metric, sort_rows
 from compress.verification.statistics import (
     Interval,
     mean_bootstrap_interval,

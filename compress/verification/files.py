@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.verification.outputs import read_outputs
-from compress.verification.predictions import KINDS, Samples
+from compress.verification.kinds import kinds
+from compress.verification.kinds.texts import read_outputs
+from compress.verification.samples import Samples
 from targets.errors import InputError
 
 
@@ -30,10 +31,10 @@ def load(path: Path) -> Samples:
     arrays.pop("kind", None)
     if "names" in arrays:
         arrays["names"] = [str(name) for name in arrays["names"]]
-    for kind in KINDS:
+    for kind in kinds():
         wanted = {field.name for field in fields(kind)}
         if wanted - {"names"} <= set(arrays) <= wanted:
             return kind(**arrays)
-    each = [[field.name for field in fields(kind) if field.name != "names"] for kind in KINDS]
+    each = [[field.name for field in fields(kind) if field.name != "names"] for kind in kinds()]
     needs = " or ".join("+".join(names) for names in each)
     raise InputError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs {needs}")

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
-from compress.verification.metrics import F64, METRICS, RELATIVE_TASKS, TASK_METRIC, Metric
+from compress.verification.metric import F64, Metric
+from compress.verification.metrics import METRICS, needs
 from compress.verification.outcome import BOUNDS, Bound, CheckResult, GateResult, Model, Status, combined_status
 from compress.verification.power import power_sentence
-from compress.verification.predictions import Predictions, Samples
+from compress.verification.samples import Samples
 from compress.verification.statistics import mcnemar_exact, noninferiority_p
 from targets.errors import InputError
 
@@ -100,8 +101,8 @@ class Gate(Model):
         for check in self.check:
             if fault is not None:
                 results.append(_no_result(check, check.per, len(candidate), fault))
-            elif not isinstance(candidate, METRICS[check.metric].kind):
-                lacks = f"needs {METRICS[check.metric].needs}, the sides hold {candidate.kind}"
+            elif METRICS[check.metric] not in candidate.metrics:
+                lacks = f"needs {needs(METRICS[check.metric])}, the sides hold {candidate.kind}"
                 results.append(_no_result(check, check.per, len(candidate), lacks))
             else:
                 results += self._judge_scopes(check, reference, candidate, slices or {})
@@ -180,12 +181,10 @@ class Gate(Model):
         )
 
 
-def default_gate(task: str, max_drop: float, confidence: float = 0.95, seed: int = 0) -> Gate:
-    """The gate of a recipe's short form: a bound on the drop of the task's own metric. Raises InputError."""
-    if task not in TASK_METRIC:
-        raise InputError(f"no task is called {task!r}; there are {', '.join(TASK_METRIC)}")
-    check = {"metric": TASK_METRIC[task], "max_relative_drop" if task in RELATIVE_TASKS else "max_drop": max_drop}
-    return parse({"confidence": confidence, "seed": seed, "check": [check]})
+def default_gate(metric: str, max_drop: float, confidence: float = 0.95, seed: int = 0) -> Gate:
+    """The gate of a recipe's short form: a bound on the drop of a task's own metric. Raises InputError."""
+    bound = METRICS[metric].bound if metric in METRICS else "max_drop"
+    return parse({"confidence": confidence, "seed": seed, "check": [{"metric": metric, bound: max_drop}]})
 
 
 def load(path: Path) -> Gate:
@@ -228,9 +227,7 @@ def _scopes(check: Check, samples: Samples, slices: Slices) -> list[tuple[str, N
         return [("overall", np.ones(len(samples), dtype=np.bool_))]
     if check.per == "slice":
         return [(f"slice {name}", mask) for name, mask in slices.items()]
-    if not isinstance(samples, Predictions):
-        return []
-    return [(f"class {name}", samples.labels == k) for k, name in enumerate(samples.class_names())]
+    return [(f"class {name}", mask) for name, mask in samples.groups()]
 
 
 def _no_result(check: Check, scope: str, samples: int, reason: str) -> CheckResult:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from compress.verification.drift import MetricDrift
 from compress.verification.estimate import Sampling, estimate_drop
-from compress.verification.metrics import METRICS, metrics_for
+from compress.verification.metrics import METRICS
 from compress.verification.outcome import Bound
-from compress.verification.predictions import Samples
 from compress.verification.report_data import BlockRow, StageRow
+from compress.verification.samples import Samples
 
 #: A block's output that is off by more than this share of its size is named as the first that is.
 BLOCK_BOUND = 0.1
@@ -91,7 +91,7 @@ def step_rows(
         low, high = estimate.interval or (None, None)
         compared = [
             f"{one.title} {one.value(reference, samples):.3g}{f' {one.unit}' if one.unit else ''}"
-            for one in metrics_for(samples)
+            for one in samples.metrics
             if one.compares and one.sampled
         ]
         rows.append(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from compress.verification import charts
 from compress.verification.drift import Drift, GroupDrift, MetricDrift
 from compress.verification.localize import block_note, stage_note
-from compress.verification.metrics import TASK_METRIC
 from compress.verification.outcome import Status
 from compress.verification.report_data import ReportData
 from runtime.files import write_atomic
@@ -209,7 +208,7 @@ class View:
         drift = self.data.drift
         if drift is None or not drift.metrics:
             return None
-        return drift.metric(TASK_METRIC.get(self.data.task, "")) or drift.metrics[0]
+        return drift.metrics[0]
 
     def gain(self, attribute: str, better: str, worse: str) -> str | None:
         """How many times better the candidate's attribute is, such as `3.7× smaller`; None where either is unknown."""

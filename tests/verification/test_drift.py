@@ -5,13 +5,13 @@ import pytest
 import sklearn.metrics
 from pydantic import ValidationError
 
-from compress.verification import metrics
 from compress.verification.drift import Drift, compare
 from compress.verification.gate import default_gate
+from compress.verification.metrics import METRICS
 from compress.verification.outcome import Status
 from compress.verification.predictions import PairScores, Predictions, SequenceLosses
 
-GATE = default_gate("image-classification", 5.0)
+GATE = default_gate("top1", 5.0)
 NAMES = ["cat", "dog", "owl"]
 
 
@@ -29,9 +29,9 @@ def test_every_metric_of_the_kind_is_reported_as_its_plain_function_computes_it(
     assert [m.name for m in drift.metrics] == ["top1", "f1_macro", "agreement", "kl", "max_logit_error"]
     top1, kl = drift.metric("top1"), drift.metric("kl")
     assert top1 is not None and top1.drop is not None and kl is not None
-    assert top1.reference == metrics.top1(reference) and top1.candidate == metrics.top1(candidate)
-    assert top1.drop == pytest.approx(metrics.top1(reference) - metrics.top1(candidate))
-    assert kl.value == metrics.mean_kl(reference, candidate) and kl.drop is None
+    assert top1.reference == METRICS["top1"].value(reference) and top1.candidate == METRICS["top1"].value(candidate)
+    assert top1.drop == pytest.approx(METRICS["top1"].value(reference) - METRICS["top1"].value(candidate))
+    assert kl.value == METRICS["kl"].value(reference, candidate) and kl.drop is None
     for metric in drift.metrics:
         point = metric.value if metric.drop is None else metric.drop
         if metric.low is not None and metric.high is not None:
@@ -102,8 +102,8 @@ def test_swapped_class_names_are_an_error() -> None:
 def test_embeddings_and_language_models_have_their_own_metrics() -> None:
     gold = np.arange(80.0)
     pairs = PairScores(gold**2, gold)
-    assert [m.name for m in compare(pairs, pairs, default_gate("embedding", 1.0)).metrics] == ["spearman"]
+    assert [m.name for m in compare(pairs, pairs, default_gate("spearman", 1.0)).metrics] == ["spearman"]
     tokens = np.full(80, 10)
     losses = SequenceLosses(20.0 + np.arange(80), tokens, 4 * tokens)
-    drift = compare(losses, losses, default_gate("causal-lm", 1.0))
+    drift = compare(losses, losses, default_gate("perplexity", 1.0))
     assert [m.name for m in drift.metrics] == ["perplexity", "bits_per_byte"] and drift

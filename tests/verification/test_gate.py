@@ -28,7 +28,7 @@ def pair(samples: int, losses: int, wins: int) -> tuple[Predictions, Predictions
     return answers(reference), answers(candidate)
 
 
-VISION = "image-classification"
+VISION = "top1"
 
 
 def test_a_small_proven_drop_passes_and_its_statistics_are_the_intervals() -> None:
@@ -136,14 +136,14 @@ def test_other_tasks_have_their_own_default_metric() -> None:
     generator = np.random.default_rng(0)
     gold = generator.normal(size=200)
     scores = PairScores(gold + 0.3 * generator.normal(size=200), gold)
-    assert default_gate("embedding", 1.0).judge(scores, scores)
-    assert not default_gate("embedding", 1.0).judge(scores, PairScores(generator.normal(size=200), gold))
+    assert default_gate("spearman", 1.0).judge(scores, scores)
+    assert not default_gate("spearman", 1.0).judge(scores, PairScores(generator.normal(size=200), gold))
     tokens = np.full(100, 50)
     losses = SequenceLosses(tokens * generator.normal(3, 0.1, 100), tokens, 4 * tokens)
     worse = SequenceLosses(losses.nll * 1.1, tokens, 4 * tokens)
-    assert default_gate("causal-lm", 1.0).judge(losses, losses)
-    assert not default_gate("causal-lm", 1.0).judge(losses, worse)
-    assert default_gate("causal-lm", 1.0).judge(worse, losses)
+    assert default_gate("perplexity", 1.0).judge(losses, losses)
+    assert not default_gate("perplexity", 1.0).judge(losses, worse)
+    assert default_gate("perplexity", 1.0).judge(worse, losses)
 
 
 # ---- fail closed, one by one ----
@@ -240,7 +240,7 @@ def test_a_perplexity_that_overflows_is_an_error() -> None:
     tokens = np.full(100, 50)
     good = SequenceLosses(3.0 * tokens, tokens, tokens)
     with np.errstate(over="ignore"):
-        result = default_gate("causal-lm", 1e300).judge(good, SequenceLosses(1e5 * tokens, tokens, tokens))
+        result = default_gate("perplexity", 1e300).judge(good, SequenceLosses(1e5 * tokens, tokens, tokens))
     assert result.status is Status.ERROR and "overflows" in result.message
 
 
@@ -321,8 +321,8 @@ def test_a_wrong_gate_file_gives_one_line_with_file_key_and_what_is_allowed(
     assert "\n" not in str(caught.value)
 
 
-def test_an_absent_gate_file_and_an_unknown_task_are_input_errors(tmp_path: Path) -> None:
+def test_an_absent_gate_file_and_an_unknown_metric_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.toml"):
         gate.load(tmp_path / "absent.toml")
-    with pytest.raises(InputError, match="image-classification"):
+    with pytest.raises(InputError, match="top1"):
         default_gate("detection", 1.0)

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from compress.verification import files
+from compress.verification.gate import default_gate
+from compress.verification.kinds import kinds
+from compress.verification.metrics import METRICS, needs
+from compress.verification.outcome import Status
 from compress.verification.predictions import PairScores, Predictions, Samples, SequenceLosses
 from targets.errors import InputError
 
@@ -80,3 +84,22 @@ def test_two_sides_with_other_labels_or_class_names_do_not_match() -> None:
     assert "'cat' in the reference" in (ours.mismatch(Predictions(ours.logits, ours.labels, ["dög", "cat"])) or "")
     assert "shape" in (ours.mismatch(ours.take(np.array([0]))) or "")
     assert ours.mismatch(PairScores(np.zeros(2), np.zeros(2))) is not None
+
+
+@pytest.mark.parametrize("loss", [0.0, -0.0, -1.0])
+def test_losses_of_nothing_or_below_are_a_fault_and_no_gate_passes_them(loss: float) -> None:
+    counts = np.full(100, 20)
+    good = SequenceLosses(np.full(100, 30.0), counts, counts)
+    masked = SequenceLosses(np.where(np.arange(100) == 7, loss, 30.0), counts, counts)
+    assert good.fault() is None
+    assert "0 or below in 1 of 100 samples, first in sample 7" in str(masked.fault())
+    assert default_gate("perplexity", 1.0).judge(good, good)
+    assert default_gate("perplexity", 1.0).judge(good, masked).status is Status.ERROR
+
+
+def test_every_kind_of_answers_is_found_by_its_file_and_has_metrics() -> None:
+    assert len(kinds()) >= 7
+    assert len({kind.kind for kind in kinds()}) == len(kinds())
+    for kind in kinds():
+        assert kind.metrics and needs(kind.metrics[0])
+    assert list(METRICS) == list(dict.fromkeys(metric.name for kind in kinds() for metric in kind.metrics))

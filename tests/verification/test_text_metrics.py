@@ -15,7 +15,7 @@ from compress.verification import baseline
 from compress.verification.drift import compare
 from compress.verification.files import load
 from compress.verification.gate import parse
-from compress.verification.metrics import METRICS, metrics_for
+from compress.verification.metrics import METRICS
 from compress.verification.outcome import Status
 from compress.verification.predictions import EmbeddedPairs, Embeddings, NextTokens, Samples
 from compress.verify import Options, evaluate
@@ -68,7 +68,7 @@ def test_cosine_to_the_reference_is_a_mean_over_the_texts_of_a_sample() -> None:
     )  # fmt: skip
     assert METRICS["cosine"].value(mine, theirs) == pytest.approx(wanted)
     assert METRICS["cosine"].value(mine, mine) == pytest.approx(1)
-    assert [metric.name for metric in metrics_for(mine)] == ["cosine"]
+    assert [metric.name for metric in mine.metrics] == ["cosine"]
 
 
 @settings(max_examples=25, deadline=None)
@@ -108,7 +108,7 @@ def test_gates_judge_the_worse_end_of_a_paired_interval(
         result = drift.gate.checks[0]
         assert result.low is not None and result.high is not None and result.value is not None
         assert result.low <= result.value <= result.high
-        assert {metric.name for metric in metrics_for(candidate)} == {metric.name for metric in drift.metrics}
+        assert {metric.name for metric in candidate.metrics} == {metric.name for metric in drift.metrics}
 
 
 def test_an_equal_model_rises_by_nothing_not_by_minus_nothing() -> None:
@@ -131,7 +131,7 @@ def test_files_give_the_samples_back_and_a_baseline_keeps_every_drop(samples: Sa
     again = load(tmp_path / "answers.npz")
     assert type(again) is type(samples)
     assert all(np.array_equal(value, again.arrays()[name]) for name, value in samples.arrays().items())
-    gate = parse({"min_samples": 2, "check": [{"metric": metrics_for(samples)[0].name, "min_value": 0}]})
+    gate = parse({"min_samples": 2, "check": [{"metric": samples.metrics[0].name, "min_value": 0}]})
     drift = compare(samples, samples, gate)
     if type(samples) is Embeddings:
         with pytest.raises(InputError, match="no metric of their own"):

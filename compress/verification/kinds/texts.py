@@ -1,18 +1,55 @@
-"""Texts that two systems wrote for the same inputs, as files of JSON lines, and their BLEU."""
+"""Texts that two systems wrote for the same inputs, as files of JSON lines, judged by BLEU.
+
+S samples, K columns.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from compress.verification.predictions import TextOutputs
+from compress.verification.metric import F64, Metric
+from compress.verification.samples import Samples, as_array
 from runtime.texts.text import is_unicode
 from targets.errors import EnvironmentLacks, InputError
+
+
+def _output_rows(p: TextOutputs) -> F64:
+    return p.counts.astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class TextOutputs(Samples):
+    """What BLEU counts of each text that a system wrote, int64 [S, 10]: n-grams of 1 to 4 that are right, n-grams of 1
+    to 4, its length and the reference's. `gold` int64 [S]: digests of the references, which both sides must share."""
+
+    counts: NDArray[np.int64]
+    gold: NDArray[np.int64]
+
+    kind: ClassVar[str] = "text outputs"
+    shared: ClassVar[tuple[str, ...]] = ("gold",)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("bleu", "BLEU", "points", True, _output_rows, of_rows=lambda rows: corpus_bleu(rows.sum(axis=0))),
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", as_array(self.counts, np.int64, 2, "counts"))
+        object.__setattr__(self, "gold", as_array(self.gold, np.int64, 1, "gold"))
+        if self.counts.shape != (len(self.gold), 10):
+            raise InputError(f"counts of shape {list(self.counts.shape)} for {len(self.gold)} texts: give [texts, 10]")
+
+    def compact(self) -> NDArray[Any]:
+        return self.counts.astype("<i8").ravel()
+
+    def restored(self, data: bytes) -> TextOutputs:
+        return TextOutputs(np.frombuffer(data, "<i8").reshape(-1, 10), self.gold)
 
 
 def read_outputs(path: Path) -> TextOutputs:

@@ -1,0 +1,93 @@
+"""What a metric is: a function of per-sample rows [S, K], either a smooth function of the rows' means (`of_means`,
+which makes its bootstrap one matrix product) or any function of the rows themselves (`of_rows`).
+Rates are in percent, so a drop is in points.
+
+S samples, K columns, B bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.errors import InputError
+
+F64 = NDArray[np.float64]
+
+
+def first(means_BK: F64) -> F64:
+    """The first column of the means."""
+    return means_BK[..., 0]
+
+
+def percent(means_BK: F64) -> F64:
+    """The first column of the means in percent."""
+    return 100 * means_BK[..., 0]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number made of a kind of answers.
+
+    `rows` gives the float64 rows [S, K] of one side, or of both sides when `compares` is true: then the metric
+    is a single value for the pair (agreement), otherwise each side has a value and there is a drop. `rate` marks
+    the mean of 0/1 rows in percent, for which exact intervals exist. `sampled` is false for extremes, which no
+    interval describes. `relative`: a bound on its drop is in percent of the reference's value unless it says otherwise.
+    """
+
+    name: str
+    title: str
+    unit: str
+    higher_is_better: bool
+    rows: Callable[..., F64]
+    of_means: Callable[[F64], F64] | None = None
+    of_rows: Callable[[F64], float] | None = None
+    compares: bool = False
+    rate: bool = False
+    sampled: bool = True
+    relative: bool = False
+
+    def value(self, *sides: Any) -> float:
+        """The metric of one side, or of (reference, candidate) when it compares; whatever the samples' order.
+
+        Raises InputError when a side is empty or not finite, or when the sides do not fit each other.
+        """
+        for side in sides:
+            if fault := side.fault():
+                raise InputError(f"{self.name} cannot be computed: {fault}")
+        if self.compares and (fault := sides[0].mismatch(sides[1])):
+            raise InputError(f"{self.name} cannot be computed: {fault}")
+        return self.of_sorted(sort_rows(self.rows(*sides)))
+
+    def of_sorted(self, rows_SK: F64) -> float:
+        """The metric of rows that `sort_rows` has put into canonical order."""
+        if self.of_rows is not None:
+            return self.of_rows(rows_SK)
+        assert self.of_means is not None
+        return float(self.of_means(rows_SK.mean(axis=0, keepdims=True))[0])
+
+    @property
+    def bound(self) -> Literal["max_drop", "max_relative_drop"]:
+        """What a plain number as a bound means: points of the metric, or percent of the reference's value."""
+        return "max_relative_drop" if self.relative else "max_drop"
+
+    def drop(self, reference: float, candidate: float) -> float:
+        """How much worse the candidate is (positive: worse), in the metric's unit."""
+        return reference - candidate if self.higher_is_better else candidate - reference
+
+
+def sort_rows(rows_SK: F64) -> F64:
+    """Rows in lexicographic order: sums, and so every result, no longer depend on the samples' order."""
+    return rows_SK[np.lexsort(rows_SK.T[::-1])]
+
+
+def log_softmax(logits_SC: NDArray[np.float32]) -> F64:
+    """Log-probabilities [S, C] in float64."""
+    shifted: F64 = logits_SC.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
