@@ -1,13 +1,19 @@
-"""How the commands of the workstation side start and how they fail."""
+"""How the commands of the workstation side start and how they fail. They take `typer` from here."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import typer
+from targets.errors import INTERRUPTED, InputError, report, run_cli
 
-from targets.errors import InputError, run_cli
+try:
+    import typer
+except ModuleNotFoundError as error:  # while a command is still being imported: nothing else can tell it
+    sys.exit(report(error))
+
+__all__ = ["start", "typer"]
 
 
 def start(command: Callable[..., int], module: str, **app: Any) -> NoReturn:
@@ -19,9 +25,21 @@ def start(command: Callable[..., int], module: str, **app: Any) -> NoReturn:
 
 def _guarded(program: typer.Typer, name: str) -> int:
     usage_error: Any = typer.BadParameter.__base__
+    _check_given(sys.argv[1:])
     try:
-        return int(program(standalone_mode=False, prog_name=name) or 0)
+        code = int(program(standalone_mode=False, prog_name=name) or 0)
     except usage_error as error:
         raise InputError(f"{error.format_message()} See {name} --help.") from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
+    return code
+
+
+def _check_given(arguments: list[str]) -> None:
+    """Refuse an option whose value is empty, such as `--out "$UNSET"`: as a path it would be the working folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=")):
+            option = argument.rstrip("=") or before
+            raise InputError(f"{option or 'the first argument'} has no value: it is empty; give one or leave it out")

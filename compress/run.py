@@ -11,9 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from compress.cli import start
+from compress.cli import start, typer
 from targets.errors import GateFailed
 
 Settings = Annotated[

@@ -9,9 +9,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 
@@ -28,9 +36,26 @@ class Spec(BaseModel):
             raise PydanticCustomError("unknown_key", "{line}", {"line": unknown("key", strange[0], cls.model_fields)})
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_truth(cls, value, info)
+
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
         return type(self).model_validate({**dict(self), **changes})
+
+
+def refuse_truth(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """The value of a field, unless it is true or false where a number is wanted: pydantic would take them for 1 and 0.
+
+    Raises PydanticCustomError.
+    """
+    kind = cls.model_fields[info.field_name or ""].annotation
+    kinds = {kind, *get_args(kind)}
+    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        raise PydanticCustomError("truth", "expected a number")
+    return value
 
 
 class Part(Spec):

@@ -8,9 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-import typer
-
-from compress.cli import start
+from compress.cli import start, typer
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def verify(options: Options) -> int:
     _check_places(options)
     outcome = evaluate(options)
     _write(options, outcome.report)
-    if options.baseline is not None and options.update_baseline and outcome.drift:
+    if options.baseline is not None and options.update_baseline and outcome.report.verdict == "pass":
         baseline.update(options.baseline, outcome.candidate, outcome.drift, options.label)
     _show(options, outcome.report)
     return 0 if outcome.report.verdict == "pass" else 1

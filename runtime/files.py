@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -44,10 +46,14 @@ def sha256_of(path: Path) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds either its old content or all of the new (temp file, fsync, rename).
 
-    Raises InputError if the place cannot be written, EnvironmentLacks if the disk is full.
+    A link, a device or a pipe is written to, never replaced. Raises InputError if the place cannot be written,
+    EnvironmentLacks if the disk is full.
     """
     temporary: Path | None = None
     try:
+        if is_special(path):
+            write_through(path, data)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
@@ -61,6 +67,28 @@ def write_atomic(path: Path, data: bytes) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise explain(error, path) from error
+
+
+def is_special(path: Path) -> bool:
+    """Whether something other than a regular file or a folder is there: a link, a device, a pipe."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def write_through(path: Path, data: bytes, append: bool = False) -> None:
+    """Write into what is at `path`, as a shell's `>` or `>>` does. What is standard output by another name is written
+    by way of it, behind what was printed. Raises OSError."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(number)):
+            stream.flush()
+            with os.fdopen(os.dup(number), "wb") as file:
+                file.write(data)
+            return
+    with path.open("ab" if append else "wb") as file:
+        file.write(data)
 
 
 def check_writable(folder: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from compress.spec import refuse_truth
 
 Bound = Literal["max_drop", "max_relative_drop", "min_value", "max_value"]
 BOUNDS: tuple[Bound, ...] = ("max_drop", "max_relative_drop", "min_value", "max_value")
@@ -24,6 +26,11 @@ class Model(BaseModel):
     """Base of the models here: immutable, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_truth(cls, value, info)
 
 
 class CheckResult(Model):

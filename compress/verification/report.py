@@ -16,8 +16,7 @@ from compress.verification.drift import Drift, GroupDrift, MetricDrift
 from compress.verification.localize import block_note, stage_note
 from compress.verification.outcome import Status
 from compress.verification.report_data import ReportData
-from runtime.files import write_atomic
-from targets.errors import InputError
+from runtime.files import explain, is_special, write_atomic, write_through
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,9 +150,12 @@ def write_report(data: ReportData, directory: Path) -> list[Path]:
 def append_summary(path: Path, markdown: str) -> None:
     """Add Markdown at the end of a file, such as the one that $GITHUB_STEP_SUMMARY names."""
     try:
+        if is_special(path):
+            write_through(path, markdown.encode(), append=True)
+            return
         before = path.read_bytes() if path.exists() else b""
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give a file") from error
+        raise explain(error, path) from error
     write_atomic(path, before + markdown.encode())
 
 

@@ -473,6 +473,16 @@ def test_a_failed_run_is_never_accepted_and_other_data_never_compared(
     assert run(str(scores), scores, None, baseline=baseline) == 1
 
 
+def test_a_run_that_failed_by_any_check_but_the_drift_is_not_accepted_either(
+    reference: str, data: str, tmp_path: Path
+) -> None:
+    for role in ("reference", "candidate"):
+        Predictions(np.eye(4)[np.arange(480) % 4], np.arange(480) % 4).save(tmp_path / f"{role}.npz")
+    baseline, sides = tmp_path / "results.json", (str(tmp_path / "reference.npz"), tmp_path / "candidate.npz")
+    assert run(*sides, None, baseline=baseline, update_baseline=True) == 1  # the reference's own recorded answers
+    assert not baseline.exists()
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"schema": 2}', "\x00"])
 def test_a_damaged_baseline_is_an_input_error(text: str, reference: str, data: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(text)
