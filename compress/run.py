@@ -42,7 +42,8 @@ def main(
 ) -> int:
     """Shrink, heal, export, verify and bundle a trained transformer.
 
-    Exit codes: 0 fine, 1 the gate failed (the bundle is marked so), 2 wrong usage or input, 3 something is missing.
+    Exit codes: 0 fine, 1 the gate failed (the bundle is marked so), 2 wrong usage or input, 3 something is missing,
+    70 a fault of edgepress itself, 130 interrupted.
     """
     from compress.pipeline import Runner
     from compress.pipeline.log import JsonLog

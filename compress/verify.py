@@ -439,7 +439,8 @@ def _command(
 ) -> int:
     """Compare CANDIDATE with REFERENCE on the same data and pass only what is proven.
 
-    Exit codes: 0 passed, 1 a gate did not pass, 2 wrong usage or input, 3 the environment lacks something.
+    Exit codes: 0 passed, 1 a gate did not pass, 2 wrong usage or input, 3 the environment lacks something,
+    70 a fault of edgepress itself, 130 interrupted.
     """
     if part not in ("evaluation", "all"):
         raise InputError(f"--part is {part!r}; allowed: evaluation, all")
