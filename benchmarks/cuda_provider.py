@@ -28,18 +28,19 @@ from compress import tasks, zoo
 from compress.families import read_checkpoint
 from compress.model import Transformer, load
 from compress.tasks.task import GraphInputs, Task
-from runtime import ort
+from runtime import backends, ort
+from runtime.backends import Loaded, Opening
 from runtime.bench import measure_calls, random_inputs
 from runtime.bundles.bundle import Bundle, open_files
 from runtime.bundles.golden import load_golden
 from runtime.bundles.manifest import Tensor
 from runtime.bundles.tensors import fresh_state
 from runtime.files import write_atomic
-from runtime.providers import CPU, CUDA
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
 BATCHES = [1, 8, 32, 64]
-PROVIDERS = {"cuda": CUDA, "cpu": CPU}
+CUDA, CPU = backends.get("cuda"), backends.get("cpu")
+BACKENDS = {"cuda": CUDA, "cpu": CPU}
 Arrays = dict[str, np.ndarray]
 
 
@@ -74,7 +75,7 @@ def nodes_by_provider(path: Path, device: str) -> dict[str, dict[str, int]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    providers = list(dict.fromkeys([PROVIDERS[device], CPU]))
+    providers = list(dict.fromkeys([BACKENDS[device].on, CPU.on]))
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     found: dict[str, Counter[str]] = {}
     for part in session.get_provider_graph_assignment_info():
@@ -91,7 +92,7 @@ def with_cuda_graph(path: Path, sizes: Mapping[str, int]) -> Any:
         options.add_free_dimension_override_by_name(name, size)
     try:
         return onnxruntime.InferenceSession(
-            str(path), options, providers=[(CUDA, {"enable_cuda_graph": "1"})], enable_fallback=0
+            str(path), options, providers=[(CUDA.on, {"enable_cuda_graph": "1"})], enable_fallback=0
         )
     except ort.errors() as error:
         return str(error).splitlines()[0]
@@ -115,9 +116,7 @@ def drift(found: Arrays, wanted: Arrays) -> dict[str, dict[str, float]]:
     return rows
 
 
-def latency_rows(
-    path: Path, model: ort.OrtModel, bundle: Bundle, args: argparse.Namespace
-) -> dict[str, dict[str, object]]:
+def latency_rows(path: Path, model: Loaded, bundle: Bundle, args: argparse.Namespace) -> dict[str, dict[str, object]]:
     """'session' and 'cuda_graph' -> batch -> times, or why there are none."""
     tensors = bundle.manifest.all_inputs
     rows: dict[str, dict[str, object]] = {"session": {}, "cuda_graph": {}}
@@ -204,12 +203,12 @@ def onnx_row(path: Path, bundle: Bundle, original: Original, args: argparse.Name
     """One file: its nodes, drift and latency."""
     golden, manifest = load_golden(bundle).inputs, bundle.manifest
     inputs = {**golden, **fresh_state(manifest.state, golden, manifest.all_inputs)}
-    model = ort.load(path, PROVIDERS[args.device])
+    model = BACKENDS[args.device].open(Opening(path))
     found = model.run(inputs)
     return {
         "bytes": path.stat().st_size,
         "nodes": nodes_by_provider(path, args.device),
-        "drift_from_cpu": drift(found, ort.load(path, CPU).run(inputs)),
+        "drift_from_cpu": drift(found, CPU.open(Opening(path)).run(inputs)),
         "drift_from_original": drift(found, original.outputs(golden)),
         "latency": latency_rows(path, model, bundle, args),
     }
@@ -230,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile", metavar="MODE", nargs="*", default=["reduce-overhead"], help="of torch.compile, none or several"
     )
-    parser.add_argument("--device", choices=tuple(PROVIDERS), default="cuda", help="cpu tries the command out")
+    parser.add_argument("--device", choices=tuple(BACKENDS), default="cuda", help="cpu tries the command out")
     parser.add_argument("--json", metavar="FILE", type=Path, required=True)
     return parser
 
@@ -240,8 +239,9 @@ def main() -> int:
     args = _parser().parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise EnvironmentLacks("PyTorch finds no CUDA GPU here; --device cpu tries the command out")
-    if PROVIDERS[args.device] not in ort.offered_providers():
-        raise EnvironmentLacks(f"this ONNX Runtime has no {CUDA}; pip install 'onnxruntime-gpu[cuda,cudnn]'")
+    lack = BACKENDS[args.device].lacks()
+    if lack is not None:
+        raise EnvironmentLacks(lack)
     bundle, original = open_files(args.bundle), Original(args.model)
     whole: dict[str, Any] = {
         "command": f"python -m benchmarks.cuda_provider {' '.join(sys.argv[1:])}",

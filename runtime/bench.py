@@ -14,20 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.cli import add_session_options, open_for_cli, positive, session_options
-from runtime.measuring.fastest import remember
 from targets.cli import Parser
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from runtime.backends import Loaded
     from runtime.bundles.bundle import Bundle
     from runtime.bundles.manifest import Tensor
-    from runtime.session import Backend, Session
+    from runtime.measuring.trials import Trial
+    from runtime.session import Session
 
 WARM_UP_SHARE = 0.2  # of the seconds asked for, before the clock starts
 TRIAL_SHARE = 0.25  # of the seconds asked for, for each number of threads that is tried
 _LEAST_RUNS = 3
+_LEAST_FOR = {50: 1, 95: 20, 99: 100}  # runs: with fewer, a percentile would be the largest of them
 PAST = "past"  # how the names of states begin
 _LENGTH = 128  # of sequences, where nobody says another
 
@@ -55,14 +57,24 @@ def random_inputs(tensors: Sequence[Tensor], batch: int, length: int, seed: int 
     return inputs
 
 
-def measure(backend: Backend, inputs: dict[str, np.ndarray], seconds: float) -> list[float]:
+def measure(backend: Loaded, inputs: dict[str, np.ndarray], seconds: float) -> list[float]:
     """Milliseconds of each run, after a warm-up, until `seconds` are over (three runs at least)."""
     return measure_calls(lambda: backend.run(inputs), seconds)
 
 
 def measure_calls(call: Callable[[], object], seconds: float) -> list[float]:
     """The same of anything that is done when it returns."""
+    warm_up(call, seconds)
+    return timed(call, seconds)
+
+
+def warm_up(call: Callable[[], object], seconds: float) -> None:
+    """What comes before a measurement of so many seconds, and is no part of it."""
     _call_for(call, seconds * WARM_UP_SHARE)
+
+
+def timed(call: Callable[[], object], seconds: float) -> list[float]:
+    """Milliseconds of each call, without a warm-up."""
     gc.collect()
     gc.disable()
     try:
@@ -82,13 +94,13 @@ def _call_for(call: Callable[[], object], seconds: float) -> list[float]:
 
 
 def summarise(times_ms: Sequence[float], batch: int) -> dict[str, object]:
-    """Percentiles of the latency in ms and samples per second."""
+    """Percentiles of the latency in ms, as far as there are runs enough for each, and samples per second."""
     import numpy as np
 
-    p50, p95, p99 = np.percentile(times_ms, [50, 95, 99])
+    shown = [percent for percent, least in _LEAST_FOR.items() if len(times_ms) >= least]
     return {
         "runs": len(times_ms),
-        "latency_ms": {"p50": round(p50, 4), "p95": round(p95, 4), "p99": round(p99, 4)},
+        "latency_ms": {f"p{percent}": round(float(np.percentile(times_ms, percent)), 4) for percent in shown},
         "samples_per_s": round(batch * len(times_ms) / (sum(times_ms) / 1e3), 2),
     }
 
@@ -108,7 +120,7 @@ def peak_rss_bytes() -> int:
 class _Opened:
     """The model, the inputs that it declares, a length that it takes, what it is and, of a bundle, its session."""
 
-    backend: Backend
+    backend: Loaded
     inputs: Sequence[Tensor]
     length: int
     what: dict[str, object]
@@ -116,14 +128,13 @@ class _Opened:
 
 
 def _open(args: argparse.Namespace, bundle: Bundle | None) -> _Opened:
-    from runtime import ort
-    from runtime.providers import CPU
+    from runtime import backends
     from targets.machine import usable_cpus
 
     if bundle is None:
-        provider = ort.provider_named(args.provider) if args.provider else CPU
+        backend = backends.asked(args.provider) if args.provider else backends.get(backends.CPU)
         count = args.threads or usable_cpus()
-        model = ort.load(Path(args.model), provider, count)
+        model = backend.open(backends.Opening(Path(args.model), threads=count))
         return _Opened(
             model, model.inputs, _LENGTH, {"model": args.model, "provider": model.provider, "threads": count}
         )
@@ -139,32 +150,50 @@ def _open(args: argparse.Namespace, bundle: Bundle | None) -> _Opened:
     return _Opened(session.backend, session.manifest.all_inputs, longest, what, session)
 
 
-def _trial(args: argparse.Namespace, bundle: Bundle | None) -> dict[int, float]:
-    """Median ms by number of threads, as far as there is a choice."""
+def _trials(args: argparse.Namespace, bundle: Bundle | None) -> list[Trial]:
+    """As far as there is a choice of backends or threads: a trial of each backend, the fastest first. One that does not
+    give the bundle's golden outputs is left out, unless it is the one that runs anyway."""
     from runtime.measuring.compare import try_threads
+    from runtime.measuring.trials import Trial, agrees, candidates, compare_backends
     from runtime.session import target_threads
     from targets.machine import usable_cpus
 
     most = target_threads(bundle.manifest) if bundle else usable_cpus()
-    if args.threads or most == 1:
-        return {}
     sizes = ["--batch", str(args.batch), *(["--length", str(args.length)] if args.length else [])]
     options = ["--seconds", str(args.seconds * TRIAL_SHARE), *sizes, *session_options(args)]
-    return try_threads(args.model, options, most)
+    if args.threads:
+        return []
+    if bundle is None or args.provider or len(candidates(bundle)) < 2:
+        return [Trial(args.provider, try_threads(args.model, options, most))] if most > 1 else []
+    trials = compare_backends(bundle, options, most)
+    while len(trials) > 1 and not agrees(bundle, str(trials[0].backend), args.loops):
+        print(f"note: {trials[0].backend} is left out: its outputs are not the golden ones", file=sys.stderr)
+        trials = trials[1:]
+    return trials
 
 
-def _tell_fastest(session: Session | None, threads: int, batch: int) -> None:
-    """On stderr: the fastest number of threads, and whether runtime.run will take it, which asks about one input or
-    about as many at once as the model takes."""
-    kept = ""
+def _tell_fastest(session: Session | None, trials: Sequence[Trial], batch: int) -> None:
+    """On stderr: what is fastest, and whether runtime.run will take it, which asks about one input or about as many at
+    once as the model takes."""
+    from runtime.measuring.fastest import Choice, remember, remember_choice
+
+    best, kept = trials[0], ""
     asked = {session.max_batch: "several inputs", 1: "one input"} if session is not None else {}
+    compared = {str(trial.backend): round(trial.best, 4) for trial in trials} if len(trials) > 1 else {}
     if session is not None and batch in asked:
+        bundle = session.bundle
         try:
-            remember(session.bundle, session.model, batch, threads)
+            if len(best.ms) > 1:
+                remember(bundle, session.model, batch, best.threads)
+            if compared:
+                file = bundle.manifest.files[session.model.path].sha256
+                remember_choice(bundle, batch, Choice(str(best.backend), file, best.threads, compared))
             kept = f"; runtime.run takes it here from now on for {asked[batch]}"
         except (InputError, EnvironmentLacks) as problem:
             kept = f"; not remembered: {problem}"
-    print(f"fastest with --threads {threads}{kept}", file=sys.stderr)
+    times = ", ".join(f"{name} {ms:.3g} ms" for name, ms in compared.items())
+    named = f"--provider {best.backend} ({times}) and " if compared else ""
+    print(f"fastest with {named}--threads {best.threads}{kept}", file=sys.stderr)
 
 
 def main() -> int:
@@ -182,33 +211,34 @@ def main() -> int:
     if not 0 < args.seconds < 86400:
         raise InputError(f"--seconds is {args.seconds}; allowed: more than 0, at most a day")
     from runtime.bundles.bundle import open_files
-    from runtime.measuring.compare import fastest
     from runtime.measuring.energy import EnergyMeter
     from runtime.measuring.power import cpu_name, readings
 
     path = Path(args.model)
     bundle = None if path.is_file() and path.suffix == ".onnx" else open_files(path, args.public_key)
-    trial = _trial(args, bundle)
-    if trial:
-        args.threads = fastest(trial)
+    trials = _trials(args, bundle)
+    if trials:
+        args.provider, args.threads = trials[0].backend, trials[0].threads
     opened = _open(args, bundle)
     inputs = random_inputs(opened.inputs, args.batch, args.length or opened.length)
+    warm_up(lambda: opened.backend.run(inputs), args.seconds)
     with EnergyMeter() as meter:
-        times = measure(opened.backend, inputs, args.seconds)
+        times = timed(lambda: opened.backend.run(inputs), args.seconds)
     state = sum(array.nbytes for name, array in inputs.items() if name.startswith(PAST))
     report = {
         **opened.what,
-        **({"ms_by_threads": {str(count): ms for count, ms in trial.items()}} if trial else {}),
+        **({"ms_by_threads": {str(count): ms for count, ms in trials[0].ms.items()}} if trials else {}),
+        **({"ms_by_backend": {str(trial.backend): trial.best for trial in trials}} if len(trials) > 1 else {}),
         "batch": args.batch,
         **summarise(times, args.batch),
         "peak_rss_mb": round(peak_rss_bytes() / 1e6, 1),
         **({"state_bytes": state} if state else {}),
         "cpu": cpu_name(),
         **readings(),
-        **({"energy_j": meter.joules} if meter.joules else {}),  # warm-up included
+        **({"energy_j": meter.joules} if meter.joules else {}),
     }
-    if len(trial) > 1:
-        _tell_fastest(opened.session, fastest(trial), args.batch)
+    if len(trials) > 1 or (trials and len(trials[0].ms) > 1):
+        _tell_fastest(opened.session, trials, args.batch)
     if args.json:
         print(json.dumps(report, indent=2))
         return 0

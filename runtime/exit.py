@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from runtime.backends import Loaded
 from runtime.images.classify import softmax
-from runtime.session import Backend, Session, open_session
+from runtime.session import Session, open_session
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Exiting:
     answer of the first stage that is sure of it. Each stage computes from the start, so that it pays only where most
     inputs leave early. `left` counts where they did."""
 
-    stages: Sequence[tuple[int, Backend]]
+    stages: Sequence[tuple[int, Loaded]]
     output: str
     probability: float
     left: Counter[int] = field(default_factory=Counter)

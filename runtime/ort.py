@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
+import io
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from runtime.bundles.manifest import Tensor
-from runtime.providers import CPU, RTX, lacking, offered, open_session
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import nearest
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from runtime.backends import Opening
+
+CPU = "CPUExecutionProvider"
+
 #: `[ONNXRuntimeError] : 1 : FAIL : ` and `/onnxruntime_src/a.h:46 void f(int) ` within its messages.
 _NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+:\d+ .*?\) ")
-_SHORT = {"rtx": RTX}
 _TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(bool)": "bool"}
 
 
@@ -42,48 +47,116 @@ class OrtModel:
         return {tensor.name: value for tensor, value in zip(self.outputs, values, strict=True)}
 
 
-def provider_named(name: str) -> str:
-    """ONNX Runtime's name of a provider given as 'cpu', 'cuda', ... or in full. Raises InputError if it is unknown."""
-    known = {full.removesuffix("ExecutionProvider").lower(): full for full in _module().get_all_providers()} | _SHORT
-    if name in known.values():
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider as a backend: its short name, ONNX Runtime's, and the form of file that it takes."""
+
+    name: str
+    on: str
+    form: Literal["plain", "fused", "engine"]
+
+    def offered(self, module: Any) -> bool:
+        """Whether this build of ONNX Runtime has it; it may still fail to load."""
+        return self.on in module.get_available_providers()
+
+    def lacks(self) -> str | None:
+        """ONNX Runtime, or a build of it with this provider."""
+        try:
+            self._module()
+        except EnvironmentLacks as lack:
+            return str(lack)
+        return None
+
+    def open(self, opening: Opening) -> OrtModel:
+        """Load an ONNX file. Raises EnvironmentLacks if ONNX Runtime is missing, lacks the provider, fell back from it
+        or cannot load the file."""
+        return self.load(opening.path, opening.threads, opening.precision)
+
+    def load(self, path: Path, threads: int | None, precision: str) -> OrtModel:
+        """The same of a bare file; `precision` is what the file computes in, which some providers need to know."""
+        ort = self._module()
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # errors only: a fallback is found below, and told once
+        if _saturates():
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            session = self.session(ort, path, options, precision)
+        except errors() as error:
+            reason = self.lacking(ort) or _first_line(error)
+            raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason}") from error
+        used = session.get_providers()[0]
+        if used != self.on:
+            reason = self.lacking(ort) or "does it find a GPU? See nvidia-smi"
+            raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} fell back from {self.on} to {used}: {reason}")
+        return OrtModel(session, used, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+
+    def options(self, precision: str) -> dict[str, str]:
+        """ONNX Runtime's options of the provider."""
+        return {}
+
+    def session(self, module: Any, path: Path, options: Any, precision: str) -> Any:
+        """An InferenceSession. Raises whatever ONNX Runtime raises. With its fallback ONNX Runtime would print on
+        standard output why it took another provider."""
+        chosen = [(self.on, self.options(precision))]
+        return module.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+
+    def lacking(self, module: Any) -> str | None:
+        """The shared library that the provider needs and that does not load, with what brings it; None if that is not
+        why."""
+        return None
+
+    def _module(self) -> Any:
+        ort = _module()
+        if not self.offered(ort):
+            have = ", ".join(ort.get_available_providers())
+            raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} here has no {self.on}, only {have}")
+        return ort
+
+
+@dataclass(frozen=True)
+class CudaProvider(Provider):
+    """A provider in a shared library of its own that needs CUDA; `install` is what brings its libraries."""
+
+    library: str
+    install: str
+
+    def session(self, module: Any, path: Path, options: Any, precision: str) -> Any:
+        """Load CUDA and cuDNN from NVIDIA's Python packages where these are installed: the system's loader does not
+        look there. What is lacking is told once ONNX Runtime passes the provider over, so what this prints is dropped.
+        """
+        if hasattr(module, "preload_dlls"):  # ONNX Runtime 1.21
+            with contextlib.redirect_stdout(io.StringIO()):
+                module.preload_dlls()
+        module.set_default_logger_severity(4)  # what does not load is told once, by `lacking`
+        return super().session(module, path, options, precision)
+
+    def lacking(self, module: Any) -> str | None:
+        """See `Provider`."""
+        try:
+            ctypes.CDLL(str(Path(module.__file__).parent / "capi" / self.library))
+        except OSError as error:
+            return f"{error}; {'install the NVIDIA driver' if 'libcuda.so' in str(error) else self.install}"
+        return None
+
+
+def provider_named(name: str, others: Sequence[str] = ()) -> str:
+    """ONNX Runtime's name of a provider given as 'cpu', 'cuda', ... or in full; `others` are more names to offer.
+    Raises InputError if it is unknown."""
+    full = {*_module().get_all_providers()}
+    short = {one.removesuffix("ExecutionProvider").lower(): one for one in full}
+    if name in full:
         return name
-    if name.lower() not in known:
-        choices = ["tensorrt", *sorted(set(known) - {"tensorrt"})]
+    if name.lower() not in short:
+        choices = sorted({*short, *others})
         raise InputError(f"unknown provider {name!r}; allowed: {', '.join(choices)}{nearest(name.lower(), choices)}")
-    return known[name.lower()]
+    return short[name.lower()]
 
 
-def offered_providers() -> list[str]:
-    """Providers that this build of ONNX Runtime has (each may still fail to load); none without ONNX Runtime."""
-    return offered(_module()) if importlib.util.find_spec("onnxruntime") else []
-
-
-def load(path: Path, provider: str = CPU, threads: int | None = None, precision: str = "fp32") -> OrtModel:
-    """Load an ONNX file on a provider; `threads` None leaves the count to ONNX Runtime. `precision` is what the file
-    computes in, which ONNX Runtime's TensorRT wants to be told.
-
-    Raises EnvironmentLacks if ONNX Runtime is missing, lacks the provider, fell back from it or cannot load the file.
-    """
-    ort = _module()
-    if provider not in offered(ort):
-        have = ", ".join(offered(ort))
-        raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} here has no {provider}, only {have}")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only: a fallback is found below, and told once
-    if _saturates():
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        session = open_session(ort, path, options, provider, precision)
-    except errors() as error:
-        reason = lacking(ort, provider) or _first_line(error)
-        raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason}") from error
-    used = session.get_providers()[0]
-    if used != provider:
-        reason = lacking(ort, provider) or "does it find a GPU? See nvidia-smi"
-        raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} fell back from {provider} to {used}: {reason}")
-    return OrtModel(session, used, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+def load(path: Path, threads: int | None = None) -> OrtModel:
+    """Load an ONNX file on the CPU; `threads` None leaves the count to ONNX Runtime. Raises EnvironmentLacks."""
+    return Provider("cpu", CPU, "fused").load(path, threads, "fp32")
 
 
 def _saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from runtime import ort
+from runtime import backends
+from runtime.backends import Backend, Loaded, Opening
 from runtime.bundles.bundle import Bundle, open_files
-from runtime.bundles.manifest import FED, MODEL, Manifest, ModelFile, Tensor
+from runtime.bundles.manifest import FED, MODEL, ONNXRUNTIME, Manifest, ModelFile
 from runtime.bundles.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
-from runtime.measuring.fastest import remembered
-from runtime.providers import CPU, ON_GPU
+from runtime.measuring.fastest import Choice, remembered, remembered_choice
 from runtime.texts.text import check_ids
 from targets.errors import EnvironmentLacks, InputError
 from targets.machine import usable_cpus
 
 if TYPE_CHECKING:
     import numpy as np
-
-TENSORRT = "tensorrt"
-
-
-class Backend(Protocol):
-    """A loaded model: an ONNX Runtime session or a TensorRT engine."""
-
-    @property
-    def provider(self) -> str:
-        """What computes: an execution provider's name, or TensorRT with its version."""
-        ...
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """Inputs as the model file declares them."""
-        ...
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """Outputs as the model file declares them."""
-        ...
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +27,7 @@ class Session:
 
     bundle: Bundle
     model: ModelFile
-    backend: Backend
+    backend: Loaded
     threads: int
     notes: tuple[str, ...]
 
@@ -110,7 +85,7 @@ class Session:
         if longest is not None and sizes.get(FED, 0) > longest:
             raise InputError(
                 f"a chunk has {sizes[FED]} tokens, the profile of {self.manifest.target.name} ends at {longest}; "
-                "feed a runtime.streams.stream.Stream, which splits it"
+                "feed a runtime.stream.Stream, which splits it"
             )
 
 
@@ -137,18 +112,19 @@ def open_session(
     `threads` it takes the number that runtime.bench found fastest here for batches of size `batch`, else the target's.
     """
     notes: list[str] = []
-    for attempt in _attempts(bundle, provider, lambda model: threads or _threads(bundle, model, batch), loops):
-        path = attempt.model.path
+    for backend, model, fastest in _attempts(bundle, provider, loops, batch, notes):
+        count = threads or fastest or _threads(bundle, model, batch)
+        opening = Opening(bundle.root / model.path, model.precision, count, bundle, model)
         try:
-            backend = attempt.load()
+            loaded = backend.open(opening)
         except EnvironmentLacks as lack:
             if strict:
                 raise
-            notes.append(f"{path} does not run on {attempt.on}: {lack}")
+            notes.append(f"{model.path} does not run on {backend.on}: {lack}")
             continue
-        check_declared(bundle.manifest.all_inputs, backend.inputs, path)
-        check_declared(bundle.manifest.all_outputs, backend.outputs, path)
-        return Session(bundle, attempt.model, backend, attempt.threads, tuple(notes))
+        check_declared(bundle.manifest.all_inputs, loaded.inputs, model.path)
+        check_declared(bundle.manifest.all_outputs, loaded.outputs, model.path)
+        return Session(bundle, model, loaded, count, tuple(notes))
     raise EnvironmentLacks(f"no form of {bundle.source} runs here: {'; '.join(notes)}")
 
 
@@ -164,7 +140,7 @@ def _threads(bundle: Bundle, model: ModelFile, batch: int) -> int:
 def _with_loops(bundle: Bundle, loops: int | None) -> list[ModelFile]:
     """The bundle's models of so many loops; the whole model's without a number."""
     manifest = bundle.manifest
-    every = manifest.models or (ModelFile(MODEL, "onnxruntime", manifest.target.precision or "fp32"),)
+    every = manifest.models or (ModelFile(MODEL, ONNXRUNTIME, manifest.target.precision or "fp32"),)
     chosen = [model for model in every if model.loops == (manifest.loops if loops is None else loops)]
     if not chosen:
         offered = ", ".join(str(one) for one in sorted({model.loops for model in every if model.loops}))
@@ -175,43 +151,29 @@ def _with_loops(bundle: Bundle, loops: int | None) -> list[ModelFile]:
     return chosen
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """One form of the model, where to load it and how."""
-
-    model: ModelFile
-    on: str
-    threads: int
-    load: Callable[[], Backend]
-
-
 def _attempts(
-    bundle: Bundle, provider: str | None, threads: Callable[[ModelFile], int], loops: int | None
-) -> list[_Attempt]:
-    """What to try, in order of preference."""
-    manifest = bundle.manifest
+    bundle: Bundle, provider: str | None, loops: int | None, batch: int, notes: list[str]
+) -> Iterator[tuple[Backend, ModelFile, int | None]]:
+    """What to try, in order of preference, with the number of threads where that is known: what runtime.bench found
+    fastest here, then the bundle's order. Backends that this machine has not are passed over, but for the first."""
     models = _with_loops(bundle, loops)
-    engines = [model for model in models if model.runtime == TENSORRT]
-    main = next((model for model in models if model.path == MODEL), models[0])
-    on_cpu = [model for model in models if model.runtime == "onnxruntime"] or [main]
-
-    def engine(model: ModelFile) -> _Attempt:
-        def load() -> Backend:
-            from runtime.engines.engine_session import open_engine
-
-            return open_engine(bundle, model)
-
-        return _Attempt(model, "TensorRT", threads(model), load)
-
-    def onnx(model: ModelFile, on: str) -> _Attempt:
-        count = threads(model)
-        return _Attempt(model, on, count, lambda: ort.load(bundle.root / model.path, on, count, model.precision))
-
-    fallback = [onnx(model, CPU) for model in on_cpu]
+    cpu = backends.get(backends.CPU)
     if provider is None:
-        offered = ort.offered_providers() if manifest.target.compute_capability is not None else []
-        return [*map(engine, engines), *(onnx(main, name) for name in ON_GPU if name in offered), *fallback]
-    if provider.lower() == TENSORRT:
-        return [*map(engine, engines or [main]), *fallback]
-    name = ort.provider_named(provider)
-    return fallback if name == CPU else [onnx(main, name), *fallback]
+        first, *others = backends.order(bundle)
+        wanted = [first, *(one for one in others if one.lacks() is None)]
+        choice = remembered_choice(bundle, batch)
+        if choice is not None and choice.backend in backends.names() and not _is_stale(choice, [first, *others]):
+            for model in models:
+                if bundle.manifest.files[model.path].sha256 == choice.file:
+                    notes.append(f"{choice.backend} is the fastest here by runtime.bench: {choice}")
+                    yield backends.get(choice.backend), model, choice.threads
+    else:
+        wanted = [backends.asked(provider)]
+    for backend in (*wanted, *([] if cpu in wanted else [cpu])):
+        for model in backends.files_for(backend.form, models):
+            yield backend, model, None
+
+
+def _is_stale(choice: Choice, preferred: Sequence[Backend]) -> bool:
+    """Whether the bundle prefers a backend that can run now and could not when they were compared."""
+    return any(one.name not in choice.ms and one.lacks() is None for one in preferred)

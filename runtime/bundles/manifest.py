@@ -17,11 +17,13 @@ from runtime.images import image
 from runtime.texts import text
 from targets.errors import InputError
 from targets.spec import Precision
-from targets.strict import read
+from targets.strict import nearest, read
 
 SCHEMA = 1
 NAME = "manifest.json"
 MODEL = "model.onnx"
+#: What a file was made for: an engine of TensorRT, or ONNX Runtime.
+TENSORRT, ONNXRUNTIME = "tensorrt", "onnxruntime"
 GOLDEN = "golden.npz"
 #: The dynamic dimension of a cache: rows of the tokens before, none at the start of a sequence.
 GROWING = "past"
@@ -55,14 +57,21 @@ class State:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One form of the model, in the order in which the device should try them. `loops` tells apart a looped model's
-    forms that run its block more or less often; without other numbers of loops there is none."""
+    """One form of the model, in the order in which the device should try them. `runtime` is what it was made for:
+    "onnxruntime" or a backend's name. `loops` tells apart a looped model's forms that run its block more or less often;
+    without other numbers of loops there is none."""
 
     path: str
-    runtime: Literal["onnxruntime", "tensorrt"]
+    runtime: str
     precision: Precision
     note: str = ""
     loops: int | None = None
+    form: Literal["plain", "fused"] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has standard operators alone: files for TensorRT do, others if they say so."""
+        return self.form == "plain" or (self.form is None and self.runtime == TENSORRT)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,8 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class BundleTarget:
-    """What the bundle was made for. `profile` maps a dynamic dimension to (min, opt, max) for engines."""
+    """What the bundle was made for. `profile` maps a dynamic dimension to (min, opt, max) for engines; `backends` are
+    in order of preference, none in a bundle made before they were listed."""
 
     name: str
     precision: Precision | None = None
@@ -95,6 +105,7 @@ class BundleTarget:
     threads: int | None = None
     memory_gb: int | None = None
     profile: dict[str, Span] = field(default_factory=dict)
+    backends: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (low, best, high) in self.profile.items():
@@ -179,11 +190,21 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if isinstance(target, str):
         raw = {**raw, "target": {"name": target}}
     manifest = read(Manifest, raw, where, ignore_unknown=True)
+    for index, model in enumerate(manifest.models):
+        _check_runtime(model.runtime, f"{where}: key 'models[{index}].runtime'")
     if manifest.preprocessing and manifest.preprocessing.get("kind") == "image":
         image.parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
     if manifest.preprocessing and manifest.preprocessing.get("kind") == "text":
         text.parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
     return manifest
+
+
+def _check_runtime(name: str, where: str) -> None:
+    from runtime import backends
+
+    allowed = (ONNXRUNTIME, *backends.names())
+    if name not in allowed:
+        raise InputError(f"{where}: given {name!r}, allowed: {', '.join(allowed)}{nearest(name, allowed)}")
 
 
 def load_manifest(root: Path) -> Manifest:

@@ -1,4 +1,5 @@
-"""Which number of CPU threads runtime.bench found fastest, remembered beside the bundle's files for this machine alone.
+"""What runtime.bench found fastest, remembered beside the bundle's files for this machine alone: the number of CPU
+threads of each file, and which backend with which file.
 
 It is no part of the bundle, whose bytes depend on no clock and whose next device may have other cores.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from runtime.files import write_atomic
 from runtime.measuring.power import cpu_name
@@ -20,36 +21,96 @@ if TYPE_CHECKING:
     from runtime.bundles.manifest import ModelFile
 
 FILE = "local/threads.json"
+BACKENDS = "local/backends.json"
+_MOST_BYTES = 1 << 20  # of either file: more is not ours
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _Threads:
     """`fastest`: SHA-256 of a file -> batch -> number of threads, on `machine`."""
 
     machine: str
     fastest: dict[str, dict[str, int]]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The fastest backend: its name, the SHA-256 of its file, its threads and the median ms of each that was tried."""
+
+    backend: str
+    file: str
+    threads: int
+    ms: dict[str, float]
+
+    def __str__(self) -> str:
+        """'openvino 1.21 ms, cpu 2.05 ms'."""
+        return ", ".join(f"{name} {ms:.3g} ms" for name, ms in sorted(self.ms.items(), key=lambda one: one[1]))
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """`fastest`: batch -> backend, on `machine`."""
+
+    machine: str
+    fastest: dict[str, Choice]
+
+
+_Kept = TypeVar("_Kept", _Threads, _Choices)
+
+
 def remembered(bundle: Bundle, model: ModelFile, batch: int) -> int | None:
     """The fastest number of threads for batches of that size, or None where this machine has not measured it."""
-    return _read(bundle).fastest.get(bundle.manifest.files[model.path].sha256, {}).get(str(batch))
+    return _threads(bundle).fastest.get(bundle.manifest.files[model.path].sha256, {}).get(str(batch))
 
 
 def remember(bundle: Bundle, model: ModelFile, batch: int, threads: int) -> None:
     """Keep what was measured. Raises InputError or EnvironmentLacks where the bundle's folder cannot be written."""
-    measured = _read(bundle)
+    measured = _threads(bundle)
     measured.fastest.setdefault(bundle.manifest.files[model.path].sha256, {})[str(batch)] = threads
-    write_atomic(bundle.root / FILE, json.dumps(asdict(measured), indent=1, sort_keys=True).encode() + b"\n")
+    _write(bundle, FILE, measured)
 
 
-def _read(bundle: Bundle) -> _Measured:
+def remembered_choice(bundle: Bundle, batch: int) -> Choice | None:
+    """The fastest backend for batches of that size, None where this machine has not compared any."""
+    return _choices(bundle).fastest.get(str(batch))
+
+
+def remember_choice(bundle: Bundle, batch: int, choice: Choice) -> None:
+    """Keep what was compared. Raises as `remember` does."""
+    kept = _choices(bundle)
+    kept.fastest[str(batch)] = choice
+    _write(bundle, BACKENDS, kept)
+
+
+def _threads(bundle: Bundle) -> _Threads:
     """What is remembered; nothing if that is damaged, of another machine or of more threads than there are CPUs."""
-    machine = f"{cpu_name()}, {usable_cpus()} CPUs"
-    path = bundle.root / FILE
-    try:
-        found = read(_Measured, json.loads(path.read_bytes()), str(path))
-    except (OSError, ValueError, InputError):
-        return _Measured(machine, {})
+    found = _read(bundle, FILE, _Threads)
     counts = [count for row in found.fastest.values() for count in row.values()]
-    whole = found.machine == machine and all(1 <= count <= usable_cpus() for count in counts)
-    return found if whole else _Measured(machine, {})
+    return found if all(1 <= count <= usable_cpus() for count in counts) else _Threads(_machine(), {})
+
+
+def _choices(bundle: Bundle) -> _Choices:
+    found = _read(bundle, BACKENDS, _Choices)
+    whole = all(1 <= choice.threads <= usable_cpus() for choice in found.fastest.values())
+    return found if whole else _Choices(_machine(), {})
+
+
+def _read(bundle: Bundle, name: str, kind: type[_Kept]) -> _Kept:
+    """What is remembered in a file; nothing if that is damaged or of another machine."""
+    path = bundle.root / name
+    nothing = kind(_machine(), {})
+    try:
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            return nothing
+        found = read(kind, json.loads(path.read_bytes()), str(path))
+    except (OSError, ValueError, RecursionError, InputError):
+        return nothing
+    return found if found.machine == _machine() else nothing
+
+
+def _write(bundle: Bundle, name: str, kept: _Threads | _Choices) -> None:
+    write_atomic(bundle.root / name, json.dumps(asdict(kept), indent=1, sort_keys=True).encode() + b"\n")
+
+
+def _machine() -> str:
+    return f"{cpu_name()}, {usable_cpus()} CPUs"

@@ -20,7 +20,7 @@ DRAW = ("temperature", "top_k", "top_p", "seed")
 
 
 class Decoder(Protocol):
-    """What generation needs of a model; `runtime.streams.stream.Stream` is one."""
+    """What generation needs of a model; `runtime.stream.Stream` is one."""
 
     def prefill(self, tokens: Sequence[int]) -> np.ndarray:
         """Feed a prompt; the logits of the next token (1,V)."""

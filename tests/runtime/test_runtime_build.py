@@ -12,14 +12,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from runtime_toys import KERNEL, WEIGHT, onnx_accumulator, onnx_classifier, oracle
 
+from runtime import backends
 from runtime.build import workspace
 from runtime.bundles.bundle import open_files
 from runtime.engines import engine_file, trt
 from runtime.engines.engine import EngineBuild, LayerTypes, build_engine
 from runtime.engines.engine_session import layer_formats
 from runtime.engines.progress import BuildProgress
-from runtime.providers import TENSORRT as TENSORRT_PROVIDER
-from runtime.providers import provider_options
 from runtime.session import open_bundle
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
@@ -260,11 +259,11 @@ def test_the_order_is_engine_then_provider_then_cpu_and_each_note_says_why(rtx_b
 
 def test_onnxruntimes_tensorrt_is_told_the_precision_and_where_to_keep_engines(monkeypatch):
     monkeypatch.setenv("EDGEPRESS_CACHE", "/cache")
-    options = {precision: provider_options(TENSORRT_PROVIDER, precision) for precision in ("fp32", "fp16", "int8")}
+    options = {precision: backends.get("ort-tensorrt").options(precision) for precision in ("fp32", "fp16", "int8")}
     flags = {name: sorted({"trt_fp16_enable", "trt_int8_enable"} & set(table)) for name, table in options.items()}
     assert flags == {"fp32": [], "fp16": ["trt_fp16_enable"], "int8": ["trt_fp16_enable", "trt_int8_enable"]}
     assert options["fp32"]["trt_engine_cache_path"] == "/cache/onnxruntime-tensorrt"
-    assert provider_options("CUDAExecutionProvider", "fp16") == {}
+    assert backends.get("cuda").options("fp16") == {}
 
 
 @needs_cross_build

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import helper
 
+from runtime import backends
 from runtime.ort import _saturates, load
-from runtime.providers import CPU, CUDA, lacking
 from targets.errors import EnvironmentLacks
 
 
@@ -40,6 +40,6 @@ def test_what_a_provider_lacks_is_named_with_what_brings_it(tmp_path: Path) -> N
     capi.mkdir()
     build = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))  # of ONNX Runtime, whose library is not one
     (capi / "libonnxruntime_providers_cuda.so").write_bytes(b"no library")
-    told = lacking(build, CUDA)
+    told = backends.get("cuda").lacking(build)
     assert told and "libonnxruntime_providers_cuda.so" in told and "pip install 'onnxruntime-gpu[cuda,cudnn]'" in told
-    assert lacking(build, CPU) is None
+    assert backends.get("cpu").lacking(build) is None
