@@ -32,7 +32,8 @@ from benchmarks.rewrites_vit import Bench, Row, add_verbs, measure_rows
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.model import Structure, Transformer
 from compress.model.embeds.token import TokenEmbedSpec
-from compress.model.mixer import Context, MixerSpec
+from compress.model.mixer import MixerSpec
+from compress.model.sequence import Context
 from export.cpu_graph import optimise_for_cpu
 from export.onnx_model import export_onnx
 from runtime.measuring.compare import time_alternating

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.heal.losses import relative_error, token_mask
+from compress.heal.losses import contexts_fed, reducing_steps, relative_error
 from compress.model.block import Site
-from compress.model.mixer import Context
+from compress.model.sequence import Tokens, aligned, aligned_rows
+from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
 
 
@@ -49,32 +50,40 @@ class AttentionTransfer:
         """Mean over the mixers of MSE / variance of their outputs, on the hidden states of the teacher, plus `rows`
         times the cross-entropy of their attention rows where they have such (Hedgehog, arXiv 2402.04347)."""
         with torch.no_grad():
-            start_BND, context = self.teacher.embed(inputs)
-            seen = _seen(self.teacher, inputs, self.origins)
+            start = Tokens(*self.teacher.embed(inputs))
+            reducing = self._reducing()
+            seen = _seen(self.teacher, inputs, self.origins, reducing)
+            contexts = contexts_fed(self.student, start.context, [seen[step, "out"] for step in reducing])
         losses = []
         for step, origin in zip(self.steps, self.origins, strict=True):
-            x_BND = seen[origin - 1, "out"] if origin else start_BND
+            x_BND = aligned(seen[origin - 1, "out"] if origin else start, contexts[step])
             place = self.student.structure.schedule[step]
-            found = self.student.block(place.block).mixed(x_BND, place.loop, context)
-            loss = relative_error(found["mixer.out"], seen[origin, "mixer.out"], token_mask(inputs))
+            found = self.student.block(place.block).mixed(x_BND, place.loop, contexts[step])
+            loss = relative_error(found["mixer.out"], seen[origin, "mixer.out"])
             if rows:
                 theirs = self.teacher.structure.schedule[origin]
-                mine_BHNN = _rows(self.student, place.block, place.loop, found["mixer.in"], context)
+                asked, wanted = found["mixer.in"], seen[origin, "mixer.in"]
+                mine_BHNN = _rows(self.student, place.block, place.loop, asked)
                 with torch.no_grad():
-                    target_BHNN = _rows(self.teacher, theirs.block, theirs.loop, seen[origin, "mixer.in"], context)
+                    target_BHNN = _rows(self.teacher, theirs.block, theirs.loop, wanted)
                 if mine_BHNN is not None and target_BHNN is not None:
-                    loss = loss + rows * row_cross_entropy(mine_BHNN, target_BHNN, token_mask(inputs))
+                    target_BHNN = aligned_rows(target_BHNN, (wanted.context,) * 2, (asked.context,) * 2)
+                    loss = loss + rows * row_cross_entropy(mine_BHNN, target_BHNN, asked.context.mask_BM)
             losses.append(loss)
         return torch.stack(losses).mean()
+
+    def _reducing(self) -> list[int]:
+        """The teacher's steps whose output the student goes on with fewer tokens of."""
+        targets = output_targets(self.student.structure, self.teacher.structure)
+        return [targets[step] for step in reducing_steps(self.student)]
 
 
 def row_cross_entropy(rows_BHNM: Tensor, target_BHNM: Tensor, mask_BN: Tensor | None) -> Tensor:
     """-sum_j target_ij log row_ij, mean over heads and over the real queries."""
-    kept = rows_BHNM.shape[2]
-    entropy_BHN = -(target_BHNM[:, :, :kept].float() * rows_BHNM.float().clamp(min=1e-9).log()).sum(dim=-1)
+    entropy_BHN = -(target_BHNM.float() * rows_BHNM.float().clamp(min=1e-9).log()).sum(dim=-1)
     if mask_BN is None:
         return entropy_BHN.mean()
-    weight_B1N = mask_BN[:, None, :kept].float()
+    weight_B1N = mask_BN[:, None].float()
     return (entropy_BHN * weight_B1N).sum() / weight_B1N.sum().clamp(min=1) / entropy_BHN.shape[1]
 
 
@@ -83,21 +92,22 @@ def _learned(model: Transformer, block: int) -> list[nn.Parameter]:
     return [] if mixer is None else mixer.learned()
 
 
-def _rows(model: Transformer, block: int, loop: int, x_BND: Tensor, context: Context) -> Tensor | None:
+def _rows(model: Transformer, block: int, loop: int, tokens: Tokens) -> Tensor | None:
     mixer = model.block(block).mixer
     assert mixer is not None
-    return mixer.attention(x_BND, loop, context)
+    return mixer.attention(tokens.x_BND, loop, tokens.context)
 
 
 def _seen(
-    teacher: Transformer, inputs: dict[str, Tensor], origins: tuple[int, ...]
-) -> Mapping[tuple[int, Site], Tensor]:
+    teacher: Transformer, inputs: dict[str, Tensor], origins: tuple[int, ...], reducing: list[int]
+) -> Mapping[tuple[int, Site], Tokens]:
     """What the teacher's chosen steps get and give."""
-    seen: dict[tuple[int, Site], Tensor] = {}
+    seen: dict[tuple[int, Site], Tokens] = {}
+    given = {origin - 1 for origin in origins} | set(reducing)
 
-    def observe(step: int, site: Site, x_BND: Tensor) -> None:
-        if (step + 1 in origins and site == "out") or (step in origins and site in ("mixer.in", "mixer.out")):
-            seen[step, site] = x_BND
+    def observe(step: int, site: Site, tokens: Tokens) -> None:
+        if (step in given and site == "out") or (step in origins and site in ("mixer.in", "mixer.out")):
+            seen[step, site] = tokens
 
     teacher(inputs, observe)
     return seen

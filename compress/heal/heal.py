@@ -22,10 +22,11 @@ from compress.heal.attention_transfer import AttentionTransfer
 from compress.heal.checkpoint import Checkpoints
 from compress.heal.loop import Loop
 from compress.heal.lora import lora_parameters, merged, with_lora
-from compress.heal.losses import changed_steps, distilled, relative_error, token_mask, traced
+from compress.heal.losses import changed_steps, contexts_fed, distilled, reducing_steps, relative_error, traced
 from compress.heal.objective import CLASSIFICATION, Feed, Objective
 from compress.heal.options import HealOptions
 from compress.model.loops import at_loops, kept_steps
+from compress.model.sequence import Tokens, aligned
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
 from targets.errors import InputError
@@ -165,22 +166,27 @@ class _Session:
         if not blocks:
             return
         runs = transfer_runs(steps, self.options.transfer_span)
-        needed = [self.targets[run.start - 1] for run in runs if run.start] + [self.targets[step] for step in steps]
+        reducing = reducing_steps(self.student)
+        before = [run.start - 1 for run in runs if run.start]
+        needed = [self.targets[step] for step in (*before, *steps, *reducing)]
 
         def loss(step: int) -> Tensor:
             inputs, _ = self._batch(step)
             with torch.no_grad(), self.accelerator.autocast():
-                start_BND, context = self.teacher.embed(inputs)
+                start = Tokens(*self.teacher.embed(inputs))
                 _, hidden = traced(self.teacher, inputs, needed)
             by_target = dict(zip(needed, hidden, strict=True))
+            contexts = contexts_fed(self.student, start.context, [by_target[self.targets[step]] for step in reducing])
             errors = []
             for run in runs:
-                x_BND = by_target[self.targets[run.start - 1]] if run.start else start_BND
+                context = contexts[run.start]
+                x_BND = aligned(by_target[self.targets[run.start - 1]] if run.start else start, context)
                 for index in run:
                     with self.accelerator.autocast():
-                        x_BND = self.student.block(schedule[index].block)(x_BND, schedule[index].loop, context)
+                        block = self.student.block(schedule[index].block)
+                        x_BND, context = block(x_BND, schedule[index].loop, context)
                     if index in steps:
-                        errors.append(relative_error(x_BND, by_target[self.targets[index]], token_mask(inputs)))
+                        errors.append(relative_error(Tokens(x_BND, context), by_target[self.targets[index]]))
             return torch.stack(errors).mean()
 
         Loop(

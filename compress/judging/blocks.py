@@ -6,13 +6,13 @@ B batch, N tokens, D hidden size, H heads, M keys.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compress.model.block import Block, Site
-from compress.model.mixer import Context
+from compress.model.sequence import Context, Tokens, aligned, aligned_rows
 from compress.model.structure import Step, Structure, output_targets
 from compress.model.transformer import Transformer
 from compress.verification.report_data import BlockRow
@@ -44,14 +44,12 @@ def compare_blocks(original: Transformer, model: Transformer, batches: Iterable[
         for inputs in batches:
             wanted = _trace(original, inputs)
             given = _trace(model, inputs)
-            sums[0].add(wanted.states[0], given.states[0], given.context)
+            sums[0].add(wanted.states[0], given.states[0])
             for index, step in enumerate(model.structure.schedule):
-                goal_BND = wanted.states[targets[index] + 1]
-                before = wanted.states[targets[index - 1] + 1] if index else wanted.states[0]
-                own_BND = model.block(step.block)(before, step.loop, given.context)
-                sums[index + 1].add(goal_BND, given.states[index + 1], given.context, own_BND)
-                attention = wanted.attention[step.origin], given.attention[index]
-                sums[index + 1].add_attention(*attention, given.context)
+                before, here = wanted.states[targets[index - 1] + 1] if index else wanted.states[0], given.states[index]
+                own = model.block(step.block)(aligned(before, here.context), step.loop, here.context)
+                sums[index + 1].add(wanted.states[targets[index] + 1], given.states[index + 1], own[0])
+                sums[index + 1].add_attention(wanted.attention[step.origin], given.attention[index])
     if not sums[0].tokens:
         raise ValueError("there is no input to compare the blocks on")
     return [total.row(name) for name, total in zip(names, sums, strict=True)]
@@ -64,31 +62,35 @@ def _name(index: int, step: Step, model: Transformer) -> str:
 
 
 @dataclass(frozen=True)
+class _Rows:
+    """Attention rows (B,H,N,M), and what the queries and the keys carry."""
+
+    rows_BHNM: Tensor
+    sides: tuple[Context, Context]
+
+
+@dataclass(frozen=True)
 class _Trace:
     """What one model does to a batch: the embedding and each step's output, and each step's attention rows."""
 
-    context: Context
-    states: list[Tensor]
-    attention: list[Tensor | None]
+    states: list[Tokens]
+    attention: list[_Rows | None]
 
 
 def _trace(model: Transformer, inputs: dict[str, Tensor]) -> _Trace:
-    x_BND, context = model.embed(inputs)
-    trace = _Trace(context, [x_BND], [])
+    trace = _Trace([Tokens(*model.embed(inputs))], [])
     for step in model.structure.schedule:
-        x_BND, rows_BHNM = _step(model.block(step.block), x_BND, step.loop, context)
-        trace.states.append(x_BND)
-        trace.attention.append(rows_BHNM)
+        seen: dict[Site, Tokens] = {}
+        model.block(step.block)(trace.states[-1].x_BND, step.loop, trace.states[-1].context, seen.__setitem__)
+        trace.states.append(seen["out"])
+        trace.attention.append(_rows(model.block(step.block), step.loop, seen))
     return trace
 
 
-def _step(block: Block, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor | None]:
-    """The block's output, and its attention rows if its mixer has any."""
-    seen: dict[Site, Tensor] = {}
-    out_BND = block(x_BND, loop, context, seen.__setitem__)
-    if block.mixer is None:
-        return out_BND, None
-    return out_BND, block.mixer.attention(seen["mixer.in"], loop, replace(context, rows=block.keep_tokens))
+def _rows(block: Block, loop: int, seen: dict[Site, Tokens]) -> _Rows | None:
+    """The attention rows of a block that has shown what passed it, if its mixer has any."""
+    rows_BHNM = block.attention(seen["mixer.in"], loop) if block.mixer is not None else None
+    return None if rows_BHNM is None else _Rows(rows_BHNM, (seen["mixer.out"].context, seen["mixer.in"].context))
 
 
 class _Sums:
@@ -99,27 +101,26 @@ class _Sums:
         self.error = self.own = self.size = self.cosine = self.kl = 0.0
         self.has_own = False
 
-    def add(self, wanted_BND: Tensor, given_BND: Tensor, context: Context, own_BND: Tensor | None = None) -> None:
-        """Count what the original and the model have, on the tokens that the model still has."""
-        kept = given_BND.shape[1]
-        wanted = _real(wanted_BND[:, :kept], context)
-        given = _real(given_BND, context)
+    def add(self, theirs: Tokens, mine: Tokens, own_BND: Tensor | None = None) -> None:
+        """Count what the original and the model have, on the tokens that the model has."""
+        wanted = _real(aligned(theirs, mine.context), mine.context)
+        given = _real(mine.x_BND, mine.context)
         self.tokens += len(wanted)
         self.size += float(wanted.square().sum())
         self.error += float((given - wanted).square().sum())
         self.cosine += float(torch.nn.functional.cosine_similarity(given, wanted, dim=-1).sum())
         if own_BND is not None:
             self.has_own = True
-            self.own += float((_real(own_BND, context) - wanted).square().sum())
+            self.own += float((_real(own_BND, mine.context) - wanted).square().sum())
 
-    def add_attention(self, wanted_BHNM: Tensor | None, given_BHNM: Tensor | None, context: Context) -> None:
+    def add_attention(self, theirs: _Rows | None, mine: _Rows | None) -> None:
         """KL(original || model) of each row, where both have as many heads."""
-        if wanted_BHNM is None or given_BHNM is None or wanted_BHNM.shape[1] != given_BHNM.shape[1]:
+        if theirs is None or mine is None or theirs.rows_BHNM.shape[1] != mine.rows_BHNM.shape[1]:
             return
-        wanted, given = wanted_BHNM[:, :, : given_BHNM.shape[2]].double(), given_BHNM.double()
+        wanted, given = aligned_rows(theirs.rows_BHNM, theirs.sides, mine.sides).double(), mine.rows_BHNM.double()
         tiny = torch.finfo(torch.float32).tiny
         kl_BHN = (wanted * (wanted.clamp(min=tiny).log() - given.clamp(min=tiny).log())).sum(-1).clamp(min=0)
-        kl_TH = _real(kl_BHN.transpose(1, 2), context)
+        kl_TH = _real(kl_BHN.transpose(1, 2), mine.sides[0])
         self.rows += kl_TH.numel()
         self.kl += float(kl_TH.sum())
 
@@ -143,4 +144,4 @@ def _real(x_BNK: Tensor, context: Context) -> Tensor:
     """The rows of real tokens (T, K), in float64."""
     if context.mask_BM is None:
         return x_BNK.flatten(0, 1).double()
-    return x_BNK[context.mask_BM[:, : x_BNK.shape[1]].bool()].double()
+    return x_BNK[context.mask_BM.bool()].double()

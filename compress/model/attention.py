@@ -12,8 +12,8 @@ from pydantic import PlainValidator, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.model.mixer import Context
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 from compress.spec import AS_ITS_VARIANT, Part
 
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import PlainValidator
 from torch import Tensor, nn
 
-from compress.model.mixer import Context
+from compress.model.sequence import Context
 from compress.spec import AS_ITS_VARIANT, Part
 from targets.errors import InputError
 

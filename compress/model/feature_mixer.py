@@ -13,8 +13,9 @@ from compress.model import scores as _scores  # noqa: F401
 from compress.model.attention import AnyScores
 from compress.model.feature import AnyFeatureMap
 from compress.model.linear import wide
-from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.mixer import Mixer, MixerSpec
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 from compress.model.values.projected import ProjectedValuesSpec
 
 

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from compress.model.attention import per_group
 from compress.model.feature_mixer import FeatureMixer, FeatureMixerSpec
 from compress.model.linear import SPAN, in_full, only_real, wide
-from compress.model.mixer import Context, State
+from compress.model.mixer import State
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 
 #: Tokens over which a gate that has not been trained forgets to 1/e.
 HORIZON = 4096

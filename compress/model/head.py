@@ -8,8 +8,8 @@ from pydantic import PlainValidator
 from torch import Tensor, nn
 
 from compress.model.embed import Embed
-from compress.model.mixer import Context
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 from compress.spec import AS_ITS_VARIANT, Part
 
 

@@ -8,35 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from pydantic import PlainValidator
 from torch import Tensor, nn
 
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 from compress.spec import AS_ITS_VARIANT, Part
 from runtime.bundles.manifest import GROWING
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a sequence carries besides its tokens. `mask_BM`: True at real tokens, in the chunk form those of the past
-    first; None means all are real. `positions_BN`: the place of each token in its sequence; None means 0, 1, 2, ...
-    `rows`: only the first so many tokens are asked for as output; None means all."""
-
-    mask_BM: Tensor | None = None
-    positions_BN: Tensor | None = None
-    rows: int | None = None
-
-    def places_BN(self, x_BND: Tensor) -> Tensor:
-        """The place of each token of x in its sequence (1 or B, N)."""
-        if self.positions_BN is not None:
-            return self.positions_BN
-        return torch.arange(x_BND.shape[1], device=x_BND.device)[None]
-
-    def real_BN(self, tokens: int) -> Tensor | None:
-        """True at the real ones of the tokens at hand, which are the last of the mask; None means all are real."""
-        return None if self.mask_BM is None else self.mask_BM[:, -tokens:].bool()
-
 
 #: The growing dimension of a cache.
 PAST = GROWING

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compress.model.mixer import Context
+from compress.model.sequence import Context
 
 Pool = Literal["cls", "mean", "patch-mean", "distillation", "last"]
 

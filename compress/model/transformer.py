@@ -11,11 +11,12 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from compress.model.block import Block, Site
-from compress.model.mixer import Context, State, StateSpec
+from compress.model.mixer import State, StateSpec
+from compress.model.sequence import Context, Tokens
 from compress.model.structure import Structure
 
-#: Called with the index of the step in the schedule, the site in its block, and the tensor seen there.
-StepObserver = Callable[[int, Site, Tensor], None]
+#: Called with the index of the step in the schedule, the site in its block, and the tokens seen there.
+StepObserver = Callable[[int, Site, Tokens], None]
 
 
 class Transformer(nn.Module):
@@ -37,9 +38,9 @@ class Transformer(nn.Module):
         for index, step in enumerate(self.structure.schedule):
             block = self.block(step.block)
             if observe is None:
-                x_BND = block(x_BND, step.loop, context)
+                x_BND, context = block(x_BND, step.loop, context)
             else:
-                x_BND = block(x_BND, step.loop, context, _at_step(observe, index))
+                x_BND, context = block(x_BND, step.loop, context, _at_step(observe, index))
         return self._answer(x_BND, context)
 
     def state_specs(self) -> list[tuple[StateSpec, ...]] | None:
@@ -79,5 +80,5 @@ class Transformer(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _at_step(observe: StepObserver, index: int) -> Callable[[Site, Tensor], None]:
-    return lambda site, x_BND: observe(index, site, x_BND)
+def _at_step(observe: StepObserver, index: int) -> Callable[[Site, Tokens], None]:
+    return lambda site, tokens: observe(index, site, tokens)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from compress.model.block import BlockSpec
 from compress.model.ffns.affine import Affine, AffineSpec
+from compress.model.sequence import Tokens, aligned
 from compress.model.structure import Step, output_targets
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, Fitting, real_tokens, taps
+from compress.rewrites.calibration import Calibration, Fitting, taps
 from compress.rewrites.layers import Layers
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import rebuilt, single_loop
@@ -68,10 +69,12 @@ def _runs(layers: Layers, model: Transformer) -> list[tuple[int, int]]:
             )
     specs = model.structure.blocks
     keeping = [
-        run for run in runs if all(specs[model.structure.schedule[step].block].keep_tokens is None for step in _in(run))
+        run for run in runs if all(specs[model.structure.schedule[step].block].reducer is None for step in _in(run))
     ]
     if not keeping:
-        raise InputError(f"{NAME} is refused: a block of the run lets only pooled tokens on; apply it before trimming")
+        raise InputError(
+            f"{NAME} is refused: fewer tokens leave a block of the run than come in; apply it before trimming"
+        )
     return keeping
 
 
@@ -89,7 +92,7 @@ def _moments(
         mine = taps(model, inputs, {(first - 1, "out") for first, _ in runs if first})
         theirs = taps(calibration.original, inputs, {(targets[last], "out") for _, last in runs})
         for first, last in runs:
-            x_BND = mine[first - 1, "out"] if first else model.embed(inputs)[0]
-            y_BND = theirs[targets[last], "out"]
-            moments[first, last].add(x_BND, y_BND - x_BND, y_BND, real_tokens(inputs, x_BND))
+            before = mine[first - 1, "out"] if first else Tokens(*model.embed(inputs))
+            y_BND = aligned(theirs[targets[last], "out"], before.context)
+            moments[first, last].add(before.x_BND, y_BND - before.x_BND, y_BND, before.real_BN)
     return moments

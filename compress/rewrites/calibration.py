@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.model.block import Site
-from compress.model.mixer import Context
+from compress.model.sequence import Context, Tokens, aligned
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer
 
@@ -230,25 +230,19 @@ class _Enough(Exception):
 
 def taps(
     model: Transformer, inputs: dict[str, Tensor], wanted: set[tuple[int, Site]]
-) -> dict[tuple[int, Site], Tensor]:
-    """The tensors at the wanted (step, site) places; the forward pass ends after the last of them."""
-    seen: dict[tuple[int, Site], Tensor] = {}
+) -> dict[tuple[int, Site], Tokens]:
+    """The tokens at the wanted (step, site) places; the forward pass ends after the last of them."""
+    seen: dict[tuple[int, Site], Tokens] = {}
 
-    def observe(step: int, site: Site, x_BND: Tensor) -> None:
+    def observe(step: int, site: Site, tokens: Tokens) -> None:
         if (step, site) in wanted:
-            seen[step, site] = x_BND
+            seen[step, site] = tokens
             if len(seen) == len(wanted):
                 raise _Enough
 
     with contextlib.suppress(_Enough):
         model(inputs, observe)
     return seen
-
-
-def real_tokens(inputs: dict[str, Tensor], x_BND: Tensor) -> Tensor | None:
-    """True at the tokens of x (B,N) that are no padding; None if all are real. A trimmed block keeps the first ones."""
-    mask_BN = inputs.get("attention_mask")
-    return None if mask_BN is None else mask_BN[:, : x_BND.shape[1]].bool()
 
 
 def step_of(model: Transformer, block: int) -> int:
@@ -269,8 +263,8 @@ def input_moments(model: Transformer, calibration: Calibration, blocks: list[int
     for inputs in calibration.batches():
         seen = taps(model, inputs, {(step, site) for step in steps.values()})
         for block, step in steps.items():
-            x_BND = seen[step, site]
-            moments[block].add(x_BND, x_BND[..., :1], real_tokens(inputs, x_BND))
+            tokens = seen[step, site]
+            moments[block].add(tokens.x_BND, tokens.x_BND[..., :1], tokens.real_BN)
     return moments
 
 
@@ -295,16 +289,16 @@ def target_moments(
     site_out: Site = "mixer.out" if half == "mixer" else "ffn.out"
     moments = {block: Fitting(power) for block in blocks}
     for inputs in calibration.batches():
-        mine = taps(model, inputs, {(step, site) for step in steps.values() for site in (site_in, site_out, "out")})
+        mine = taps(model, inputs, {(step, site) for step in steps.values() for site in (site_in, site_out, "whole")})
         wanted: set[tuple[int, Site]] = {(origin, site_out) for origin in origins.values()}
-        theirs = taps(calibration.original, inputs, wanted | {(ends[step], "out") for step in steps.values()})
-        _, context = model.embed(inputs)
+        theirs = taps(calibration.original, inputs, wanted | {(ends[step], "whole") for step in steps.values()})
         for block, step in steps.items():
-            kept = mine[step, "out"].shape[1]  # fewer than went in where a block lets only pooled tokens on
-            target_BND, stream_BND = theirs[origins[block], site_out][:, :kept], theirs[ends[step], "out"][:, :kept]
+            seen, given = mine[step, site_in], mine[step, "whole"]
+            stream_BND = aligned(theirs[ends[step], "whole"], given.context)
             if half == "ffn" and model.block(block).residual != "post":
-                added_BND = mine[step, "out"] - mine[step, site_out]
-                target_BND = stream_BND - added_BND
-            x_BNI = features(block, mine[step, site_in], context)[:, :kept]
-            moments[block].add(x_BNI, target_BND, stream_BND, real_tokens(inputs, target_BND))
+                target_BND = stream_BND - (given.x_BND - mine[step, site_out].x_BND)
+            else:
+                target_BND = aligned(theirs[origins[block], site_out], given.context)
+            x_BNI = aligned(Tokens(features(block, *seen), seen.context), given.context)
+            moments[block].add(x_BNI, target_BND, stream_BND, given.real_BN)
     return moments

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from compress.model.block import BlockSpec, Site
+from compress.model.sequence import Tokens, aligned
 from compress.model.structure import Step
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, real_tokens, step_of, taps
+from compress.rewrites.calibration import Calibration, step_of, taps
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import rebuilt, single_loop
@@ -30,7 +32,7 @@ def drop_blocks(model: Transformer, options: DropBlocks, calibration: Calibratio
     dropped = resolve(
         options.layers,
         model,
-        lambda spec: single_loop(spec, NAME),
+        _check,
         lambda blocks: influence(model, calibration, blocks),
     )
     count = len(model.structure.blocks)
@@ -50,18 +52,25 @@ def drop_blocks(model: Transformer, options: DropBlocks, calibration: Calibratio
     return rebuilt(model, structure, dict(enumerate(kept)))
 
 
+def _check(spec: BlockSpec) -> None:
+    single_loop(spec, NAME)
+    if spec.reducer is not None and spec.leading is None:
+        raise InputError(f"{NAME} is refused for a block behind which tokens are pooled; drop blocks before pooling")
+
+
 def influence(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, float]:
     """Block influence 1 - E cos(x_in, x_out) over the calibration tokens, in one pass."""
     steps = {block: step_of(model, block) for block in blocks}
-    wanted = {(step, "out") for step in range(len(model.structure.schedule))}
+    sites: tuple[Site, Site] = ("whole", "out")
+    wanted = {(step, site) for step in range(len(model.structure.schedule)) for site in sites}
     totals, count = dict.fromkeys(blocks, 0.0), 0
     for inputs in calibration.batches():
-        seen = taps(model, inputs, wanted)  # type: ignore[arg-type]
+        seen = taps(model, inputs, wanted)
         count += 1
         for block, step in steps.items():
-            before_BND, after_BND = seen[step - 1, "out"] if step else model.embed(inputs)[0], seen[step, "out"]
-            kept_BND = before_BND[:, : after_BND.shape[1]]
-            cosine_BN, real_BN = F.cosine_similarity(kept_BND, after_BND, dim=-1), real_tokens(inputs, after_BND)
+            before, after = seen[step - 1, "out"] if step else Tokens(*model.embed(inputs)), seen[step, "whole"]
+            cosine_BN = F.cosine_similarity(aligned(before, after.context), after.x_BND, dim=-1)
+            real_BN = after.real_BN
             real = cosine_BN if real_BN is None else cosine_BN[real_BN]
             totals[block] += float(real.mean(dtype=torch.float64))
     return {block: 1 - total / count for block, total in totals.items()}

@@ -12,12 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.model.block import Block
+from compress.model.block import Block, Site
 from compress.model.norms import Norm
 from compress.model.per_loop import LevelSignal, OutputGain
 from compress.model.projection import Projection
+from compress.model.sequence import Tokens
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, Moments, real_tokens, truncated
+from compress.rewrites.calibration import Calibration, Moments, truncated
 
 #: Gains stay within these bounds of what they were.
 GAIN_BOUNDS = (0.1, 10.0)
@@ -48,11 +49,16 @@ def layer_maps(model: Transformer, calibration: Calibration, blocks: Sequence[in
     moments = {(block, name): Moments() for block in blocks for name, _ in projections(model.block(block))}
     model = model.copy()  # hooks are put on a copy
 
-    given: dict[str, Tensor] = {}
+    given: list[Tokens] = []  # what the half that is running sees; of a block's mixer only the first may be asked
+
+    def observe(step: int, site: Site, tokens: Tokens) -> None:
+        if site in ("mixer.in", "ffn.in"):
+            given[:] = [tokens]
 
     def watch(key: tuple[int, str], module: Projection) -> None:
         def add(_: nn.Module, seen: tuple[Tensor, ...]) -> None:
-            moments[key].add(seen[0], seen[0][..., :1], real_tokens(given, seen[0]))
+            real_BN = given[0].real_BN
+            moments[key].add(seen[0], seen[0][..., :1], None if real_BN is None else real_BN[:, : seen[0].shape[1]])
 
         module.register_forward_pre_hook(add)
 
@@ -60,9 +66,7 @@ def layer_maps(model: Transformer, calibration: Calibration, blocks: Sequence[in
         for name, module in projections(model.block(block)):
             watch((block, name), module)
     for inputs in calibration.batches():
-        given.clear()
-        given.update(inputs)
-        model(inputs)
+        model(inputs, observe)
     return {
         block: {name: _layer_map(module, moments[block, name]) for name, module in projections(model.block(block))}
         for block in blocks

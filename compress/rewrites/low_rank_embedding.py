@@ -8,7 +8,7 @@ from torch import Tensor
 from compress.model.embeds.token import TokenEmbed, TokenEmbedSpec
 from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, Moments, real_tokens, roots, taps
+from compress.rewrites.calibration import Calibration, Moments, roots, taps
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import rebuilt
 from compress.rewrites.width import Width, counted
@@ -69,9 +69,9 @@ def _weight(model: Transformer, calibration: Calibration, second_EE: Tensor) -> 
         return eye_EE
     last, moments = len(model.structure.schedule) - 1, Moments()
     for inputs in calibration.batches():
-        x_BND = taps(model, inputs, {(last, "out")})[last, "out"]
-        h_BND = x_BND if model.final_norm is None else model.final_norm(x_BND)
-        moments.add(h_BND, h_BND[..., :1], real_tokens(inputs, h_BND))
+        tokens = taps(model, inputs, {(last, "out")})[last, "out"]
+        h_BND = tokens.x_BND if model.final_norm is None else model.final_norm(tokens.x_BND)
+        moments.add(h_BND, h_BND[..., :1], tokens.real_BN)
     states_EE = moments.second_II
     return eye_EE / second_EE.trace() + states_EE / (second_EE * states_EE).sum()
 
@@ -88,9 +88,8 @@ def token_counts(model: Transformer, calibration: Calibration) -> Tensor:
     spec, embed = token_embed(model, "counting tokens")
     counts_V = torch.zeros(spec.vocab_size, dtype=torch.int64)
     for inputs in calibration.batches():
-        ids_BN = inputs["input_ids"]
-        real_BN = real_tokens(inputs, ids_BN)
-        seen = ids_BN.flatten() if real_BN is None else ids_BN[real_BN]
+        ids_BN, mask_BN = inputs["input_ids"], inputs.get("attention_mask")
+        seen = ids_BN.flatten() if mask_BN is None else ids_BN[mask_BN.bool()]
         counts_V += seen.cpu().bincount(minlength=spec.vocab_size)
     return counts_V.to(embed.table.device)
 

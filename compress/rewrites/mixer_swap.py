@@ -17,9 +17,10 @@ from compress.model.block import BlockSpec, Site
 from compress.model.feature import FeatureMapSpec
 from compress.model.feature_mixer import FeatureMixer
 from compress.model.gated import GatedMixer
-from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.mixer import Mixer, MixerSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.scores.projected import ProjectedScoresSpec
+from compress.model.sequence import Context, Tokens, aligned
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, original_step, step_of, taps
 from compress.rewrites.layers import Layers, resolve
@@ -36,20 +37,13 @@ Check = Callable[[BlockSpec], object]
 
 @dataclass(frozen=True)
 class MixerSample:
-    """What a block's mixer sees of a batch (B,N,D), and what the original's gives (B,R,D)."""
+    """What a block's mixer sees of a batch (B,N,D), and what the original's gives (B,R,D). `real_BR`: True where a
+    token that is asked for is no padding."""
 
     x_BND: Tensor
     target_BRD: Tensor
     context: Context
-
-    @property
-    def real_BR(self) -> Tensor:
-        """True where a token that is asked for is no padding."""
-        batch, tokens, _ = self.x_BND.shape
-        real_BN = self.context.real_BN(tokens)
-        if real_BN is None:
-            real_BN = torch.ones(batch, tokens, dtype=torch.bool, device=self.x_BND.device)
-        return real_BN.expand(batch, -1)[:, : self.target_BRD.shape[1]]
+    real_BR: Tensor
 
 
 def mixer_samples(
@@ -58,22 +52,27 @@ def mixer_samples(
     """For each batch of the calibration its inputs, and what the mixers of these blocks see and should give."""
     steps = {block: step_of(model, block) for block in blocks}
     origins = {block: original_step(calibration, model, step) for block, step in steps.items()}
-    site_in: Site = "mixer.in"
+    sites: tuple[Site, Site] = ("mixer.in", "mixer.out")
     for inputs in calibration.batches():
-        _, context = model.embed(inputs)
-        mine = taps(model, inputs, {(step, site_in) for step in steps.values()})
+        mine = taps(model, inputs, {(step, site) for step in steps.values() for site in sites})
         theirs = taps(calibration.original, inputs, {(origin, "mixer.out") for origin in origins.values()})
         yield (
             inputs,
             {
-                block: MixerSample(
-                    mine[step, site_in],
-                    theirs[origins[block], "mixer.out"][:, : model.block(block).keep_tokens],
-                    replace(context, rows=model.block(block).keep_tokens),
+                block: _sample(
+                    mine[step, "mixer.in"],
+                    mine[step, "mixer.out"],
+                    theirs[origins[block], "mixer.out"],
+                    model.block(block).leading,
                 )
                 for block, step in steps.items()
             },
         )
+
+
+def _sample(seen: Tokens, given: Tokens, theirs: Tokens, rows: int | None) -> MixerSample:
+    real_BR = torch.ones_like(given.x_BND[..., 0], dtype=torch.bool) if given.real_BN is None else given.real_BN
+    return MixerSample(seen.x_BND, aligned(theirs, given.context), replace(seen.context, rows=rows), real_BR)
 
 
 def swap_mixers(

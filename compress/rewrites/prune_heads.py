@@ -8,8 +8,8 @@ from torch import Tensor
 
 from compress.model.attention import attend, attention_mask, join_heads, split_heads
 from compress.model.block import BlockSpec
-from compress.model.mixer import Context
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
+from compress.model.sequence import Context
 from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
 from compress.rewrites.calibration import AffineFit, Calibration, Moments, target_moments

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from compress.model.transformer import Transformer
-from compress.rewrites.calibration import Calibration, real_tokens
+from compress.rewrites.calibration import Calibration
 from compress.spec import Spec, first_cause, unknown
 from targets.errors import InputError
 
@@ -102,9 +102,9 @@ def logit_change(model: Transformer, other: Transformer, calibration: Calibratio
     inputs = next(calibration.batches())
     with torch.no_grad():
         logits, others = model(inputs), other(inputs)
-    real_BN = real_tokens(inputs, logits) if logits.ndim == 3 else None  # of each token: padding means nothing
-    if real_BN is not None:
-        logits, others = logits[real_BN], others[real_BN]
+    mask_BN = inputs.get("attention_mask")
+    if logits.ndim == 3 and mask_BN is not None:  # of each token: padding means nothing
+        logits, others = logits[mask_BN.bool()], others[mask_BN.bool()]
     return float((logits - others).abs().max()), float(logits.abs().max())
 
 

@@ -10,8 +10,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
-from compress.model.mixer import Context
 from compress.model.mixers.sumformer import Sumformer, SumformerSpec
+from compress.model.sequence import Context
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import AffineFit, Calibration, Moments, roots
 from compress.rewrites.layers import Layers, resolve

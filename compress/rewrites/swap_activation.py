@@ -7,7 +7,7 @@ from torch import Tensor
 from compress.model.activations import ACTIVATIONS, ActivationName
 from compress.model.block import BlockSpec
 from compress.model.ffns.mlp import Mlp, MlpSpec
-from compress.model.mixer import Context
+from compress.model.sequence import Context
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import AffineFit, Calibration, target_moments
 from compress.rewrites.layers import Layers, resolve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compress.model.heads.classifier import ClassifierSpec
+from compress.model.reducers.first import FirstSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.rewrite import Options, rewrite
@@ -30,4 +31,4 @@ def trim_last_block(model: Transformer, options: TrimLastBlock, calibration: Cal
         raise InputError(f"{NAME} is refused: the head of this model reads every token")
     last = model.structure.schedule[-1].block
     single_loop(model.structure.blocks[last], NAME)
-    return with_blocks(model, lambda spec: spec.replace(keep_tokens=tokens), [last])
+    return with_blocks(model, lambda spec: spec.replace(reducer=FirstSpec(count=tokens)), [last])

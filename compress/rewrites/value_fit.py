@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.model.attention import attention_mask, probabilities
-from compress.model.mixer import Context
+from compress.model.sequence import Context, aligned
 from compress.model.transformer import Transformer
 from compress.model.values.blended import Blended, BlendedSpec
 from compress.rewrites.calibration import (
@@ -19,7 +19,6 @@ from compress.rewrites.calibration import (
     Calibration,
     input_moments,
     original_step,
-    real_tokens,
     roots,
     step_of,
     taps,
@@ -90,10 +89,10 @@ def fit_gates(model: Transformer, calibration: Calibration, block: int, diagonal
     for inputs in calibration.batches():
         mine = taps(model, inputs, {(step, "mixer.in"), (step, "mixer.out")})
         theirs = taps(calibration.original, inputs, {(origin, "mixer.out")})
-        kept = mine[step, "mixer.out"].shape[1]  # fewer than went in where a block lets only pooled tokens on
-        y_BND = theirs[origin, "mixer.out"][:, :kept].double()
-        z_BHND = head_views(model, block, mine[step, "mixer.in"], model.embed(inputs)[1])[:, :, :kept].double()
-        real_BN = real_tokens(inputs, y_BND)
+        seen, given = mine[step, "mixer.in"], mine[step, "mixer.out"]
+        y_BND = aligned(theirs[origin, "mixer.out"], given.context).double()
+        z_BHND = head_views(model, block, *seen)[:, :, : y_BND.shape[1]].double()  # asked of the first alone
+        real_BN = given.real_BN
         if real_BN is None:
             real_BN = torch.ones(y_BND.shape[:2], dtype=torch.bool, device=y_BND.device)
         y_TD, z_HTD = y_BND[real_BN], z_BHND.transpose(0, 1)[:, real_BN]

@@ -71,7 +71,7 @@ def test_the_loss_is_the_mean_over_mixers_of_error_by_variance_and_row_entropy()
     (inputs, *_) = feed(16).plain(16)
     transfer = AttentionTransfer.of(model, original)
     seen: dict[Any, Any] = {}
-    original(inputs, lambda step, site, x_BND: seen.update({(step, site): x_BND}))
+    original(inputs, lambda step, site, tokens: seen.update({(step, site): tokens.x_BND}))
     expected = []
     for block in range(2):
         mine, theirs = (each.block(block).mixer for each in (model, original))

@@ -23,6 +23,8 @@ from compress.heal.loop import _rate
 from compress.heal.losses import changed_steps, distillation_loss, relative_error
 from compress.heal.objective import CLASSIFICATION, kl_divergence
 from compress.model import Transformer
+from compress.model.reducers.first import First
+from compress.model.sequence import Context, Tokens
 from compress.model.structure import output_targets
 from compress.model.values.gated_mean import GatedMeanSpec
 from targets.errors import InputError
@@ -222,6 +224,11 @@ def test_healing_that_diverges_ends_in_one_line(tmp_path: Path, options: dict[st
     assert "\n" not in str(caught.value)
 
 
+def first(x_BND: torch.Tensor) -> Tokens:
+    """What is left where only the first tokens leave a block."""
+    return Tokens(x_BND, Context().reduced(First(x_BND.shape[1])))
+
+
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -238,21 +245,24 @@ def test_relative_error_is_over_the_variance_of_the_target_on_the_tokens_that_st
     x_BND, target_BND = random(2, 3, 4), 5 + 2 * random(2, 7, 4, seed=1)
     kept = target_BND[:, :3].double().numpy()
     expected = ((x_BND.numpy() - kept) ** 2).mean() / kept.var(ddof=1)
-    assert relative_error(x_BND, target_BND).item() == pytest.approx(expected, rel=1e-5)
+    assert relative_error(first(x_BND), Tokens(target_BND, Context())).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_relative_error_does_not_see_masked_tokens() -> None:
     x_BND, target_BND = random(2, 5, 4), 5 + 2 * random(2, 5, 4, seed=1)
     mask_BN = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     kept = mask_BN.bool()
-    expected = relative_error(x_BND[kept][None], target_BND[kept][None]).item()
+    real = Tokens(x_BND[kept][None], Context()), Tokens(target_BND[kept][None], Context())
+    expected = relative_error(*real).item()
     target_BND[0, 3:] = 1e6
-    assert relative_error(x_BND, target_BND, mask_BN).item() == pytest.approx(expected, rel=1e-5)
+    assert relative_error(
+        Tokens(x_BND, Context(mask_BN)), Tokens(target_BND, Context(mask_BN))
+    ).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_is_the_weighted_sum_that_the_options_state() -> None:
-    answer = random(6, 4), [random(6, 3, 5), random(6, 1, 5, seed=2)]
-    target = random(6, 4, seed=3), [random(6, 3, 5, seed=4), random(6, 3, 5, seed=5)]
+    answer = random(6, 4), [Tokens(random(6, 3, 5), Context()), first(random(6, 1, 5, seed=2))]
+    target = random(6, 4, seed=3), [Tokens(random(6, 3, 5, seed=seed), Context()) for seed in (4, 5)]
     shares_BC = softmax(random(6, 4, seed=6).double().numpy(), axis=1)
     options = HealOptions(kl=0.7, hidden=0.3, task=0.2, temperature=3.0)
     hidden = np.mean([relative_error(mine, theirs).item() for mine, theirs in zip(answer[1], target[1], strict=True)])

@@ -13,6 +13,7 @@ from compress.data import load, preprocessing_from_hf
 from compress.families import read_checkpoint
 from compress.judging.blocks import comparable, compare_blocks
 from compress.model import Step, Transformer
+from compress.model.sequence import Tokens
 from compress.verification.localize import first_beyond
 
 
@@ -21,9 +22,9 @@ def seen_by(model: Transformer, inputs: dict[str, torch.Tensor]) -> tuple[list[n
     outs: dict[int, np.ndarray] = {}
     ins: dict[int, np.ndarray] = {}
 
-    def observe(step: int, site: str, x: torch.Tensor) -> None:
+    def observe(step: int, site: str, tokens: Tokens) -> None:
         if site in ("out", "mixer.in"):
-            (outs if site == "out" else ins)[step] = x.detach().double().numpy()
+            (outs if site == "out" else ins)[step] = tokens.x_BND.detach().double().numpy()
 
     model(inputs, observe)
     return [outs[k] for k in range(len(outs))], [ins[k] for k in range(len(ins))]

@@ -218,4 +218,4 @@ def block(spec: BlockSpec, w: Weights, x_ND: Array, visible: Callable[[int, int]
     else:
         x_ND = x_ND + mixed(normed_all("mixer_norm", x_ND))
         y_ND = x_ND + fed_all(normed_all("ffn_norm", x_ND))
-    return y_ND[: spec.keep_tokens]
+    return y_ND[: spec.leading]

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from compress.model.attention import ScoresSpec
 from compress.model.feature import FeatureMapSpec
-from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.mixer import Mixer, MixerSpec
 from compress.model.rope import RopeSpec
 from compress.model.scores.projected import ProjectedScoresSpec
+from compress.model.sequence import Context
 from compress.model.values.projected import ProjectedValuesSpec
 from targets.errors import InputError
 

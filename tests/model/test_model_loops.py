@@ -33,7 +33,7 @@ def looped(order: list[int], seed: int = 0, **rest: Any) -> Transformer:
 def by_hand(model: Transformer, order: list[tuple[int, int]]) -> torch.Tensor:
     x_BND, context = model.embed(images(model))
     for block, loop in order:
-        x_BND = model.block(block)(x_BND, loop, context)
+        x_BND, context = model.block(block)(x_BND, loop, context)
     assert model.final_norm is not None
     answer: torch.Tensor = model.head(model.final_norm(model.head.select(x_BND)), context, model.embed)
     return answer

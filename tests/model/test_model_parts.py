@@ -16,10 +16,11 @@ from compress.model.activations import ACTIVATIONS
 from compress.model.attention import ScoresSpec, ValuesSpec
 from compress.model.block import BlockSpec
 from compress.model.ffn import FfnSpec
-from compress.model.mixer import Context, MixerSpec
+from compress.model.mixer import MixerSpec
 from compress.model.mixers.packed_attention import PackedAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.rope import RopeSpec
+from compress.model.sequence import Context
 
 from . import oracle
 from .tiny import block_spec, images, logits, model_of, randomised
@@ -237,7 +238,7 @@ def test_blocks_put_norms_and_residuals_where_they_say(
     )
     block = with_random_buffers(randomised(spec.build(shape[2]), seed).double(), seed)
     x_BND = random(*shape, seed=seed)
-    y_BND = block(x_BND, 1, Context())
+    y_BND, _ = block(x_BND, 1, Context())
     for sequence, x_ND in enumerate(x_BND.numpy()):
         visible = is_visible(None, sequence, mixer is not None and mixer.causal)
         expected = oracle.block(spec, oracle.weights_of(block), x_ND, visible, 1)

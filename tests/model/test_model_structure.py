@@ -82,7 +82,7 @@ def test_the_tokens_that_a_block_keeps_are_those_of_the_whole_block(residual: st
     whole, kept = model_of(spec).double(), model_of(spec.replace(keep_tokens=keep)).double()
     x_BND = torch.randn(2, 5, HIDDEN, dtype=torch.float64)
     _, context = whole.embed({"pixel_values": images(whole)["pixel_values"].double()})
-    part, full = (model.block(0)(x_BND, 0, context) for model in (kept, whole))
+    part, full = (model.block(0)(x_BND, 0, context)[0] for model in (kept, whole))
     torch.testing.assert_close(part, full[:, :keep], atol=1e-12, rtol=0)
 
 
@@ -150,11 +150,11 @@ def test_an_observer_sees_both_halves_of_every_step() -> None:
     model = model_of(block_spec(loops=2), block_spec(keep_tokens=1))
     seen: list[Any] = []
     with torch.no_grad():
-        model(images(model, batch=3), lambda step, site, x_BND: seen.append((step, site, tuple(x_BND.shape))))
-    sites = ["mixer.in", "mixer.out", "ffn.in", "ffn.out", "out"]
+        model(images(model, batch=3), lambda step, site, tokens: seen.append((step, site, tuple(tokens.x_BND.shape))))
+    sites = ["mixer.in", "mixer.out", "ffn.in", "ffn.out", "whole", "out"]
     assert [(step, site) for step, site, _ in seen] == [(step, site) for step in range(3) for site in sites]
-    assert [shape for step, _, shape in seen if step < 2] == [(3, 5, HIDDEN)] * 10
-    assert [shape for step, _, shape in seen if step == 2] == [(3, 5, HIDDEN)] + [(3, 1, HIDDEN)] * 4
+    assert [shape for step, _, shape in seen if step < 2] == [(3, 5, HIDDEN)] * 12
+    assert [shape for step, _, shape in seen if step == 2] == [(3, 5, HIDDEN)] + [(3, 1, HIDDEN)] * 5
 
 
 def test_a_copy_shares_nothing() -> None:

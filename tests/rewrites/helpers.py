@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from model.tiny import images, logits
-from torch import Tensor
 
 from compress.model import Transformer
 from compress.model.block import Site
+from compress.model.sequence import Tokens
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.rewrites.calibration import RIDGES
 
@@ -27,13 +27,13 @@ def rewritten(model: Transformer, use: str, calibration: Calibration | None = No
 
 
 @torch.no_grad()
-def seen(model: Transformer, calibration: Calibration, step: int, site: Site) -> Tensor:
+def seen(model: Transformer, calibration: Calibration, step: int, site: Site) -> torch.Tensor:
     """What passes a place of the model over the calibration inputs (B,N,D), in float64."""
-    found: list[Tensor] = []
+    found: list[torch.Tensor] = []
 
-    def observe(at: int, where: Site, x_BND: Tensor) -> None:
+    def observe(at: int, where: Site, tokens: Tokens) -> None:
         if (at, where) == (step, site):
-            found.append(x_BND.double())
+            found.append(tokens.x_BND.double())
 
     for inputs in calibration.batches():
         model(inputs, observe)

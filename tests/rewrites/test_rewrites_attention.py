@@ -430,7 +430,7 @@ def test_a_trimmed_block_is_fitted_on_the_tokens_that_it_keeps(use: str, options
     calibration = calibration_of(model)
     trimmed = rewritten(model, "trim-last-block")
     result = rewritten(trimmed, use, calibration, **options)
-    assert result.structure.blocks[0].keep_tokens == 1
+    assert result.structure.blocks[0].leading == 1
     target_BND = seen(model, calibration, 0, "mixer.out")[:, :1]
 
     def error(model: Transformer) -> float:

@@ -137,7 +137,7 @@ def test_trim_last_block_keeps_the_logits_and_every_weight(spec: list[BlockSpec]
     result = rewritten(model, "trim-last-block")
     assert moved(model, result) <= ROUNDING
     assert result.num_parameters() == model.num_parameters()
-    assert result.structure.blocks[-1].keep_tokens == (1 if pools == ("cls",) else 2)
+    assert result.structure.blocks[-1].leading == (1 if pools == ("cls",) else 2)
 
 
 @settings(max_examples=25, deadline=None)

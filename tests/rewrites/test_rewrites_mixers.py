@@ -17,11 +17,11 @@ from torch import Tensor
 
 from compress.model import Transformer
 from compress.model.gated import GatedMixer
-from compress.model.mixer import Context
 from compress.model.mixers.linear_attention import LinearAttention
 from compress.model.mixers.linformer import Linformer
 from compress.model.mixers.sumformer import Sumformer
 from compress.model.mixers.windowed_linear_attention import WindowedLinearAttention
+from compress.model.sequence import Context
 from compress.rewrites import Calibration
 from targets.errors import InputError
 
@@ -117,7 +117,7 @@ def test_the_window_starts_with_the_share_of_attention_that_it_had() -> None:
     odds = []
     for inputs in calibration.batches():
         x_BND, context = model.embed(inputs)
-        seen_BND = model.block(0).mixed(x_BND, 0, context)["mixer.in"]
+        seen_BND = model.block(0).mixed(x_BND, 0, context)["mixer.in"].x_BND
         before = [each.attention(seen_BND, 0, context).tril(diagonal=-3).sum(dim=-1)[:, :, 3:] for each in (new, old)]
         odds.append(torch.logit(before[0], eps=1e-4) - torch.logit(before[1], eps=1e-4))
     torch.testing.assert_close(torch.cat(odds).mean(dim=(0, 2)), torch.zeros(4), atol=1e-3, rtol=0)

@@ -9,8 +9,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from compress.model.embed import Embed, EmbedSpec
-from compress.model.mixer import Context
 from compress.model.norms import NormSpec
+from compress.model.sequence import Context
 
 
 class PatchEmbedSpec(EmbedSpec):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model.embed import Embed, EmbedSpec
-from compress.model.mixer import Context
 from compress.model.norms import NormSpec
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 
 
 class TokenEmbedSpec(EmbedSpec):

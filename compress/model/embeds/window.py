@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.embed import Embed, EmbedSpec
-from compress.model.mixer import Context
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 
 
 class WindowEmbedSpec(EmbedSpec):

@@ -11,9 +11,9 @@ from torch import Tensor
 from compress.model.activations import ACTIVATIONS, ActivationName
 from compress.model.embed import Embed
 from compress.model.head import Head, HeadSpec
-from compress.model.mixer import Context
 from compress.model.pooling import Pool, pooled
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 
 
 class ClassifierSpec(HeadSpec):

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from compress.model.embed import Embed
 from compress.model.head import Head, HeadSpec
-from compress.model.mixer import Context
 from compress.model.pooling import Pool, pooled
+from compress.model.sequence import Context
 
 
 class EmbeddingSpec(HeadSpec):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from compress.model.embed import Embed
 from compress.model.head import Head, HeadSpec
-from compress.model.mixer import Context
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 
 
 class LanguageModelSpec(HeadSpec):

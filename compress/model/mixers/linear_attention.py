@@ -24,7 +24,8 @@ from compress.model.linear import (
     wide,
     with_ones,
 )
-from compress.model.mixer import Context, State, StateSpec
+from compress.model.mixer import State, StateSpec
+from compress.model.sequence import Context
 
 
 class LinearAttentionSpec(FeatureMixerSpec):

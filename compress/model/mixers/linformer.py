@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from compress.model import scores as _scores  # noqa: F401  (registers the kinds)
 from compress.model.attention import AnyScores, per_group
-from compress.model.mixer import Context, Mixer, MixerSpec
+from compress.model.mixer import Mixer, MixerSpec
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 from compress.model.values.projected import ProjectedValuesSpec
 from targets.errors import InputError
 

@@ -11,9 +11,10 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.attention import attend, attention_mask, grown, join_heads, probabilities, split_heads
-from compress.model.mixer import PAST, Context, Mixer, MixerSpec, State, StateSpec
+from compress.model.mixer import PAST, Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
 from compress.model.rope import RopeSpec, rotate
+from compress.model.sequence import Context
 
 
 class PackedAttentionSpec(MixerSpec):

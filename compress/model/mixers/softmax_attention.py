@@ -9,8 +9,9 @@ from torch import Tensor
 from compress.model import scores as _scores  # noqa: F401  (registers the kinds)
 from compress.model import values as _values  # noqa: F401
 from compress.model.attention import AnyScores, AnyValues, attention_mask, grown, probabilities
-from compress.model.mixer import PAST, Context, Mixer, MixerSpec, State, StateSpec
+from compress.model.mixer import PAST, Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 
 
 class SoftmaxAttentionSpec(MixerSpec):

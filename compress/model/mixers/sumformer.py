@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from compress.model.activations import ACTIVATIONS, ActivationName
 from compress.model.linear import in_full, wide
-from compress.model.mixer import Context, Mixer, MixerSpec, State, StateSpec
+from compress.model.mixer import Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 
 
 class SumformerSpec(MixerSpec):

@@ -8,8 +8,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from compress.model.attention import Scores, ScoresSpec, split_heads
-from compress.model.mixer import Context
 from compress.model.projection import Projection
+from compress.model.sequence import Context
 
 
 class MergedScoresSpec(ScoresSpec):

@@ -11,9 +11,9 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from compress.model.attention import Scores, ScoresSpec, split_heads
-from compress.model.mixer import Context
 from compress.model.projection import Projection
 from compress.model.rope import RopeSpec, rotate
+from compress.model.sequence import Context
 
 
 class ProjectedScoresSpec(ScoresSpec):
