@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compress.pipeline.artifact import Artifact
-from compress.pipeline.digest import digest_code, digest_of, library_versions
+from compress.pipeline.digest import digest_of, library_versions
+from compress.pipeline.reach import Code
 from compress.pipeline.stage import Stage
 
-_FORMAT = 1  # of a cache entry; a new number leaves all old entries behind
+_FORMAT = 2  # of a cache entry; a new number leaves all old entries behind
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class Keymaker:
 
     def __init__(self, stages: Iterable[Stage], seed: int) -> None:
         stages = tuple(stages)
-        modules = sorted({name for stage in stages for name in stage.modules})
+        code = Code()
         libraries = {name for stage in stages for name in stage.libraries}
         self._seed = seed
-        self._code = {name: digest_code([name]) for name in modules}
+        self._code = {function: code.reached(function) for function in {stage.function for stage in stages}}
         self._versions = library_versions(libraries)
 
     def key(self, stage: Stage, inputs: Mapping[str, Artifact]) -> Key:
@@ -51,7 +52,7 @@ class Keymaker:
             "run": f"{stage.function.__module__}:{stage.function.__qualname__}",
             "options": stage.options,
             "sources": stage.sources,
-            "code": {name: self._code[name] for name in stage.modules},
+            "code": self._code[stage.function],
             "libraries": {name: self._versions[name] for name in stage.libraries},
             "seed": self._seed,
             "inputs": {parameter: artifact.digest for parameter, artifact in inputs.items()},

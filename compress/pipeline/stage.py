@@ -19,8 +19,8 @@ from compress.pipeline.events import Event, Level, Logged, Sink, StageProgress
 class Stage:
     """One step: reads artifacts, writes files that become an artifact of type `produces`.
 
-    Whatever changes the result must be in `options`, `sources`, `code` or `libraries`, or arrive as an input: these,
-    with the seed, are the key under which the result is kept. The module that defines `run` is always part of `code`.
+    Whatever changes the result must be in `options`, `sources` or `libraries`, or arrive as an input: these, with the
+    seed and the code that `run` can reach (see `reach.py`), are the key under which the result is kept.
     """
 
     name: str
@@ -38,8 +38,6 @@ class Stage:
     """JSON-able values that `run` reads from `context.options`."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """What is read from outside the graph: name -> hex digest of its content (see `tree.digest_tree`)."""
-    code: tuple[str, ...] = ()
-    """Dotted modules or packages whose source is the stage's code version."""
     libraries: tuple[str, ...] = ()
     """Distributions whose versions the result depends on."""
 
@@ -64,11 +62,6 @@ class Stage:
         hint = next((hints[name] for name in (parameter, *others) if name in hints), None)
         kinds = [one for one in (hint, *typing.get_args(hint)) if isinstance(one, type) and issubclass(one, Artifact)]
         return kinds[0] if kinds else None
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """`code`, and the module that defines `run`."""
-        return tuple(sorted({*self.code, self.function.__module__}))
 
 
 def _ignore(event: Event) -> None:

@@ -48,8 +48,6 @@ from targets.machine import usable_cpus
 from targets.spec import Target
 from targets.table import FOLDER as TARGETS
 
-_MODEL_CODE = ("compress.model", "compress.spec", "compress.json_files")
-_JUDGING_CODE = ("compress.judging", "compress.verification")
 _EXPORT_LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 #: Highest opset that is ever asked for: what every listed device reads, and where Gelu is one node.
 _OPSET = 20
@@ -125,7 +123,6 @@ class GraphBuilder:
         self.data = {"data": choice}
         self.task = tasks.of_folder(job.model_folder)
         self._check_loops()
-        self.task_code = (*self.task.code, "compress.stages.samples")
         self.model_digest = {"model": digest_tree(job.model_folder, job.memo)}
         digests = {part: self._digest(DataChoice(**choice), part) for part in get_args(Part)}
         self.evaluation_digest = {"evaluation": digests["evaluation"]}
@@ -175,7 +172,6 @@ class GraphBuilder:
             run=source.read_source,
             options={"path": str(self.job.model_folder), "task": self.task.name},
             sources=self.model_digest,
-            code=(*_MODEL_CODE, "compress.families", *self.task_code),
             libraries=("torch", "safetensors"),
         )
 
@@ -189,7 +185,6 @@ class GraphBuilder:
             run=data.match_data,
             options={**self.data, "min_samples": self.job.recipe.gate.min_samples},
             sources={**self.evaluation_digest, **self.healing_digest},
-            code=self.task_code,
             libraries=self.task.libraries,
         )
 
@@ -203,7 +198,6 @@ class GraphBuilder:
                 produces=OnnxModel,
                 run=export.export_plain,
                 options=self.opset,
-                code=(*_MODEL_CODE, *self.task_code, "export"),
                 libraries=_EXPORT_LIBRARIES,
             ),
             Stage(
@@ -215,7 +209,6 @@ class GraphBuilder:
                 run=answers.answer_original,
                 options={**self.data, "confidence": self.job.recipe.gate.confidence},
                 sources=self.evaluation_digest,
-                code=(*self.task_code, "compress.verification.predictions", "runtime.ort"),
                 libraries=("onnxruntime", *self.task.libraries),
             ),
             Stage(
@@ -227,7 +220,6 @@ class GraphBuilder:
                 run=precision.quantize_original,
                 options=self.data,
                 sources=self.healing_digest,
-                code=(*self.task_code, "export"),
                 libraries=("onnx", "onnxruntime", *self.task.libraries),
             ),
         ]
@@ -243,7 +235,6 @@ class GraphBuilder:
             run=calibrate.calibrate,
             options={**self.data, "samples": table.samples, "held_out": table.held_out},
             sources=self.healing_digest,
-            code=self.task_code,
             libraries=self.task.libraries,
         )
 
@@ -267,7 +258,6 @@ class GraphBuilder:
                     run=rewrite.apply_rewrite,
                     options={**self.data, "rewrite": table},
                     sources=self.healing_digest,
-                    code=(*_MODEL_CODE, *self.task_code, "compress.rewrites", "compress.heal.objective"),
                     libraries=("torch", *self.task.libraries),
                 )
             )
@@ -286,7 +276,6 @@ class GraphBuilder:
             run=heal.run_heal,
             options={**self.data, "heal": options.model_dump(mode="json")},
             sources=self.healing_digest,
-            code=(*_MODEL_CODE, *self.task_code, "compress.heal", "compress.stages.rewrite"),
             libraries=("torch", "accelerate", *self.task.libraries),
         )
 
@@ -309,14 +298,6 @@ class GraphBuilder:
                 run=engine.build_engines,
                 options={"target": target.name, "tensorrt": trt.load("tensorrt_rtx").version},
                 sources={"target": digest_tree(TARGETS / f"{target.name}.toml", self.job.memo)},
-                code=(
-                    "export.onnx_model",
-                    "targets",
-                    "runtime.build",
-                    "runtime.engines.engine",
-                    "runtime.engines.engine_file",
-                    "runtime.engines.trt",
-                ),
                 libraries=("onnx",),
             )
         ]
@@ -334,7 +315,6 @@ class GraphBuilder:
                 run=export.export_model,
                 options={**self.opset, **self.data, "loops": sorted(set(job.recipe.loops.offer))},
                 sources=self.healing_digest,
-                code=(*_MODEL_CODE, *self.task_code, "compress.rewrites", "export"),
                 libraries=_EXPORT_LIBRARIES,
             ),
             Stage(
@@ -351,7 +331,6 @@ class GraphBuilder:
                     "precision": job.recipe.precision.model_dump(mode="json", exclude={"mode"}),
                 },
                 sources=self.healing_digest,
-                code=(*self.task_code, "export"),
                 libraries=("onnx", "onnxruntime", *self.task.libraries),
             ),
         ]
@@ -369,7 +348,6 @@ class GraphBuilder:
                 run=answers.answer_shipped,
                 options=self.data,
                 sources=self.evaluation_digest,
-                code=(*self.task_code, "compress.verification.predictions", "runtime.ort"),
                 libraries=("onnxruntime", *self.task.libraries),
             ),
             Stage(
@@ -381,7 +359,6 @@ class GraphBuilder:
                 run=answers.answer_dynamic,
                 options=self.data,
                 sources=self.evaluation_digest,
-                code=(*self.task_code, "compress.verification.predictions", "runtime.ort"),
                 libraries=("onnxruntime", *self.task.libraries),
             ),
             Stage(
@@ -404,13 +381,6 @@ class GraphBuilder:
                     "exit": job.recipe.loops.exit,
                 },
                 sources=self.evaluation_digest,
-                code=(
-                    *self.task_code,
-                    *_JUDGING_CODE,
-                    "runtime.streams.chunking",
-                    "runtime.exit",
-                    "runtime.streams.stream",
-                ),
                 libraries=("numpy", "scipy", "pydantic", *self.task.libraries),
             ),
             Stage(
@@ -436,7 +406,6 @@ class GraphBuilder:
                     "limit": gate.max_drop,
                 },
                 sources=self.evaluation_digest,
-                code=(*_MODEL_CODE, *self.task_code, *_JUDGING_CODE, "runtime.ort"),
                 libraries=("torch", "onnxruntime", *self.task.libraries),
             ),
             Stage(
@@ -452,7 +421,6 @@ class GraphBuilder:
                 produces=Timing,
                 run=timing.time_models,
                 options={"cpus": usable_cpus(), "machine": cpu_name()},
-                code=(*self.task.code, "runtime.measuring.compare", "runtime.bench", "runtime.ort"),
                 libraries=("onnxruntime",),
             ),
         ]
@@ -480,13 +448,6 @@ class GraphBuilder:
                 run=bundle.write,
                 options={**self.data, **labels, "mode": job.mode, "exit": job.recipe.loops.exit},
                 sources=self.evaluation_digest,
-                code=(
-                    *self.task_code,
-                    "export",
-                    "targets",
-                    *_JUDGING_CODE,
-                    "compress.stages.report",
-                ),
                 libraries=("numpy", "onnxruntime", "edgepress"),
             ),
             Stage(
@@ -509,7 +470,6 @@ class GraphBuilder:
                 run=report.write,
                 options={**self.data, **labels},
                 sources=self.evaluation_digest,
-                code=(*self.task_code, *_JUDGING_CODE),
                 libraries=("edgepress",),
             ),
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from compress.tasks.decoding import Decoding
 from compress.tasks.task import Part, Prepared, Tell
@@ -40,7 +40,6 @@ class CausalLm(Decoding):
     metric = "perplexity"
     bound = "max_relative_drop"
     recipes = "decoder"
-    code: ClassVar[tuple[str, ...]] = (*Decoding.code, "compress.tasks.causal_lm")
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "next-token"}

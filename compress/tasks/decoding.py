@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from compress.tasks.task import DataChoice, GraphInputs, Part
 from compress.tasks.text import TextTask
@@ -30,7 +30,6 @@ class Decoding(TextTask):
     """A task whose model is fed token by token. Its samples are whole sequences: chunks behind an empty past."""
 
     golden = 2
-    code: ClassVar[tuple[str, ...]] = (*TextTask.code, "compress.tasks.decoding")
 
     def shortened(self, inputs: Arrays) -> Arrays:
         """Every token has an answer as wide as the vocabulary: a few tokens are enough."""

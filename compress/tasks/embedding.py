@@ -28,7 +28,6 @@ class Embedding(TextTask):
     name = "embedding"
     outputs = (OUTPUT,)
     metric = "spearman"
-    code = (*TextTask.code, "compress.tasks.embedding")
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "none"}

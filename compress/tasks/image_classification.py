@@ -66,14 +66,6 @@ class ImageClassification(Task):
     outputs = ("logits",)
     metric = "top1"
     passengers = ("config.json", "preprocessor_config.json")
-    code = (
-        "compress.tasks.task",
-        "compress.tasks.image_classification",
-        "compress.data",
-        "runtime.images.image",
-        "runtime.images.resample",
-        "runtime.images.png",
-    )
     libraries = ("numpy", "pillow")
 
     def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:

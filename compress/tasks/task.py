@@ -113,8 +113,6 @@ class Task(ABC):
     """Files of the model's folder that travel into the bundle, so that other tools open it."""
     golden: ClassVar[int] = 8
     """Golden samples: real inputs whose answers the device has to reproduce."""
-    code: ClassVar[tuple[str, ...]]
-    """Modules that decide what the samples look like to the model, for the keys of the cache."""
     libraries: ClassVar[tuple[str, ...]]
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from compress.json_files import read_object
 from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
@@ -51,12 +51,6 @@ class TextTask(Task):
         "sentence_bert_config.json",
         "config_sentence_transformers.json",
         "1_Pooling/config.json",
-    )
-    code: ClassVar[tuple[str, ...]] = (
-        "compress.tasks.task",
-        "compress.tasks.text",
-        "compress.data",
-        "runtime.texts.text",
     )
     libraries = ("numpy", "tokenizers")
 

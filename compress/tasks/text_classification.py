@@ -27,7 +27,6 @@ class TextClassification(TextTask):
     outputs = ("logits",)
     metric = "top1"
     recipes = "text/classifier"
-    code = (*TextTask.code, "compress.tasks.text_classification")
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "softmax"}

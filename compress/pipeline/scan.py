@@ -1,0 +1,129 @@
+"""What a source file says of the code that it may run, by names; see `reach.py` for how it is used."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+#: Decorators that do not keep the function for somebody else to call.
+_PLAIN = {
+    *("property", "setter", "cached_property", "cache", "lru_cache", "staticmethod", "classmethod", "abstractmethod"),
+    *("override", "overload", "contextmanager", "no_grad", "inference_mode", "dataclass"),
+}
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@dataclass
+class Said:
+    """What a piece of code says: the `names` that it mentions, the `modules` that it may import (candidates; only those
+    that exist count), whether it `lists` the folder of its package, and the `data` files beside it that it opens."""
+
+    names: set[str] = field(default_factory=set)
+    modules: set[str] = field(default_factory=set)
+    lists: bool = False
+    data: set[str] = field(default_factory=set)
+
+    def add(self, other: Said) -> None:
+        """Take in what another piece says."""
+        self.names |= other.names
+        self.modules |= other.modules
+        self.lists |= other.lists
+        self.data |= other.data
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file. `top`: what importing it runs, with the functions that others may call at any time (decorated ones,
+    methods with two underscores). `functions`: all others, those of one name together. `classes`: name -> names of its
+    bases and of its methods."""
+
+    top: Said
+    functions: dict[str, Said]
+    classes: dict[str, tuple[frozenset[str], frozenset[str]]]
+
+
+@functools.lru_cache(maxsize=4096)
+def scan(text: bytes) -> Source:
+    """Read a file's source. Raises SyntaxError."""
+    source = Source(Said(), {}, {})
+    _scan_body(ast.parse(text).body, source)
+    return source
+
+
+def _scan_body(body: list[ast.stmt], source: Source) -> None:
+    """The statements of a module or of a class."""
+    for node in body:
+        if isinstance(node, _DEFINITIONS):
+            decorators = [_last_name(one) for one in node.decorator_list]
+            for one in (*node.decorator_list, node.args):
+                source.top.add(_said(one))
+            always = node.name.startswith("__") or any(one not in _PLAIN for one in decorators)
+            target = source.top if always else source.functions.setdefault(node.name, Said())
+            for statement in node.body:
+                target.add(_said(statement))
+        elif isinstance(node, ast.ClassDef):
+            for one in (*node.decorator_list, *node.bases, *node.keywords):
+                source.top.add(_said(one))
+            methods = frozenset(one.name for one in node.body if isinstance(one, _DEFINITIONS))
+            source.classes[node.name] = frozenset(map(_last_name, node.bases)), methods
+            _scan_body(node.body, source)
+        else:
+            source.top.add(_said(node))
+
+
+def _said(tree: ast.AST) -> Said:
+    said = Said()
+    for node in _running(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                said.names.add(name)
+            case ast.Import(names=aliases):
+                said.modules |= {alias.name for alias in aliases}
+            case ast.ImportFrom(module=str(module), names=aliases):
+                said.modules |= {module, *(f"{module}.{alias.name}" for alias in aliases)}
+                said.names |= {alias.name for alias in aliases if alias.asname is not None}
+            case ast.Constant(value=str(text)) if "." in text and text.replace(".", "").isidentifier():
+                said.modules.add(text)
+            case ast.BinOp(left=left, op=ast.Div(), right=ast.Constant(value=str(text))) if _is_beside(left):
+                said.data.add(text)
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(text)), *_]):
+                said.names.add(text)
+    said.lists = bool(said.names & {"iter_modules", "import_all"})
+    return said
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a tree that can run: neither what is under TYPE_CHECKING nor annotations."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and _last_name(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        yield node
+        for name in node._fields:
+            value = None if name in ("annotation", "returns", "ctx") else getattr(node, name, None)
+            if isinstance(value, list):
+                waiting += [child for child in value if isinstance(child, ast.AST)]
+            elif isinstance(value, ast.AST):
+                waiting.append(value)
+
+
+def _is_beside(node: ast.expr) -> bool:
+    """Whether this is `Path(__file__).parent`."""
+    match node:
+        case ast.Attribute(value=ast.Call(func=ast.Name(id="Path"), args=[ast.Name(id="__file__")]), attr="parent"):
+            return True
+    return False
+
+
+def _last_name(node: ast.expr) -> str:
+    """The name of a base or a decorator: `torch.no_grad()` -> "no_grad", `Generic[T]` -> "Generic"."""
+    match node:
+        case ast.Call(func=inner) | ast.Subscript(value=inner):
+            return _last_name(inner)
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+    return ""
