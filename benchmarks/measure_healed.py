@@ -50,7 +50,6 @@ class HealedGraph(GraphBuilder):
                 run=take,
                 options={"folder": str(self.healed)},
                 sources={"model": digest_tree(self.healed, self.job.memo)},
-                code=("compress.model",),
             )
         ]
 

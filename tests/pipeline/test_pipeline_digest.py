@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.pipeline import GraphError
-from compress.pipeline.digest import digest_code, digest_of, library_versions
+from compress.pipeline.digest import digest_of, library_versions
 from targets.errors import EnvironmentLacks
 
 JSON = st.recursive(
@@ -49,34 +47,6 @@ def test_tuples_and_other_mappings_count_as_lists_and_dicts() -> None:
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
     with pytest.raises(TypeError):
         digest_of(value)
-
-
-def test_code_is_found_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "outer_pack" / "inner_pack"
-    package.mkdir(parents=True)
-    for folder in (package.parent, package):
-        (folder / "__init__.py").write_text("raise SystemExit('imported')")
-    (package / "leaf.py").write_text("raise SystemExit('imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    digests = {digest_code([name]) for name in ("outer_pack", "outer_pack.inner_pack", "outer_pack.inner_pack.leaf")}
-    assert len(digests) == 3
-    assert not any(name.startswith("outer_pack") for name in sys.modules)
-
-
-def test_a_package_covers_every_module_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "deep_pack" / "sub" / "subsub").mkdir(parents=True)
-    leaf = tmp_path / "deep_pack" / "sub" / "subsub" / "leaf.py"
-    leaf.write_text("x = 1")
-    monkeypatch.syspath_prepend(tmp_path)
-    before = digest_code(["deep_pack"])
-    leaf.write_text("x = 2")
-    assert digest_code(["deep_pack"]) != before
-
-
-@pytest.mark.parametrize("name", ["no_such_module", "compress.no_such_module", "json.decoder.deeper", "sys"])
-def test_a_module_without_source_is_refused_by_name(name: str) -> None:
-    with pytest.raises(GraphError, match=name):
-        digest_code([name])
 
 
 def test_library_versions_name_what_is_missing() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,7 @@ from compress.pipeline.key import Keymaker
 
 from .toys import Text, shout, stage
 
-BASE = stage(
-    "b", inputs={"x": "a"}, options={"label": "b"}, sources={"model": "00"}, code=("tally_me",), libraries=("rich",)
-)
+BASE = stage("b", inputs={"x": "a"}, options={"label": "b"}, sources={"model": "00"}, libraries=("rich",))
 INPUT = {"x": Text(Path("anywhere"), "11")}
 
 
@@ -24,15 +25,19 @@ class Prose(Artifact):
     pass
 
 
-@pytest.fixture(autouse=True)
-def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package with a module inside, on the path, that nobody imports."""
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """BASE with a function of a package of its own, `tally_me`, whose module imports another."""
     package = tmp_path / "tally_me"
     package.mkdir()
-    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    (package / "__init__.py").write_text("")
     (package / "inner.py").write_text("x = 1\n")
+    (package / "unused.py").write_text("x = 1\n")
+    (package / "step.py").write_text("def run(context, **inputs):\n    from tally_me import inner\n")
     monkeypatch.syspath_prepend(tmp_path)
-    return package / "inner.py"
+    yield replace(BASE, run=importlib.import_module("tally_me.step").run)
+    for name in [name for name in sys.modules if name.startswith("tally_me")]:
+        del sys.modules[name]
 
 
 def key(stage: Stage = BASE, inputs: Mapping[str, Artifact] = INPUT, seed: int = 0) -> str:
@@ -48,7 +53,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "more options": {"stage": replace(BASE, options={"label": "b", "steps": 1})},
     "source": {"stage": replace(BASE, sources={"model": "01"})},
     "source name": {"stage": replace(BASE, sources={"data": "00"})},
-    "code names": {"stage": replace(BASE, code=())},
     "libraries": {"stage": replace(BASE, libraries=("rich", "pytest"))},
     "seed": {"seed": 1},
     "input content": {"inputs": {"x": Text(Path("anywhere"), "12")}},
@@ -75,22 +79,14 @@ def test_what_cannot_change_the_result_leaves_the_key(same: dict[str, Any]) -> N
     assert key(**same) == key()
 
 
-def test_an_edit_of_the_code_changes_the_key(code: Path) -> None:
-    before = key()
-    code.write_text("x = 2\n")
-    assert key() != before
-    code.write_text("x = 1\n")
-    assert key() == before
-
-
-def test_a_new_file_in_the_package_changes_the_key(code: Path) -> None:
-    before = key()
-    code.with_name("other.py").write_text("")
-    assert key() != before
-
-
-def test_the_module_of_run_is_part_of_the_code() -> None:
-    assert BASE.function.__module__ in BASE.modules
+def test_an_edit_of_code_that_is_imported_changes_the_key(written: Stage, tmp_path: Path) -> None:
+    before, inner = key(written), tmp_path / "tally_me" / "inner.py"
+    inner.write_text("x = 2\n")
+    assert key(written) != before
+    inner.write_text("x = 1\n")
+    assert key(written) == before
+    (tmp_path / "tally_me" / "unused.py").write_text("x = 2\n")
+    assert key(written) == before
 
 
 def test_another_library_version_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,13 +95,19 @@ def test_another_library_version_changes_the_key(monkeypatch: pytest.MonkeyPatch
     assert key() != before
 
 
-def test_code_that_is_edited_during_a_run_does_not_reach_the_keys_of_that_run(cache: Cache, code: Path) -> None:
+def test_code_that_is_edited_during_a_run_does_not_reach_the_keys_of_that_run(
+    cache: Cache, written: Stage, tmp_path: Path
+) -> None:
     def edits(context: Any) -> None:
-        code.write_text("x = 3\n")
+        (tmp_path / "tally_me" / "inner.py").write_text("x = 3\n")
         (context.folder / "text.txt").write_text("same")
 
-    graph = Graph([stage("a", edits), replace(BASE, name="b")])
-    planned_code = Keymaker(graph.stages, 0).key(graph.stages[1], INPUT).ingredients["code"]
+    def reads(context: Any, x: Text) -> None:
+        from tally_me import inner  # type: ignore[import-not-found]
+
+        (context.folder / "text.txt").write_text(str(inner.x))
+
+    graph = Graph([stage("a", edits), replace(BASE, name="b", run=reads)])
+    planned = Keymaker(graph.stages, 0).key(graph.stages[1], INPUT).ingredients["code"]
     made = Runner(graph, cache).run()
-    record = (made["b"].path.parent / "artifact.json").read_text()
-    assert planned_code["tally_me"] in record
+    assert json.loads((made["b"].path.parent / "artifact.json").read_text())["ingredients"]["code"] == planned
