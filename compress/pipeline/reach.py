@@ -4,9 +4,10 @@ Nothing is imported, so heavy packages cost only the reading of their files. The
 side of too much:
 
 * A module that is imported runs its top level, and so do the packages around it.
-* A function or method of an imported module may run as soon as reached code mentions its name, of whatever object.
-  Methods with two underscores and decorated functions (which are handed to the decorator) may always run, and so may
-  all methods of a class that derives from a library's, such as a torch module's `forward`.
+* A function of an imported module may run as soon as reached code mentions its name, a method as soon as its name
+  stands behind a dot, of whatever object. Methods with two underscores and decorated functions (which are handed to the
+  decorator) may always run, and so may all methods of a class that derives from a library's, such as a torch module's
+  `forward`.
 * A package that lists its own folder (`pkgutil.iter_modules`, `import_all`) imports all that is in it. A text that is a
   module's name (`python -m runtime.bench`) and files at `Path(__file__).parent / "name"` count too.
 
@@ -64,7 +65,8 @@ class Code:
             )
         reach = _Reach(self, {*PACKAGES, module.partition(".")[0]})
         reach.visit(module)
-        reach.mention({*function.__qualname__.split("."), "main"})
+        parts = function.__qualname__.split(".")
+        reach.mention({"main", *parts, *(f".{part}" for part in parts)})
         reach.grow()
         return dict(sorted(reach.files.items()))
 

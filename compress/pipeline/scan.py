@@ -17,8 +17,9 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass
 class Said:
-    """What a piece of code says: the `names` that it mentions, the `modules` that it may import (candidates; only those
-    that exist count), whether it `lists` the folder of its package, and the `data` files beside it that it opens."""
+    """What a piece of code says: the `names` that it mentions (those behind a dot with it: ".load"), the `modules` that
+    it may import (candidates; only those that exist count), whether it `lists` the folder of its package, and the
+    `data` files beside it that it opens."""
 
     names: set[str] = field(default_factory=set)
     modules: set[str] = field(default_factory=set)
@@ -36,8 +37,8 @@ class Said:
 @dataclass(frozen=True)
 class Source:
     """A file. `top`: what importing it runs, with the functions that others may call at any time (decorated ones,
-    methods with two underscores). `functions`: all others, those of one name together. `classes`: name -> names of its
-    bases and of its methods."""
+    methods with two underscores). `functions`: all others by name (methods by ".name"), those of one name together.
+    `classes`: name -> names of its bases and of its methods (".name")."""
 
     top: Said
     functions: dict[str, Said]
@@ -48,48 +49,52 @@ class Source:
 def scan(text: bytes) -> Source:
     """Read a file's source. Raises SyntaxError."""
     source = Source(Said(), {}, {})
-    _scan_body(ast.parse(text).body, source)
+    _scan_body(ast.parse(text).body, source, "")
     return source
 
 
-def _scan_body(body: list[ast.stmt], source: Source) -> None:
-    """The statements of a module or of a class."""
+def _scan_body(body: list[ast.stmt], source: Source, dot: str) -> None:
+    """The statements of a module, or of a class (`dot` is ".")."""
     for node in body:
         if isinstance(node, _DEFINITIONS):
             decorators = [_last_name(one) for one in node.decorator_list]
             for one in (*node.decorator_list, node.args):
                 source.top.add(_said(one))
             always = node.name.startswith("__") or any(one not in _PLAIN for one in decorators)
-            target = source.top if always else source.functions.setdefault(node.name, Said())
+            target = source.top if always else source.functions.setdefault(dot + node.name, Said())
             for statement in node.body:
                 target.add(_said(statement))
         elif isinstance(node, ast.ClassDef):
             for one in (*node.decorator_list, *node.bases, *node.keywords):
                 source.top.add(_said(one))
-            methods = frozenset(one.name for one in node.body if isinstance(one, _DEFINITIONS))
+            methods = frozenset(f".{one.name}" for one in node.body if isinstance(one, _DEFINITIONS))
             source.classes[node.name] = frozenset(map(_last_name, node.bases)), methods
-            _scan_body(node.body, source)
+            _scan_body(node.body, source, ".")
         else:
-            source.top.add(_said(node))
+            said = _said(node)
+            source.top.add(said)
+            source.top.names |= {dot + name for name in said.names}  # a class calls its own methods by their bare names
 
 
 def _said(tree: ast.AST) -> Said:
     said = Said()
     for node in _running(tree):
         match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name):
+            case ast.Name(id=name):
                 said.names.add(name)
+            case ast.Attribute(attr=name):
+                said.names |= {name, f".{name}"}
             case ast.Import(names=aliases):
                 said.modules |= {alias.name for alias in aliases}
             case ast.ImportFrom(module=str(module), names=aliases):
                 said.modules |= {module, *(f"{module}.{alias.name}" for alias in aliases)}
                 said.names |= {alias.name for alias in aliases if alias.asname is not None}
-            case ast.Constant(value=str(text)) if "." in text and text.replace(".", "").isidentifier():
+            case ast.Constant(value=str(text)) if "." in text and all(map(str.isidentifier, text.split("."))):
                 said.modules.add(text)
             case ast.BinOp(left=left, op=ast.Div(), right=ast.Constant(value=str(text))) if _is_beside(left):
                 said.data.add(text)
             case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(text)), *_]):
-                said.names.add(text)
+                said.names |= {text, f".{text}"}
     said.lists = bool(said.names & {"iter_modules", "import_all"})
     return said
 

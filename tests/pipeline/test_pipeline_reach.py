@@ -6,13 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from compress.pipeline import GraphError
 from compress.pipeline.reach import Code
-from compress.stages import bundle, heal, verify
 
 Write = Callable[..., set[str]]
 
@@ -109,21 +107,3 @@ def test_files_beside_a_module_count_when_it_names_them(reached: Write, tmp_path
 def test_a_function_without_a_source_file_is_refused_by_name() -> None:
     with pytest.raises(GraphError, match="builtins"):
         Code().reached(len)
-
-
-@pytest.mark.parametrize(
-    ("stage", "modules"),
-    [
-        (bundle.write, {"compress.stages.outcome", "runtime.ort", "runtime.seal", "runtime.manifest"}),
-        (verify.verify, {"runtime.ort", "runtime.session", "runtime.chunking"}),
-        (heal.run_heal, {"compress.heal.heal", "compress.model.block"}),
-    ],
-)
-def test_stages_cover_what_decides_their_verdict(stage: Any, modules: set[str]) -> None:
-    found = Code().reached(stage)
-    assert modules <= found.keys()
-    assert not any(name.startswith("compress.pipeline") for name in found)
-
-
-def test_an_edit_of_the_report_does_not_cost_the_healing() -> None:
-    assert not any("report" in name or name.startswith("export") for name in Code().reached(heal.run_heal))
