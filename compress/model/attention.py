@@ -5,6 +5,7 @@ B batch, N queries, M keys, H heads, G key/value heads (H is a multiple of G), K
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -15,6 +16,33 @@ from torch.nn import functional as F
 from compress.model.projection import Projection
 from compress.model.sequence import Context
 from compress.spec import AS_ITS_VARIANT, Part
+
+
+@dataclass(frozen=True)
+class Look:
+    """Who looks at whom: rows are softmax(cap tanh(q k^T / cap) + bias), over the keys where the mask (1 or B, 1, 1 or
+    N, M) is True. `bias`: (1 or B, H, N, M). What is None changes nothing."""
+
+    mask: Tensor | None = None
+    bias: Tensor | None = None
+    cap: float | None = None
+
+    def applied(self, logits_BHNM: Tensor) -> Tensor:
+        """What the softmax gets (B,H,N,M)."""
+        if self.cap is not None:
+            logits_BHNM = (logits_BHNM / self.cap).tanh() * self.cap
+        if self.bias is not None:
+            logits_BHNM = logits_BHNM + self.bias
+        if self.mask is None:
+            return logits_BHNM
+        return logits_BHNM.masked_fill(~self.mask, torch.finfo(logits_BHNM.dtype).min)
+
+    def added(self, dtype: torch.dtype) -> Tensor | None:
+        """Mask and bias as scaled_dot_product_attention wants them, with `dtype` of queries."""
+        if self.bias is None:
+            return self.mask
+        bias = self.bias.to(dtype)
+        return bias if self.mask is None else bias.masked_fill(~self.mask, torch.finfo(dtype).min)
 
 
 class ScoresSpec(Part):
@@ -58,15 +86,15 @@ AnyValues = Annotated[ValuesSpec, PlainValidator(ValuesSpec.parse), AS_ITS_VARIA
 
 
 class Values(nn.Module):
-    def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
-        """The mixed tokens (B,N,D). `mask` is True where a query may look; None means everywhere."""
-        return self.mix(q_BHNK, k_BGMK, self.carry(x_BMD, loop), mask_BHNM, loop)
+    def forward(self, q_BHNK: Tensor, k_BGMK: Tensor, x_BMD: Tensor, look: Look, loop: int) -> Tensor:
+        """The mixed tokens (B,N,D)."""
+        return self.mix(q_BHNK, k_BGMK, self.carry(x_BMD, loop), look, loop)
 
     def carry(self, x_BMD: Tensor, loop: int) -> Tensor:
         """What of each token is carried over, (B,G,M,V): what a decoder caches."""
         raise NotImplementedError
 
-    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, look: Look, loop: int) -> Tensor:
         """The mixed tokens (B,N,D) from what `carry` gave."""
         raise NotImplementedError
 
@@ -91,14 +119,12 @@ def join_heads(x_BHNK: Tensor) -> Tensor:
     return x_BHNK.transpose(1, 2).reshape(batch, tokens, heads * size)
 
 
-def probabilities(q_BHNK: Tensor, k_BGMK: Tensor, mask_BHNM: Tensor | None, scale: float = 1.0) -> Tensor:
-    """Attention rows softmax(scale q k^T) (B,H,N,M)."""
+def probabilities(q_BHNK: Tensor, k_BGMK: Tensor, look: Look, scale: float = 1.0) -> Tensor:
+    """Attention rows softmax(scale q k^T), as `look` says (B,H,N,M)."""
     logits_BHNM = per_group(q_BHNK, k_BGMK.transpose(-1, -2))
     if scale != 1.0:
         logits_BHNM = logits_BHNM * scale  # after the product: runtimes fold it into the product itself
-    if mask_BHNM is not None:
-        logits_BHNM = logits_BHNM.masked_fill(~mask_BHNM, torch.finfo(logits_BHNM.dtype).min)
-    return logits_BHNM.softmax(dim=-1)
+    return look.applied(logits_BHNM).softmax(dim=-1)
 
 
 def per_group(x_BHNK: Tensor, y_BGKV: Tensor) -> Tensor:
@@ -111,26 +137,30 @@ def per_group(x_BHNK: Tensor, y_BGKV: Tensor) -> Tensor:
     return stacked.reshape(batch, heads, rows, -1)
 
 
-def attend(q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, scale: float = 1.0) -> Tensor:
+def attend(q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, look: Look, scale: float = 1.0) -> Tensor:
     """softmax(scale q k^T) v for every head (B,H,N,V)."""
     heads = q_BHNK.shape[1]
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or look.cap is not None:
         # Plain products: the exporter's own decomposition scales queries and keys separately and adds reshapes.
-        return per_group(probabilities(q_BHNK, k_BGMK, mask_BHNM, scale), v_BGMV)
+        return per_group(probabilities(q_BHNK, k_BGMK, look, scale), v_BGMV)
     k_BHMK, v_BHMV = _per_query_head(k_BGMK, heads), _per_query_head(v_BGMV, heads)
-    return F.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, attn_mask=mask_BHNM, scale=scale)
+    return F.scaled_dot_product_attention(q_BHNK, k_BHMK, v_BHMV, attn_mask=look.added(q_BHNK.dtype), scale=scale)
 
 
-def attention_mask(context: Context, tokens: int, causal: bool, device: torch.device, past: int = 0) -> Tensor | None:
-    """True where a query (row) may look at a key (column): (1 or B, 1, 1 or rows, past + N), or None for everywhere."""
-    mask = None
-    if context.mask_BM is not None:
-        mask = context.mask_BM[:, None, None, :].bool()
-    if causal:
-        query_N1 = torch.arange(past, past + tokens, device=device)[: context.rows, None]
-        earlier_NM = torch.arange(past + tokens, device=device) <= query_N1
-        mask = earlier_NM[None, None] if mask is None else mask & earlier_NM
-    return mask
+def attention_mask(
+    context: Context, tokens: int, causal: bool, device: torch.device, past: int = 0, window: int | None = None
+) -> Tensor | None:
+    """True where a query (row) may look at a key (column): (1 or B, 1, 1 or rows, past + N), or None for everywhere.
+    `window`: a causal query sees so many tokens, itself the last; one that looks ahead sees so many on each side."""
+    mask = None if context.mask_BM is None else context.mask_BM[:, None, None, :].bool()
+    if not causal and window is None:
+        return mask
+    query_N1 = torch.arange(past, past + tokens, device=device)[: context.rows, None]
+    key_M = torch.arange(past + tokens, device=device)
+    near_NM = key_M <= query_N1 if causal else (key_M - query_N1).abs() <= (window or 0)
+    if causal and window is not None:
+        near_NM = near_NM & (key_M > query_N1 - window)
+    return near_NM[None, None] if mask is None else mask & near_NM
 
 
 def grown(cache_BGPK: Tensor, new_BGNK: Tensor) -> Tensor:

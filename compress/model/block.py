@@ -38,6 +38,7 @@ class BlockSpec(Spec):
     """residual `pre`: x + mixer(norm(x)), then x + ffn(norm(x)); `post`: norm(x + mixer(x)), norm(x + ffn(x));
     `parallel`: x + mixer(norm(x)) + ffn(norm(x)). `loops`: how often the schedule runs the block; what differs
     per loop (gains, biases and what `per_loop` says) is indexed by the loop. A missing mixer or ffn adds nothing.
+    `mixer_out_norm`, `ffn_out_norm`: norms of what the halves give, before it is added (Gemma 2, OLMo 2).
     `reducer`: fewer tokens leave the block than came in."""
 
     mixer: AnyMixer | None
@@ -47,6 +48,8 @@ class BlockSpec(Spec):
     residual: Literal["pre", "post", "parallel"] = "pre"
     loops: PositiveInt = 1
     per_loop: PerLoopSpec = PerLoopSpec()
+    mixer_out_norm: NormSpec | None = None
+    ffn_out_norm: NormSpec | None = None
     reducer: AnyReducer | None = None
 
     @model_validator(mode="before")
@@ -88,6 +91,8 @@ class Block(nn.Module):
     ffn: Ffn | None
     mixer_norm: Norm | None
     ffn_norm: Norm | None
+    mixer_out_norm: Norm | None
+    ffn_out_norm: Norm | None
 
     def __init__(self, spec: BlockSpec, hidden_size: int) -> None:
         super().__init__()
@@ -97,6 +102,8 @@ class Block(nn.Module):
         self.mixer_norm = spec.mixer_norm.build(hidden_size, spec.loops) if spec.mixer_norm else None
         self.ffn = spec.ffn.build(hidden_size, spec.loops) if spec.ffn else None
         self.ffn_norm = spec.ffn_norm.build(hidden_size, spec.loops) if spec.ffn_norm else None
+        self.mixer_out_norm = _built(spec.mixer_out_norm, spec.mixer, hidden_size, spec.loops)
+        self.ffn_out_norm = _built(spec.ffn_out_norm, spec.ffn, hidden_size, spec.loops)
         self.mixer_gain: OutputGain | None = None
         self.ffn_gain: OutputGain | None = None
         self.ffn_signal: LevelSignal | None = None
@@ -189,7 +196,7 @@ class Block(nn.Module):
         if self.mixer_gain is not None:
             y_BND = self.mixer_gain(y_BND, loop)
         observe("mixer.out", Tokens(y_BND, self._worked_on(context)))
-        return y_BND
+        return _norm(self.mixer_out_norm, y_BND, loop)
 
     def _feed(self, x_BND: Tensor, loop: int, context: Context, observe: Observer) -> Tensor | float:
         if self.ffn is None:
@@ -201,8 +208,13 @@ class Block(nn.Module):
         if self.ffn_gain is not None:
             y_BND = self.ffn_gain(y_BND, loop)
         observe("ffn.out", Tokens(y_BND, context))
-        return y_BND
+        return _norm(self.ffn_out_norm, y_BND, loop)
 
 
 def _norm(norm: Norm | None, x_BND: Tensor, loop: int) -> Tensor:
     return x_BND if norm is None else norm(x_BND, loop)
+
+
+def _built(norm: NormSpec | None, half: Spec | None, hidden_size: int, loops: int) -> Norm | None:
+    """The norm of what half a block gives, if there are both."""
+    return None if norm is None or half is None else norm.build(hidden_size, loops)

@@ -88,5 +88,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def check_finite(tensors: dict[str, Tensor], origin: Path) -> None:
     """Raises InputError that names the first tensor with NaN or infinity in it."""
     for name, tensor in sorted(tensors.items()):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and tensor.itemsize > 1 and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{origin}: {name} holds NaN or infinite values; the checkpoint is broken")

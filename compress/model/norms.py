@@ -12,10 +12,11 @@ from compress.spec import Spec
 
 
 class NormSpec(Spec):
-    """kind `layer`: (x - mean) / sqrt(var + eps); `rms`: x / sqrt(mean(x^2) + eps). `affine`: gains (and, for
-    `layer`, offsets where `bias`) follow; without them they have been folded into the readers."""
+    """kind `layer`: (x - mean) / sqrt(var + eps); `rms`: x / sqrt(mean(x^2) + eps); `none`: x as it is (MobileBERT).
+    `affine`: gains (and offsets where `bias`, which `rms` has not) follow; without them they have been folded into the
+    readers."""
 
-    kind: Literal["layer", "rms"] = "layer"
+    kind: Literal["layer", "rms", "none"] = "layer"
     eps: float = 1e-6
     affine: bool = True
     bias: bool = True
@@ -29,7 +30,7 @@ class Norm(nn.Module):
         super().__init__()
         self.spec = spec
         self.hidden_size = hidden_size
-        has_bias = spec.affine and spec.bias and spec.kind == "layer"
+        has_bias = spec.affine and spec.bias and spec.kind != "rms"
         self.weight = nn.ParameterList(
             [nn.Parameter(torch.ones(hidden_size)) for _ in range(loops if spec.affine else 0)]
         )
@@ -40,4 +41,7 @@ class Norm(nn.Module):
         bias = self.bias[loop] if len(self.bias) else None
         if self.spec.kind == "rms":
             return F.rms_norm(x_BND, (self.hidden_size,), weight, self.spec.eps)
-        return F.layer_norm(x_BND, (self.hidden_size,), weight, bias, self.spec.eps)
+        if self.spec.kind == "layer":
+            return F.layer_norm(x_BND, (self.hidden_size,), weight, bias, self.spec.eps)
+        gained = x_BND if weight is None else x_BND * weight
+        return gained if bias is None else gained + bias

@@ -21,7 +21,7 @@ from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
 from compress.rewrites.calibration import Calibration, input_moments
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention, logit_forms, single_loop, value_output_HDD
+from compress.rewrites.surgery import attention, logit_forms, single_loop, specials, value_output_HDD
 from targets.errors import InputError
 
 NAME = "align-layers"
@@ -70,6 +70,8 @@ def _same_heads(spec: BlockSpec, reference: BlockSpec) -> bool:
     if mixer != reference.mixer or not isinstance(mixer, SoftmaxAttentionSpec):
         return False
     scores, values = mixer.scores, mixer.values
+    if set(specials(mixer)) - {"window", "cap"}:
+        return False
     if not isinstance(scores, ProjectedScoresSpec) or not isinstance(values, ProjectedValuesSpec):
         return False
     return scores.num_heads == scores.num_kv_heads == values.num_kv_heads

@@ -7,9 +7,11 @@ from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention_spec, refuse_positions, with_blocks
+from compress.rewrites.surgery import Special, attention_spec, refuse_positions, with_blocks
 
 NAME = "drop-key-bias"
+#: What attention may have that this carries over.
+CARRIES: frozenset[Special] = frozenset({"window", "bias"})
 
 
 class DropKeyBias(Options):
@@ -29,7 +31,7 @@ def drop_key_bias(model: Transformer, options: DropKeyBias, calibration: Calibra
 def _without_key_bias(spec: BlockSpec) -> BlockSpec:
     if spec.mixer is None:
         return spec
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, CARRIES)
     if not isinstance(mixer.scores, ProjectedScoresSpec) or not mixer.scores.key_bias:
         return spec
     refuse_positions(mixer, NAME)

@@ -14,6 +14,7 @@ from compress.rewrites.calibration import Calibration, input_moments, truncated
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import (
+    EVERY,
     attention,
     attention_spec,
     single_loop,
@@ -25,6 +26,8 @@ from compress.rewrites.value_fit import annealed, fit_gates
 from targets.errors import InputError
 
 NAME = "drop-projection"
+#: What attention may have that this carries over.
+CARRIES = EVERY
 
 
 class DropProjection(Options):
@@ -60,10 +63,10 @@ def drop_projection(model: Transformer, options: DropProjection, calibration: Ca
 
 
 def _check(spec: BlockSpec, rank: int, hidden_size: int) -> None:
-    attention_spec(spec, NAME)
+    attention_spec(spec, NAME, CARRIES)
     single_loop(spec, NAME)
     if rank:
-        values_spec(spec, NAME)
+        values_spec(spec, NAME, CARRIES)
     if rank > hidden_size:
         raise InputError(f"{NAME} is refused: rank {rank} is above the hidden size {hidden_size}")
 
@@ -73,7 +76,7 @@ def _dropped(model: Transformer, rank: int, calibration: Calibration, block: int
     calibration.note(f"{NAME}: layer {block}: the gates alone leave {fit.fvu:.1%} of its output unexplained")
     kept: ValuesSpec = DiagonalLowRankSpec(rank=rank) if rank else GatedMeanSpec(projection=False)
     result = with_blocks(
-        model, lambda spec: spec.replace(mixer=attention_spec(spec, NAME).replace(values=kept)), [block]
+        model, lambda spec: spec.replace(mixer=attention_spec(spec, NAME, CARRIES).replace(values=kept)), [block]
     )
     values = attention(result.block(block)).values
     if isinstance(values, GatedMean):

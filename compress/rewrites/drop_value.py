@@ -10,10 +10,12 @@ from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
 from compress.rewrites.calibration import AffineFit, Calibration
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention, attention_spec, single_loop, values_spec, with_blocks
+from compress.rewrites.surgery import EVERY, attention, attention_spec, single_loop, values_spec, with_blocks
 from compress.rewrites.value_fit import annealed, fit_projection, importance
 
 NAME = "drop-value"
+#: What attention may have that this carries over.
+CARRIES = EVERY
 
 
 class DropValue(Options):
@@ -41,7 +43,9 @@ def drop_value(model: Transformer, options: DropValue, calibration: Calibration)
         weights_H, fit = _fit(model, calibration, block)
         result = with_blocks(
             model,
-            lambda spec: spec.replace(mixer=attention_spec(spec, NAME).replace(values=GatedMeanSpec(projection=True))),
+            lambda spec: spec.replace(
+                mixer=attention_spec(spec, NAME, CARRIES).replace(values=GatedMeanSpec(projection=True))
+            ),
             [block],
         )
         values = attention(result.block(block)).values
@@ -55,7 +59,7 @@ def drop_value(model: Transformer, options: DropValue, calibration: Calibration)
 
 
 def _check(spec: BlockSpec) -> None:
-    values_spec(spec, NAME)
+    values_spec(spec, NAME, CARRIES)
     single_loop(spec, NAME)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from compress.model.block import BlockSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.language_model import LanguageModelSpec
+from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import Norm, NormSpec
 from compress.model.projection import Projection
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
@@ -15,10 +16,12 @@ from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValuesSpec
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention_spec, rebuilt, single_loop
+from compress.rewrites.surgery import EVERY, attention_spec, rebuilt, single_loop, specials
 from targets.errors import InputError
 
 NAME = "fold-norm"
+#: What attention may have that this carries over.
+CARRIES = EVERY
 
 
 class FoldNorm(Options):
@@ -77,10 +80,10 @@ def _without_gains(spec: BlockSpec) -> BlockSpec:
     single_loop(spec, NAME)
     mixer = spec.mixer
     if mixer is not None:
-        softmax = attention_spec(spec, NAME)
+        softmax = attention_spec(spec, NAME, CARRIES)
         scores, values = softmax.scores, softmax.values
         if _has_offset(spec.mixer_norm) and isinstance(scores, ProjectedScoresSpec):
-            scores = scores.replace(query_bias=True, key_bias=scores.key_bias or scores.rope is not None)
+            scores = scores.replace(query_bias=True, key_bias=scores.key_bias or _sees_key_offset(softmax))
         if _has_offset(spec.mixer_norm) and isinstance(values, ProjectedValuesSpec):
             values = values.replace(value_bias=True)
         mixer = softmax.replace(scores=scores, values=values)
@@ -90,9 +93,15 @@ def _without_gains(spec: BlockSpec) -> BlockSpec:
     return spec.replace(mixer=mixer, ffn=ffn, mixer_norm=_plain(spec.mixer_norm), ffn_norm=_plain(spec.ffn_norm))
 
 
+def _sees_key_offset(mixer: SoftmaxAttentionSpec) -> bool:
+    """Whether an offset of the keys does more than move all logits of a row alike, which softmax removes."""
+    turned = isinstance(mixer.scores, ProjectedScoresSpec) and mixer.scores.rope is not None
+    return turned or bool({"cap", "content-bias", "norm", "whole-norm"} & set(specials(mixer)))
+
+
 def _has_offset(norm: NormSpec | None) -> bool:
     """Whether a bias is needed to take what the norm adds; an RMS norm adds nothing."""
-    return norm is not None and norm.kind == "layer" and norm.affine and norm.bias
+    return norm is not None and norm.kind != "rms" and norm.affine and norm.bias
 
 
 def _plain(norm: NormSpec | None) -> NormSpec | None:

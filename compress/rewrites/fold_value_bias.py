@@ -7,9 +7,11 @@ from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention, attention_spec, with_blocks
+from compress.rewrites.surgery import EVERY, attention, attention_spec, with_blocks
 
 NAME = "fold-value-bias"
+#: What attention may have that this carries over.
+CARRIES = EVERY
 
 
 class FoldValueBias(Options):
@@ -39,11 +41,11 @@ def fold_value_bias(model: Transformer, options: FoldValueBias, calibration: Cal
 def _has_value_bias(spec: BlockSpec) -> bool:
     if spec.mixer is None:
         return False
-    values = attention_spec(spec, NAME).values
+    values = attention_spec(spec, NAME, CARRIES).values
     return isinstance(values, ProjectedValuesSpec) and values.value_bias
 
 
 def _without_value_bias(spec: BlockSpec) -> BlockSpec:
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, CARRIES)
     values = mixer.values.replace(value_bias=False, output_bias=True)
     return spec.replace(mixer=mixer.replace(values=values))

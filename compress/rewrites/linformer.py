@@ -16,7 +16,7 @@ from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.layers import Layers
-from compress.rewrites.mixer_swap import swap_mixers
+from compress.rewrites.mixer_swap import CARRIES, swap_mixers
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import attention_spec, values_spec
 from targets.errors import InputError
@@ -70,8 +70,8 @@ def linformer(model: Transformer, options: LinformerOptions, calibration: Calibr
 
 
 def _check(spec: BlockSpec) -> None:
-    values_spec(spec, NAME)
-    if attention_spec(spec, NAME).causal:
+    values_spec(spec, NAME, CARRIES)
+    if attention_spec(spec, NAME, CARRIES).causal:
         raise InputError(f"{NAME} is refused for a causal layer: its pools mix tokens with those that follow them")
 
 

@@ -15,6 +15,8 @@ from compress.rewrites.calibration import Calibration, Moments, input_moments, r
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import (
+    EVERY,
+    Special,
     attention,
     attention_spec,
     logit_forms,
@@ -27,6 +29,8 @@ from compress.rewrites.surgery import (
 from targets.errors import InputError
 
 NAME = "low-rank-heads"
+#: What attention may have that lower ranks of queries and keys carry over; those of values carry everything.
+CARRIES: frozenset[Special] = frozenset({"window", "bias"})
 
 
 class LowRankHeads(Options):
@@ -74,7 +78,7 @@ def low_rank_heads(model: Transformer, options: LowRankHeads, calibration: Calib
 
 
 def _check(spec: BlockSpec, options: LowRankHeads, hidden_size: int) -> None:
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, EVERY if options.rank is None else CARRIES)
     single_loop(spec, NAME)
     if options.rank is not None:
         refuse_positions(mixer, NAME)
@@ -85,7 +89,7 @@ def _check(spec: BlockSpec, options: LowRankHeads, hidden_size: int) -> None:
             raise InputError(f"{NAME} is refused: rank {options.rank} is above a head's size ({scores.head_dim})")
     if options.value_rank is None:
         return
-    value_dim = values_spec(spec, NAME).head_dim
+    value_dim = values_spec(spec, NAME, EVERY).head_dim
     if options.value_rank > min(value_dim, hidden_size):
         raise InputError(
             f"{NAME} is refused: value_rank {options.value_rank} is above a head's value size ({value_dim})"
@@ -93,7 +97,7 @@ def _check(spec: BlockSpec, options: LowRankHeads, hidden_size: int) -> None:
 
 
 def _truncated(spec: BlockSpec, options: LowRankHeads) -> BlockSpec:
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, EVERY)
     heads, scores, values = mixer.scores.num_heads, mixer.scores, mixer.values
     if options.rank is not None:
         scores = ProjectedScoresSpec(

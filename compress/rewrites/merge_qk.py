@@ -10,6 +10,7 @@ from compress.rewrites.calibration import Calibration
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import (
+    Special,
     attention,
     attention_spec,
     logit_forms,
@@ -20,6 +21,8 @@ from compress.rewrites.surgery import (
 from targets.errors import InputError
 
 NAME = "merge-qk"
+#: What attention may have that this carries over.
+CARRIES: frozenset[Special] = frozenset({"window", "bias"})
 
 
 class MergeQk(Options):
@@ -52,14 +55,14 @@ def merge_qk(model: Transformer, options: MergeQk, calibration: Calibration) -> 
 
 def _growth(model: Transformer, block: int) -> float:
     """Numbers that merging adds to a block."""
-    mixer = attention_spec(model.structure.blocks[block], NAME)
+    mixer = attention_spec(model.structure.blocks[block], NAME, CARRIES)
     scores, width = mixer.scores, model.structure.hidden_size
     assert isinstance(scores, ProjectedScoresSpec)
     return scores.num_heads * width**2 - (scores.num_heads + scores.num_kv_heads) * scores.head_dim * width
 
 
 def _check(spec: BlockSpec) -> None:
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, CARRIES)
     if not isinstance(mixer.scores, ProjectedScoresSpec):
         raise InputError(f"{NAME} is refused: a chosen layer has {mixer.scores.kind!r} scores already")
     refuse_positions(mixer, NAME)
@@ -67,5 +70,5 @@ def _check(spec: BlockSpec) -> None:
 
 
 def _merged(spec: BlockSpec) -> BlockSpec:
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, CARRIES)
     return spec.replace(mixer=mixer.replace(scores=MergedScoresSpec(num_heads=mixer.scores.num_heads)))

@@ -25,10 +25,12 @@ from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, original_step, step_of, taps
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options
-from compress.rewrites.surgery import attention_spec, values_spec, with_blocks
+from compress.rewrites.surgery import Special, attention_spec, values_spec, with_blocks
 from compress.spec import first_cause
 from targets.errors import InputError
 
+#: What attention may have that a new mixer takes over with its scores.
+CARRIES: frozenset[Special] = frozenset({"norm", "whole-norm"})
 #: Makes the spec of the new mixer, sets the new weights of these blocks (`start`), or refuses a block.
 Swap = Callable[[SoftmaxAttentionSpec], MixerSpec]
 Start = Callable[[Transformer, Transformer, list[int]], None]
@@ -84,7 +86,7 @@ def swap_mixers(
     tried: dict[int, tuple[dict[str, Tensor], float]] = {}  # the new mixer as it starts, and its error
 
     def swapped(blocks: list[int]) -> Transformer:
-        return with_blocks(model, lambda spec: spec.replace(mixer=swap(attention_spec(spec, name))), blocks)
+        return with_blocks(model, lambda spec: spec.replace(mixer=swap(attention_spec(spec, name, CARRIES))), blocks)
 
     def errors(blocks: list[int]) -> dict[int, float]:
         trial = swapped(blocks)
@@ -197,7 +199,7 @@ def start_features(calibration: Calibration, seed: int) -> Start:
 
 def check_heads(spec: BlockSpec, name: str) -> None:
     """Raises InputError for what is not softmax attention of projected values with as many heads as the keys have."""
-    values, scores = values_spec(spec, name), attention_spec(spec, name).scores
+    values, scores = values_spec(spec, name, CARRIES), attention_spec(spec, name, CARRIES).scores
     if scores.key_heads != values.num_kv_heads:
         raise InputError(
             f"{name} is refused: a chosen layer has {scores.key_heads} key heads but {values.num_kv_heads} value "
@@ -208,5 +210,5 @@ def check_heads(spec: BlockSpec, name: str) -> None:
 def check_decoder(spec: BlockSpec, name: str) -> None:
     """`check_heads`; raises InputError for a layer that looks ahead, too."""
     check_heads(spec, name)
-    if not attention_spec(spec, name).causal:
+    if not attention_spec(spec, name, CARRIES).causal:
         raise InputError(f"{name} is refused for a layer that looks ahead: its state holds what came before")

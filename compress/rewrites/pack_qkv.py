@@ -25,7 +25,8 @@ class PackQkv(Options):
 def pack_qkv(model: Transformer, options: PackQkv, calibration: Calibration) -> Transformer:
     """Put query, key and value projections into one matrix, so that one product (and one int8 scale) serves them.
 
-    Exact. Layers with other scores or values, or with maps that have deltas of each loop, stay as they are. Export
+    Exact. Layers with other scores or values, normed queries and keys, biases or caps of their logits, or
+    maps that have deltas of each loop stay as they are. Export
     applies it last.
     """
     blocks = [index for index, spec in enumerate(model.structure.blocks) if _packed(spec) is not None]
@@ -51,7 +52,9 @@ def _packed(spec: BlockSpec) -> PackedAttentionSpec | None:
     scores, values = mixer.scores, mixer.values
     if not isinstance(scores, ProjectedScoresSpec) or not isinstance(values, ProjectedValuesSpec):
         return None
-    if values.num_kv_heads != scores.num_kv_heads:
+    if values.num_kv_heads != scores.num_kv_heads or scores.norm is not None:
+        return None
+    if mixer.bias is not None or mixer.cap is not None:
         return None
     return PackedAttentionSpec(
         num_heads=scores.num_heads,
@@ -60,6 +63,7 @@ def _packed(spec: BlockSpec) -> PackedAttentionSpec | None:
         value_dim=values.head_dim,
         scale=scores.scale,
         causal=mixer.causal,
+        window=mixer.window,
         rope=scores.rope,
         bias=scores.query_bias or scores.key_bias or values.value_bias,
         output_bias=values.output_bias,

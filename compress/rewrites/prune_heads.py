@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from compress.model.attention import attend, attention_mask, join_heads, split_heads
+from compress.model.attention import attend, join_heads, split_heads
 from compress.model.block import BlockSpec
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.sequence import Context
@@ -15,10 +15,12 @@ from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
 from compress.rewrites.calibration import AffineFit, Calibration, Moments, target_moments
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention, attention_spec, single_loop, with_blocks
+from compress.rewrites.surgery import Special, attention, attention_spec, single_loop, with_blocks
 from targets.errors import InputError
 
 NAME = "prune-heads"
+#: What attention may have that this carries over.
+CARRIES: frozenset[Special] = frozenset({"window", "cap", "norm"})
 
 
 class PruneHeads(Options):
@@ -46,14 +48,14 @@ def prune_heads(model: Transformer, options: PruneHeads, calibration: Calibratio
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
         kept, fit = _chosen(model, block, _head_moments(model, calibration, [block])[block], options.keep)
         model = _pruned(model, block, kept, fit)
-        scores = attention_spec(model.structure.blocks[block], NAME).scores
+        scores = attention_spec(model.structure.blocks[block], NAME, CARRIES).scores
         heads = _parts(kept, scores.num_heads // scores.key_heads).tolist()
         calibration.note(f"{NAME}: layer {block} keeps heads {heads}, leaves {fit.fvu:.1%} of its output unexplained")
     return model
 
 
 def _check(spec: BlockSpec, keep: int) -> None:
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, CARRIES)
     single_loop(spec, NAME)
     scores, values = mixer.scores, mixer.values
     if not isinstance(scores, ProjectedScoresSpec) or not isinstance(values, ProjectedValuesSpec):
@@ -73,10 +75,9 @@ def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int
     def outputs(block: int, x_BND: Tensor, context: Context) -> Tensor:
         mixer = attention(model.block(block))
         assert isinstance(mixer.values, ProjectedValues)
-        q_BHNK, k_BGNK = mixer.scores(x_BND, 0, context)
-        v_BHNV = split_heads(mixer.values.value(x_BND, 0), mixer.values.num_kv_heads)
-        mask = attention_mask(context, x_BND.shape[1], mixer.causal, x_BND.device)
-        return join_heads(attend(q_BHNK, k_BGNK, v_BHNV, mask))
+        q_BHNK, k_BGNK, look = mixer.looking(x_BND, 0, context)
+        v_BGNV = split_heads(mixer.values.value(x_BND, 0), mixer.values.num_kv_heads)
+        return join_heads(attend(q_BHNK, k_BGNK, v_BGNV, look))
 
     found = target_moments(model, calibration, blocks, "mixer", outputs)
     return {block: fitting.whole for block, fitting in found.items()}
@@ -84,7 +85,7 @@ def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int
 
 def _chosen(model: Transformer, block: int, moments: Moments, keep: int) -> tuple[list[int], AffineFit]:
     """The key/value heads that stay, so that `keep` heads do, and the fit of the output on these."""
-    scores = attention_spec(model.structure.blocks[block], NAME).scores
+    scores = attention_spec(model.structure.blocks[block], NAME, CARRIES).scores
     groups = list(range(scores.key_heads))
     size = moments.mean_x_I.shape[0] // len(groups)
     while len(groups) * scores.num_heads > keep * scores.key_heads:
@@ -102,7 +103,7 @@ def _parts(chosen: list[int], size: int) -> Tensor:
 
 def _pruned(model: Transformer, block: int, groups: list[int], fit: AffineFit) -> Transformer:
     def fewer(spec: BlockSpec) -> BlockSpec:
-        mixer = attention_spec(spec, NAME)
+        mixer = attention_spec(spec, NAME, CARRIES)
         heads = mixer.scores.num_heads // mixer.scores.key_heads * len(groups)
         scores = mixer.scores.replace(num_heads=heads, num_kv_heads=len(groups))
         values = mixer.values.replace(num_kv_heads=len(groups), output_bias=True)

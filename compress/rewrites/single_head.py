@@ -14,6 +14,7 @@ from compress.rewrites.calibration import Calibration, input_moments, roots
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import (
+    Special,
     attention,
     attention_spec,
     logit_forms,
@@ -26,6 +27,8 @@ from compress.rewrites.value_fit import fit_projection, importance
 from targets.errors import InputError
 
 NAME = "single-head"
+#: What attention may have that this carries over.
+CARRIES: frozenset[Special] = frozenset({"window"})
 
 
 class SingleHead(Options):
@@ -57,8 +60,8 @@ def single_head(model: Transformer, options: SingleHead, calibration: Calibratio
 
 
 def _check(spec: BlockSpec, rank: int, hidden_size: int) -> None:
-    refuse_positions(attention_spec(spec, NAME), NAME)
-    values_spec(spec, NAME)
+    refuse_positions(attention_spec(spec, NAME, CARRIES), NAME)
+    values_spec(spec, NAME, CARRIES)
     single_loop(spec, NAME)
     if rank > hidden_size:
         raise InputError(f"{NAME} is refused: rank {rank} is above the hidden size {hidden_size}")
@@ -81,7 +84,7 @@ def _one_head(spec: BlockSpec, options: SingleHead) -> BlockSpec:
     scores = ProjectedScoresSpec(
         num_heads=1, num_kv_heads=1, head_dim=options.rank, scale=1.0, query_bias=True, key_bias=False
     )
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, CARRIES)
     return spec.replace(mixer=mixer.replace(scores=scores, values=GatedMeanSpec(projection=True)))
 
 

@@ -17,10 +17,12 @@ from compress.rewrites.calibration import AffineFit, Calibration, Moments, roots
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.mixer_swap import mixer_samples
 from compress.rewrites.rewrite import Options, rewrite
-from compress.rewrites.surgery import attention_spec, single_loop, with_blocks
+from compress.rewrites.surgery import EVERY, attention_spec, single_loop, with_blocks
 from targets.errors import InputError
 
 NAME = "sumformer"
+#: What attention may have that this carries over.
+CARRIES = EVERY
 
 
 class SumformerOptions(Options):
@@ -60,7 +62,7 @@ def sumformer(model: Transformer, options: SumformerOptions, calibration: Calibr
                 mixer=SumformerSpec(
                     summary_size=options.summary_size,
                     intermediate_size=options.intermediate_size,
-                    causal=attention_spec(spec, NAME).causal,
+                    causal=attention_spec(spec, NAME, CARRIES).causal,
                 )
             ),
             [block],
@@ -73,7 +75,7 @@ def sumformer(model: Transformer, options: SumformerOptions, calibration: Calibr
 
 
 def _check(spec: BlockSpec) -> None:
-    attention_spec(spec, NAME)
+    attention_spec(spec, NAME, CARRIES)
     single_loop(spec, NAME)
 
 
@@ -82,7 +84,7 @@ def _moments(model: Transformer, calibration: Calibration, blocks: list[int]) ->
     moments = {block: Moments() for block in blocks}
     for _, samples in mixer_samples(model, calibration, blocks):
         for block, sample in samples.items():
-            causal = attention_spec(model.structure.blocks[block], NAME).causal
+            causal = attention_spec(model.structure.blocks[block], NAME, CARRIES).causal
             x_BND = sample.x_BND
             both_BNE = torch.cat([x_BND, _mean(x_BND, sample.context, causal)], dim=-1)
             real_BR = sample.real_BR

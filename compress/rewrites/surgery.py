@@ -5,7 +5,8 @@ D hidden size, H heads, K query/key size, V value size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -65,11 +66,44 @@ def grown(model: Transformer, change: Callable[[BlockSpec], BlockSpec], blocks: 
     return result.to(device).eval()
 
 
-def attention_spec(spec: BlockSpec, rewrite: str) -> SoftmaxAttentionSpec:
-    """The block's mixer spec if it is softmax attention. Raises InputError that says why the rewrite is refused."""
+#: What attention may have beside scores and values: a window, a bias for where tokens stand, a bias that reads queries
+#: and keys too, capped logits, normed queries and keys (of each head, of all heads together).
+Special = Literal["window", "bias", "content-bias", "cap", "norm", "whole-norm"]
+EVERY: frozenset[Special] = frozenset(get_args(Special))
+_WORDS: dict[Special, str] = {
+    "window": "sees a window of the tokens",
+    "bias": "adds a bias for where tokens stand",
+    "content-bias": "adds a bias for where tokens stand that reads queries and keys",
+    "cap": "caps its logits",
+    "norm": "norms its queries and keys",
+    "whole-norm": "norms its queries and keys over all heads",
+}
+
+
+def specials(mixer: SoftmaxAttentionSpec) -> list[Special]:
+    """What this attention has beside scores and values."""
+    norm = mixer.scores.norm if isinstance(mixer.scores, ProjectedScoresSpec) else None
+    whole = isinstance(mixer.scores, ProjectedScoresSpec) and mixer.scores.whole
+    has: dict[Special, bool] = {
+        "window": mixer.window is not None,
+        "bias": mixer.bias is not None and not mixer.bias.reads_content,
+        "content-bias": mixer.bias is not None and mixer.bias.reads_content,
+        "cap": mixer.cap is not None,
+        "norm": norm is not None and not whole,
+        "whole-norm": norm is not None and whole,
+    }
+    return [special for special, there in has.items() if there]
+
+
+def attention_spec(spec: BlockSpec, rewrite: str, allows: Collection[Special] = ()) -> SoftmaxAttentionSpec:
+    """The block's mixer spec if it is softmax attention with nothing special but what the rewrite `allows`. Raises
+    InputError that says why the rewrite is refused."""
     if not isinstance(spec.mixer, SoftmaxAttentionSpec):
         kind = "no mixer" if spec.mixer is None else f"a {spec.mixer.kind!r} mixer"
         raise InputError(f"{rewrite} is refused: it works on softmax attention, and a chosen layer has {kind}")
+    for special in specials(spec.mixer):
+        if special not in allows:
+            raise InputError(f"{rewrite} is refused for a layer whose attention {_WORDS[special]}")
     return spec.mixer
 
 
@@ -79,9 +113,9 @@ def attention(block: Block) -> SoftmaxAttention:
     return block.mixer
 
 
-def values_spec(spec: BlockSpec, rewrite: str) -> ProjectedValuesSpec:
+def values_spec(spec: BlockSpec, rewrite: str, allows: Collection[Special] = ()) -> ProjectedValuesSpec:
     """The block's spec of projected values. Raises InputError that says why the rewrite is refused."""
-    values = attention_spec(spec, rewrite).values
+    values = attention_spec(spec, rewrite, allows).values
     if not isinstance(values, ProjectedValuesSpec):
         raise InputError(f"{rewrite} is refused: it works on projected values, and a chosen layer has {values.kind!r}")
     return values

@@ -13,6 +13,7 @@ from compress.rewrites.calibration import Calibration, Moments, input_moments, r
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.surgery import (
+    Special,
     attention,
     attention_spec,
     logit_forms,
@@ -23,6 +24,8 @@ from compress.rewrites.surgery import (
 from targets.errors import InputError
 
 NAME = "symmetric-qk"
+#: What attention may have that this carries over.
+CARRIES: frozenset[Special] = frozenset({"window", "bias"})
 
 
 class SymmetricQk(Options):
@@ -61,14 +64,14 @@ def symmetric_qk(model: Transformer, options: SymmetricQk, calibration: Calibrat
 
 
 def _check(spec: BlockSpec, rank: int, hidden_size: int) -> None:
-    refuse_positions(attention_spec(spec, NAME), NAME)
+    refuse_positions(attention_spec(spec, NAME, CARRIES), NAME)
     single_loop(spec, NAME)
     if rank > hidden_size:
         raise InputError(f"{NAME} is refused: rank {rank} is above the hidden size {hidden_size}")
 
 
 def _symmetric(spec: BlockSpec, options: SymmetricQk) -> BlockSpec:
-    mixer = attention_spec(spec, NAME)
+    mixer = attention_spec(spec, NAME, CARRIES)
     scores = SymmetricScoresSpec(num_heads=mixer.scores.num_heads, head_dim=options.rank)
     return spec.replace(mixer=mixer.replace(scores=scores))
 

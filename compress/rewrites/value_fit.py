@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.model.attention import attention_mask, probabilities
 from compress.model.sequence import Context, aligned
 from compress.model.transformer import Transformer
 from compress.model.values.blended import Blended, BlendedSpec
@@ -24,16 +23,16 @@ from compress.rewrites.calibration import (
     taps,
     target_moments,
 )
-from compress.rewrites.surgery import attention, attention_spec, value_output_HDD, with_blocks
+from compress.rewrites.surgery import EVERY, attention, attention_spec, value_output_HDD, with_blocks
 
 
 def annealed(before: Transformer, after: Transformer, block: int) -> Transformer:
     """The rewritten model with the old values still beside the new ones, for healing to fade over."""
-    old, new = (attention_spec(model.structure.blocks[block], "annealing").values for model in (before, after))
+    old, new = (attention_spec(model.structure.blocks[block], "annealing", EVERY).values for model in (before, after))
     result = with_blocks(
         after,
         lambda spec: spec.replace(
-            mixer=attention_spec(spec, "annealing").replace(values=BlendedSpec(old=old, new=new))
+            mixer=attention_spec(spec, "annealing", EVERY).replace(values=BlendedSpec(old=old, new=new))
         ),
         [block],
     )
@@ -48,9 +47,7 @@ def annealed(before: Transformer, after: Transformer, block: int) -> Transformer
 def head_views(model: Transformer, block: int, x_BND: Tensor, context: Context) -> Tensor:
     """z_h = A_h x (B,H,N,D): the tokens as each head's attention averages them."""
     mixer = attention(model.block(block))
-    q_BHNK, k_BGNK = mixer.scores(x_BND, 0, context)
-    mask = attention_mask(context, x_BND.shape[1], mixer.causal, x_BND.device)
-    return probabilities(q_BHNK, k_BGNK, mask) @ x_BND[:, None]
+    return mixer.attention(x_BND, 0, context) @ x_BND[:, None]
 
 
 def importance(model: Transformer, calibration: Calibration, block: int) -> Tensor:

@@ -18,7 +18,7 @@ def read_source(context: StageContext) -> None:
     if (folder / "structure.json").is_file():
         model = load(folder)
     else:
-        model = read_checkpoint(folder, task.preprocessing(folder, context.log))
+        model = read_checkpoint(folder, task.preprocessing(folder, context.log), context.log)
     save(model, context.folder)
     task.copy_files(folder, context.folder / "source")
     structure = model.structure

@@ -89,8 +89,8 @@ def test_weights_cut_short_are_told_from_whole_ones(folder: Path, kept: int) -> 
 
 
 def test_weights_in_another_format_are_asked_for_as_safetensors(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "edgepress reads safetensors only" in refusal(folder)
+    (folder / "model.safetensors").rename(folder / "tf_model.h5")
+    assert "model.safetensors is missing, and so is pytorch_model.bin; tf_model.h5 is not read" in refusal(folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -162,8 +162,9 @@ def test_a_gated_feed_forward_of_dinov2_is_refused(tmp_path: Path) -> None:
     assert "SwiGLU feed-forward is not supported" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": 3}'])
+@pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
 def test_a_broken_index_of_shards_is_refused(folder: Path, content: str) -> None:
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
     assert "model.safetensors.index.json" in refusal(folder)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compress.families import read_checkpoint
 from compress.model.heads.embedding import EmbeddingSpec
+from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from targets.errors import InputError
 
 from .text_checkpoints import FAMILIES, PAD, VOCABULARY, batch_of, saved_text
@@ -244,10 +245,9 @@ def test_a_prompt_before_every_text_is_refused(tmp_path: Path, name: str | None,
         (
             "llama",
             "ForCausalLM",
-            {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
-            "rope_type 'default' .* not 'linear'",
+            {"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4, "factor": 2.0}},
+            "rope_type 'proportional' is not supported",
         ),
-        ("mistral", "ForCausalLM", {"sliding_window": 4}, "sliding_window of 4 tokens is not supported"),
         ("gpt2", "LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
     ],
 )
@@ -295,13 +295,14 @@ def test_a_sliding_window_that_is_not_given_is_that_of_transformers(tmp_path: Pa
     config = json.loads((tmp_path / "config.json").read_text())
     del config["sliding_window"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"sliding_window of 4096 tokens .* set max_position_embeddings to 4096"):
-        read_checkpoint(tmp_path, {})
+    mixer = read_checkpoint(tmp_path, {}).structure.blocks[0].mixer
+    assert isinstance(mixer, SoftmaxAttentionSpec) and mixer.window == 4096
 
 
 def test_a_sliding_window_that_holds_every_text_is_none(tmp_path: Path) -> None:
     saved_text(tmp_path, "mistral", "ForCausalLM", sliding_window=24, max_position_embeddings=24)
-    assert read_checkpoint(tmp_path, {}).structure.task == "causal-lm"
+    mixer = read_checkpoint(tmp_path, {}).structure.blocks[0].mixer
+    assert isinstance(mixer, SoftmaxAttentionSpec) and mixer.window is None
 
 
 def test_every_family_has_a_case() -> None:

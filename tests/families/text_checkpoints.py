@@ -40,20 +40,17 @@ def saved_text(
     in `folder`. Dropout is off."""
     stem, sizes = FAMILIES[family]
     width, count = _SIZES.get(family, ("hidden_size", "num_attention_heads"))
-    config = getattr(transformers, f"{stem}Config")(
-        **{
-            **sizes,
-            "vocab_size": VOCABULARY,
-            "pad_token_id": PAD,
-            "bos_token_id": 0,
-            "eos_token_id": 2,
-            width: heads * head_size,
-            count: heads,
-            **changes,
-        }
-    )
+    options = {**sizes, width: heads * head_size, count: heads, **changes}
+    return saved_class(folder, f"{stem}{kind}", f"{stem}Config", seed=seed, **options)
+
+
+def saved_class(folder: Path, name: str, config_name: str, *, seed: int = 0, **options: Any) -> PreTrainedModel:
+    """A model of this class of transformers, with weights at which every part matters, and its checkpoint in
+    `folder`."""
+    tokens = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": 0, "eos_token_id": 2}
+    config = getattr(transformers, config_name)(**{**tokens, **options})
     config._attn_implementation = "eager"
-    model: PreTrainedModel = getattr(transformers, f"{stem}{kind}")(config).eval()
+    model: PreTrainedModel = getattr(transformers, name)(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

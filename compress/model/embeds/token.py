@@ -25,6 +25,7 @@ class TokenEmbedSpec(EmbedSpec):
     `max_positions`: rows of the learned position table, 0 without one (rotary). `places`: where positions come from if
     they are not given: `index` 0, 1, 2 ...; `mask` the count of real tokens so far, as RoBERTa does; `offset` is added
     to both. `width`: of all tables (ALBERT), the hidden size if not given. `rank`: the table is (V x R)(R x E).
+    `scale`: what is read from the token table is multiplied by it, and by a tied head not (Gemma).
     `rows`: the table has so many rows, and a lookup of V numbers says which one a token reads.
     """
 
@@ -37,6 +38,7 @@ class TokenEmbedSpec(EmbedSpec):
     width: PositiveInt | None = None
     rank: PositiveInt | None = None
     rows: PositiveInt | None = None
+    scale: float = 1.0
     norm: NormSpec | None = None
 
     def sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -67,6 +69,8 @@ class TokenEmbed(Embed):
         x_BNE = F.embedding(ids_BN if self.row_V is None else self.row_V[ids_BN], self.table)
         if self.factor is not None:
             x_BNE = self.factor(x_BNE)
+        if self.spec.scale != 1.0:
+            x_BNE = x_BNE * self.spec.scale
         if self.position is not None:
             x_BNE = x_BNE + F.embedding(places_BN, self.position)
         if self.token_type is not None:

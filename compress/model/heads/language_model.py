@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from compress.model.embed import Embed
@@ -14,12 +14,13 @@ from compress.model.sequence import Context
 
 
 class LanguageModelSpec(HeadSpec):
-    """Scores of the next token (B,N,V): x W + b, or `tied`, x table^T."""
+    """Scores of the next token (B,N,V): x W + b, or `tied`, x table^T. With `cap` they become cap tanh(score / cap)."""
 
     kind: Literal["language-model"] = "language-model"
     vocab_size: PositiveInt
     tied: bool = True
     bias: bool = False
+    cap: PositiveFloat | None = None
 
     def build(self, hidden_size: int) -> LanguageModel:
         return LanguageModel(self, hidden_size)
@@ -28,10 +29,12 @@ class LanguageModelSpec(HeadSpec):
 class LanguageModel(Head):
     def __init__(self, spec: LanguageModelSpec, hidden_size: int) -> None:
         super().__init__()
+        self.cap = spec.cap
         self.output = None if spec.tied else Projection(hidden_size, spec.vocab_size, bias=spec.bias)
 
     def reader(self) -> Projection | None:
         return self.output
 
     def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> Tensor:
-        return embed.logits(x_BND) if self.output is None else self.output(x_BND)
+        scores_BNV = embed.logits(x_BND) if self.output is None else self.output(x_BND)
+        return scores_BNV if self.cap is None else (scores_BNV / self.cap).tanh() * self.cap

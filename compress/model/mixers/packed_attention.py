@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor
 
-from compress.model.attention import attend, attention_mask, grown, join_heads, probabilities, split_heads
+from compress.model.attention import Look, attend, attention_mask, grown, join_heads, probabilities, split_heads
 from compress.model.mixer import PAST, Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
-from compress.model.rope import RopeSpec, rotate
+from compress.model.rope import AnyRope, rotate
 from compress.model.sequence import Context
 
 
@@ -28,7 +28,8 @@ class PackedAttentionSpec(MixerSpec):
     value_dim: PositiveInt
     scale: float
     causal: bool = False
-    rope: RopeSpec | None = None
+    window: PositiveInt | None = None
+    rope: AnyRope | None = None
     bias: bool = True
     output_bias: bool = True
 
@@ -54,13 +55,16 @@ class PackedAttention(Mixer):
 
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
         q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, context)
-        mask = attention_mask(context, x_BND.shape[1], self.spec.causal, x_BND.device)
-        return self.output(join_heads(attend(q_BHNK, k_BGNK, v_BGNV, mask, self.spec.scale)), loop)
+        look = self._look(context, x_BND)
+        return self.output(join_heads(attend(q_BHNK, k_BGNK, v_BGNV, look, self.spec.scale)), loop)
 
     def attention(self, x_BND: Tensor, loop: int, context: Context) -> Tensor:
         q_BHNK, k_BGNK, _ = self._heads(x_BND, loop, context)
-        mask = attention_mask(context, x_BND.shape[1], self.spec.causal, x_BND.device)
-        return probabilities(q_BHNK, k_BGNK, mask, self.spec.scale)
+        return probabilities(q_BHNK, k_BGNK, self._look(context, x_BND), self.spec.scale)
+
+    def _look(self, context: Context, x_BND: Tensor, past: int = 0) -> Look:
+        spec = self.spec
+        return Look(attention_mask(context, x_BND.shape[1], spec.causal, x_BND.device, past, spec.window))
 
     def state_spec(self) -> tuple[StateSpec, ...] | None:
         spec = self.spec
@@ -73,8 +77,8 @@ class PackedAttention(Mixer):
         """The state is a cache of keys (B,G,P,K) and values (B,G,P,V)."""
         q_BHNK, k_BGNK, v_BGNV = self._heads(x_BND, loop, context)
         k_BGMK, v_BGMV = grown(state[0], k_BGNK), grown(state[1], v_BGNV)
-        mask = attention_mask(context, x_BND.shape[1], True, x_BND.device, past=state[0].shape[2])
-        mixed_BHNV = attend(q_BHNK, k_BGMK, v_BGMV, mask, self.spec.scale)
+        look = self._look(context, x_BND, past=state[0].shape[2])
+        mixed_BHNV = attend(q_BHNK, k_BGMK, v_BGMV, look, self.spec.scale)
         return self.output(join_heads(mixed_BHNV), loop), (k_BGMK, v_BGMV)
 
     def _heads(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,13 +11,15 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from compress.model.attention import Scores, ScoresSpec, split_heads
+from compress.model.norms import Norm, NormSpec
 from compress.model.projection import Projection
-from compress.model.rope import RopeSpec, rotate
+from compress.model.rope import AnyRope, rotate
 from compress.model.sequence import Context
 
 
 class ProjectedScoresSpec(ScoresSpec):
-    """logit_ij = scale * (x_i Wq_h + bq_h) . (x_j Wk_g + bk_g)."""
+    """logit_ij = scale * (x_i Wq_h + bq_h) . (x_j Wk_g + bk_g). `norm`: queries and keys are normed, each with gains of
+    its own, before they turn: those of a head (Qwen3) or, with `whole`, of all heads together (OLMo 2)."""
 
     kind: Literal["projected"] = "projected"
     num_heads: PositiveInt
@@ -26,7 +28,9 @@ class ProjectedScoresSpec(ScoresSpec):
     scale: float
     query_bias: bool = True
     key_bias: bool = True
-    rope: RopeSpec | None = None
+    rope: AnyRope | None = None
+    norm: NormSpec | None = None
+    whole: bool = False
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ProjectedScoresSpec:
@@ -49,15 +53,25 @@ class ProjectedScores(Scores):
         query_width, key_width = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
         self.query = Projection(hidden_size, query_width, bias=spec.query_bias, loops=loops)
         self.key = Projection(hidden_size, key_width, bias=spec.key_bias, loops=loops)
+        self.query_norm: Norm | None = None
+        self.key_norm: Norm | None = None
+        if spec.norm is not None:
+            self.query_norm = spec.norm.build(query_width if spec.whole else spec.head_dim, loops)
+            self.key_norm = spec.norm.build(key_width if spec.whole else spec.head_dim, loops)
 
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor]:
-        q_BHNK = split_heads(self.query(x_BND, loop), self.spec.num_heads)
-        k_BGNK = split_heads(self.key(x_BND, loop), self.spec.num_kv_heads)
+        q_BHNK = self._heads(self.query(x_BND, loop), self.spec.num_heads, self.query_norm, loop)
+        k_BGNK = self._heads(self.key(x_BND, loop), self.spec.num_kv_heads, self.key_norm, loop)
         if self.spec.rope is not None:
             places_BN = context.places_BN(x_BND)
             q_BHNK = rotate(q_BHNK, places_BN, self.spec.rope)
             k_BGNK = rotate(k_BGNK, places_BN, self.spec.rope)
         return q_BHNK * self.spec.scale, k_BGNK
+
+    def _heads(self, x_BNW: Tensor, heads: int, norm: Norm | None, loop: int) -> Tensor:
+        if norm is None:
+            return split_heads(x_BNW, heads)
+        return split_heads(norm(x_BNW, loop), heads) if self.spec.whole else norm(split_heads(x_BNW, heads), loop)
 
     def key_shape(self, hidden_size: int) -> tuple[int, int]:
         return self.spec.num_kv_heads, self.spec.head_dim

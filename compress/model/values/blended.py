@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compress.model.attention import AnyValues, Values, ValuesSpec
+from compress.model.attention import AnyValues, Look, Values, ValuesSpec
 from compress.model.projection import Projection
 
 
@@ -37,9 +37,9 @@ class Blended(Values):
     def carried_shape(self, hidden_size: int) -> tuple[int, int]:
         return 1, hidden_size
 
-    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
-        old_BND = self.old(q_BHNK, k_BGMK, v_BGMV[:, 0], mask_BHNM, loop)
-        new_BND = self.new(q_BHNK, k_BGMK, v_BGMV[:, 0], mask_BHNM, loop)
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, look: Look, loop: int) -> Tensor:
+        old_BND = self.old(q_BHNK, k_BGMK, v_BGMV[:, 0], look, loop)
+        new_BND = self.new(q_BHNK, k_BGMK, v_BGMV[:, 0], look, loop)
         dtype = old_BND.dtype  # under autocast one half may come in half precision and the other not
         return torch.lerp(old_BND, new_BND.to(dtype), self.share.to(dtype))
 

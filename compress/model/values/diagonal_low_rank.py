@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from compress.model.attention import Values, ValuesSpec, attend, join_heads, split_heads
+from compress.model.attention import Look, Values, ValuesSpec, attend, join_heads, split_heads
 from compress.model.projection import Projection
 
 
@@ -39,8 +39,8 @@ class DiagonalLowRank(Values):
     def carried_shape(self, hidden_size: int) -> tuple[int, int]:
         return self.num_heads, self.value.weight.shape[0] // self.num_heads + hidden_size
 
-    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
-        mixed_BHNV = attend(q_BHNK, k_BGMK, v_BGMV, mask_BHNM)
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, look: Look, loop: int) -> Tensor:
+        mixed_BHNV = attend(q_BHNK, k_BGMK, v_BGMV, look)
         rank = self.value.weight.shape[0] // self.num_heads
         return mixed_BHNV[..., rank:].sum(dim=1) + self.output(join_heads(mixed_BHNV[..., :rank]), loop)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.model.attention import Values, ValuesSpec, probabilities
+from compress.model.attention import Look, Values, ValuesSpec, probabilities
 from compress.model.projection import Projection
 
 
@@ -43,8 +43,8 @@ class GatedMean(Values):
     def carried_shape(self, hidden_size: int) -> tuple[int, int]:
         return 1, hidden_size
 
-    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
-        p_BHNM = probabilities(q_BHNK, k_BGMK, mask_BHNM)
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, look: Look, loop: int) -> Tensor:
+        p_BHNM = probabilities(q_BHNK, k_BGMK, look)
         p_BNM = (p_BHNM * self.gates[loop][:, None, None]).sum(dim=1) if len(self.gates) else p_BHNM[:, 0]
         z_BND = p_BNM @ v_BGMV[:, 0]
         return z_BND + self.offset[loop] if self.output is None else self.output(z_BND, loop)

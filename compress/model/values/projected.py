@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor
 
-from compress.model.attention import Values, ValuesSpec, attend, join_heads, split_heads
+from compress.model.attention import Look, Values, ValuesSpec, attend, join_heads, split_heads
 from compress.model.projection import Projection
 
 
@@ -38,8 +38,8 @@ class ProjectedValues(Values):
     def carried_shape(self, hidden_size: int) -> tuple[int, int]:
         return self.num_kv_heads, self.value.weight.shape[0] // self.num_kv_heads
 
-    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, mask_BHNM: Tensor | None, loop: int) -> Tensor:
-        return self.combine(attend(q_BHNK, k_BGMK, v_BGMV, mask_BHNM), loop)
+    def mix(self, q_BHNK: Tensor, k_BGMK: Tensor, v_BGMV: Tensor, look: Look, loop: int) -> Tensor:
+        return self.combine(attend(q_BHNK, k_BGMK, v_BGMV, look), loop)
 
     def combine(self, mixed_BHNV: Tensor, loop: int) -> Tensor:
         """The output (B,N,D) from the heads' mixtures of values."""

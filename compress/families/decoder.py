@@ -1,0 +1,70 @@
+"""What the families of decoders share: which layers see a window, and attention by what the weights hold."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from compress.families.checkpoint import Checkpoint
+from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
+from compress.model.norms import NormSpec
+from compress.model.rope import AnyRope
+from compress.model.scores.projected import ProjectedScoresSpec
+from compress.model.values.projected import ProjectedValuesSpec
+from targets.errors import InputError
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def layer_types(checkpoint: Checkpoint, layers: int, default: list[str]) -> list[str]:
+    """For each layer what the config calls its attention. Raises InputError for kinds that are not known."""
+    given = checkpoint.config.get("layer_types")
+    kinds = default if given is None else given
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (SLIDING, FULL) for kind in kinds):
+        raise InputError(
+            f"{checkpoint.folder}/config.json: layer_types must be {SLIDING} or {FULL} for each of {layers} layers, "
+            f"not {str(kinds)[:80]}"
+        )
+    return kinds
+
+
+def every(count: int, layers: int) -> list[str]:
+    """Each `count`-th layer sees everything, the others a window."""
+    return [SLIDING if (index + 1) % count else FULL for index in range(layers)]
+
+
+def attention_of(
+    state: dict[str, Tensor],
+    name: str,
+    *,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    scale: float,
+    rope: AnyRope | None = None,
+    window: int | None = None,
+    causal: bool = True,
+    cap: float | None = None,
+    norm: NormSpec | None = None,
+) -> SoftmaxAttentionSpec:
+    """The attention whose weights stand in `state` under `name`, which say what has biases; `norm`: of queries and
+    keys, where they have gains for it."""
+    gains = state.get(f"{name}.scores.query_norm.weight.0")
+    normed = gains is not None or (norm is not None and not norm.affine)
+    scores = ProjectedScoresSpec(
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        scale=scale,
+        query_bias=f"{name}.scores.query.bias.0" in state,
+        key_bias=f"{name}.scores.key.bias.0" in state,
+        rope=rope,
+        norm=norm if normed else None,
+        whole=gains is not None and len(gains) != head_dim,
+    )
+    values = ProjectedValuesSpec(
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        value_bias=f"{name}.values.value.bias.0" in state,
+        output_bias=f"{name}.values.output.bias.0" in state,
+    )
+    return SoftmaxAttentionSpec(scores=scores, values=values, causal=causal, window=window, cap=cap)

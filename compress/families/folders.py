@@ -1,0 +1,48 @@
+"""Which folder is a model, and what the others are that users give for one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from compress.json_files import read_object
+from targets.errors import InputError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint folder. Raises InputError if there is none or it is not a JSON object; the line
+    names the folder that was probably meant."""
+    if not folder.is_dir():
+        raise InputError(f"no such model folder: {folder}{_instead_of_file(folder)}")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no model folder: it has no config.json{_instead_of_folder(folder)}")
+    return read_object(path)
+
+
+def _instead_of_file(path: Path) -> str:
+    if path.is_file():
+        return f" (it is a file); give the folder that holds it: {path.parent}"
+    if _HUB_ID.fullmatch(str(path)):
+        return f"; if it is a name on the hub, download it first: hf download {path} --local-dir {path.name}"
+    return ""
+
+
+def _instead_of_folder(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return ". It is a LoRA adapter: merge it into its base model first (peft: merge_and_unload), and save that"
+    snapshots = sorted(folder.glob("snapshots/*/config.json"))
+    if snapshots:
+        return f". It is a folder of the hub's cache; give {snapshots[-1].parent}"
+    inner = sorted(folder.glob("*/config.json"))
+    models = [one.parent for one in inner if any(one.parent.glob("*.safetensors")) or any(one.parent.glob("*.bin"))]
+    return f". Did you mean {max(models, key=_number)}?" if models else ""
+
+
+def _number(folder: Path) -> tuple[int, str]:
+    """Checkpoints of a trainer in the order of their steps."""
+    steps = re.findall(r"\d+$", folder.name)
+    return (int(steps[0]) if steps else -1, folder.name)

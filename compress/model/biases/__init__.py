@@ -1,0 +1,7 @@
+"""Additive biases of attention logits. One file per kind; each registers itself."""
+
+from __future__ import annotations
+
+from compress.spec import import_all
+
+import_all(__name__, list(__path__))
