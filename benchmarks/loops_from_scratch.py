@@ -164,7 +164,8 @@ class Images:
         return ImageFeed(vit_lab.test_images(self.source, self.limit), self._preprocessing, 0, self.device)
 
     def loss(self, model: Callable[..., Tensor], step: int) -> Tensor:
-        inputs, shares_BK = self._train.batch(step, HealOptions(batch_size=self.batch_size))
+        drawn = self._train.draw(step, HealOptions(batch_size=self.batch_size))
+        inputs, shares_BK = self._train.batch({name: tensor.to(self.device) for name, tensor in drawn.items()})
         return F.cross_entropy(model(inputs).float(), shares_BK, label_smoothing=0.1)
 
     def score(self, model: nn.Module) -> dict[str, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from torch import Tensor
 
 from compress.heal.anneal import is_blended, set_share, settled
@@ -25,6 +27,7 @@ from compress.heal.lora import lora_parameters, merged, with_lora
 from compress.heal.losses import changed_steps, contexts_fed, distilled, reducing_steps, relative_error, traced
 from compress.heal.objective import CLASSIFICATION, Feed, Objective
 from compress.heal.options import HealOptions
+from compress.heal.training import Drawn
 from compress.model.loops import at_loops, kept_steps
 from compress.model.sequence import Tokens, aligned
 from compress.model.structure import output_targets
@@ -139,9 +142,9 @@ class _Session:
         for parameter in transfer.parameters:
             parameter.requires_grad_(True)
 
-        def loss(step: int) -> Tensor:
-            inputs, _ = self._batch(step)
-            with self.accelerator.autocast():
+        def loss(drawn: Drawn) -> Tensor:
+            inputs, _ = self.train.batch(drawn.tensors)
+            with self._autocast():
                 return transfer.loss(inputs, self.options.attention_rows)
 
         Loop(
@@ -150,9 +153,10 @@ class _Session:
             parameters=transfer.parameters,
             steps=self.options.attention_steps,
             lr=self.options.attention_lr,
+            draw=self._draw,
             loss=loss,
             tell=lambda step, value: self._tell(step, "attention", value),
-            review=lambda step: True,
+            review=lambda step, averaged: True,
             checkpoints=Checkpoints(self.work, "attention", self.log),
             extra={},
         ).run()
@@ -170,9 +174,9 @@ class _Session:
         before = [run.start - 1 for run in runs if run.start]
         needed = [self.targets[step] for step in (*before, *steps, *reducing)]
 
-        def loss(step: int) -> Tensor:
-            inputs, _ = self._batch(step)
-            with torch.no_grad(), self.accelerator.autocast():
+        def loss(drawn: Drawn) -> Tensor:
+            inputs, _ = self.train.batch(drawn.tensors)
+            with torch.no_grad(), self._autocast():
                 start = Tokens(*self.teacher.embed(inputs))
                 _, hidden = traced(self.teacher, inputs, needed)
             by_target = dict(zip(needed, hidden, strict=True))
@@ -182,7 +186,7 @@ class _Session:
                 context = contexts[run.start]
                 x_BND = aligned(by_target[self.targets[run.start - 1]] if run.start else start, context)
                 for index in run:
-                    with self.accelerator.autocast():
+                    with self._autocast():
                         block = self.student.block(schedule[index].block)
                         x_BND, context = block(x_BND, schedule[index].loop, context)
                     if index in steps:
@@ -195,9 +199,10 @@ class _Session:
             parameters=[parameter for block in blocks for parameter in self.student.block(block).parameters()],
             steps=self.options.transfer_steps,
             lr=self.options.transfer_lr,
+            draw=self._draw,
             loss=loss,
             tell=lambda step, value: self._tell(step + self.options.attention_steps, "transfer", value),
-            review=lambda step: True,
+            review=lambda step, averaged: True,
             checkpoints=Checkpoints(self.work, "transfer", self.log),
             extra={},
         ).run()
@@ -205,34 +210,39 @@ class _Session:
     def distill(self) -> int:
         """End to end; returns how many steps ran before the drift stopped falling."""
         options = self.options
-        trained = [self.accelerator.prepare_model(self.student), *self.depths[1:]]
+        trained: list[torch.nn.Module] = list(self.depths)
+        if self.accelerator.num_processes > 1:
+            trained = [self.accelerator.prepare_model(self.student)]
         matched = [self._matched(model) if options.hidden else ([], []) for model in self.depths]
         ask, differ = _compiled(traced, self.accelerator), _compiled(distilled, self.accelerator)
         best: dict[str, Any] = {"drift": float("inf"), "stale": 0, "ran": 0, "state": {}}
 
-        def loss(step: int) -> Tensor:
+        def draw(step: int) -> Drawn:
             set_share(self.student, min(1.0, step / max(1.0, options.anneal * options.steps)))
-            inputs, labels = self._batch(step)
-            depth = int(np.random.default_rng(step).integers(len(trained)))
-            mine, theirs = matched[depth]
-            with self.accelerator.autocast():
+            return self._draw(step)._replace(variant=int(np.random.default_rng(step).integers(len(trained))))
+
+        def loss(drawn: Drawn) -> Tensor:
+            inputs, labels = self.train.batch(drawn.tensors)
+            mine, theirs = matched[drawn.variant]
+            with self._autocast():
                 with torch.no_grad():
                     target = ask(self.teacher, inputs, theirs)
-                value: Tensor = differ(self.objective, trained[depth], inputs, mine, options, target, labels)
+                value: Tensor = differ(self.objective, trained[drawn.variant], inputs, mine, options, target, labels)
             return value
 
-        def review(step: int) -> bool:
+        def review(step: int, averaged: AbstractContextManager[None]) -> bool:
             fading = is_blended(self.student) and step < options.anneal * options.steps
             if fading or (step % options.eval_every and step != options.steps):
                 return True
             set_share(self.student, 1.0)
-            drift = self.drift()
             best["ran"] = step
-            if drift < best["drift"]:
-                state = {name: tensor.detach().cpu().clone() for name, tensor in self.student.state_dict().items()}
-                best.update(drift=drift, stale=0, state=state)
-            else:
-                best["stale"] += 1
+            with averaged:
+                drift = self.drift()
+                if drift < best["drift"]:
+                    state = {name: tensor.detach().cpu().clone() for name, tensor in self.student.state_dict().items()}
+                    best.update(drift=drift, stale=0, state=state)
+                else:
+                    best["stale"] += 1
             return best["stale"] < options.patience
 
         Loop(
@@ -241,6 +251,7 @@ class _Session:
             parameters=lora_parameters(self.student) if options.lora else list(self.student.parameters()),
             steps=options.steps,
             lr=options.lr,
+            draw=draw,
             loss=loss,
             tell=lambda step, value: self._tell(
                 step + options.attention_steps + options.transfer_steps, "distil", value, drift=best["drift"]
@@ -248,6 +259,8 @@ class _Session:
             review=review,
             checkpoints=Checkpoints(self.work, "distill", self.log),
             extra=best,
+            weight_decay=options.weight_decay,
+            average=options.average,
         ).run()
         self.student.load_state_dict(best["state"])
         return int(best["ran"])
@@ -258,8 +271,12 @@ class _Session:
         pairs = kept_steps(model.structure, self.student.structure)
         return [step for step, _ in pairs], [self.targets[place] for _, place in pairs]
 
-    def _batch(self, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
-        return self.train.batch(step, self.options)
+    def _draw(self, step: int) -> Drawn:
+        return Drawn(self.train.draw(step, self.options))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Without a cache of cast weights, which would be of another step when a captured one is replayed."""
+        return self.accelerator.autocast(AutocastKwargs(cache_enabled=False))
 
     def _tell(self, step: int, note: str, loss: float, **numbers: float) -> None:
         known = {name: number for name, number in numbers.items() if number != float("inf")}

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.data import ImageDataset, augment
+from compress.data import ImageDataset
+from compress.data.augment import draw_shifts, shifted
 from compress.heal.options import HealOptions
 from compress.heal.order import epoch_order
 
@@ -33,16 +34,29 @@ class ImageFeed:
     rank: int = 0
     world: int = 1
 
-    def batch(self, step: int, options: HealOptions) -> tuple[dict[str, Tensor], Tensor]:
-        """Inputs of a training step and the shares of the classes in them (B,K): one-hot labels, mixed like images."""
+    def draw(self, step: int, options: HealOptions) -> dict[str, Tensor]:
+        """Which images a step takes and what is done to them; the images themselves if they are not kept."""
         indices_B = epoch_order(len(self.dataset), self.seed, step, options.batch_size, self.rank, self.world)
-        draw = self.seed * self.world + self.rank
-        x_BCYX = augment(self._images(indices_B), seed=draw, step=step, flip=options.flip)
-        labels_BK = self._labels[torch.from_numpy(indices_B).to(self.device)]
-        if not options.mixup:
+        draw, height = self.seed * self.world + self.rank, self.preprocessing["size"][0]
+        drawn = {
+            "indices": torch.from_numpy(indices_B),
+            "shifts": draw_shifts(len(indices_B), height, seed=draw, step=step, flip=options.flip),
+        }
+        if options.mixup:
+            shares = np.random.default_rng((draw, step, 1)).random(len(indices_B))
+            drawn["shares"] = torch.from_numpy(shares.astype(np.float32))[:, None]
+        if self._held is None:
+            drawn["images"] = self._prepared(indices_B)
+        return drawn
+
+    def batch(self, drawn: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs of a training step and the shares of the classes in them (B,K): one-hot labels, mixed like images."""
+        images_BCYX = drawn["images"] if self._held is None else self._held[drawn["indices"]]
+        x_BCYX = shifted(images_BCYX, drawn["shifts"])
+        labels_BK = self._labels[drawn["indices"]]
+        if "shares" not in drawn:
             return {"pixel_values": x_BCYX}, labels_BK
-        shares = np.random.default_rng((draw, step, 1)).random(len(indices_B)).astype(np.float32)
-        share_B1 = torch.from_numpy(shares).to(self.device)[:, None]
+        share_B1 = drawn["shares"]
         mixed_BCYX = torch.lerp(x_BCYX, x_BCYX.flip(0), share_B1[:, :, None, None])
         return {"pixel_values": mixed_BCYX}, torch.lerp(labels_BK, labels_BK.flip(0), share_B1)
 

@@ -1,58 +1,59 @@
-"""The training loop that both parts of healing share: AdamW, warm-up and cosine, clipping, checkpoints."""
+"""The training loop that all phases of healing share: warm-up and cosine, checkpoints, progress."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from compress.heal.checkpoint import Checkpoints
+from compress.heal.training import Drawn, Loss, Training
 from targets.errors import InputError
 
 WARMUP = 0.05
-CLIP = 1.0
 
 
 @dataclass(frozen=True)
 class Loop:
-    """`loss(step)` is minimised over `parameters` for `steps` steps at the peak rate `lr`. `tell(step, loss)` is
-    called after each step, `review(step)` too, and a review that returns False ends the loop. `extra` is kept in the
-    checkpoints beside the training state."""
+    """`loss(draw(step))` is minimised over `parameters` for `steps` steps at the peak rate `lr`. `draw` is called on
+    the host, and what it gives travels to the device (see `Training`). `tell(step, loss)` is called after each step,
+    `review(step, averaged)` too: within `averaged` the parameters are their moving average if there is one. A review
+    that returns False ends the loop. `extra` is kept in the checkpoints beside the training state."""
 
     accelerator: Accelerator
     module: nn.Module
     parameters: list[nn.Parameter]
     steps: int
     lr: float
-    loss: Callable[[int], Tensor]
+    draw: Callable[[int], Drawn]
+    loss: Loss
     tell: Callable[[int, float], None]
-    review: Callable[[int], bool]
+    review: Callable[[int, AbstractContextManager[None]], bool]
     checkpoints: Checkpoints
     extra: dict[str, Any]
+    weight_decay: float = 0.0
+    average: float = 0.0
 
     def run(self) -> None:
         """Train. Raises InputError if the loss is no longer finite."""
-        on_gpu = self.accelerator.device.type == "cuda"  # one kernel in place of one a tensor
-        optimizer = self.accelerator.prepare_optimizer(
-            torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=on_gpu)
+        training = Training(
+            self.parameters,
+            self.loss,
+            weight_decay=self.weight_decay,
+            average=self.average,
+            capture=captures(self.accelerator),
         )
-        for step in range(self._resume(optimizer), self.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * _rate(step, self.steps)
-            loss = self.loss(step)
-            self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(self.parameters, CLIP)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        for step in range(self._resume(training), self.steps):
+            loss = training.update(self.draw(step), self.lr * _rate(step, self.steps), step)
             self._tell(step + 1, loss)
-            goes_on = self.review(step + 1)
+            goes_on = self.review(step + 1, training.averaged())
             if not goes_on or self.checkpoints.due():
-                self._save(optimizer, step + 1 if goes_on else self.steps)
+                self._save(training, step + 1 if goes_on else self.steps)
             if not goes_on:
                 return
 
@@ -60,25 +61,25 @@ class Loop:
         # Reading the loss waits for the device, so on a GPU it is read now and then only.
         if self.accelerator.device.type != "cpu" and step % 50 and step != self.steps:
             return
-        value = float(loss.detach())
+        value = float(loss)
         if not math.isfinite(value):
             raise InputError(f"healing diverged at step {step}: the loss is {value}; lower heal.lr or rewrite less")
         self.tell(step, value)
 
-    def _resume(self, optimizer: Any) -> int:
+    def _resume(self, training: Training) -> int:
         state = self.checkpoints.load()
         if state is None:
             return 0
         self.module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
+        training.restore(state["training"])
         self.extra.clear()
         self.extra.update(state["extra"])
         return int(state["step"])
 
-    def _save(self, optimizer: Any, step: int) -> None:
+    def _save(self, training: Training, step: int) -> None:
         if self.accelerator.is_main_process:
             module, extra = self.module.state_dict(), self.extra
-            self.checkpoints.save({"step": step, "module": module, "optimizer": optimizer.state_dict(), "extra": extra})
+            self.checkpoints.save({"step": step, "module": module, "training": training.state(), "extra": extra})
 
 
 def _rate(step: int, steps: int) -> float:
@@ -87,3 +88,8 @@ def _rate(step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def captures(accelerator: Accelerator) -> bool:
+    """Whether steps are captured as CUDA graphs: on one GPU; several processes exchange gradients between steps."""
+    return accelerator.device.type == "cuda" and accelerator.num_processes == 1

@@ -19,8 +19,13 @@ from targets.errors import InputError
 class Feed(Protocol):
     """Samples to heal on, the same again for the same (seed, step)."""
 
-    def batch(self, step: int, options: HealOptions) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Inputs of a training step, and what the labels say of them (None where the data has none)."""
+    def draw(self, step: int, options: HealOptions) -> Mapping[str, Tensor]:
+        """What a training step takes from the host: which samples, and what chance does to them."""
+        ...
+
+    def batch(self, drawn: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Inputs of a training step, and what the labels say of them (None where the data has none), made on the
+        device from what was drawn, without waiting for it."""
         ...
 
     def plain(self, size: int) -> list[dict[str, Tensor]]:
@@ -127,16 +132,24 @@ class LanguageModel:
     ) -> Tensor:
         loss = options.kl * _token_kl(answer_BK, target_BK, inputs, options.temperature)
         if options.task:
-            real_BN = inputs["attention_mask"][:, 1:].bool() & inputs["attention_mask"][:, :-1].bool()
-            loss = loss + options.task * F.cross_entropy(
-                answer_BK[:, :-1][real_BN].float(), inputs["input_ids"][:, 1:][real_BN]
-            )
+            mask_BN, ids_BN = inputs["attention_mask"], inputs["input_ids"]
+            scores_BVN = answer_BK[:, :-1].float().transpose(1, 2)
+            surprise_BN = F.cross_entropy(scores_BVN, ids_BN[:, 1:], reduction="none")
+            loss = loss + options.task * _mean_of_real(surprise_BN, mask_BN[:, 1:] * mask_BN[:, :-1])
         return loss
 
 
 def _token_kl(logits_BNV: Tensor, target_BNV: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
-    real_BN = inputs["attention_mask"].bool()
-    return kl_divergence(logits_BNV[real_BN], target_BNV[real_BN], temperature)
+    log_p_BNV = F.log_softmax(logits_BNV.float() / temperature, dim=-1)
+    log_q_BNV = F.log_softmax(target_BNV.float() / temperature, dim=-1)
+    distance_BN = F.kl_div(log_p_BNV, log_q_BNV, reduction="none", log_target=True).sum(dim=-1)
+    return temperature**2 * _mean_of_real(distance_BN, inputs["attention_mask"])
+
+
+def _mean_of_real(value_BN: Tensor, mask_BN: Tensor) -> Tensor:
+    """Over the tokens that are no padding. The padding is computed and weighed with 0, so that shapes are fixed."""
+    real_BN = mask_BN.to(value_BN.dtype)
+    return (value_BN * real_BN).sum() / real_BN.sum().clamp(min=1)
 
 
 CLASSIFICATION = Classification()

@@ -22,6 +22,8 @@ class HealOptions(Spec):
     learn is trained as well); 0 trains all weights.
     `loops`: other numbers of loops that the model is to answer with, fewer (an early exit) or more than it has: each
     step of distillation trains one of them or the whole model, drawn at random, and drift is the mean over all.
+    `weight_decay` shrinks matrices, in distillation alone; `average` is the decay of a moving average of the weights,
+    which is then what is judged and kept (Polyak and Juditsky 1992), 0 keeps the weights themselves.
     `flip` mirrors half of the images. `patience`: stop after so many evaluations without a lower drift on held-out
     images.
     """
@@ -43,6 +45,8 @@ class HealOptions(Spec):
     task: NonNegativeFloat = 0.0
     mixup: bool = False
     flip: bool = True
+    weight_decay: NonNegativeFloat = 0.0
+    average: float = Field(default=0.0, ge=0, lt=1)
     anneal: float = Field(default=0.5, ge=0, le=1)
     eval_every: PositiveInt = 100
     patience: PositiveInt = 5

@@ -6,7 +6,7 @@ S samples, B batch, N tokens, K classes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from targets.errors import InputError
 
 #: Lengths are rounded up to a multiple of this, so that few shapes occur (a GPU compiles each).
 MULTIPLE = 16
+INDICES = "indices"
 
 
 @dataclass(frozen=True)
@@ -38,30 +39,32 @@ class TextFeed:
     world: int = 1
     most: int = sys.maxsize
 
-    def batch(self, step: int, options: HealOptions) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Inputs (B,N) of a training step and one-hot labels (B,K), None without any.
+    def draw(self, step: int, options: HealOptions) -> dict[str, Tensor]:
+        """The inputs (B,N) of a step, and which texts they are.
 
         Raises InputError for options that texts have no use for.
         """
         if options.mixup:
             raise InputError("heal.mixup mixes images; leave it out for texts")
         indices_B = epoch_order(len(self.ids), self.seed, step, options.batch_size, self.rank, self.world)
-        inputs = self._padded(indices_B.tolist())
-        if self._one_hot is None:
-            return inputs, None
-        return inputs, self._one_hot[torch.from_numpy(indices_B).to(self.device)]
+        return {**self._padded(indices_B.tolist()), INDICES: torch.from_numpy(indices_B)}
+
+    def batch(self, drawn: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Inputs (B,N) of a training step and one-hot labels (B,K), None without any."""
+        inputs = {name: tensor for name, tensor in drawn.items() if name != INDICES}
+        return inputs, None if self._one_hot is None else self._one_hot[drawn[INDICES]]
 
     def plain(self, size: int) -> list[dict[str, Tensor]]:
         """All texts once, in order."""
         size = min(size, self.most)
         return [
-            self._padded(list(range(start, min(start + size, len(self.ids)))))
-            for start in range(0, len(self.ids), size)
+            {name: tensor.to(self.device) for name, tensor in self._padded(part).items()}
+            for part in (range(start, min(start + size, len(self.ids))) for start in range(0, len(self.ids), size))
         ]
 
     def _padded(self, indices: Sequence[int]) -> dict[str, Tensor]:
         inputs = pad([self.ids[index] for index in indices], self.spec, MULTIPLE)
-        return {name: torch.from_numpy(array).to(self.device) for name, array in inputs.items()}
+        return {name: torch.from_numpy(array) for name, array in inputs.items()}
 
     @cached_property
     def _one_hot(self) -> Tensor | None:

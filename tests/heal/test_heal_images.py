@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from compress.data import ImageDataset
 from compress.heal import HealOptions, ImageFeed, images
@@ -23,12 +24,12 @@ def feed(dataset: ImageDataset, seed: int = 0, rank: int = 0, world: int = 1) ->
     return ImageFeed(dataset, GREY, seed, torch.device("cpu"), rank, world)
 
 
-def options(size: int, flip: bool, mixup: bool) -> HealOptions:
-    return HealOptions(batch_size=size, flip=flip, mixup=mixup)
+def batch(feed: ImageFeed, step: int, size: int, flip: bool, mixup: bool) -> tuple[dict[str, Tensor], Tensor]:
+    return feed.batch(feed.draw(step, HealOptions(batch_size=size, flip=flip, mixup=mixup)))
 
 
 def labels(feed: ImageFeed, step: int, size: int) -> list[int]:
-    return feed.batch(step, options(size, flip=True, mixup=False))[1].argmax(dim=1).tolist()
+    return batch(feed, step, size, flip=True, mixup=False)[1].argmax(dim=1).tolist()
 
 
 @settings(max_examples=30, deadline=None)
@@ -57,15 +58,15 @@ def test_orders_differ_from_epoch_to_epoch_and_from_seed_to_seed(dataset: ImageD
 
 def test_a_batch_is_the_same_each_time_it_is_asked_for(dataset: ImageDataset) -> None:
     for mixup in (False, True):
-        first = feed(dataset).batch(5, options(8, flip=True, mixup=mixup))[0]["pixel_values"]
-        again = feed(dataset).batch(5, options(8, flip=True, mixup=mixup))[0]["pixel_values"]
-        other = feed(dataset).batch(6, options(8, flip=True, mixup=mixup))[0]["pixel_values"]
+        first = batch(feed(dataset), 5, 8, flip=True, mixup=mixup)[0]["pixel_values"]
+        again = batch(feed(dataset), 5, 8, flip=True, mixup=mixup)[0]["pixel_values"]
+        other = batch(feed(dataset), 6, 8, flip=True, mixup=mixup)[0]["pixel_values"]
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
 
 def test_images_belong_to_their_labels(dataset: ImageDataset) -> None:
-    inputs, labels_BK = feed(dataset).batch(3, options(10, flip=True, mixup=False))
+    inputs, labels_BK = batch(feed(dataset), 3, 10, flip=True, mixup=False)
     assert labels_BK.shape == (10, 23)
     assert torch.equal(labels_BK.sum(1), torch.ones(10))
     greys_B = labels_BK @ torch.arange(23.0) / 255
@@ -74,7 +75,7 @@ def test_images_belong_to_their_labels(dataset: ImageDataset) -> None:
 
 def test_mixtures_lie_between_two_images_and_their_labels_alike(dataset: ImageDataset) -> None:
     order = np.array(labels(feed(dataset), 3, 10)) / 255
-    inputs, labels_BK = feed(dataset).batch(3, options(10, flip=True, mixup=True))
+    inputs, labels_BK = batch(feed(dataset), 3, 10, flip=True, mixup=True)
     greys_B = labels_BK @ torch.arange(23.0) / 255
     torch.testing.assert_close(inputs["pixel_values"], greys_B[:, None, None, None].expand(10, 1, 8, 8))
     torch.testing.assert_close(labels_BK.sum(1), torch.ones(10))
@@ -89,8 +90,7 @@ def test_mixtures_lie_between_two_images_and_their_labels_alike(dataset: ImageDa
 
 def test_processes_augment_differently(dataset: ImageDataset) -> None:
     mixtures = [
-        feed(dataset, rank=rank, world=2).batch(0, options(8, flip=False, mixup=True))[0]["pixel_values"]
-        for rank in (0, 1)
+        batch(feed(dataset, rank=rank, world=2), 0, 8, flip=False, mixup=True)[0]["pixel_values"] for rank in (0, 1)
     ]
     assert not torch.equal(*mixtures)
 
@@ -98,9 +98,9 @@ def test_processes_augment_differently(dataset: ImageDataset) -> None:
 def test_large_sets_are_decoded_as_they_are_needed_and_give_the_same_batches(
     dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = feed(dataset).batch(2, options(9, flip=False, mixup=False))[0]["pixel_values"]
+    held = batch(feed(dataset), 2, 9, flip=False, mixup=False)[0]["pixel_values"]
     monkeypatch.setattr(images, "HELD_BYTES", 0)
-    decoded = feed(dataset).batch(2, options(9, flip=False, mixup=False))[0]["pixel_values"]
+    decoded = batch(feed(dataset), 2, 9, flip=False, mixup=False)[0]["pixel_values"]
     assert torch.equal(held, decoded)
 
 
