@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.data.classes import listed, match_classes
+from compress.data.classes import listed, match_classes, match_numbers
 from compress.data.seen import fingerprint
 from compress.data.sources import Source
 from runtime.images.image import prepare

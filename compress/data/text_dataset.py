@@ -12,7 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.data.classes import listed, match_classes
+from compress.data.classes import (
+    MOST_CLASSES,
+    class_number,
+    in_order,
+    listed,
+    match_classes,
+    match_numbers,
+    plain,
+)
 from compress.data.seen import fingerprint
 from compress.data.text_files import Row
 from targets.errors import InputError
@@ -58,11 +66,15 @@ class TextDataset:
         return all(row.label is not None for row in self.rows)
 
     def check_labels(self) -> None:
-        """Raises InputError that names the samples without a label."""
+        """Raises InputError that names the samples without a label, and for labels that are no classes."""
         bare = [row.name for row in self.rows if row.label is None]
         if bare:
             some = f"{len(bare)} of {len(self)} texts have no label: {listed(bare)}"
             raise InputError(f"{self.location}: {some}; give columns text and label")
+        odd = [str(row.label) for row in self.rows if row.label not in self.numbers]
+        if odd:
+            many = f"more than {MOST_CLASSES} different labels, such as {listed(odd, most=3)}"
+            raise InputError(f"{self.location} has {many}; that is no classification: which column holds the labels?")
 
     def check_scores(self) -> None:
         """Raises InputError that names the samples that are no pair with a score."""
@@ -106,17 +118,15 @@ class TextDataset:
 
         Raises InputError (see `match_classes`).
         """
-        named = not all(name.isdecimal() for name in self.numbers)
-        if not named and self.numbers.keys() <= set(labels):
-            return replace(self, class_names=tuple(labels), numbers={name: labels.index(name) for name in self.numbers})
-        matched = match_classes(self.location, self.class_names, named, labels)
-        moved = range(len(self.class_names)) if matched is None else matched.tolist()
-        numbers = {name: moved[place] for name, place in self.numbers.items()}
-        notes = self.notes
-        if named and matched is None:
-            order = listed([f"{name} as {labels[number]}" for name, number in numbers.items()])
-            notes = (*notes, f"no label of the texts is a name of the model's classes; taken in order: {order}")
-        return replace(self, class_names=tuple(labels), numbers=numbers, notes=notes)
+        if any(class_number(name) is None for name in self.numbers):
+            matched = match_classes(self.location, self.class_names, labels)
+            numbers = {name: matched.numbers[place] for name, place in self.numbers.items()}
+            return replace(self, class_names=tuple(labels), numbers=numbers, notes=(*self.notes, *matched.notes))
+        known = {plain(name): place for place, name in enumerate(labels)}
+        if all(plain(name) in known for name in self.numbers):
+            return replace(self, class_names=tuple(labels), numbers={one: known[plain(one)] for one in self.numbers})
+        found = match_numbers(self.location, sorted(set(self.numbers.values())), labels)
+        return replace(self, class_names=tuple(labels), notes=(*self.notes, *found.notes))
 
     def digest(self) -> str:
         """Hex digest of the content."""
@@ -128,9 +138,16 @@ class TextDataset:
 
 
 def classes_of(rows: Sequence[Row]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Class names in order (sorted; numbers by value, none left out) and the place of each label among them."""
-    labels = sorted({row.label for row in rows if row.label is not None})
-    if all(label.isdecimal() for label in labels):
-        count = max(map(int, labels), default=-1) + 1
-        return tuple(map(str, range(count))), {label: int(label) for label in labels}
-    return tuple(labels), {label: index for index, label in enumerate(labels)}
+    """Class names in order and the place of each label among them; none where the labels are too many for classes.
+
+    Whole numbers stand for themselves, however they are written (1 and 1.0), and none is left out; other names are
+    sorted as people do it.
+    """
+    labels = {row.label for row in rows if row.label is not None}
+    numbers = {label: class_number(label) for label in labels}
+    whole = {label: number for label, number in numbers.items() if number is not None}
+    if len(whole) < len(labels):
+        names = in_order(labels)
+        return (names, {name: place for place, name in enumerate(names)}) if len(names) <= MOST_CLASSES else ((), {})
+    count = max(whole.values(), default=-1) + 1
+    return (tuple(map(str, range(count))), whole) if count <= MOST_CLASSES else ((), {})
