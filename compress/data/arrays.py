@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from compress.data.classes import MOST_CLASSES, listed
+from compress.data.faults import told
+from compress.data.seen import fingerprint
 from compress.data.sources import Part
+from compress.data.stores import stamp_of
 from targets.errors import InputError
 
 _LAYOUTS = (
     (("images", "labels", None),),
     (("x_test", "y_test", "evaluation"), ("x_train", "y_train", "healing")),
 )
+#: Of all arrays together, unpacked.
+_MOST_BYTES = 8 << 30
 _KEYS = "images and labels, or x_test, y_test, x_train and y_train"
 
 
 class ImageArrays:
     """uint8 images [S, H, W] or [S, H, W, C] with C = 1 or 3, integer labels [S], optionally `class_names`."""
 
+    notes: tuple[str, ...]
+
     def __init__(self, location: Path) -> None:
         """Raises InputError for a file that is not such an npz. Never unpickles."""
         self.location = location
+        self.notes = ()
+        self._stamp = stamp_of(location)
         arrays = _read(location)
         sets = next((layout for layout in _LAYOUTS if all(key in arrays for key in layout[0][:2])), None)
         if sets is None:
-            raise InputError(f"{location} has the keys {', '.join(sorted(arrays)) or 'none'}; it needs {_KEYS}")
+            raise InputError(f"{location} has the keys {listed(sorted(arrays)) or 'none'}; it needs {_KEYS}")
         present = [one for one in sets if one[0] in arrays or one[1] in arrays]
         images = [_checked_images(location, arrays, key) for key, _, _ in present]
         labels = [
@@ -52,20 +59,28 @@ class ImageArrays:
     def image(self, index: int) -> np.ndarray:
         return self._images[index]
 
-    def fingerprint(self, index: int) -> bytes:
+    def content(self, index: int) -> int:
         image = self._images[index]
-        return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+        return fingerprint(repr(image.shape).encode() + image.tobytes())
+
+    def stamp(self, index: int) -> str | None:
+        return f"{self._stamp} {index}" if self._stamp else None
+
+    def check_classes(self, labels: Sequence[str]) -> None:
+        """They are what the file says."""
 
 
 def _read(location: Path) -> dict[str, np.ndarray]:
-    try:
+    """The arrays of an npz, whose members are no larger than they may be before any is read. Raises InputError."""
+    with told(f"{location} is no readable npz of plain arrays", f"it needs {_KEYS}"):
         content = np.load(location, allow_pickle=False)
         if isinstance(content, np.ndarray):
             raise InputError(f"{location} is a single array, no npz; it needs {_KEYS}")
         with content as file:
+            size = sum(one.file_size for one in file.zip.infolist())
+            if size > _MOST_BYTES:
+                raise InputError(f"{location} unpacks to {size >> 30} GB; give a folder of image files instead")
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{location} is no readable npz of plain arrays ({error}); it needs {_KEYS}") from error
 
 
 def _checked_images(location: Path, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
@@ -96,6 +111,8 @@ def _checked_labels(location: Path, arrays: dict[str, np.ndarray], key: str, cou
         raise InputError(f"{location}: {count} images but {len(labels)} {key}; they must be as many")
     if count and labels.min() < 0:
         raise InputError(f"{location}: {key} holds {labels.min()} at {labels.argmin()}; labels count from 0")
+    if count and labels.max() >= MOST_CLASSES:
+        raise InputError(f"{location}: {key} reaches {labels.max()}; there are at most {MOST_CLASSES} classes")
     return labels.astype(np.int64)
 
 

@@ -5,19 +5,17 @@ Legend: S samples, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress.data.classes import listed, match_classes, match_numbers
-from compress.data.seen import fingerprint
+from compress.data.prints import prints_of
 from compress.data.sources import Source
+from compress.data.stores import threads
 from runtime.images.image import prepare
 from targets.errors import InputError
 
@@ -38,7 +36,7 @@ class Decoder:
         for start in range(0, len(indices), _AHEAD):
             ahead = indices[start : start + _AHEAD]
             missing = [index for index in dict.fromkeys(ahead) if index not in self._held]
-            fresh = dict(zip(missing, _threads().map(self._decode_one, missing), strict=True))
+            fresh = dict(zip(missing, threads().map(self._decode_one, missing), strict=True))
             yield from (fresh[index] if index in fresh else self._held[index] for index in ahead)
             for index, image in fresh.items():
                 self._hold(index, image)
@@ -46,7 +44,7 @@ class Decoder:
     def _decode_one(self, index: int) -> np.ndarray | str:
         try:
             return self.source.image(index)
-        except (InputError, OSError) as error:
+        except InputError as error:
             return str(error)
 
     def _hold(self, index: int, image: np.ndarray | str) -> None:
@@ -55,18 +53,20 @@ class Decoder:
             self._held_bytes += image.nbytes
 
 
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
-
-
 class ImageDataset:
     """`labels` int64 [S], `names` [S], `class_names`, and the images. Made by `compress.data.load`; never changes."""
 
     def __init__(
-        self, decoder: Decoder, indices: np.ndarray, class_names: Sequence[str], class_map: np.ndarray | None = None
+        self,
+        decoder: Decoder,
+        indices: np.ndarray,
+        class_names: Sequence[str],
+        class_map: np.ndarray | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
-        """`indices` into the source; `class_map` [source classes] gives each source label its number here."""
+        """`indices` into the source; `class_map` [source classes] gives each source label its number here; `notes`:
+        what the user should know of the images."""
+        self.notes = notes
         self._decoder = decoder
         self._indices = indices
         self._class_map = class_map
@@ -109,7 +109,7 @@ class ImageDataset:
     def subset(self, indices: Iterable[int]) -> ImageDataset:
         """The data set of these images, in this order."""
         chosen = self._indices[_as_indices(indices, len(self))]
-        return ImageDataset(self._decoder, chosen, self.class_names, self._class_map)
+        return ImageDataset(self._decoder, chosen, self.class_names, self._class_map, self.notes)
 
     def unreadable(self) -> dict[int, str]:
         """Index -> reason, of each image that cannot be read. Decodes every image."""
@@ -117,17 +117,22 @@ class ImageDataset:
         return {index: reason for index, reason in enumerate(reasons) if isinstance(reason, str)}
 
     def for_labels(self, labels: Sequence[str]) -> ImageDataset:
-        """This data set with a model's classes: matched by name (case, `_` and `-` aside), by order if no name matches.
+        """This data set with a model's classes (see `match_classes`); those of an npz without names are class numbers.
 
-        Raises InputError when the numbers of classes differ, when only some names match (by order would then be
-        wrong), or when labels without names exceed the model's.
+        Raises InputError for classes that are not the model's.
         """
-        class_map = match_classes(self.location, self.class_names, self._decoder.source.named, labels)
-        return ImageDataset(self._decoder, self._indices, labels, class_map)
+        source = self._decoder.source
+        source.check_classes(labels)
+        if source.named:
+            matched = match_classes(self.location, self.class_names, labels)
+        else:
+            matched = match_numbers(self.location, range(len(self.class_names)), labels)
+        class_map = np.array(matched.numbers, np.int64)
+        return ImageDataset(self._decoder, self._indices, labels, class_map, (*self.notes, *matched.notes))
 
     def fingerprints(self) -> list[tuple[int, ...]]:
-        """Of each image's pixels, whatever file holds them. Raises InputError as `raw` does."""
-        return [(fingerprint(repr(image.shape).encode() + image.tobytes()),) for image in self.raw()]
+        """Of each image's pixels, whatever file holds them."""
+        return [(int(one),) for one in prints_of(self._decoder.source, self._indices).pixels]
 
     def digest(self, memo: Path | None = None) -> str:
         """Hex digest of the content: the files, which images of them in which order, labels and class names.

@@ -12,7 +12,6 @@ Small pictures are mostly header: tables of quantisation and Huffman codes that 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import zlib
@@ -23,8 +22,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import NonNegativeInt, ValidationError
 
+from compress.data.stores import stamp_of
 from compress.spec import Spec
-from runtime.images import image
+from runtime.images import reading
 from targets.errors import InputError
 
 SUFFIX = ".jpegs"
@@ -59,6 +59,7 @@ class PackedJpegs:
         ends = list(accumulate(index.bytes, initial=first + index.head + index.tail))
         if content[: len(_MAGIC)] != _MAGIC or len(index.names) != len(index.bytes) or ends[-1] != len(content):
             raise InputError(f"{path} is not a whole pack of JPEG files; give it whole")
+        self._stamp = stamp_of(path)
         self._content = content
         self._head = content[first : first + index.head]
         self._tail = content[first + index.head : ends[0]]
@@ -74,11 +75,11 @@ class PackedJpegs:
 
     def image(self, name: str) -> np.ndarray:
         """uint8 [H, W, C]. Raises InputError if it cannot be decoded."""
-        return image.decode_image(self.read(name), name)
+        return reading.decode_image(self.read(name), name)
 
-    def fingerprint(self, name: str) -> bytes:
-        """Of the file's content."""
-        return hashlib.sha256(self.read(name)).digest()
+    def stamp(self, name: str) -> str | None:
+        """Of the pack and the name in it."""
+        return f"{self._stamp} {name}" if self._stamp else None
 
 
 def _unpacked(index: bytes) -> bytes:

@@ -1,27 +1,26 @@
-"""Where images come from: a folder, a zip or a pack of image files (here), or the arrays of an npz (`arrays.py`)."""
+"""Labelled images in a folder, a zip or a pack of image files (those in the arrays of an npz: `arrays.py`)."""
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 import numpy as np
 
+from compress.data.classes import in_order, listed, plain, shortened
 from compress.data.packed import SUFFIX as PACKED
 from compress.data.packed import PackedJpegs
-from runtime.images import image
+from compress.data.seen import fingerprint
+from compress.data.splits import EVALUATED, TRAIN, part_named
+from compress.data.stores import Folder, Store, Zip
+from runtime.images import reading
 from targets.errors import InputError
 
-SUFFIXES = tuple(suffix for suffix in image.SUFFIXES if suffix != ".npy")
+SUFFIXES = tuple(suffix for suffix in reading.SUFFIXES if suffix != ".npy")
 Part = Literal["evaluation", "healing"]
-
-_EVALUATION = ("test", "val", "validation")  # the first that exists
-_HEALING = "train"
-_TAIL = 4096  # bytes
+Paths = Sequence[tuple[str, ...]]
 
 
 class Source(Protocol):
@@ -33,76 +32,29 @@ class Source(Protocol):
     class_names: tuple[str, ...]
     named: bool  # the class names are the data's own, not made up from the labels
     parts: dict[Part, np.ndarray] | None  # ascending indices by what they are for, if the data says so
+    notes: tuple[str, ...]  # what the user should know of them
 
     def image(self, index: int) -> np.ndarray:
-        """The image as uint8 [H, W, C]. Raises InputError or OSError if it cannot be read."""
+        """The image as uint8 [H, W, C]. Raises InputError if it cannot be read."""
         ...
 
-    def fingerprint(self, index: int) -> bytes:
-        """Cheap; equal for equal images, and nearly always different for different ones."""
+    def content(self, index: int) -> int:
+        """64 bits of a hash of all that is stored of the image, whatever its pixels. Raises InputError."""
+        ...
+
+    def stamp(self, index: int) -> str | None:
+        """What changes whenever the content does, without reading it; None where nothing is sure to."""
+        ...
+
+    def check_classes(self, labels: Sequence[str]) -> None:
+        """Raises InputError where the classes seem to be something else, not those of a model with these labels."""
         ...
 
 
-class _Folder:
-    """The files below a folder, links followed."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def listing(self) -> tuple[list[str], list[str]]:
-        """Relative paths of the files, and of the folders."""
-        files: list[str] = []
-        folders: list[str] = []
-        for folder, below, names in os.walk(self.root, followlinks=True, onerror=_refuse):
-            here = Path(folder)
-            if here.is_symlink() and here.parent.resolve().is_relative_to(here.resolve()):
-                raise InputError(f"the link {folder} leads back to a folder that holds it; remove it")
-            files += [Path(folder, name).relative_to(self.root).as_posix() for name in names]
-            folders += [Path(folder, name).relative_to(self.root).as_posix() for name in below]
-        return files, folders
-
-    def image(self, path: str) -> np.ndarray:
-        return image.read_image(self.root / path)
-
-    def fingerprint(self, path: str) -> bytes:
-        try:
-            with (self.root / path).open("rb") as stream:
-                size = stream.seek(0, os.SEEK_END)
-                stream.seek(max(0, size - _TAIL))
-                return b"%d:" % size + stream.read()
-        except OSError:  # decoding it will say so
-            return os.fsencode(path)
-
-
-class _Zip:
-    """The members of a zip; nothing is extracted to disk."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{path} is no readable zip ({error}); give it whole") from error
-
-    def listing(self) -> tuple[list[str], list[str]]:
-        names = self.archive.namelist()
-        return [n for n in names if not n.endswith("/")], [n.rstrip("/") for n in names if n.endswith("/")]
-
-    def image(self, path: str) -> np.ndarray:
-        try:
-            data = self.archive.read(path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise InputError(f"{path}: damaged or encrypted in the zip: {error}") from error
-        return image.decode_image(data, path)
-
-    def fingerprint(self, path: str) -> bytes:
-        info = self.archive.getinfo(path)
-        return b"%d:%d" % (info.file_size, info.CRC)
-
-
-def _store(location: Path) -> _Folder | _Zip | PackedJpegs:
+def _store(location: Path) -> Store:
     if location.is_dir():
-        return _Folder(location)
-    return PackedJpegs(location) if location.suffix.lower() == PACKED else _Zip(location)
+        return Folder(location)
+    return PackedJpegs(location) if location.suffix.lower() == PACKED else Zip(location)
 
 
 class ImageFiles:
@@ -116,54 +68,72 @@ class ImageFiles:
         self._store = _store(location)
         files, folders = (_visible(paths) for paths in self._store.listing())
         images = [path for path in files if path[-1].lower().endswith(SUFFIXES)]
+        others = _suffixes(path for path in files if not path[-1].lower().endswith(SUFFIXES))
         if not images:
-            raise InputError(f"{location} holds no images (looked for {' '.join(SUFFIXES)}); name another place")
+            found = f", but {others}" if others else ""
+            raise InputError(f"{location} holds no images{found} (looked for {' '.join(SUFFIXES)}); name another place")
         depth = _wrapper_depth(images)
-        evaluation, healing = _find_parts(images, depth)
-        if evaluation and healing:
-            images = [path for path in images if path[depth] in (evaluation, healing)]
-            folders = [path for path in folders if path[depth : depth + 1] in ((evaluation,), (healing,))]
-            depth += 1
-        images = sorted(path for path in images if len(path) > depth + 1)
-        if not images:
+        parts = _parts(images, depth)
+        depth += bool(parts)
+        chosen = sorted(path for path in images if len(path) > depth + 1 and (not parts or path[depth - 1] in parts))
+        if not chosen:
             raise InputError(f"{location} holds images but no classes; put each class's images into its own folder")
-        self.class_names = _class_order({path[depth] for path in images})
-        wrapper = images[0][: depth - 1 if evaluation and healing else depth]
-        empty = {p[depth] for p in folders if len(p) > depth and p[: len(wrapper)] == wrapper}
-        empty -= set(self.class_names)
-        if empty:
+        self.class_names = in_order({path[depth] for path in chosen})
+        around = {path[:depth] for path in chosen}
+        empty = {path[depth] for path in folders if len(path) > depth and path[:depth] in around}
+        if empty := empty.difference(self.class_names):
             raise InputError(
-                f"{location} has class folders without images: {', '.join(sorted(empty))}; remove or fill them"
+                f"{location} has class folders without images: {listed(in_order(empty))}; remove or fill them"
             )
         number = {name: index for index, name in enumerate(self.class_names)}
-        self.names: Sequence[str] = ["/".join(path) for path in images]
-        self.labels = np.array([number[path[depth]] for path in images], np.int64)
+        self.names: Sequence[str] = ["/".join(path) for path in chosen]
+        self.labels = np.array([number[path[depth]] for path in chosen], np.int64)
         self.parts: dict[Part, np.ndarray] | None = None
-        if evaluation and healing:
-            top = np.array([path[depth - 1] for path in images])
+        if set(parts.values()) == {"evaluation", "healing"}:
+            use = np.array([parts[path[depth - 1]] for path in chosen])
             self.parts = {
-                "evaluation": np.flatnonzero(top == evaluation),
-                "healing": np.flatnonzero(top == healing),
+                "evaluation": np.flatnonzero(use == "evaluation"),
+                "healing": np.flatnonzero(use == "healing"),
             }
+        self._inner = () if parts else _shared_below(chosen, depth)
+        left = sorted(set(images).difference(chosen))
+        self.notes = (
+            *([f"files passed over: {others}"] if others else []),
+            *([f"images passed over: {len(left)}, such as {'/'.join(left[0])}"] if left else []),
+        )
 
     def image(self, index: int) -> np.ndarray:
         return self._store.image(self.names[index])
 
-    def fingerprint(self, index: int) -> bytes:
-        return self._store.fingerprint(self.names[index])
+    def content(self, index: int) -> int:
+        return fingerprint(self._store.read(self.names[index]))
+
+    def stamp(self, index: int) -> str | None:
+        return self._store.stamp(self.names[index])
+
+    def check_classes(self, labels: Sequence[str]) -> None:
+        known = set(map(plain, labels))
+        if self._inner and not any(plain(name) in known for name in self.class_names):
+            tops, inner = (listed(names, most=4) for names in (self.class_names, self._inner))
+            raise InputError(
+                f"{self.location}: {tops} all hold the folders {inner}: if these are the classes, "
+                "name what is around them train/ and test/"
+            )
 
 
-def _refuse(error: OSError) -> None:
-    raise InputError(f"cannot read {error.filename}: {error.strerror}; check the path and its permissions")
-
-
-def _visible(paths: Iterable[str]) -> list[tuple[str, ...]]:
-    """The paths in pieces, without hidden ones and the resource forks that macOS puts into zips."""
+def _visible(paths: Iterable[str]) -> Paths:
+    """The paths in pieces, without what systems put beside the user's files."""
     pieces = (tuple(path.split("/")) for path in paths)
-    return [p for p in pieces if not any(piece.startswith(".") or piece == "__MACOSX" for piece in p)]
+    return [path for path in pieces if not any(map(reading.is_systems, path))]
 
 
-def _wrapper_depth(images: Sequence[tuple[str, ...]]) -> int:
+def _suffixes(paths: Iterable[tuple[str, ...]]) -> str:
+    """How many files there are of each kind."""
+    count = Counter(PurePosixPath(path[-1]).suffix.lower() or "without a suffix" for path in paths)
+    return listed([f"{number} {shortened(suffix)}" for suffix, number in count.most_common()])
+
+
+def _wrapper_depth(images: Paths) -> int:
     """How many folders merely wrap the classes: 1, `photos/`, in `photos/cat/1.jpg, photos/dog/2.jpg`."""
     depth = 0
     while min(map(len, images)) > depth + 2 and len({path[depth] for path in images}) == 1:
@@ -171,18 +141,30 @@ def _wrapper_depth(images: Sequence[tuple[str, ...]]) -> int:
     return depth
 
 
-def _find_parts(images: Sequence[tuple[str, ...]], depth: int) -> tuple[str | None, str | None]:
-    """The folders that are for evaluation and for healing: those named so that hold classes, not images."""
+def _parts(images: Paths, depth: int) -> dict[str, Part]:
+    """What the folders that are named as parts, and hold classes, not images, are for; {} where that is not said.
+
+    Parts that are all for evaluation, or all for training, are one set.
+    """
     shallowest: dict[str, int] = {}
     for path in images:
         shallowest[path[depth]] = min(len(path), shallowest.get(path[depth], len(path)))
-    parts = {name for name, length in shallowest.items() if length > depth + 2}
-    evaluation = next((name for name in _EVALUATION if name in parts), None)
-    return evaluation, _HEALING if _HEALING in parts else None
+    kinds = {name: part_named(name) for name, length in shallowest.items() if length > depth + 2}
+    healing: dict[str, Part] = {name: "healing" for name, kind in kinds.items() if kind == TRAIN}
+    kind = next((kind for kind in EVALUATED if kind in kinds.values()), None)
+    evaluation: dict[str, Part] = {name: "evaluation" for name in kinds if kind and kinds[name] == kind}
+    if healing and evaluation:
+        return {**healing, **evaluation}
+    if len(kinds) > 1 and None not in kinds.values() and len(kinds) == len(shallowest):
+        return dict.fromkeys(kinds, "evaluation")
+    return {}
 
 
-def _class_order(names: set[str]) -> tuple[str, ...]:
-    """Sorted; numbers by their value, so that 10 comes after 9."""
-    if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
+def _shared_below(images: Paths, depth: int) -> tuple[str, ...]:
+    """The names of the folders that all classes hold, if they hold two or more and nothing else: as parts would."""
+    below: dict[str, set[str]] = {}
+    for path in images:
+        below.setdefault(path[depth], set()).add(path[depth + 1] if len(path) > depth + 2 else "")
+    shared = set.intersection(*below.values())
+    alike = len(below) > 1 and len(shared) > 1 and all(inner == shared for inner in below.values())
+    return in_order(shared) if alike else ()

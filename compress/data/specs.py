@@ -10,6 +10,7 @@ import numpy as np
 from compress.data.arrays import ImageArrays
 from compress.data.dataset import Decoder, ImageDataset
 from compress.data.packed import SUFFIX as PACKED
+from compress.data.prints import Prints, near, prints_of
 from compress.data.sources import ImageFiles, Part, Source
 from compress.data.splits import balanced, halves
 from runtime.files import user_path
@@ -49,8 +50,8 @@ def load(
     Raises InputError for a spec or data that cannot be used.
     """
     source = _open(spec, part)
-    chosen = _indices(source, "all" if spec.startswith("zoo:") else part, seed)
-    dataset = ImageDataset(Decoder(source), chosen, source.class_names)
+    chosen, notes = _indices(source, "all" if spec.startswith("zoo:") else part, seed)
+    dataset = ImageDataset(Decoder(source), chosen, source.class_names, notes=(*source.notes, *notes))
     if skip_corrupt:
         unreadable = dataset.unreadable()
         dataset = dataset.subset(index for index in range(len(dataset)) if index not in unreadable)
@@ -87,17 +88,37 @@ def _open_zoo(name: str, part: Part | Literal["all"]) -> Source:
     return ImageArrays(path) if path.suffix == ".npz" else ImageFiles(path)
 
 
-def _without_copies(source: Source, parts: dict[Part, np.ndarray]) -> np.ndarray:
-    """The healing part less the images that the evaluation part holds too."""
-    evaluated = {source.fingerprint(index) for index in parts["evaluation"]}
-    return np.array([index for index in parts["healing"] if source.fingerprint(index) not in evaluated], np.int64)
-
-
-def _indices(source: Source, part: Part | Literal["all"], seed: int) -> np.ndarray:
+def _indices(source: Source, part: Part | Literal["all"], seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which images of the source are in the part, and what the user should know of the choice."""
+    every = np.arange(len(source.labels))
     if part == "all":
-        return np.arange(len(source.labels))
-    if source.parts is not None:
-        return source.parts["evaluation"] if part == "evaluation" else _without_copies(source, source.parts)
-    fingerprints = [source.fingerprint(index) for index in range(len(source.labels))]
-    evaluation, healing = halves(source.labels, fingerprints, seed)
-    return evaluation if part == "evaluation" else healing
+        return every, ()
+    prints = prints_of(source, every)
+    if source.parts is None:
+        evaluation, healing = halves(source.labels, prints.content.tolist(), prints.pixels.tolist(), seed)
+        notes: tuple[str, ...] = ()
+    else:
+        evaluation, healing = source.parts["evaluation"], source.parts["healing"]
+        copies = np.isin(prints.pixels[healing], prints.pixels[evaluation])
+        notes = (f"{copies.sum()} training images left out: the evaluation set has them too",) if copies.any() else ()
+        healing = healing[~copies]
+    if part == "evaluation":
+        return evaluation, ()
+    return _without_near(source, prints, evaluation, healing, notes)
+
+
+def _without_near(
+    source: Source, prints: Prints, evaluation: np.ndarray, healing: np.ndarray, notes: tuple[str, ...]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Images to heal on less those that are nearly the same as ones to evaluate on; all, if these are the most part."""
+    found = near(prints.thumbs[evaluation], prints.thumbs[healing])
+    if found is None:
+        return healing, (*notes, "too many images to look for ones to heal on that resemble ones to evaluate on")
+    alike = np.flatnonzero(found >= 0)
+    if not len(alike):
+        return healing, notes
+    pair = f"{source.names[healing[alike[0]]]} as {source.names[evaluation[found[alike[0]]]]}"
+    told = f"{len(alike)} of {len(healing)} images to heal on are nearly the same as ones to evaluate on ({pair})"
+    if 2 * len(alike) > len(healing):
+        return healing, (*notes, f"{told}: accuracy may look better than it is; give train/ and test/ of other scenes")
+    return np.delete(healing, alike), (*notes, f"{told} and left out")

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 Indices = np.ndarray  # int64 [n], ascending
+#: What people call the parts of their data: the kinds, and the first that exists is evaluated on.
+_PARTS = {"train": "train(ing)?", "test": "test(ing)?", "validation": "val(id(ation)?)?|dev|eval(uation)?"}
+TRAIN = "train"
+EVALUATED = ("test", "validation")
 
 
-def halves(labels: np.ndarray, fingerprints: Sequence[bytes], seed: int) -> tuple[Indices, Indices]:
-    """(evaluation, healing): each class cut in two, the odd image to evaluation.
+def part_named(name: str) -> str | None:
+    """`train`, `test` or `validation` for a file or folder that is named so in one of the usual ways, else None."""
+    word = re.sub(r"[ _-]?(set|data|images?|imgs?|split)$", "", name.strip().casefold())
+    return next((part for part, pattern in _PARTS.items() if re.fullmatch(pattern, word)), None)
 
-    Images with the same fingerprint stay on one side, so a copy of an evaluation image is never healed on.
+
+def halves(labels: np.ndarray, contents: Sequence[int], groups: Sequence[int], seed: int) -> tuple[Indices, Indices]:
+    """(evaluation, healing): each class cut in two, the odd sample to evaluation, in an order drawn by `contents`.
+
+    Samples of one group, equal ones, stay on one side, so a copy of an evaluation sample is never healed on.
     """
-    ranks = _ranks(fingerprints, seed)
-    evaluation: list[int] = []
-    healing: list[int] = []
-    side: dict[bytes, list[int]] = {}
+    ranks = _ranks([b"%d" % content for content in contents], seed)
+    first: dict[int, bytes] = {}
+    for group, rank in zip(groups, ranks, strict=True):
+        first[group] = min(rank, first.get(group, rank))
+    evaluated: dict[int, bool] = {}
     for label in np.unique(labels):
-        members = sorted(np.flatnonzero(labels == label).tolist(), key=lambda i: ranks[i])
-        for place, index in enumerate(members):
-            chosen = evaluation if 2 * place < len(members) else healing
-            side.setdefault(ranks[index], chosen).append(index)
-    return np.array(sorted(evaluation), np.int64), np.array(sorted(healing), np.int64)
+        members = sorted({groups[index] for index in np.flatnonzero(labels == label).tolist()}, key=first.__getitem__)
+        for place, group in enumerate(members):
+            evaluated.setdefault(group, 2 * place < len(members))
+    sides = np.array([evaluated[group] for group in groups], bool)
+    return np.flatnonzero(sides), np.flatnonzero(~sides)
 
 
 def balanced(labels: np.ndarray, names: Sequence[str], limit: int, seed: int) -> Indices:
     """At most `limit` images, as evenly over the classes as their sizes allow."""
-    ranks = _ranks([name.encode() for name in names], seed)
+    ranks = _ranks([name.encode(errors="surrogatepass") for name in names], seed)
     rounds = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         members = sorted(np.flatnonzero(labels == label).tolist(), key=lambda i: ranks[i])

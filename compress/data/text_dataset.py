@@ -73,7 +73,7 @@ class TextDataset:
             raise InputError(f"{self.location}: {some}; give columns text and label")
         odd = [str(row.label) for row in self.rows if row.label not in self.numbers]
         if odd:
-            many = f"more than {MOST_CLASSES} different labels, such as {listed(odd, most=3)}"
+            many = f"more labels than {MOST_CLASSES} classes, such as {listed(odd, most=3)}"
             raise InputError(f"{self.location} has {many}; that is no classification: which column holds the labels?")
 
     def check_scores(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from compress.data.seen import fingerprint
 from compress.data.sources import Part
-from compress.data.splits import balanced, halves
+from compress.data.splits import EVALUATED, TRAIN, balanced, halves, part_named
 from compress.data.text_dataset import TextDataset, classes_of
 from compress.data.text_files import SUFFIXES, Row, kind_of, read_rows, row_of, written
 from runtime.files import user_path
 from targets.errors import EnvironmentLacks, InputError
 
 _ZOO = Path(__file__).parent.parent / "zoo" / "text"
-_EVALUATION = ("test", "dev", "val", "valid", "validation")  # the first that exists
-_HEALING = "train"
 _FORMS = f"zoo:NAME, datasets:NAME, a file ({' '.join(SUFFIXES)}), or a folder with train and test files"
 
 
@@ -43,15 +43,13 @@ def load_texts(
     location, everything, cut = _files(spec)
     evaluation, healing = (everything[:cut], everything[cut:]) if cut else _halves(everything, seed)
     names, numbers = classes_of(everything)
-    seen = {text for row in evaluation for text in row.texts}
-    rows = {
-        "evaluation": evaluation,
-        "healing": [row for row in healing if seen.isdisjoint(row.texts)],
-        "all": everything,
-    }[part]
+    fresh = _without_copies(healing, evaluation)
+    rows = {"evaluation": evaluation, "healing": fresh, "all": everything}[part]
     if skip_corrupt:
         rows = [row for row in rows if row.fault is None]
-    dataset = TextDataset(location, tuple(rows), names, numbers)
+    copies = f"{len(healing) - len(fresh)} training texts left out: the evaluation set has them too"
+    notes = (copies,) if part == "healing" and len(fresh) < len(healing) else ()
+    dataset = TextDataset(location, tuple(rows), names, numbers, notes)
     if limit is not None and limit < len(dataset):
         groups = dataset.labels if dataset.labelled else np.zeros(len(dataset), np.int64)
         dataset = dataset.subset(balanced(groups, dataset.names, limit, seed))
@@ -71,8 +69,8 @@ def _files(spec: str) -> tuple[Path, list[Row], int]:
         raise InputError(f"no texts at {spec}; give {_FORMS}")
     if not path.is_dir():
         raise InputError(f"{spec} is no data set of texts; give {_FORMS}")
-    evaluation = next((found for name in _EVALUATION if (found := _file(path, name))), None)
-    healing = _file(path, _HEALING)
+    evaluation = next((found for name in EVALUATED if (found := _file(path, name))), None)
+    healing = _file(path, TRAIN)
     if evaluation is None and healing is None:
         raise InputError(f"{path} has no file train or test ({' '.join(SUFFIXES)}); give {_FORMS}")
     sets = [read_rows(file) if file else None for file in (evaluation, healing)]
@@ -97,19 +95,35 @@ def _zoo(name: str) -> Path:
     return _ZOO / name
 
 
-def _file(folder: Path, stem: str) -> Path | None:
-    """The one file of that name, whatever its suffix. Raises InputError if there are several."""
-    found = [path for path in sorted(folder.iterdir()) if path.name.split(".")[0] == stem and kind_of(path)]
+def _file(folder: Path, part: str) -> Path | None:
+    """The one file of that part, whatever its suffix. Raises InputError if there are several."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}; check its permissions") from error
+    found = [path for path in paths if part_named(path.name.split(".")[0]) == part and kind_of(path)]
     if len(found) > 1:
         raise InputError(f"{folder} has {' and '.join(path.name for path in found)}; keep one of them")
     return found[0] if found else None
+
+
+def _without_copies(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """The rows less those with a text that the others have too, however it is spaced and cased."""
+    seen = {_plain(text) for row in others for text in row.texts} - {""}
+    return [row for row in rows if seen.isdisjoint(map(_plain, row.texts))]
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _halves(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
     """Two seeded halves of each class; equal texts stay on one side."""
     _, numbers = classes_of(rows)
     labels = np.array([numbers.get(row.label or "", -1) for row in rows], np.int64)
-    sides = halves(labels, ["\0".join(row.texts).encode() for row in rows], seed)
+    contents = [fingerprint("\0".join(row.texts).encode()) for row in rows]
+    groups = [fingerprint("\0".join(map(_plain, row.texts)).encode()) for row in rows]
+    sides = halves(labels, contents, groups, seed)
     evaluation, healing = ([rows[index] for index in side] for side in sides)
     return evaluation, healing
 
@@ -125,14 +139,12 @@ def _from_package(name: str) -> tuple[Path, list[Row], int]:
         splits = datasets.load_dataset(path, config or None)
     except (OSError, ValueError) as error:  # not found, no network, no such configuration
         raise InputError(f"datasets:{name} cannot be loaded: {str(error).splitlines()[0]}") from error
-    found = {
-        split: _package_rows(split, splits[split]) for split in ("test", "validation", _HEALING) if split in splits
-    }
+    found = {split: _package_rows(split, splits[split]) for split in ("test", "validation", TRAIN) if split in splits}
     if not found:
         raise InputError(f"datasets:{name} has the splits {', '.join(splits)}; there must be train or test")
     held = [found[split] for split in ("test", "validation") if split in found]
     answered = (rows for rows in held if any(row.label is not None or row.score is not None for row in rows))
-    return Path(name), *_joined(next(answered, held[0] if held else None), found.get(_HEALING))
+    return Path(name), *_joined(next(answered, held[0] if held else None), found.get(TRAIN))
 
 
 def _package_rows(split: str, table: Any) -> list[Row]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from runtime.images.image import SUFFIXES
+from runtime.images.reading import SUFFIXES
 from targets.errors import InputError
 
 if TYPE_CHECKING:

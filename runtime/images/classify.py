@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.bundles.bundle import Bundle
-from runtime.images.image import prepare, read_image
+from runtime.images.image import prepare
+from runtime.images.reading import read_image
 from runtime.session import Session
 from targets.errors import InputError
 

@@ -1,29 +1,23 @@
-"""Images in, model input out: the same code prepares images for training and on the device.
+"""Pixels in, model input out: the same code prepares images for training and on the device.
 
 Shape suffixes: B batch, H height, W width, C channels.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import math
-import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from runtime.images import png
 from runtime.images.resample import Filter, resize
-from targets.errors import EnvironmentLacks, InputError
+from targets.errors import InputError
 from targets.strict import read
 
 if TYPE_CHECKING:
     import numpy as np
 
 _SLICE = 1 << 22  # most pixels normalised at once: bounds the memory of their indices
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -79,38 +73,6 @@ class ImagePreprocessing:
 def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessing") -> ImagePreprocessing:
     """Read a manifest's `preprocessing` section. Raises InputError; an unknown key is refused, not skipped."""
     return read(ImagePreprocessing, section, where)
-
-
-def read_image(path: Path | str) -> np.ndarray:
-    """Read one image, uint8 [H, W, C] with C = 1 (grey) or 3 (RGB); alpha is dropped.
-
-    PNG and .npy (uint8 [H, W] or [H, W, 1|3|4]) need numpy alone; JPEG and others need Pillow.
-    Raises InputError if the file is missing, damaged or of a wrong kind, EnvironmentLacks where Pillow is needed.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(len(png.SIGNATURE))
-            if path.suffix.lower() == ".npy":
-                return _read_npy(path)
-            if head != png.SIGNATURE:
-                return _read_with_pillow(path, str(path))
-            data = head + stream.read()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return decode_image(data, str(path))
-
-
-def decode_image(data: bytes, name: str) -> np.ndarray:
-    """The image in the bytes of a file other than .npy, as `read_image` gives it; `name` names the file in errors."""
-    if not data.startswith(png.SIGNATURE):
-        return _read_with_pillow(io.BytesIO(data), name)
-    try:
-        return png.decode(data, name)
-    except png.Unsupported:
-        if importlib.util.find_spec("PIL") is None:
-            raise
-        return _read_with_pillow(io.BytesIO(data), name)
 
 
 def prepare(images: np.ndarray | Sequence[np.ndarray], preprocessing: Mapping[str, object]) -> np.ndarray:
@@ -195,38 +157,3 @@ def _as_hwc(image: np.ndarray) -> np.ndarray:
     if image.ndim == 3 and image.size:
         return image
     raise InputError(f"image of shape {list(image.shape)}; allowed: [height, width] or [height, width, channels]")
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: a lying header cannot take memory
-    except (ValueError, EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:
-        raise InputError(f"{path}: not a readable .npy array: {' '.join(str(error).split())}") from error
-    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-    if array.dtype != np.uint8 or not fits or not array.size:
-        shape = list(array.shape)
-        raise InputError(f"{path}: {array.dtype} {shape}; allowed: uint8 [height, width] or [height, width, 1|3|4]")
-    image = np.array(_as_hwc(array))
-    return image[:, :, :3] if image.shape[2] == 4 else image
-
-
-def _read_with_pillow(source: Path | io.BytesIO, name: str) -> np.ndarray:
-    import numpy as np
-
-    if importlib.util.find_spec("PIL") is None:
-        raise EnvironmentLacks(f"{name}: not a PNG or .npy file; pip install pillow to read other images")
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(source) as picture:
-            if picture.width * picture.height > png.MAX_PIXELS:
-                raise InputError(f"{name}: more than the {png.MAX_PIXELS} pixels allowed; scale it down")
-            upright = ImageOps.exif_transpose(picture)
-            grey = upright.mode in ("1", "L", "LA", "I;16")
-            return np.array(upright.convert("L" if grey else "RGB")).reshape(upright.height, upright.width, -1)
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise InputError(f"{name}: not a readable image: {error}") from error
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error}") from error

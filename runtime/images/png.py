@@ -11,16 +11,23 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runtime.images.orientation import orientation_in, upright
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_PIXELS = 100_000_000
+#: Of an image, and of each of its sides (what JPEG allows): work and memory grow with both. Bytes of its samples.
+MAX_PIXELS, MAX_SIDE, _MAX_RAW = 100_000_000, 65_535, 1 << 29
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples per pixel
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PALETTE = 3
+
+
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_XMP, _EXIF = b"XML:com.adobe.xmp", b"Raw profile type exif"
+_MAX_TEXT = 1 << 20  # bytes
 
 
 class Unsupported(InputError):
@@ -48,31 +55,49 @@ class _Header:
         return max(1, self.bits // 8)
 
 
+@dataclass(frozen=True)
+class _File:
+    """What the chunks hold: `packed`, the image data in pieces, and what tells the orientation."""
+
+    header: _Header
+    palette: bytes
+    packed: list[bytes]
+    exif: bytes | None
+    xmp: bytes | None
+
+
 def decode(data: bytes, name: str) -> np.ndarray:
-    """The pixels, uint8 [H, W, 1] (grey) or [H, W, 3]. Alpha is dropped, 16-bit samples keep their high byte.
+    """The pixels, uint8 [H, W, 1] (grey) or [H, W, 3]. Alpha is dropped, 16-bit samples keep their high byte, and
+    the picture is turned upright.
 
     `name` names the file in errors. Raises Unsupported for an interlaced file, InputError for a damaged one.
     """
     import numpy as np
 
-    header, palette, packed = _chunks(data, name)
+    file = _chunks(data, name)
+    header = file.header
     size = header.height * (1 + header.row_bytes)
-    raw = _inflate(packed, size, name)
+    if size > _MAX_RAW:
+        raise InputError(f"{name}: {size >> 20} MB of pixels, more than the {_MAX_RAW >> 20} allowed; scale it down")
+    raw = _inflate(b"".join(file.packed), size, name)
     rows = np.frombuffer(raw, np.uint8).reshape(header.height, 1 + header.row_bytes)
     filters_H, bytes_HB = rows[:, 0], rows[:, 1:]
     if filters_H.max(initial=0) > 4:
         raise InputError(f"{name}: damaged PNG: filter type {int(filters_H.max())}; save it again")
     samples_HWC = _samples(_unfilter(filters_H, bytes_HB, header.step), header)
     if header.colour == _PALETTE:
-        return _look_up(samples_HWC, palette, name)
-    return np.ascontiguousarray(samples_HWC[:, :, : 1 if header.colour in (0, 4) else 3])
+        pixels_HWC = _look_up(samples_HWC, file.palette, name)
+    else:
+        pixels_HWC = np.ascontiguousarray(samples_HWC[:, :, : 1 if header.colour in (0, 4) else 3])
+    return upright(pixels_HWC, orientation_in(file.exif, file.xmp))
 
 
-def _chunks(data: bytes, name: str) -> tuple[_Header, bytes, bytes]:
-    """Header, palette and joined image data, with every chunk's length and checksum verified."""
+def _chunks(data: bytes, name: str) -> _File:
+    """What the chunks hold, with every chunk's length and checksum verified."""
     if not data.startswith(SIGNATURE):
         raise InputError(f"{name}: not a PNG file")
-    header, palette, packed = None, b"", []
+    header: _Header | None = None
+    palette, exif, xmp, packed = b"", None, None, list[bytes]()
     at, kind = len(SIGNATURE), b""
     while kind != b"IEND":
         if at + 12 > len(data):
@@ -90,12 +115,39 @@ def _chunks(data: bytes, name: str) -> tuple[_Header, bytes, bytes]:
             palette = body
         elif kind == b"IDAT":
             packed.append(body)
+        elif kind == b"eXIf":
+            exif = body
+        elif kind in _TEXTS:
+            keyword, text = _text(kind, body)
+            xmp = text if keyword == _XMP else xmp
+            exif = exif or (_from_hex(text) if keyword == _EXIF else None)
         elif kind != b"IEND" and not kind[0] & 0x20:
             raise Unsupported(f"{name}: PNG with an unknown critical chunk {kind!r}; install pillow to read it")
         if header is None:
             raise InputError(f"{name}: damaged PNG: no header")
     assert header is not None
-    return header, palette, b"".join(packed)
+    return _File(header, palette, packed, exif, xmp)
+
+
+def _text(kind: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Keyword and text of a text chunk; no text where it is damaged."""
+    keyword, _, rest = body.partition(b"\0")
+    packed = kind == b"zTXt" or (kind == b"iTXt" and rest[:1] == b"\1")
+    rest = rest[1:] if kind == b"zTXt" else rest
+    if kind == b"iTXt":
+        rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # behind language and translated keyword
+    try:
+        return keyword, zlib.decompressobj().decompress(rest, _MAX_TEXT) if packed else rest
+    except zlib.error:
+        return keyword, b""
+
+
+def _from_hex(profile: bytes) -> bytes | None:
+    """EXIF as ImageMagick writes it: name and length in three lines, then hexadecimal digits."""
+    try:
+        return bytes.fromhex("".join(profile.decode("ascii").split("\n")[3:]))
+    except ValueError:
+        return None
 
 
 def _header(body: bytes, name: str) -> _Header:
@@ -104,11 +156,19 @@ def _header(body: bytes, name: str) -> _Header:
     width, height, depth, colour, compression, filtering, interlaced = struct.unpack(">IIBBBBB", body)
     if depth not in _DEPTHS.get(colour, ()) or compression or filtering or not width or not height:
         raise InputError(f"{name}: damaged PNG: impossible header (colour type {colour}, depth {depth})")
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{name}: {width} x {height} pixels, more than the {MAX_PIXELS} allowed; scale it down")
+    check_size(width, height, name)
     if interlaced:
         raise Unsupported(f"{name}: interlaced PNG; install pillow to read it, or save it without interlacing")
     return _Header(width, height, depth, colour)
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raises InputError for an image of more pixels, in all or along a side, than are read."""
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise InputError(
+            f"{name}: {width} x {height} pixels, more than the {MAX_PIXELS} allowed, or than {MAX_SIDE} along a side; "
+            "scale it down"
+        )
 
 
 def _inflate(packed: bytes, size: int, name: str) -> bytes:
@@ -175,4 +235,7 @@ def _look_up(index_HW1: np.ndarray, palette: bytes, name: str) -> np.ndarray:
     colours = np.frombuffer(palette, np.uint8)
     if len(colours) % 3 or int(index_HW1.max()) >= len(colours) // 3:
         raise InputError(f"{name}: damaged PNG: a pixel names a colour that its palette lacks")
-    return colours.reshape(-1, 3)[index_HW1[:, :, 0]]
+    looked_up = np.empty((*index_HW1.shape[:2], 3), np.uint8)
+    for row, index_W in enumerate(index_HW1[:, :, 0]):  # an index of all at once takes eight times its bytes
+        looked_up[row] = colours.reshape(-1, 3)[index_W]
+    return looked_up

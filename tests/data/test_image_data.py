@@ -196,12 +196,15 @@ def test_data_without_parts_is_halved_and_copies_stay_on_one_side(tmp_path: Path
         assert not {i.tobytes() for i in evaluation.raw()} & {i.tobytes() for i in healing.raw()}
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=1)), max_size=40), st.integers(0, 5))
-def test_halves_cover_everything_once_and_never_part_equal_images(items: list[tuple[int, bytes]], seed: int) -> None:
-    labels, prints = np.array([label for label, _ in items], np.int64), [content for _, content in items]
-    evaluation, healing = halves(labels, prints, seed)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 99), st.integers(0, 12)), max_size=40), st.integers(0, 5))
+def test_halves_cover_everything_once_and_never_part_equal_images(items: list[tuple[int, int, int]], seed: int) -> None:
+    labels, contents, groups = (list(column) for column in zip(*items, strict=True)) if items else ([], [], [])
+    evaluation, healing = halves(np.array(labels, np.int64), contents, groups, seed)
     assert sorted([*evaluation, *healing]) == list(range(len(items)))
-    assert not {prints[i] for i in evaluation} & {prints[i] for i in healing}
+    assert not {groups[i] for i in evaluation} & {groups[i] for i in healing}
+    for label in set(labels) if len({(label, group) for label, _, group in items}) == len(set(groups)) else ():
+        sizes = [len({groups[i] for i in side if labels[i] == label}) for side in (evaluation, healing)]
+        assert sizes[0] - sizes[1] in (0, 1)  # as many different images on either side, whatever is copied
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 60), st.integers(0, 5))

@@ -75,7 +75,11 @@ def test_names_give_the_line_where_a_row_begins(tmp_path: Path) -> None:
         ("a.jsonl", b'{"words": "a"}\n', "columns words; there must be"),
         ("a.csv", b"a,b,c,d\n", "its columns are not known"),
         ("a.csv", b"text,label\na,b,c\n", "line 2: 3 columns, the first line has 2"),
-        ("a.tsv", b'text\tlabel\n"a\tb"\t0\nsay "c"\t1\n', "line 2: 3 columns, the first line has 2; quotes keep no tab"),
+        (
+            "a.tsv",
+            b'text\tlabel\n"a\tb"\t0\nsay "c"\t1\n',
+            "line 2: 3 columns, the first line has 2; quotes keep no tab",
+        ),
         ("a.csv", b'text,label\na,0\n"b,0\nc,1\n', "a.csv, line 3: unexpected end of data; close each quoted text"),
         ("a.csv", b'text,label\na,"0\nb,0\nc,1\n', "a.csv, line 2: unexpected end of data"),
         ("a.tsv", b"text\tlabel\n", "holds no texts"),

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from runtime.images import png
-from runtime.images.image import center_crop, decode_image, prepare, read_image, with_channels
+from runtime.images.image import center_crop, prepare, with_channels
+from runtime.images.reading import decode_image, read_image
 from runtime.images.resample import resize
 from targets.errors import InputError
 
@@ -256,7 +257,7 @@ def test_a_jpeg_without_pillow_is_the_environments_lack(tmp_path):
     code = (
         "import sys, importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'PIL' else find(name, *a)\n"
-        "from runtime.images.image import read_image; from targets.errors import run_cli\n"
+        "from runtime.images.reading import read_image; from targets.errors import run_cli\n"
         f"run_cli(lambda: read_image({str(tmp_path / 'x.jpg')!r}) and 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=False)
