@@ -86,7 +86,9 @@ def _cache(throw_away: bool) -> Iterator[Any]:
     if not throw_away:
         yield Cache()
         return
-    with tempfile.TemporaryDirectory(prefix="edgepress-") as folder:
+    from compress.data.prints import remembered_in
+
+    with tempfile.TemporaryDirectory(prefix="edgepress-") as folder, remembered_in(Path(folder)):
         yield Cache(Path(folder))
 
 

@@ -332,6 +332,7 @@ def _report(
     notes = []
     if drift.identical:
         notes.append("Both sides gave the same outputs bit for bit: do they really come from two different models?")
+    notes += questions.notes if questions is not None else ()
     if questions is not None and options.part == "evaluation":
         notes.append(f"Measured on the evaluation part of {options.data}: {drift.samples:,} {questions.noun}.")
     return ReportData(

@@ -89,7 +89,7 @@ class ImageFiles:
         self.names: Sequence[str] = ["/".join(path) for path in chosen]
         self.labels = np.array([number[path[depth]] for path in chosen], np.int64)
         self.parts: dict[Part, np.ndarray] | None = None
-        if set(parts.values()) == {"evaluation", "healing"}:
+        if parts:
             use = np.array([parts[path[depth - 1]] for path in chosen])
             self.parts = {
                 "evaluation": np.flatnonzero(use == "evaluation"),
@@ -144,7 +144,7 @@ def _wrapper_depth(images: Paths) -> int:
 def _parts(images: Paths, depth: int) -> dict[str, Part]:
     """What the folders that are named as parts, and hold classes, not images, are for; {} where that is not said.
 
-    Parts that are all for evaluation, or all for training, are one set.
+    Several parts that are all for evaluation are one set.
     """
     shallowest: dict[str, int] = {}
     for path in images:
@@ -155,7 +155,7 @@ def _parts(images: Paths, depth: int) -> dict[str, Part]:
     evaluation: dict[str, Part] = {name: "evaluation" for name in kinds if kind and kinds[name] == kind}
     if healing and evaluation:
         return {**healing, **evaluation}
-    if len(kinds) > 1 and None not in kinds.values() and len(kinds) == len(shallowest):
+    if len(kinds) > 1 and set(kinds.values()) <= set(EVALUATED) and len(kinds) == len(shallowest):
         return dict.fromkeys(kinds, "evaluation")
     return {}
 

@@ -59,7 +59,8 @@ def load(
         dataset = dataset.subset(balanced(dataset.labels, dataset.names, limit, seed))
     if len(dataset) < at_least:
         use = "" if part == "all" else f" for {part}"
-        raise InputError(f"{spec} has {len(dataset)} images{use} but at least {at_least} are needed; give more")
+        more = "give more" if source.parts is None else "give more, in train/ and test/"
+        raise InputError(f"{spec} has {len(dataset)} images{use} but at least {at_least} are needed; {more}")
     return dataset
 
 

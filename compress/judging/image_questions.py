@@ -57,6 +57,12 @@ class ImageQuestions(Questions):
         return tasks.get("image-classification")
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        labels = [side.labels for side in self.sides if isinstance(side, ImageSide) and side.labels]
+        matched = [self.data, *map(self.data.for_labels, labels)]
+        return tuple(dict.fromkeys(note for data in matched for note in data.notes))
+
+    @property
     def names(self) -> Sequence[str]:
         return self.data.names
 

@@ -74,6 +74,11 @@ class Questions(ABC):
 
     @property
     @abstractmethod
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the data: what was passed over, how classes were matched."""
+
+    @property
+    @abstractmethod
     def names(self) -> Sequence[str]:
         """What each sample is called in the data."""
 

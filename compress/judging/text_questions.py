@@ -91,6 +91,11 @@ class TextQuestions(Questions):
         return self._whole.task
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        prepared = [self._texts, *self._prepared.values()]
+        return tuple(dict.fromkeys(note for texts in prepared for note in texts.notes))
+
+    @property
     def names(self) -> Sequence[str]:
         return self._texts.dataset.names
 

@@ -24,7 +24,6 @@ from compress.stages.timing import ORIGINAL
 
 if TYPE_CHECKING:
     from compress.tasks.task import Task
-    from compress.verification.drift import Drift
     from compress.verification.report_data import Curve, ReportData, Variant
 
 #: Libraries whose versions the numbers depend on.
@@ -100,6 +99,8 @@ def report_data(
     entries = models.entries()
     main, others = entries[0], entries[1:]
     decided = drifts[main["path"]]
+    samples = evaluation(context, original)
+    shown: dict[str, Any] = original.task.shown(samples, [example.index for example in decided.changed])
     name = original.task.metric
     reference = decided.metric(name)
     rows = [
@@ -146,13 +147,13 @@ def report_data(
         stages=where["stages"],
         stage_samples=where["samples"],
         blocks=where["blocks"],
-        **_examples(context, original, decided),
+        **shown,
         environment={
             **{name: version(name) for name in LIBRARIES},
             "python": platform.python_version(),
             "machine": platform.machine(),
         },
-        notes=(*(engines.lines() if engines else _remarks(models)), *_on_loops(models, comparison)),
+        notes=(*samples.notes, *(engines.lines() if engines else _remarks(models)), *_on_loops(models, comparison)),
     )
 
 
@@ -214,9 +215,3 @@ def _remarks(models: ShippedModels) -> list[str]:
             "Here its numbers were measured with ONNX Runtime on a CPU; no engine was run."
         ]
     return []
-
-
-def _examples(context: StageContext, original: SourceModel, drift: Drift) -> dict[str, Any]:
-    """The samples whose answers changed most."""
-    data = evaluation(context, original)
-    return original.task.shown(data, [example.index for example in drift.changed])

@@ -56,7 +56,7 @@ class PreparedImages:
         return self.batches(size, indices)
 
     def subset(self, indices: Collection[int]) -> PreparedImages:
-        return PreparedImages(self.dataset.subset(indices), self.preprocessing)
+        return PreparedImages(self.dataset.subset(indices), self.preprocessing, self.notes)
 
 
 class ImageClassification(Task):
@@ -86,7 +86,8 @@ class ImageClassification(Task):
 
         limit = choice.limit if part == "evaluation" else None
         dataset = load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
-        return PreparedImages(dataset.for_labels(structure.labels), structure.preprocessing)
+        matched = dataset.for_labels(structure.labels)
+        return PreparedImages(matched, structure.preprocessing, matched.notes)
 
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         import torch

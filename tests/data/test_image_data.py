@@ -432,3 +432,71 @@ def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "cat").symlink_to(tmp_path / "elsewhere" / "x")
     assert load(str(tmp_path / "d")).names == ("cat/0.png", "cat/1.png")
+
+
+# Parts, and what is passed over
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train", "valid"),
+        ("Train", "Test"),
+        ("training_set", "test_set"),
+        ("TRAINING", "dev"),
+        ("train data", "Validation"),
+    ],
+)
+def test_parts_are_known_in_the_usual_spellings(tmp_path: Path, train: str, test: str) -> None:
+    folder_of(tmp_path / train, {"cat": 3, "dog": 3})
+    folder_of(tmp_path / test, {"cat": 2, "dog": 2}, first=10)
+    assert load(str(tmp_path)).class_names == ("cat", "dog")
+    assert {name.split("/")[0] for name in load(str(tmp_path), part="evaluation").names} == {test}
+    assert {name.split("/")[0] for name in load(str(tmp_path), part="healing").names} == {train}
+
+
+def test_sets_to_evaluate_on_alone_are_one_and_none_is_healed_on(tmp_path: Path) -> None:
+    folder_of(tmp_path / "val", {"cat": 3, "dog": 3})
+    folder_of(tmp_path / "test", {"cat": 3, "dog": 3}, first=10)
+    assert len(load(str(tmp_path), part="evaluation")) == 12
+    with pytest.raises(InputError, match=r"0 images for healing .* in train/ and test/"):
+        load(str(tmp_path), part="healing")
+
+
+@pytest.mark.parametrize("parts", [("fold1", "fold2"), ("train", "holdout"), ("a", "b", "c")])
+def test_parts_of_unknown_names_are_not_taken_for_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    for number, part in enumerate(parts):
+        folder_of(tmp_path / part, {"cat": 2, "dog": 2}, first=10 * number)
+    for labels in (["cat", "dog"], ["LABEL_0", "LABEL_1"], ["x", "y", "z"]):
+        with pytest.raises(
+            InputError, match="all hold the folders cat, dog: if these are the classes, name what is around"
+        ):
+            load(str(tmp_path)).for_labels(labels)
+    assert load(str(tmp_path)).for_labels(parts).notes == ()  # a model may have such classes
+
+
+def test_what_is_passed_over_is_counted_and_named(tmp_path: Path) -> None:
+    folder_of(tmp_path / "train", {"cat": 2, "dog": 2})
+    folder_of(tmp_path / "test", {"cat": 2, "dog": 2}, first=10)
+    folder_of(tmp_path / "val", {"cat": 1, "dog": 1}, first=20)
+    for number in range(3):
+        (tmp_path / "train" / "cat" / f"{number}.heic").write_text("none that is read here")
+    (tmp_path / "test" / "labels.csv").write_text("a,b")
+    (tmp_path / "test" / "Thumbs.db").write_text("a system's")
+    notes = load(str(tmp_path)).for_labels(["cat", "dog"]).notes
+    assert notes == ("files passed over: 3 .heic, 1 .csv", "images passed over: 2, such as val/cat/20.png")
+
+
+@pytest.mark.parametrize("place", ["@eaDir/1.jpg", "__MACOSX", ".thumbnails", "#recycle", "@Recycle", "lost+found"])
+def test_what_systems_put_beside_images_is_no_sample(tmp_path: Path, place: str) -> None:
+    folder_of(tmp_path, {"cat": 2, "dog": 2})
+    save(tmp_path / "cat" / place / "thumb.jpg", 5)
+    data = load(str(tmp_path))
+    assert len(data) == 4 and data.notes == ()
+
+
+def test_files_without_any_image_are_named_by_kind(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.heic").write_text("")
+    with pytest.raises(InputError, match=r"holds no images, but 1 \.heic"):
+        load(str(tmp_path))
