@@ -106,18 +106,18 @@ def test_texts_without_tokens_are_named_and_skipped_only_when_asked(tmp_path: Pa
     [
         (
             "poor",
-            ("no label of the texts is a name of the model's classes; taken in order: nice as bad, poor as good",),
+            "no class of the data is a name of the model's, so they are taken in order: nice as bad, poor as good",
         ),
-        ("0", ()),
-        ("Bad", ()),
+        ("0", "labels are taken for the model's class numbers: 0 as bad, 1 as good"),
+        ("Bad", "classes are matched by name, upper and lower case and signs aside: Bad as bad, GOOD as good"),
     ],
 )
-def test_labels_that_are_taken_in_order_are_told(tmp_path: Path, label: str, note: tuple[str, ...]) -> None:
+def test_labels_that_are_no_exact_names_are_told(tmp_path: Path, label: str, note: str) -> None:
     folder = tiny_texts.model_folder(tmp_path / "model", "text-classification")
     other = {"poor": "nice", "0": "1", "Bad": "GOOD"}[label]
     (tmp_path / "a.tsv").write_text(f"text\tlabel\nw1\t{label}\nw2\t{other}\nw3\t{label}\nw4\t{other}\n")
     task, choice = tasks.of_folder(folder), DataChoice(str(tmp_path / "a.tsv"), None, False, 0)
-    assert task.open(choice, "evaluation", load(folder).structure, folder).notes == note
+    assert task.open(choice, "evaluation", load(folder).structure, folder).notes == (note,)
 
 
 def test_batches_by_length_hold_every_text_once() -> None:
