@@ -14,6 +14,8 @@ from compress.spec import AS_ITS_VARIANT, Part
 
 
 class HeadSpec(Part):
+    #: Whether the answer has a part for each token, so that none may go.
+    each_token: ClassVar[bool] = False
     kind: str
 
     def build(self, hidden_size: int) -> Head:

@@ -78,6 +78,8 @@ def _check(spec: BlockSpec) -> None:
 def _pools(structure: Structure, options: LinformerOptions) -> Tensor:
     """Which pool each token goes to (L,)."""
     embed = structure.embed
+    if any(block.reducer is not None and block.leading is None for block in structure.blocks):
+        raise InputError(f"{NAME} is refused: tokens are pooled in this model, so its layers see different numbers")
     if isinstance(embed, PatchEmbedSpec):
         if options.length is not None:
             raise InputError(f"{NAME}: length is for text; these images always have {embed.tokens} tokens")
@@ -96,7 +98,7 @@ def _pools(structure: Structure, options: LinformerOptions) -> Tensor:
 
 
 def _grid_pools(embed: PatchEmbedSpec, pools: int) -> Tensor:
-    height, width = (size // patch for size, patch in zip(embed.image_size, embed.patch_size, strict=True))
+    height, width = embed.grid
     shapes = [(rows, pools // rows) for rows in range(1, height + 1) if pools % rows == 0 and pools // rows <= width]
     if not shapes or pools == height * width:
         raise InputError(f"{NAME} is refused: {height} x {width} patches do not divide into a grid of {pools} pools")

@@ -54,6 +54,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "low-rank-embedding": {"rank": 2},
     "low-rank-affine-mlp": {"rank": 2},
     "low-rank-heads": {"rank": 2},
+    "pool-tokens": {"after": 0},
     "prune-heads": {"keep": 1},
     "prune-neurons": {"keep": 3},
     "relax-loops": {"delta_rank": 2},
@@ -201,7 +202,15 @@ def test_a_head_that_reads_every_token_needs_the_whole_last_block() -> None:
 def test_packed_attention_is_rewritten_no_more() -> None:
     packed = rewritten(model_of(PLAIN), "pack-qkv")
     feeds = {"affine-mlp", "drop-mlp", "low-rank-affine-mlp", "prune-neurons", "swap-activation"}
-    whole = {"affine-patch", "align-layers", "drop-blocks", "fold-feature-map", "relax-loops", "tie-layers"}
+    whole = {
+        "affine-patch",
+        "align-layers",
+        "drop-blocks",
+        "fold-feature-map",
+        "pool-tokens",
+        "relax-loops",
+        "tie-layers",
+    }
     for use in sorted(REWRITES.keys() - feeds - whole - TABLES - {"pack-qkv", "trim-last-block"}):
         assert "a chosen layer has a 'packed-attention' mixer" in refusal(packed, use)
 

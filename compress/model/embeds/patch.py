@@ -26,9 +26,15 @@ class PatchEmbedSpec(EmbedSpec):
     norm: NormSpec | None = None
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches."""
+        (height, width), (rows, columns) = self.image_size, self.patch_size
+        return height // rows, width // columns
+
+    @property
     def tokens(self) -> int:
         """Number of tokens, the prefix included."""
-        rows, columns = (i // p for i, p in zip(self.image_size, self.patch_size, strict=True))
+        rows, columns = self.grid
         return self.prefix_tokens + rows * columns
 
     def build(self, hidden_size: int) -> PatchEmbed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
@@ -16,6 +16,7 @@ from compress.model.sequence import Context
 class LanguageModelSpec(HeadSpec):
     """Scores of the next token (B,N,V): x W + b, or `tied`, x table^T. With `cap` they become cap tanh(score / cap)."""
 
+    each_token: ClassVar[bool] = True
     kind: Literal["language-model"] = "language-model"
     vocab_size: PositiveInt
     tied: bool = True
