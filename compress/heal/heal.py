@@ -122,7 +122,7 @@ class _Session:
     def drift(self) -> float:
         """Mean distance from the original's answers to the held-out samples."""
         total, count = 0.0, 0
-        for inputs in self.held_out.plain(EVAL_BATCH):
+        for inputs in self.held_out.judging(EVAL_BATCH):
             target, size = self.teacher(inputs), next(iter(inputs.values())).shape[0]
             for model in self.depths:
                 distance = self.objective.drift(model.eval()(inputs), target, inputs)

@@ -5,7 +5,7 @@ B batch, K what the model gives per sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,10 @@ class Feed(Protocol):
 
     def plain(self, size: int) -> list[dict[str, Tensor]]:
         """All samples once, in order, as they are."""
+        ...
+
+    def judging(self, size: int) -> Iterable[dict[str, Tensor]]:
+        """What drift is measured on: the samples, and what tells more of it where the original knows them by heart."""
         ...
 
 

@@ -62,6 +62,10 @@ class TextFeed:
             for part in (range(start, min(start + size, len(self.ids))) for start in range(0, len(self.ids), size))
         ]
 
+    def judging(self, size: int) -> list[dict[str, Tensor]]:
+        """All texts."""
+        return self.plain(size)
+
     def _padded(self, indices: Sequence[int]) -> dict[str, Tensor]:
         inputs = pad([self.ids[index] for index in indices], self.spec, MULTIPLE)
         return {name: torch.from_numpy(array) for name, array in inputs.items()}

@@ -65,11 +65,14 @@ def test_a_trained_model_that_lost_half_of_its_blocks_comes_back(tmp_path: Path)
 
 
 @torch.no_grad()
-def test_drift_is_the_mean_divergence_on_the_held_out_images(tmp_path: Path) -> None:
+def test_drift_is_the_mean_divergence_on_the_held_out_images_and_mixtures_of_them(tmp_path: Path) -> None:
     original = tiny()
     model = damaged(original, "drop-mlp")
     result = healed(model, original, tmp_path)
-    inputs = {"pixel_values": torch.cat([part["pixel_values"] for part in feed(32, skip=3).plain(10)])}
+    images = torch.cat([part["pixel_values"] for part in feed(32, skip=3).plain(10)])
+    others = torch.cat([images[16:], images[:16]])
+    shares = torch.tensor([(i * (5**0.5 - 1) / 2) % 1 for i in range(32)])[:, None, None, None]
+    inputs = {"pixel_values": torch.cat([images, (1 - shares) * images + shares * others])}
     theirs_BC, mine_BC = (softmax(each(inputs).numpy(), axis=1) for each in (original, model))
     assert result.drift_before == pytest.approx(float(entropy(theirs_BC, mine_BC, axis=1).mean()), rel=1e-4)
 
