@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.text import bert_embedding, encoder_head, plain_block, prefix_of, refuse, structure_of
+from compress.model.activations import ActivationName
+from compress.model.bias import BiasSpec
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Structure
+
+#: Reads the weights of a layer from what their names start with, to what they are called in the block.
+Layer = Callable[[Checkpoint, str, str], dict[str, Tensor]]
 
 
 @reads("bert")
@@ -21,30 +27,46 @@ def read_bert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
 
 
 def read_encoder(
-    checkpoint: Checkpoint, body: str, hidden: str, output: str, **places: Any
+    checkpoint: Checkpoint,
+    body: str,
+    hidden: str,
+    output: str,
+    activation: ActivationName = "tanh",
+    layer: Layer | None = None,
+    bias: tuple[BiasSpec, Tensor] | None = None,
+    token_types: int = 2,
+    **places: Any,
 ) -> tuple[Structure, dict[str, Tensor]]:
-    """An encoder that has BERT's blocks by BERT's names. `body`: what they start with; `hidden` and `output`: the maps
-    of the classifier; `places`: where its positions come from (see `TokenEmbedSpec`)."""
-    refuse(checkpoint, is_decoder=False, position_embedding_type="absolute")
-    integer = checkpoint.integer
-    norm = NormSpec(eps=checkpoint.option("layer_norm_eps", 1e-12))
+    """An encoder that has BERT's blocks. `body`: what its names start with; `hidden` and `output`: the maps of the
+    classifier, with `activation` between them; `layer`: reads the weights of a layer, where they do not have BERT's
+    names; `bias`: of all layers' logits, and its table; `token_types`: how many there are where the config does not
+    say; `places`: where its positions come from (see `TokenEmbedSpec`). A narrow embedding is widened once."""
+    refuse(checkpoint, is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
+    integer, read = checkpoint.integer, layer or _layer
+    width, norm = integer("hidden_size"), NormSpec(eps=checkpoint.number("layer_norm_eps", 1e-12))
     block = plain_block(
         checkpoint,
-        width=integer("hidden_size"),
+        width=width,
         heads=integer("num_attention_heads"),
         intermediate_size=integer("intermediate_size"),
         activation=checkpoint.option("hidden_act", "gelu"),
         norm=norm,
+        bias=None if bias is None else bias[0],
     )
-    task, head, state = encoder_head(checkpoint, hidden, "tanh", output)
+    task, head, state = encoder_head(checkpoint, hidden, activation, output)
     state |= bert_embedding(checkpoint, f"{body}embeddings.")
-    layers = integer("num_hidden_layers")
+    layers, narrow = integer("num_hidden_layers"), integer("embedding_size", width)
     for index in range(layers):
-        state |= _layer(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.")
+        state |= read(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.")
+    if narrow != width:
+        state |= stacked("embed", {"widen": checkpoint.linear(f"{body}embeddings_project")})
+    if bias is not None:
+        state |= {f"blocks.{index}.mixer.bias.table": bias[1].clone() for index in range(layers)}
     embed = TokenEmbedSpec(
         vocab_size=integer("vocab_size"),
         max_positions=integer("max_position_embeddings"),
-        token_types=integer("type_vocab_size", 2),
+        token_types=integer("type_vocab_size", token_types, least=0),
+        width=None if narrow == width else narrow,
         norm=norm,
         **places,
     )
@@ -52,7 +74,7 @@ def read_encoder(
         checkpoint,
         task=task,
         head=head,
-        hidden_size=integer("hidden_size"),
+        hidden_size=width,
         embed=embed,
         blocks=(block,) * layers,
         final_norm=None,

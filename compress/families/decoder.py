@@ -68,3 +68,17 @@ def attention_of(
         output_bias=f"{name}.values.output.bias.0" in state,
     )
     return SoftmaxAttentionSpec(scores=scores, values=values, causal=causal, window=window, cap=cap)
+
+
+def interleaved(checkpoint: Checkpoint, name: str, heads: int) -> list[tuple[Tensor, Tensor | None]]:
+    """Query, key and value maps of a matrix in which each head has its own three, one after the other. Raises
+    InputError if its rows do not divide into that."""
+    weight, bias = checkpoint.linear(name)
+    if len(weight) % (3 * heads):
+        raise InputError(f"{checkpoint.folder}: {name}.weight has {len(weight)} rows, which {heads} heads do not share")
+
+    def parts(tensor: Tensor) -> list[Tensor]:
+        return [one.flatten(0, 1) for one in tensor.reshape(heads, 3, -1, *tensor.shape[1:]).unbind(1)]
+
+    biases = [None] * 3 if bias is None else parts(bias)
+    return list(zip(parts(weight), biases, strict=True))

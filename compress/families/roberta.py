@@ -1,4 +1,4 @@
-"""RoBERTa and XLM-RoBERTa: BERT's blocks, with positions counted from the padding index."""
+"""RoBERTa, XLM-RoBERTa and CamemBERT: BERT's blocks, with positions counted from the padding index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compress.families.text import prefix_of
 from compress.model.structure import Structure
 
 
-@reads("roberta", "xlm-roberta")
+@reads("roberta", "xlm-roberta", "camembert")
 def read_roberta(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     """A real token's position is the count of real tokens up to it plus the padding index; padding reads the row of
     the padding index itself. Real tokens are those of the attention mask, where the original looks at the ids."""

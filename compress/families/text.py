@@ -15,6 +15,7 @@ from compress import tasks
 from compress.families.family import Checkpoint, labels_of, stacked
 from compress.json_files import read_list, read_object
 from compress.model.activations import ActivationName
+from compress.model.bias import BiasSpec
 from compress.model.block import BlockSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.head import HeadSpec
@@ -32,8 +33,6 @@ from targets.errors import InputError
 
 #: The pooling modes of sentence-transformers that there is a pool for.
 _POOLS: dict[str, Pool] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-#: Scores of the next token, where the head is not tied.
-_HEAD = "lm_head.weight"
 
 
 def prefix_of(checkpoint: Checkpoint, name: str) -> str:
@@ -65,13 +64,14 @@ def plain_block(
     activation: ActivationName,
     norm: NormSpec,
     loops: int = 1,
+    bias: BiasSpec | None = None,
 ) -> BlockSpec:
     """The encoder block of BERT: attention and a two-layer feed-forward, all with biases, each followed by a norm."""
     head_dim = head_dim_of(checkpoint, width, heads)
     scores = ProjectedScoresSpec(num_heads=heads, num_kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5)
     values = ProjectedValuesSpec(num_kv_heads=heads, head_dim=head_dim)
     return BlockSpec(
-        mixer=SoftmaxAttentionSpec(scores=scores, values=values),
+        mixer=SoftmaxAttentionSpec(scores=scores, values=values, bias=bias),
         mixer_norm=norm,
         ffn=MlpSpec(intermediate_size=intermediate_size, activation=activation),
         ffn_norm=norm,
@@ -81,33 +81,47 @@ def plain_block(
 
 
 def bert_embedding(checkpoint: Checkpoint, source: str) -> dict[str, Tensor]:
-    """State entries of an embedding that has the names of BERT; DistilBERT has no token types."""
+    """State entries of an embedding that has the names of BERT, with positions and token types where it has them."""
     state = {
         "embed.table": checkpoint.tensor(f"{source}word_embeddings.weight"),
-        "embed.position": checkpoint.tensor(f"{source}position_embeddings.weight"),
         **checkpoint.norm(f"{source}LayerNorm", "embed.norm"),
     }
-    if f"{source}token_type_embeddings.weight" in checkpoint.tensors:
-        state["embed.token_type"] = checkpoint.tensor(f"{source}token_type_embeddings.weight")
+    for name in ("position", "token_type"):
+        if f"{source}{name}_embeddings.weight" in checkpoint.tensors:
+            state[f"embed.{name}"] = checkpoint.tensor(f"{source}{name}_embeddings.weight")
     return state
 
 
 def encoder_head(
-    checkpoint: Checkpoint, hidden: str, activation: ActivationName, output: str
+    checkpoint: Checkpoint,
+    hidden: str,
+    activation: ActivationName,
+    output: str,
+    pool: Pool = "cls",
+    norm: tuple[str, NormSpec] | None = None,
 ) -> tuple[Task, HeadSpec, dict[str, Tensor]]:
-    """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads the first token."""
+    """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads `pool`; `norm`: name
+    and kind of a norm between them."""
     task = _task(checkpoint, "text-classification", "embedding")
     if task == "embedding":
         return task, _sentence_embedding(checkpoint, "mean"), {}
     state = stacked("head", {"hidden": checkpoint.linear(hidden), "output": checkpoint.linear(output)})
-    return task, ClassifierSpec(num_labels=len(state["head.output.weight"]), hidden=activation), state
+    spec = ClassifierSpec(
+        num_labels=len(state["head.output.weight"]),
+        pools=(pool,),
+        hidden=activation,
+        hidden_bias="head.hidden.bias.0" in state,
+        hidden_norm=None if norm is None else norm[1],
+    )
+    return task, spec, state if norm is None else state | checkpoint.norm(norm[0], "head.hidden_norm")
 
 
 def decoder_head(
-    checkpoint: Checkpoint, vocab_size: int, table: str, *, tied: bool
+    checkpoint: Checkpoint, vocab_size: int, table: str, *, tied: bool, output: str = "lm_head"
 ) -> tuple[Task, HeadSpec, dict[str, Tensor]]:
     """Task and head of a decoder: scores of the next token, a classifier on the last token, or an embedding. `table`:
-    name of the token table; `tied`: what the family takes `tie_word_embeddings` for where the config does not say.
+    name of the token table; `tied`: what the family takes `tie_word_embeddings` for where the config does not say;
+    `output`: name of the map to the scores, where it is not tied.
     Raises InputError where config and weights disagree about a tied head, which versions of transformers read
     differently."""
     task = _task(checkpoint, "causal-lm", "text-classification", "embedding")
@@ -118,13 +132,14 @@ def decoder_head(
         spec = ClassifierSpec(num_labels=len(weight_OD), pools=("last",), bias=bias_O is not None)
         return task, spec, stacked("head", {"output": (weight_OD, bias_O)})
     if checkpoint.config.get("tie_word_embeddings", tied):
-        if _HEAD in checkpoint.tensors and not torch.equal(checkpoint.tensor(_HEAD), checkpoint.tensor(table)):
+        own = f"{output}.weight"
+        if own in checkpoint.tensors and not torch.equal(checkpoint.tensor(own), checkpoint.tensor(table)):
             raise InputError(
-                f"{checkpoint.folder}: config.json ties the head to {table}, but the weights hold another {_HEAD}; "
+                f"{checkpoint.folder}: config.json ties the head to {table}, but the weights hold another {own}; "
                 "set tie_word_embeddings to false to use it, or remove it"
             )
         return task, LanguageModelSpec(vocab_size=vocab_size), {}
-    weight_VD, bias_V = checkpoint.linear(_HEAD.removesuffix(".weight"))
+    weight_VD, bias_V = checkpoint.linear(output)
     head = LanguageModelSpec(vocab_size=vocab_size, tied=False, bias=bias_V is not None)
     return task, head, stacked("head", {"output": (weight_VD, bias_V)})
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from compress.model.activations import ACTIVATIONS, ActivationName
 from compress.model.embed import Embed
 from compress.model.head import Head, HeadSpec
+from compress.model.norms import NormSpec
 from compress.model.pooling import Pool, pooled
 from compress.model.projection import Projection
 from compress.model.sequence import Context
@@ -18,13 +19,15 @@ from compress.model.sequence import Context
 
 class ClassifierSpec(HeadSpec):
     """logits = concat(pooled tokens) W + b, with `hidden` through act(concat W1 + b1) of the hidden size first (BERT's
-    pooler). Pools: see `pooled`."""
+    pooler), and through a norm behind it (ModernBERT). Pools: see `pooled`."""
 
     kind: Literal["classifier"] = "classifier"
     num_labels: PositiveInt
     pools: tuple[Pool, ...] = ("cls",)
     bias: bool = True
     hidden: ActivationName | None = None
+    hidden_bias: bool = True
+    hidden_norm: NormSpec | None = None
 
     @property
     def tokens(self) -> int | None:
@@ -43,7 +46,8 @@ class Classifier(Head):
         self.spec = spec
         self.tokens = spec.tokens
         width = len(spec.pools) * hidden_size
-        self.hidden = Projection(width, hidden_size) if spec.hidden else None
+        self.hidden = Projection(width, hidden_size, bias=spec.hidden_bias) if spec.hidden else None
+        self.hidden_norm = spec.hidden_norm.build(hidden_size, loops=1) if spec.hidden_norm else None
         self.output = Projection(hidden_size if spec.hidden else width, spec.num_labels, bias=spec.bias)
 
     def reader(self) -> Projection:
@@ -56,4 +60,6 @@ class Classifier(Head):
         pooled_BP = torch.cat([pooled(x_BND, pool, context) for pool in self.spec.pools], dim=-1)
         if self.hidden is not None and self.spec.hidden is not None:
             pooled_BP = ACTIVATIONS[self.spec.hidden](self.hidden(pooled_BP))
+        if self.hidden_norm is not None:
+            pooled_BP = self.hidden_norm(pooled_BP)
         return self.output(pooled_BP)

@@ -1,0 +1,74 @@
+"""GPT-NeoX (Pythia): attention and feed-forward side by side, of which a part of each head turns."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from compress.families.checkpoint import Checkpoint
+from compress.families.decoder import attention_of, interleaved
+from compress.families.family import reads, stacked
+from compress.families.rope import rope_of
+from compress.families.text import decoder_head, head_dim_of, prefix_of, structure_of
+from compress.model.block import BlockSpec
+from compress.model.embeds.token import TokenEmbedSpec
+from compress.model.ffns.mlp import MlpSpec
+from compress.model.norms import NormSpec
+from compress.model.structure import Structure
+
+
+@reads("gpt_neox", classes=("gptneox",))
+def read_gpt_neox(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
+    body, integer = prefix_of(checkpoint, "gpt_neox"), checkpoint.integer
+    width, layers, vocabulary = integer("hidden_size"), integer("num_hidden_layers"), integer("vocab_size")
+    heads, norm = integer("num_attention_heads"), NormSpec(eps=checkpoint.number("layer_norm_eps", 1e-5))
+    head_dim = head_dim_of(checkpoint, width, heads)
+    table = f"{body}embed_in.weight"
+    task, head, state = decoder_head(checkpoint, vocabulary, table, tied=False, output="embed_out")
+    state |= {"embed.table": checkpoint.tensor(table), **checkpoint.norm(f"{body}final_layer_norm", "final_norm")}
+    for index in range(layers):
+        state |= _layer(checkpoint, f"{body}layers.{index}.", f"blocks.{index}.", heads)
+    turning = checkpoint.number("rotary_emb_base", 10000.0), checkpoint.number("rotary_pct", 0.25)
+    rope = rope_of(checkpoint, head_dim, *turning)
+    blocks = tuple(
+        BlockSpec(
+            mixer=attention_of(
+                state,
+                f"blocks.{index}.mixer",
+                heads=heads,
+                kv_heads=heads,
+                head_dim=head_dim,
+                scale=head_dim**-0.5,
+                rope=rope,
+            ),
+            mixer_norm=norm,
+            ffn=MlpSpec(
+                intermediate_size=integer("intermediate_size"), activation=checkpoint.option("hidden_act", "gelu")
+            ),
+            ffn_norm=norm,
+            residual="parallel" if checkpoint.flag("use_parallel_residual", True) else "pre",
+        )
+        for index in range(layers)
+    )
+    structure = structure_of(
+        checkpoint,
+        task=task,
+        head=head,
+        hidden_size=width,
+        embed=TokenEmbedSpec(vocab_size=vocabulary),
+        blocks=blocks,
+        final_norm=norm,
+    )
+    return structure, state
+
+
+def _layer(checkpoint: Checkpoint, source: str, target: str, heads: int) -> dict[str, Tensor]:
+    linear = checkpoint.linear
+    query, key, value = interleaved(checkpoint, f"{source}attention.query_key_value", heads)
+    ffn = {"up": linear(f"{source}mlp.dense_h_to_4h"), "down": linear(f"{source}mlp.dense_4h_to_h")}
+    return {
+        **stacked(f"{target}mixer.scores", {"query": query, "key": key}),
+        **stacked(f"{target}mixer.values", {"value": value, "output": linear(f"{source}attention.dense")}),
+        **stacked(f"{target}ffn", ffn),
+        **checkpoint.norm(f"{source}input_layernorm", f"{target}mixer_norm"),
+        **checkpoint.norm(f"{source}post_attention_layernorm", f"{target}ffn_norm"),
+    }

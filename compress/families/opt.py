@@ -1,0 +1,84 @@
+"""OPT: a table of positions whose first two rows are no places, ReLU."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from compress.families.checkpoint import Checkpoint
+from compress.families.decoder import attention_of
+from compress.families.family import reads, stacked
+from compress.families.text import decoder_head, head_dim_of, prefix_of, refuse, structure_of
+from compress.model.block import BlockSpec
+from compress.model.embeds.token import TokenEmbedSpec
+from compress.model.ffns.mlp import MlpSpec
+from compress.model.norms import NormSpec
+from compress.model.structure import Structure
+from targets.errors import InputError
+
+#: Rows of the table of positions before the first place.
+_OFFSET = 2
+
+
+@reads("opt")
+def read_opt(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
+    """Places count real tokens. OPT-350m, whose norms stand behind its halves and whose table is narrow, is refused."""
+    refuse(checkpoint, do_layer_norm_before=True, _remove_final_layer_norm=False, layer_norm_elementwise_affine=True)
+    body, integer = f"{prefix_of(checkpoint, 'model')}decoder.", checkpoint.integer
+    width, layers, vocabulary = integer("hidden_size"), integer("num_hidden_layers"), integer("vocab_size")
+    if integer("word_embed_proj_dim", width) != width:
+        raise InputError(
+            f"{checkpoint.folder}/config.json: a word_embed_proj_dim other than hidden_size is not supported"
+        )
+    heads, norm, places = integer("num_attention_heads"), NormSpec(eps=1e-5), integer("max_position_embeddings")
+    head_dim, table = head_dim_of(checkpoint, width, heads), f"{body}embed_tokens.weight"
+    task, head, state = decoder_head(checkpoint, vocabulary, table, tied=True)
+    state |= {
+        "embed.table": checkpoint.tensor(table),
+        "embed.position": checkpoint.tensor(f"{body}embed_positions.weight", (places + _OFFSET, width))[_OFFSET:],
+        **checkpoint.norm(f"{body}final_layer_norm", "final_norm"),
+    }
+    for index in range(layers):
+        state |= _layer(checkpoint, f"{body}layers.{index}.", f"blocks.{index}.")
+    blocks = tuple(
+        BlockSpec(
+            mixer=attention_of(
+                state,
+                f"blocks.{index}.mixer",
+                heads=heads,
+                kv_heads=heads,
+                head_dim=head_dim,
+                scale=head_dim**-0.5,
+            ),
+            mixer_norm=norm,
+            ffn=MlpSpec(
+                intermediate_size=integer("ffn_dim"),
+                activation=checkpoint.option("activation_function", "relu"),
+                bias=checkpoint.flag("enable_bias", True),
+            ),
+            ffn_norm=norm,
+        )
+        for index in range(layers)
+    )
+    structure = structure_of(
+        checkpoint,
+        task=task,
+        head=head,
+        hidden_size=width,
+        embed=TokenEmbedSpec(vocab_size=vocabulary, max_positions=places, places="mask"),
+        blocks=blocks,
+        final_norm=norm,
+    )
+    return structure, state
+
+
+def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
+    linear, attention = checkpoint.linear, f"{source}self_attn."
+    scores = {"query": linear(f"{attention}q_proj"), "key": linear(f"{attention}k_proj")}
+    values = {"value": linear(f"{attention}v_proj"), "output": linear(f"{attention}out_proj")}
+    return {
+        **stacked(f"{target}mixer.scores", scores),
+        **stacked(f"{target}mixer.values", values),
+        **stacked(f"{target}ffn", {"up": linear(f"{source}fc1"), "down": linear(f"{source}fc2")}),
+        **checkpoint.norm(f"{source}self_attn_layer_norm", f"{target}mixer_norm"),
+        **checkpoint.norm(f"{source}final_layer_norm", f"{target}ffn_norm"),
+    }
