@@ -9,14 +9,14 @@ from targets.spec import Target
 
 
 def _list() -> int:
-    rows = [("name", "alias", "memory", "precision", "runtime")]
+    rows = [("name", "alias", "memory", "precision", "backends")]
     rows += [
         (
             target.name,
             ", ".join(target.aliases),
             f"{target.hardware.memory_gb} GB",
             target.default_precision,
-            ", ".join(target.runtimes),
+            ", ".join(target.backends),
         )
         for target in targets.load_all()
     ]
@@ -34,7 +34,7 @@ def _show(name: str) -> int:
         "device": f"{target.title}, {hardware.arch}",
         "memory": f"{hardware.memory_gb} GB ({hardware.memory_kind}){_doubt(hardware.verified)}",
         "compute capability": hardware.compute_capability or "-",
-        "runtimes": ", ".join(target.runtimes),
+        "backends": ", ".join(target.backends),
         "precisions": f"{', '.join(target.precisions)} (default {target.default_precision})",
         "threads": str(target.threads),
         "opset": f"at most {target.max_opset}",
@@ -47,7 +47,7 @@ def _show(name: str) -> int:
             f"{' and '.join(target.engine.precisions)}, built on the workstation by TensorRT for RTX for compute"
             f" capability {' and '.join(target.engine.capabilities)}"
         )
-    elif "tensorrt" in target.runtimes:
+    elif "tensorrt" in target.backends:
         lines["engines"] = "built on the device: python -m runtime.build BUNDLE"
     for label, text in lines.items():
         print(f"{label:22}{text}")

@@ -89,9 +89,9 @@ def _jetpack(target: Target, machine: Machine) -> list[str]:
 
 def _runtimes(target: Target, machine: Machine) -> list[str]:
     lines = []
-    if "tensorrt" in target.runtimes:
+    if "tensorrt" in target.backends:
         lines += _tensorrt(target, machine)
-    if "onnxruntime" in target.runtimes:
+    if "cpu" in target.backends:
         lines += _onnxruntime(target, machine)
     return lines
 

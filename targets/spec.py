@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
-RuntimeName = Literal["tensorrt", "onnxruntime"]
 Span = tuple[int, int, int]  # (min, opt, max)
 
 
@@ -125,12 +124,13 @@ class Engine:
 
 @dataclass(frozen=True)
 class Target:
-    """A device profile: one TOML file. `runtimes` and `software` are in order of preference, newest software last."""
+    """A device profile: one TOML file. `backends` (files of runtime/backends) are in order of preference, `software`
+    oldest first."""
 
     name: str
     title: str
     hardware: Hardware
-    runtimes: tuple[RuntimeName, ...]
+    backends: tuple[str, ...]
     precisions: tuple[Precision, ...]
     default_precision: Precision
     threads: int
@@ -141,13 +141,16 @@ class Target:
     engine: Engine | None = None
 
     def __post_init__(self) -> None:
-        for name in ("runtimes", "precisions", "software"):
+        for name in ("backends", "precisions", "software"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty, allowed: at least one")
         if self.default_precision not in self.precisions:
             raise ValueError(f"default_precision is {self.default_precision!r}, allowed: {', '.join(self.precisions)}")
-        if "tensorrt" in self.runtimes and self.hardware.compute_capability is None:
-            raise ValueError("runtimes has tensorrt, so hardware.compute_capability is needed")
+        for name in self.backends:
+            if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or self.backends.count(name) > 1:
+                raise ValueError(f"backends has {name!r}, allowed: names of backends like 'cpu', each once")
+        if "tensorrt" in self.backends and self.hardware.compute_capability is None:
+            raise ValueError("backends has tensorrt, so hardware.compute_capability is needed")
         if self.engine is not None:
             if self.hardware.compute_capability not in self.engine.capabilities:
                 raise ValueError(f"engine.capabilities lacks the device's own, {self.hardware.compute_capability}")
@@ -171,5 +174,6 @@ class Target:
             "compute_capability": self.hardware.compute_capability,
             "threads": self.threads,
             "memory_gb": self.hardware.memory_gb,
+            "backends": list(self.backends),
             "profile": self.profile.spans(longest),
         }

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Protocol
 
 from targets.errors import InputError
 from targets.spec import Target
 from targets.strict import nearest, read
+from targets.toml import loads
 
-FOLDER = Path(__file__).parent
+
+class Folder(Protocol):
+    """A folder of TOML files: on disk or inside a zip."""
+
+    def iterdir(self) -> Any:
+        """What is in it."""
+        ...
+
+    def __truediv__(self, name: str) -> Any:
+        """One file."""
+        ...
 
 
-def names(folder: Path = FOLDER) -> list[str]:
+#: Inside a zip there is no Path.
+FOLDER: Folder = files(__package__)
+#: What the backends of a file were called before they were files themselves.
+_RUNTIMES = ("tensorrt", "onnxruntime")
+_ON_GPU = ("ort-tensorrt", "rtx", "cuda")
+
+
+def names(folder: Folder = FOLDER) -> list[str]:
     """Names of all targets, sorted. Aliases are not among them."""
-    return sorted(path.stem for path in folder.glob("*.toml"))
+    return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
 
 
-def load(name: str, folder: Path = FOLDER) -> Target:
+def load(name: str, folder: Folder = FOLDER) -> Target:
     """The target of that name or alias.
 
     Raises InputError if there is none (naming the nearest) or its file is wrong (naming file, key, given, allowed).
@@ -33,7 +52,7 @@ def load(name: str, folder: Path = FOLDER) -> Target:
     raise InputError(f"unknown target {name!r}; allowed: {', '.join(choices)}{nearest(name, choices)}")
 
 
-def load_all(folder: Path = FOLDER) -> list[Target]:
+def load_all(folder: Folder = FOLDER) -> list[Target]:
     """Every target, sorted by name. Raises InputError if two claim one name or alias."""
     targets = [read_file(folder / f"{name}.toml") for name in names(folder)]
     owners: dict[str, str] = {}
@@ -45,12 +64,32 @@ def load_all(folder: Path = FOLDER) -> list[Target]:
     return targets
 
 
-def read_file(path: Path) -> Target:
+def read_file(path: Any) -> Target:
     """The target in one TOML file; its name is the file's name. Raises InputError."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the syntax or the encoding
         raise InputError(f"{path.name}: not valid TOML: {error}") from error
-    return read(Target, table, path.name, fixed={"name": path.stem})
+    return read(Target, _with_backends(table, path.name), path.name, fixed={"name": path.name.removesuffix(".toml")})
+
+
+def _with_backends(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A file that lists `runtimes`, as all did before backends were listed, means the backends that they stood for."""
+    if "runtimes" not in table:
+        return table
+    if "backends" in table:
+        raise InputError(f"{where}: key 'runtimes': the old name of 'backends', which is there too; remove it")
+    given = table["runtimes"]
+    odd = [one for one in given if one not in _RUNTIMES] if isinstance(given, list) else [given]
+    if odd or not given:
+        allowed = ", ".join(_RUNTIMES)
+        raise InputError(
+            f"{where}: key 'runtimes': given {odd[0] if odd else given!r}, allowed: at least one of {allowed}"
+        )
+    hardware = table.get("hardware")
+    on_gpu = _ON_GPU if isinstance(hardware, Mapping) and hardware.get("compute_capability") else ()
+    meant = {"tensorrt": ("tensorrt",), "onnxruntime": (*on_gpu, "cpu")}
+    rest = {name: value for name, value in table.items() if name != "runtimes"}
+    return {**rest, "backends": [backend for name in given for backend in meant[name]]}

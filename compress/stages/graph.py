@@ -87,7 +87,7 @@ class Job:
     def engine_precisions(self) -> tuple[str, ...]:
         """Precisions of the files for TensorRT: the one that ships, then the others that the target's engines have.
         Where the target has no engine in that one (fp32), nothing is added."""
-        if "tensorrt" not in self.target.runtimes:
+        if "tensorrt" not in self.target.backends:
             return ()
         every = self.target.engine.precisions if self.target.engine else ()
         return (self.mode, *(one for one in every if one != self.mode and self.mode in every))

@@ -124,7 +124,7 @@ def test_list_shows_a_row_per_target_and_show_the_sources():
     done = run("list")
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1 + len(targets.names())
-    assert "jetson-orin-nano  jetson          8 GB    fp16       tensorrt, onnxruntime" in done.stdout
+    assert "jetson-orin-nano  jetson          8 GB    fp16       tensorrt, ort-tensorrt, cuda, cpu" in done.stdout
     shown = run("show", "jetson")
     assert shown.returncode == 0
     assert "JetPack 6.2, TensorRT 10.3, CUDA 12.6" in shown.stdout and "source:" in shown.stdout

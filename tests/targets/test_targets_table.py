@@ -12,7 +12,7 @@ from targets.errors import InputError
 from targets.table import FOLDER, load_all, read_file
 
 SCHEMA = json.loads((FOLDER / "schema.json").read_text())
-FILES = sorted(FOLDER.glob("*.toml"))
+FILES = sorted(Path(str(FOLDER)).glob("*.toml"))
 TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
 
 
@@ -103,7 +103,7 @@ CASES = [  # (what to change in jetson-orin-nano.toml, what the error must hold,
     ("batch = [1, 1, 8]", "batch = [4, 1, 8]", ["profile", "min <= opt <= max"], False),
     ('default_precision = "fp16"', 'default_precision = "fp15"', ["default_precision", "nearest: 'fp16'"], True),
     ('precisions = ["fp32", "fp16", "int8"]', 'precisions = ["fp32"]', ["default_precision", "fp32"], False),
-    ('runtimes = ["tensorrt", "onnxruntime"]', "runtimes = []", ["runtimes", "at least one"], True),
+    ('backends = ["tensorrt", "ort-tensorrt", "cuda", "cpu"]', "backends = []", ["backends", "at least one"], True),
     ('{ id = 3, name = "7W" }', "{ id = 3 }", ["power.modes[3].name", "missing"], True),
     ("[profile]", "profile = 3\n[other]", ["other", "unknown"], True),
     ("threads = 6", "threads = 6\nname = 'x'", ["'name'", "unknown"], True),
@@ -126,6 +126,44 @@ def test_a_wrong_file_is_refused_by_file_key_given_allowed_and_nearest(tmp_path,
         assert part in message
     if schema_sees_it is not None:
         assert bool(schema_errors(SCHEMA, tomllib.loads(path.read_text()))) == schema_sees_it
+
+
+@pytest.mark.parametrize(
+    ("target", "runtimes", "backends"),
+    [
+        ("jetson-orin-nano", '["tensorrt", "onnxruntime"]', ("tensorrt", "ort-tensorrt", "rtx", "cuda", "cpu")),
+        ("gpu-hopper", '["onnxruntime"]', ("ort-tensorrt", "rtx", "cuda", "cpu")),
+        ("cpu-arm64", '["onnxruntime"]', ("cpu",)),
+    ],
+)
+def test_a_file_with_runtimes_from_before_backends_were_files_still_loads(tmp_path, target, runtimes, backends):
+    text = re.sub(r"(?m)^backends = .*$", f"runtimes = {runtimes}", (Path(str(FOLDER)) / f"{target}.toml").read_text())
+    (tmp_path / "old.toml").write_text(text)
+    assert read_file(tmp_path / "old.toml").backends == backends
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('runtimes = ["tflite"]', "key 'runtimes': given 'tflite', allowed: at least one of tensorrt, onnxruntime"),
+        ("runtimes = []", r"key 'runtimes': given \[\]"),
+        ("runtimes = 3", "key 'runtimes': given 3"),
+        ('runtimes = ["onnxruntime"]\nbackends = ["cpu"]', "the old name of 'backends', which is there too"),
+        ('backends = ["Cpu!"]', "backends has 'Cpu!'"),
+        ('backends = ["cpu", "cpu"]', "each once"),
+    ],
+)
+def test_backends_that_cannot_be_meant_are_refused(tmp_path, line, message):
+    text = (Path(str(FOLDER)) / "cpu-x86.toml").read_text()
+    (tmp_path / "mine.toml").write_text(re.sub(r"(?m)^backends = .*$", line, text))
+    with pytest.raises(InputError, match=message):
+        read_file(tmp_path / "mine.toml")
+
+
+def test_every_backend_that_a_target_lists_is_a_file():
+    from runtime import backends
+
+    assert {name for target in load_all() for name in target.backends} <= set(backends.names())
 
 
 def test_an_unknown_target_is_refused_with_the_nearest_name():
