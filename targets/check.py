@@ -93,7 +93,9 @@ def _runtimes(target: Target, machine: Machine) -> list[str]:
         lines += _tensorrt(target, machine)
     if "cpu" in target.backends:
         lines += _onnxruntime(target, machine)
-    return lines
+    first = target.backends[0]
+    lack = machine.lacks.get(first) if first not in ("tensorrt", "cpu") else None
+    return [*lines, f"{first}: {lack}"] if lack else lines
 
 
 def _tensorrt(target: Target, machine: Machine) -> list[str]:

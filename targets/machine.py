@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _ROOT = Path("/")
@@ -19,8 +21,10 @@ _PROBES = {
     "tensorrt": "import tensorrt as m; print(m.__version__)",
     # two packages hold it, and one of them wants its libraries loaded first: as the device side does
     "tensorrt_rtx": "from runtime.engines import trt; print(trt.load('tensorrt_rtx').version)",
+    "backends": "import json; from runtime.backends import get, names;"
+    "print(json.dumps({name: get(name).lacks() for name in names()}))",
 }
-_PACKAGES = {"tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+_PACKAGES = {"tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"), "backends": ("runtime",)}
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """Facts about a machine; None where it does not say."""
+    """Facts about a machine; None where it does not say. `lacks`: what each backend of the device side lacks here."""
 
     arch: str
     memory_bytes: int | None = None
@@ -46,6 +50,7 @@ class Machine:
     providers: tuple[str, ...] = ()
     tensorrt: str | None = None
     tensorrt_rtx: str | None = None
+    lacks: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def probe(root: Path = _ROOT) -> Machine:
@@ -63,6 +68,7 @@ def probe(root: Path = _ROOT) -> Machine:
         providers=tuple(ort[1:]),
         tensorrt=trt[0] if trt else None,
         tensorrt_rtx=rtx[0] if rtx else None,
+        lacks=json.loads(" ".join(_import_apart("backends")) or "{}"),
     )
 
 

@@ -149,6 +149,8 @@ class Target:
         for name in self.backends:
             if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or self.backends.count(name) > 1:
                 raise ValueError(f"backends has {name!r}, allowed: names of backends like 'cpu', each once")
+        if "cpu" not in self.backends:
+            raise ValueError("backends lacks 'cpu', allowed: any list with it, for every bundle falls back to it")
         if "tensorrt" in self.backends and self.hardware.compute_capability is None:
             raise ValueError("backends has tensorrt, so hardware.compute_capability is needed")
         if self.engine is not None:

@@ -92,4 +92,4 @@ def _with_backends(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     on_gpu = _ON_GPU if isinstance(hardware, Mapping) and hardware.get("compute_capability") else ()
     meant = {"tensorrt": ("tensorrt",), "onnxruntime": (*on_gpu, "cpu")}
     rest = {name: value for name, value in table.items() if name != "runtimes"}
-    return {**rest, "backends": [backend for name in given for backend in meant[name]]}
+    return {**rest, "backends": list(dict.fromkeys([*(one for name in given for one in meant[name]), "cpu"]))}

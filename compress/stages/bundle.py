@@ -52,7 +52,7 @@ def write(
     entries = [*models.entries(), *(entry for entry in models.variants() if entry["path"] in passed)]
     forms = [
         Form(
-            ModelFile(*(entry[key] for key in ("path", "runtime", "precision", "note", "loops"))),
+            ModelFile(*(entry[key] for key in ("path", "runtime", "precision", "note", "loops", "form"))),
             models.path / entry["path"],
         )
         for entry in entries

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,7 +41,9 @@ from compress.stages.artifacts import (
     SourceModel,
     Timing,
 )
+from compress.stages.precision import FileChoice, choose_files
 from compress.tasks.task import DataChoice, Part
+from runtime import backends
 from runtime.measuring.power import cpu_name
 from targets.errors import InputError
 from targets.machine import usable_cpus
@@ -87,10 +89,15 @@ class Job:
     def engine_precisions(self) -> tuple[str, ...]:
         """Precisions of the files for TensorRT: the one that ships, then the others that the target's engines have.
         Where the target has no engine in that one (fp32), nothing is added."""
-        if "tensorrt" not in self.target.backends:
-            return ()
         every = self.target.engine.precisions if self.target.engine else ()
         return (self.mode, *(one for one in every if one != self.mode and self.mode in every))
+
+    @property
+    def files(self) -> list[FileChoice]:
+        """The files that ship, one per form that the target's backends want, in their order; as many for engines as
+        there are precisions of engines. Raises InputError for a backend that there is not."""
+        forms = dict.fromkeys(backends.get(name).form for name in self.target.backends)
+        return choose_files(list(forms), self.mode, self.engine_precisions)
 
 
 def build_graph(job: Job) -> Graph:
@@ -327,7 +334,7 @@ class GraphBuilder:
                 options={
                     **self.data,
                     "mode": job.mode,
-                    "engines": list(job.engine_precisions),
+                    "files": [asdict(one) for one in job.files],
                     "precision": job.recipe.precision.model_dump(mode="json", exclude={"mode"}),
                 },
                 sources=self.healing_digest,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import CalibrationSet, OnnxModel, SourceModel
 from compress.stages.samples import fitted, healing
+from runtime.bundles.manifest import ONNXRUNTIME, TENSORRT
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -58,13 +59,39 @@ class _Quantizing:
         return f", {len(bounded.precision.kept)} layers in fp32" if bounded.precision.kept else ""
 
 
+@dataclass(frozen=True)
+class FileChoice:
+    """A file that ships: its name, what it is made for, its number format and its form."""
+
+    path: str
+    runtime: str
+    precision: str
+    form: Literal["plain", "fused"]
+
+
+def choose_files(forms: Sequence[str], mode: str, engines: Sequence[str]) -> list[FileChoice]:
+    """One file for each form that backends want, in their order; the fused one is always among them, for every session
+    falls back to it. Engines want a plain file for each of their precisions `engines`, of which `mode` is the first.
+    The main plain file is model.onnx; where there is none, so is the fused one."""
+    kinds = dict.fromkeys("fused" if form == "fused" else "plain" for form in (*forms, "fused"))
+    has_engines = "engine" in forms
+    plain = tuple(engines) if has_engines else ("fp32" if mode == "int4" else mode,)  # 4 bits are no standard operator
+    fused = FileChoice(
+        "model.cpu.onnx" if "plain" in kinds else "model.onnx", ONNXRUNTIME, "fp32" if mode == "fp16" else mode, "fused"
+    )
+    runtime = TENSORRT if has_engines else ONNXRUNTIME
+    names = ["model.onnx", *(f"model.{precision}.onnx" for precision in plain[1:])]
+    made = [FileChoice(name, runtime, precision, "plain") for name, precision in zip(names, plain, strict=True)]
+    return [file for kind in kinds for file in (made if kind == "plain" else [fused])]
+
+
 def write_shipped(context: StageContext, original: SourceModel, calibration: CalibrationSet, model: OnnxModel) -> None:
-    """Options: `precision` (the recipe's table), `mode`, `engines` (precisions of the files for TensorRT, `mode` first;
-    none where the target has no TensorRT; ONNX Runtime is its fallback), `data`. Other numbers of loops are for ONNX
-    Runtime alone; their weights, and those of the whole model for ONNX Runtime, are stored once in a file apart."""
+    """Options: `precision` (the recipe's table), `mode`, `files` (see `choose_files`), `data`. Other numbers of loops
+    are for ONNX Runtime alone; their weights, and those of the whole model for ONNX Runtime, are stored once in a file
+    apart."""
     from export.apart import store_apart
 
-    mode, engines = context.options["mode"], context.options["engines"]
+    mode, files = context.options["mode"], [FileChoice(**one) for one in context.options["files"]]
     data = healing(context, original)
     how = _Quantizing(
         context,
@@ -76,29 +103,29 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
     with tempfile.TemporaryDirectory() as folder:
         smooth = Path(folder, "model.onnx")
         smooth.write_bytes(model.file.read_bytes())
-        if how.options["smooth"] is not None and "int8" in (mode, *engines):
+        if how.options["smooth"] is not None and "int8" in (mode, *(file.precision for file in files)):
             _smooth(how, model.file, smooth)
-        for index, precision in enumerate(engines):
-            name = "model.onnx" if precision == mode else f"model.{precision}.onnx"
-            source = smooth if precision == "int8" else model.file
-            note = _for_tensorrt(source, context.folder / name, precision, how)
-            note += _roll(how, context.folder / name, for_tensorrt=True)
-            note = f"standard operators, for the engine{note}"
-            entries.append(_entry(name, "tensorrt", precision, note, model.loops))
-            context.progress(index + 1, len(engines) + 1, name)
-        name = "model.cpu.onnx" if entries else "model.onnx"
-        on_cpu = "fp32" if mode == "fp16" else mode
-        note = _for_cpu(smooth if mode == "int8" else model.file, context.folder / name, mode, how)
-        note += _roll(how, context.folder / name)
-        entries.append(_entry(name, "onnxruntime", on_cpu, note, model.loops))
+        for index, file in enumerate(files):
+            path = context.folder / file.path
+            source = smooth if file.precision == "int8" else model.file
+            if file.form == "fused":
+                note = _for_cpu(source, path, mode, how) + _roll(how, path)
+            else:
+                made = _plain(source, path, file.precision, how) + _roll(how, path, for_tensorrt=True)
+                use = "for the engine" if file.runtime == TENSORRT else "for any runtime"
+                note = f"standard operators, {use}{made}"
+            entries.append(_entry(file, note, model.loops))
+            context.progress(index + 1, len(files), file.path)
     variants = model.at_loops()
-    for loops, file in variants.items():
-        note = _for_cpu(file, context.folder / file.name, mode, how)
-        entries.append(_entry(file.name, "onnxruntime", on_cpu, f"loops {loops}, {note}", loops))
+    whole = next(file for file in files if file.form == "fused")
+    for loops, variant in variants.items():
+        note = _for_cpu(variant, context.folder / variant.name, mode, how)
+        entries.append(_entry(replace(whole, path=variant.name), f"loops {loops}, {note}", loops))
     if variants:
-        files = [context.folder / one for one in (name, *(file.name for file in variants.values()))]
-        saved = store_apart(files, context.folder / f"{name}.data")
-        context.log(f"{name}.data: the weights of {len(files)} files; {saved / 1e6:.2f} MB are not stored again")
+        name = whole.path
+        alike = [context.folder / one for one in (name, *(variant.name for variant in variants.values()))]
+        saved = store_apart(alike, context.folder / f"{name}.data")
+        context.log(f"{name}.data: the weights of {len(alike)} files; {saved / 1e6:.2f} MB are not stored again")
     _finish(context, entries)
 
 
@@ -139,8 +166,8 @@ def quantize_original(
     _finish(
         context,
         [
-            _entry("dynamic.onnx", "onnxruntime", "int8", note),
-            _entry("static.onnx", "onnxruntime", "int8", "int8 static"),
+            _entry(FileChoice("dynamic.onnx", ONNXRUNTIME, "int8", "fused"), note),
+            _entry(FileChoice("static.onnx", ONNXRUNTIME, "int8", "plain"), "int8 static"),
         ],
     )
 
@@ -152,8 +179,8 @@ def _batches(data: Prepared, indices: np.ndarray, graph: Path, size: int = CALIB
     return lambda: (fitted(batch, inputs) for batch in data.calibration(size, indices))
 
 
-def _for_tensorrt(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
-    """Standard operators only; int8 as symmetric Q/DQ, which is the form that TensorRT takes. Returns a remark."""
+def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
+    """Standard operators only; int8 as symmetric Q/DQ, which TensorRT and OpenVINO take. Returns a remark."""
     from export.precision.fp16 import to_fp16
     from export.precision.fp32 import to_fp32
     from export.precision.int8_static import activation_ranges, quantise_static
@@ -223,8 +250,10 @@ def _static_for_cpu(source: Path, path: Path, batches: Batches) -> None:
         )
 
 
-def _entry(path: str, runtime: str, precision: str, note: str, loops: int | None = None) -> dict[str, Any]:
-    return {"path": path, "runtime": runtime, "precision": precision, "note": note, "loops": loops}
+def _entry(file: FileChoice, note: str, loops: int | None = None) -> dict[str, Any]:
+    """`form` is None where what the file is made for says it."""
+    form = file.form if file.runtime == ONNXRUNTIME and file.form == "plain" else None
+    return {**asdict(file), "form": form, "note": note, "loops": loops}
 
 
 def _finish(context: StageContext, entries: list[dict[str, Any]]) -> None:

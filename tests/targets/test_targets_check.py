@@ -158,3 +158,10 @@ def test_help_and_list_answer_at_once_and_import_the_standard_library_alone():
     loaded = {name.split(".")[0] for name in done.stdout.split()} - {"targets"}
     foreign = {name for name in loaded if name not in sys.stdlib_module_names and not name.startswith("__")}
     assert not foreign & {"numpy", "onnxruntime", "torch", "pydantic", "rich", "typer", "runtime", "export", "compress"}
+
+
+def test_a_target_whose_first_backend_is_lacking_is_told_so():
+    target, pc = targets.load("openvino"), dataclasses.replace(RTX, gpu=None)
+    assert lacking(target, dataclasses.replace(pc, lacks={"openvino": None})) == []
+    told = lacking(target, dataclasses.replace(pc, lacks={"openvino": "OpenVINO is not installed"}))
+    assert told == ["openvino: OpenVINO is not installed"]

@@ -53,14 +53,15 @@ def test_every_target_file_satisfies_the_schema_and_loads(path):
     assert read_file(path).name == path.stem
 
 
-def test_the_eleven_targets_and_their_aliases_are_there():
+def test_the_twelve_targets_and_their_aliases_are_there():
     assert targets.names() == [
-        "cpu-arm64", "cpu-x86", "gpu-ampere", "gpu-hopper", "jetson-agx-orin", "jetson-orin-nano",
+        "cpu-arm64", "cpu-x86", "cpu-x86-openvino", "gpu-ampere", "gpu-hopper", "jetson-agx-orin", "jetson-orin-nano",
         "jetson-orin-nx", "jetson-thor", "rtx-ada", "rtx-ampere", "rtx-blackwell",
     ]  # fmt: skip
     aliases = {alias: target.name for target in load_all() for alias in target.aliases}
     assert aliases == {
         "cpu": "cpu-x86",
+        "openvino": "cpu-x86-openvino",
         "raspberry-pi": "cpu-arm64",
         "jetson": "jetson-orin-nano",
         "rtx": "rtx-ada",
