@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Valid
 
 from compress.heal.options import HealOptions
 from compress.spec import Spec, first_cause, unknown
+from compress.verification.outcome import MIN_SAMPLES
 from targets.errors import InputError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -84,7 +85,7 @@ class GateTable(Spec):
 
     max_drop: NonNegativeFloat = 1.0
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    min_samples: PositiveInt = 100
+    min_samples: PositiveInt = MIN_SAMPLES
 
 
 class Recipe(Spec):

@@ -6,6 +6,7 @@ S samples, K columns.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,9 @@ import numpy as np
 from compress.verification.metric import F64, Metric, sort_rows
 from compress.verification.statistics import (
     Interval,
-    mean_bootstrap_interval,
     paired_rate_interval,
     rate_interval,
-    row_bootstrap_interval,
+    smoothed_interval,
 )
 
 
@@ -66,24 +66,17 @@ def estimate_drop(metric: Metric, reference_SK: F64, candidate_SK: F64, sampling
     if not math.isfinite(drop):
         return Estimate(len(rows), drop, None, reference, candidate)
     sign = 1.0 if metric.higher_is_better else -1.0
-    of_means, of_rows = metric.of_means, metric.of_rows
-    if of_means is not None:
-        interval = mean_bootstrap_interval(
-            rows,
-            lambda means: sign * (of_means(means[:, :columns]) - of_means(means[:, columns:])),
-            sampling.confidence,
-            sampling.resamples,
-            sampling.seed,
-        )
-    else:
-        assert of_rows is not None
-        interval = row_bootstrap_interval(
-            rows,
-            lambda drawn: sign * (of_rows(drawn[:, :columns]) - of_rows(drawn[:, columns:])),
-            sampling.confidence,
-            sampling.resamples,
-            sampling.seed,
-        )
+
+    def of_weighted(rows_RK: F64, weights_BR: F64) -> F64:
+        was, now = metric.weighted(rows_RK[:, :columns], weights_BR), metric.weighted(rows_RK[:, columns:], weights_BR)
+        return sign * (was - now)
+
+    was_SK, now_SK = rows[:, :columns], rows[:, columns:]
+    places, failed = metric.failed(was_SK)
+    better = np.concatenate([failed, now_SK[places]], axis=1)
+    places, failed = metric.failed(now_SK)
+    worse = np.concatenate([was_SK[places], failed], axis=1)
+    interval = _interval(rows, better, worse, of_weighted, sampling)
     return Estimate(len(rows), drop, _holding(interval, drop), reference, candidate)
 
 
@@ -96,14 +89,17 @@ def estimate_value(metric: Metric, rows_SK: F64, sampling: Sampling) -> Estimate
     if metric.rate:
         low, high = rate_interval(int(rows[:, 0].sum()), len(rows), sampling.confidence)
         return Estimate(len(rows), value, Interval(100 * low, 100 * high))
-    if metric.of_means is not None:
-        interval = mean_bootstrap_interval(
-            rows, metric.of_means, sampling.confidence, sampling.resamples, sampling.seed
-        )
-    else:
-        assert metric.of_rows is not None
-        interval = row_bootstrap_interval(rows, metric.of_rows, sampling.confidence, sampling.resamples, sampling.seed)
+    places, worse = metric.failed(rows)
+    ends = (worse, rows[places]) if metric.higher_is_better else (rows[places], worse)
+    interval = _interval(rows, *ends, metric.weighted, sampling)
     return Estimate(len(rows), value, _holding(interval, value))
+
+
+def _interval(
+    rows_SK: F64, low_EK: F64, high_EK: F64, of_weighted: Callable[[F64, F64], F64], sampling: Sampling
+) -> Interval:
+    drawn = sampling.confidence, sampling.resamples, sampling.seed
+    return smoothed_interval(rows_SK, low_EK, high_EK, of_weighted, *drawn)
 
 
 def _holding(interval: Interval, point: float) -> Interval:

@@ -20,8 +20,17 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
 from compress.verification.metric import F64, Metric
 from compress.verification.metrics import METRICS, needs
-from compress.verification.outcome import BOUNDS, Bound, CheckResult, GateResult, Model, Status, combined_status
-from compress.verification.power import power_sentence
+from compress.verification.outcome import (
+    BOUNDS,
+    MIN_SAMPLES,
+    Bound,
+    CheckResult,
+    GateResult,
+    Model,
+    Status,
+    combined_status,
+)
+from compress.verification.power import power_sentence, reach_sentence
 from compress.verification.samples import Samples
 from compress.verification.statistics import mcnemar_exact, noninferiority_p
 from targets.errors import InputError
@@ -76,7 +85,7 @@ class Gate(Model):
     """What `gate.toml` holds."""
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    min_samples: int = Field(default=50, ge=1, description="Least samples in every scope that is judged")
+    min_samples: int = Field(default=MIN_SAMPLES, ge=1, description="Least samples in every scope that is judged")
     resamples: int = Field(default=2000, ge=200, le=100_000, description="Bootstrap resamples, where any are drawn")
     seed: int = Field(default=0, ge=0)
     stop_early: float | None = Field(
@@ -157,6 +166,9 @@ class Gate(Model):
         paired = estimate.losses is not None and estimate.wins is not None
         if not meets and point_meets and paired:
             hint = power_sentence(estimate.samples, discordance, allowed / 100, self.confidence)
+            message = f"{message}. {hint}" if hint else message
+        if not meets and point_meets and not paired:
+            hint = reach_sentence(estimate.samples, abs(worst - estimate.value), abs(allowed - estimate.value))
             message = f"{message}. {hint}" if hint else message
         margin = allowed / 100
         return CheckResult(

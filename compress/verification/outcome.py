@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from compress.spec import refuse_truth
 
 Bound = Literal["max_drop", "max_relative_drop", "min_value", "max_value"]
+#: Least samples in every scope that is judged, unless a gate or a recipe says another number.
+MIN_SAMPLES = 50
 BOUNDS: tuple[Bound, ...] = ("max_drop", "max_relative_drop", "min_value", "max_value")
 
 

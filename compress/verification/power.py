@@ -1,6 +1,6 @@
 """How many samples a gate needs before it can tell, and what it can tell with the samples there are.
 
-All of it concerns the paired-rate gate: it passes when the score interval of the drop ends below the margin.
+All but the last concerns the paired-rate gate: it passes when the score interval of the drop ends below the margin.
 Rates, margins and drops are fractions here.
 """
 
@@ -90,3 +90,14 @@ def power_sentence(
         f"a drop of {100 * margin:g} points cannot be told from none: that takes {needed:,} samples "
         f"(for {100 * power:.0f} % power); {samples:,} can prove a bound of {able:.2g} points."
     )
+
+
+def reach_sentence(samples: int, reach: float, room: float) -> str | None:
+    """How many samples another metric's gate may take whose value met the bound by `room`, while its interval reaches
+    `reach` beyond the value, in one unit; None where no number of samples helps. Intervals shrink as 1 / sqrt(n)."""
+    if room <= 0 or reach <= room:
+        return None
+    needed = math.ceil(samples * (reach / room) ** 2)
+    if needed > 1e9:
+        return f"{samples:,} samples cannot tell it"
+    return f"{samples:,} samples cannot tell it: that takes about {float(f'{needed:.2g}'):,.0f} that differ as these do"

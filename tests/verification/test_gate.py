@@ -134,10 +134,10 @@ def test_slices_are_judged_by_their_masks() -> None:
 
 def test_other_tasks_have_their_own_default_metric() -> None:
     generator = np.random.default_rng(0)
-    gold = generator.normal(size=200)
-    scores = PairScores(gold + 0.3 * generator.normal(size=200), gold)
+    gold = generator.normal(size=800)
+    scores = PairScores(gold + 0.3 * generator.normal(size=800), gold)
     assert default_gate("spearman", 1.0).judge(scores, scores)
-    assert not default_gate("spearman", 1.0).judge(scores, PairScores(generator.normal(size=200), gold))
+    assert not default_gate("spearman", 1.0).judge(scores, PairScores(generator.normal(size=800), gold))
     tokens = np.full(100, 50)
     losses = SequenceLosses(tokens * generator.normal(3, 0.1, 100), tokens, 4 * tokens)
     worse = SequenceLosses(losses.nll * 1.1, tokens, 4 * tokens)

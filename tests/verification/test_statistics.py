@@ -120,31 +120,46 @@ def test_the_one_sided_test_rejects_exactly_when_the_interval_ends_below_the_mar
         assert (p < 0.025) == (high < margin)
 
 
-def test_the_mean_bootstrap_agrees_with_brute_force() -> None:
+@given(st.integers(2, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@settings(max_examples=15, deadline=None)
+def test_the_smoothed_interval_of_a_rate_is_the_exact_one_of_clopper_and_pearson(case: tuple[int, int]) -> None:
+    hits, samples = case
+    rows = np.repeat([[1.0], [0.0]], [hits, samples - hits], axis=0)
+    none, one = np.zeros((1, 1)), np.ones((1, 1))
+    low, high = statistics.smoothed_interval(rows, none, one, means, resamples=40_000)
+    levels = statistics.percentile_levels(samples, 0.95)
+    expected = scipy.stats.beta.ppf(levels, [hits, hits + 1], [samples - hits + 1, samples - hits])
+    spread = math.sqrt(1 / samples)
+    assert (low, high) == pytest.approx(tuple(np.nan_to_num(expected, nan=float(hits > 0))), abs=0.05 * spread)
+
+
+def means(rows_RK: np.ndarray, weights_BR: np.ndarray) -> np.ndarray:
+    return (weights_BR @ rows_RK)[:, 0]
+
+
+def test_on_many_samples_that_vary_the_smoothed_interval_is_that_of_the_plain_bootstrap() -> None:
     generator = np.random.default_rng(0)
-    for rows in (generator.exponential(size=(80, 1)), generator.integers(0, 3, (400, 1)).astype(float)):
-        draws = [generator.choice(rows[:, 0], len(rows)).mean() for _ in range(20_000)]
+    for rows in (generator.normal(size=(3000, 1)), generator.integers(0, 3, (3000, 1)).astype(float)):
+        draws = [generator.choice(rows[:, 0], len(rows)).mean() for _ in range(4000)]
         expected = np.quantile(draws, statistics.percentile_levels(len(rows), 0.95))
-        ours = statistics.mean_bootstrap_interval(rows, lambda m: m[:, 0], resamples=20_000, seed=3)
-        spread = expected[1] - expected[0]
-        assert ours == pytest.approx(tuple(expected), abs=0.03 * spread)
+        ours = statistics.smoothed_interval(rows, rows[:9], rows[:9], means, resamples=4000, seed=3)
+        assert ours == pytest.approx(tuple(expected), abs=0.08 * (expected[1] - expected[0]))
 
 
-def test_the_row_bootstrap_agrees_with_scipy() -> None:
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=70)
-    rows = np.stack([x, x + generator.normal(size=70)], axis=1)
-
-    def correlation(drawn: np.ndarray) -> float:
-        return float(np.corrcoef(drawn.T)[0, 1])
-
-    theirs = scipy.stats.bootstrap(
-        (rows[:, 0], rows[:, 1]),
-        lambda a, b: np.corrcoef(a, b)[0, 1],
-        paired=True, vectorized=False, method="percentile", n_resamples=4000, rng=1,
-    ).confidence_interval  # fmt: skip
-    ours = statistics.row_bootstrap_interval(rows, correlation, resamples=4000, seed=2)
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.02)
+@given(st.lists(st.integers(0, 5), min_size=3, max_size=40), st.integers(0, 1000))
+@settings(deadline=None)
+def test_a_weighted_rank_correlation_is_that_of_rows_repeated_as_often_as_they_weigh(
+    counts: list[int], seed: int
+) -> None:
+    counts_R = np.array([*counts, 1, 1])
+    rows = np.random.default_rng(seed).integers(0, 9, (len(counts_R), 2)).astype(float)
+    weights = counts_R[None, :] / counts_R.sum()
+    ranks = [statistics.weighted_ranks(column, weights) for column in rows.T]
+    ours = statistics.weighted_correlation(ranks[0], ranks[1], weights)[0]
+    repeated = np.repeat(rows, counts_R, axis=0)
+    constant = np.ptp(repeated, axis=0).min() == 0
+    expected = 0.0 if constant else scipy.stats.spearmanr(repeated[:, 0], repeated[:, 1]).statistic
+    assert ours == pytest.approx(expected, abs=1e-9)
 
 
 @given(st.integers(0, 1000))
@@ -152,12 +167,12 @@ def test_the_row_bootstrap_agrees_with_scipy() -> None:
 def test_the_bootstrap_is_seeded_and_blind_to_the_order_of_rows(seed: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(50, 2))
 
-    def ratio(means: np.ndarray) -> np.ndarray:
-        return means[:, 0] + means[:, 1]
+    def ratio(rows_RK: np.ndarray, weights_BR: np.ndarray) -> np.ndarray:
+        return (weights_BR @ rows_RK).sum(axis=1)
 
-    first = statistics.mean_bootstrap_interval(rows, ratio, resamples=200, seed=seed)
+    first = statistics.smoothed_interval(rows, rows[:1], rows[:1], ratio, resamples=200, seed=seed)
     order = np.random.default_rng(seed + 1).permutation(50)
-    assert statistics.mean_bootstrap_interval(rows[order], ratio, resamples=200, seed=seed) == first
+    assert statistics.smoothed_interval(rows[order], rows[:1], rows[:1], ratio, resamples=200, seed=seed) == first
     assert isinstance(first, Interval) and first.low < first.high
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.verification.changed import ChangedExample, furthest
-from compress.verification.metric import F64, Metric, first, log_softmax, percent
+from compress.verification.metric import F64, Metric, first, kl_failed, log_softmax, neighbours, percent
 from compress.verification.samples import Samples, as_array
 from compress.verification.statistics import rate_interval
 from targets.errors import InputError
@@ -54,6 +54,26 @@ def _f1_rows(p: Predictions) -> F64:
     return np.concatenate([predicted * actual, predicted, actual], axis=1)
 
 
+def _f1_failed(rows_SK: F64) -> F64:
+    """Each sample called as another one was, or the next class where that would be right."""
+    _, predicted, actual = np.split(rows_SK, 3, axis=1)
+    other = neighbours(predicted)
+    right = (other * actual).sum(axis=1) > 0
+    other[right] = np.roll(other[right], 1, axis=1)
+    return np.concatenate([np.zeros_like(other), other, actual], axis=1)
+
+
+def _of_the_rarest_class(rows_SK: F64) -> NDArray[np.bool_]:
+    """Right answers of the class with the fewest samples among those that have any: each is worth most to macro F1.
+    All samples where none is right."""
+    hit, _, actual = np.split(rows_SK, 3, axis=1)
+    hits, sizes = hit.sum(axis=0), actual.sum(axis=0)
+    if not hits.any():
+        return np.ones(len(rows_SK), np.bool_)
+    rarest = int(np.where(hits > 0, sizes, np.inf).argmin())
+    return np.asarray(hit[:, rarest] > 0)
+
+
 def _macro_f1(means_BK: F64) -> F64:
     """Mean F1 in percent over the classes that occur as a label or a prediction."""
     hit, predicted, actual = np.split(means_BK, 3, axis=-1)
@@ -78,7 +98,7 @@ class Predictions(Samples):
     shared: ClassVar[tuple[str, ...]] = ("labels",)
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "Top-1 accuracy", "%", True, _correct_rows, percent, rate=True),
-        Metric("f1_macro", "Macro F1", "%", True, _f1_rows, _macro_f1),
+        Metric("f1_macro", "Macro F1", "%", True, _f1_rows, _macro_f1, unseen=_f1_failed, dearest=_of_the_rarest_class),
         Metric(
             "agreement",
             "Same answer as the reference",
@@ -89,7 +109,7 @@ class Predictions(Samples):
             compares=True,
             rate=True,
         ),
-        Metric("kl", "Mean KL from the reference", "nats", False, _kl_rows, first, compares=True),
+        Metric("kl", "Mean KL from the reference", "nats", False, _kl_rows, first, compares=True, unseen=kl_failed),
         Metric(
             "max_logit_error",
             "Largest logit error",

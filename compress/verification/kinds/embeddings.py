@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.verification.changed import ChangedExample, of_numbers
-from compress.verification.metric import F64, Metric, first
+from compress.verification.metric import F64, Metric, first, neighbours
 from compress.verification.samples import Samples, as_array
+from compress.verification.statistics import weighted_correlation, weighted_ranks
 from targets.errors import InputError
 
 #: Two embeddings are the same answer at more than this cosine.
@@ -56,7 +57,26 @@ def _spearman(rows_SK: F64) -> float:
     return 100 * float((ranks[:, 0] * ranks[:, 1]).sum()) / norm if norm > 0 else 0.0
 
 
-SPEARMAN = Metric("spearman", "Spearman x 100", "points", True, _pair_rows, of_rows=_spearman)
+def _weighted_spearman(rows_RK: F64, weights_BR: F64) -> F64:
+    ranks = [weighted_ranks(column, weights_BR) for column in rows_RK.T]
+    return 100 * weighted_correlation(ranks[0], ranks[1], weights_BR)
+
+
+def _pair_failed(rows_SK: F64) -> F64:
+    """Each pair with the score of another."""
+    return np.stack([neighbours(rows_SK)[:, 0], rows_SK[:, 1]], axis=1)
+
+
+SPEARMAN = Metric(
+    "spearman",
+    "Spearman x 100",
+    "points",
+    True,
+    _pair_rows,
+    of_rows=_spearman,
+    of_weights=_weighted_spearman,
+    unseen=_pair_failed,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +117,16 @@ class Embeddings(Samples):
 
     kind: ClassVar[str] = "embeddings"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("cosine", "Cosine to the reference's embedding", "", True, _cosine_rows, first, compares=True),
+        Metric(
+            "cosine",
+            "Cosine to the reference's embedding",
+            "",
+            True,
+            _cosine_rows,
+            first,
+            compares=True,
+            unseen=np.zeros_like,
+        ),
     )
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.verification.changed import ChangedExample, of_numbers
-from compress.verification.metric import F64, Metric, first, log_softmax
+from compress.verification.metric import F64, OVERTURNED, Metric, first, kl_failed, log_softmax, neighbours
 from compress.verification.samples import Compact, Samples, as_array
 from targets.errors import InputError
 
@@ -22,6 +22,17 @@ SAME_TOKENS = 0.5
 
 def _sequence_rows(p: SequenceLosses) -> F64:
     return np.stack([p.nll, p.tokens.astype(np.float64), p.bytes.astype(np.float64)], axis=1)
+
+
+def _sequence_failed(rows_SK: F64) -> F64:
+    """Each sequence worse by as much per token as another one differs from it, and by one overturned token at least."""
+    rates = rows_SK[:, :1] / rows_SK[:, 1:2]
+    apart = np.maximum(np.abs(neighbours(rates) - rates) * rows_SK[:, 1:2], OVERTURNED)
+    return np.concatenate([rows_SK[:, :1] + apart, rows_SK[:, 1:]], axis=1)
+
+
+def _agreement_failed(rows_SK: F64) -> F64:
+    return np.stack([np.zeros(len(rows_SK)), rows_SK[:, 1]], axis=1)
 
 
 def _bits_per_byte(means_BK: F64) -> F64:
@@ -65,8 +76,17 @@ class SequenceLosses(Samples):
             _sequence_rows,
             lambda m: np.exp(m[..., 0] / m[..., 1]),
             relative=True,
+            unseen=_sequence_failed,
         ),
-        Metric("bits_per_byte", "Bits per byte", "bits", False, _sequence_rows, _bits_per_byte),
+        Metric(
+            "bits_per_byte",
+            "Bits per byte",
+            "bits",
+            False,
+            _sequence_rows,
+            _bits_per_byte,
+            unseen=_sequence_failed,
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -122,8 +142,9 @@ class NextTokens(SequenceLosses):
             _token_agreement_rows,
             lambda m: 100 * m[..., 0] / m[..., 1],
             compares=True,
+            unseen=_agreement_failed,
         ),
-        Metric("token_kl", "Mean KL per token", "nats", False, _token_kl_rows, first, compares=True),
+        Metric("token_kl", "Mean KL per token", "nats", False, _token_kl_rows, first, compares=True, unseen=kl_failed),
     )
 
     def __post_init__(self) -> None:

@@ -25,6 +25,19 @@ def _output_rows(p: TextOutputs) -> F64:
     return p.counts.astype(np.float64)
 
 
+#: Weighted sums of counts are scaled to so many texts, so that rounding to whole n-grams does not show.
+_TEXTS = 1000
+
+
+def _weighted_bleu(rows_RK: F64, weights_BR: F64) -> F64:
+    return np.array([corpus_bleu(sums_K) for sums_K in _TEXTS * (weights_BR @ rows_RK)])
+
+
+def _output_failed(rows_SK: F64) -> F64:
+    """Each text without a single n-gram of its reference."""
+    return np.concatenate([np.zeros((len(rows_SK), 4)), rows_SK[:, 4:]], axis=1)
+
+
 @dataclass(frozen=True, eq=False)
 class TextOutputs(Samples):
     """What BLEU counts of each text that a system wrote, int64 [S, 10]: n-grams of 1 to 4 that are right, n-grams of 1
@@ -36,7 +49,16 @@ class TextOutputs(Samples):
     kind: ClassVar[str] = "text outputs"
     shared: ClassVar[tuple[str, ...]] = ("gold",)
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("bleu", "BLEU", "points", True, _output_rows, of_rows=lambda rows: corpus_bleu(rows.sum(axis=0))),
+        Metric(
+            "bleu",
+            "BLEU",
+            "points",
+            True,
+            _output_rows,
+            of_rows=lambda rows: corpus_bleu(rows.sum(axis=0)),
+            of_weights=_weighted_bleu,
+            unseen=_output_failed,
+        ),
     )
 
     def __post_init__(self) -> None:
