@@ -52,9 +52,13 @@ class ConfusionChange(Model):
 
 
 class Drift(Model):
-    """The whole comparison. All but the gate's result is empty when the sides cannot be compared."""
+    """The whole comparison. All but the gate's result is empty when the sides cannot be compared.
+
+    `samples` are all different; `copies` of them were left out.
+    """
 
     samples: int
+    copies: int = 0
     kind: str
     gate: GateResult
     identical: bool = False
@@ -95,17 +99,18 @@ def compare(
     gate: Gate,
     slices: Slices | None = None,
     decision: Decision | None = None,
+    copies: int = 0,
 ) -> Drift:
     """Compare two sides on the same samples and judge them by `gate`. Deterministic.
 
     `decision`: what was certain when predicting stopped early, which then is the verdict. `slices` maps a slice's name
-    to a bool mask of shape [S]. Sides that cannot be compared give a Drift whose gate has status `error`, not an
-    exception.
+    to a bool mask of shape [S]. `copies`: how many samples were left out for having the content of another. Sides that
+    cannot be compared give a Drift whose gate has status `error`, not an exception.
     """
     result = gate.judge(reference, candidate, slices)
     if decision is not None:
         result = decision.settle(result)
-    whole = Drift(samples=len(candidate), kind=candidate.kind, gate=result)
+    whole = Drift(samples=len(candidate), copies=copies, kind=candidate.kind, gate=result)
     if sides_fault(reference, candidate) is not None:
         return whole
     sampling = gate.sampling()
