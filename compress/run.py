@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from compress.cli import start, typer
-from targets.errors import GateFailed
+from targets.errors import GateFailed, printable
 
 Settings = Annotated[
     list[str] | None,
@@ -64,7 +64,7 @@ def main(
         check_out(out)
         artifacts = Runner(graph, cache, [view(stream), JsonLog(out / "log.jsonl")], seed=seed).run()
         outcome = deliver(artifacts, out)
-    print(json.dumps(asdict(outcome)) if as_json else outcome.text())
+    print(json.dumps(asdict(outcome)) if as_json else printable(outcome.text()))
     if outcome.verdict != "pass":
         raise GateFailed(f"the gate did not pass: {outcome.reason}")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from compress.cli import start, typer
-from targets.errors import InputError
+from targets.errors import InputError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -383,10 +383,11 @@ def _environment(sides: list[Side]) -> dict[str, str]:
 def _write(options: Options, report: ReportData) -> None:
     import os
 
-    from compress.verification.report import append_summary, to_html, to_junit, to_markdown, to_sarif
+    from compress.verification.report import append_summary, to_html, to_markdown
+    from compress.verification.report_ci import to_junit, to_sarif
     from runtime.files import write_atomic
 
-    location = (options.gate or Path("gate.toml")).as_posix()
+    location = next((path for path in (options.gate, options.baseline) if path is not None), None)
     if options.junit is not None:
         write_atomic(options.junit, to_junit(report).encode())
     if options.sarif is not None:
@@ -399,13 +400,13 @@ def _write(options: Options, report: ReportData) -> None:
 
 
 def _show(options: Options, report: ReportData) -> None:
-    from compress.verification.report import cases, findings
+    from compress.verification.report_cases import cases, findings
 
     view = sys.stderr if options.as_json else sys.stdout
     for case in cases(report):
-        print(f"{case.status.value:8} {case.name}: {case.message}", file=view)
+        print(printable(f"{case.status.value:8} {case.name}: {case.message}"), file=view)
     for note in (*findings(report), *report.notes):
-        print(f"note     {note}", file=view)
+        print(printable(f"note     {note}"), file=view)
     print(f"verdict: {report.verdict.value}", file=view)
     if options.as_json:
         print(report.to_json(), end="")

@@ -25,7 +25,7 @@ def assert_no_drift(
     Raises AssertionError with every check that did not pass; InputError and EnvironmentLacks as the command does.
     """
     from compress.verification.outcome import Status
-    from compress.verification.report import cases
+    from compress.verification.report_cases import cases
     from compress.verify import Options, evaluate
 
     location = None if data is None else str(data)

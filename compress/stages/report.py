@@ -52,6 +52,7 @@ def write(
         _variant(
             f"original {entry['note']}",
             original_int8.path / entry["path"],
+            role="baseline",
             metric=_metric(original.task, answers_int8, entry["path"]),
         )
         for entry in original_int8.entries()
@@ -73,6 +74,7 @@ def write(
         data.model_copy(
             update={
                 "variants": timed,
+                "timing": _timing(original, context.options["target"]),
                 "notes": (*data.notes, *speeds),
                 "curves": _decoding(times.get("decode", [])),
             }
@@ -165,6 +167,13 @@ def _on_loops(models: ShippedModels, comparison: Comparison) -> list[str]:
         f"{said.get(name, name)}: {'offered' if drift else 'not offered'}: {drift.gate.message}"
         for name, drift in drifts.items()
     ]
+
+
+def _timing(original: SourceModel, target: str) -> str:
+    """What the latencies are of."""
+    length = original.task.timing_length(original.structure())
+    size = f"{length} tokens" if length > 1 else "one sample"
+    return f"on this workstation's CPU, not on {target}; {size}, without its preparation"
 
 
 def _decoding(rows: list[dict[str, Any]]) -> tuple[Curve, ...]:

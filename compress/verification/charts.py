@@ -12,6 +12,10 @@ LABEL_CHARACTERS = 26
 NOTHING = 1e-300
 
 
+#: The least and the largest value that there can be.
+Limits = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Tick:
     """A labelled place on an axis."""
@@ -34,12 +38,17 @@ class Axis:
         return round(100 * min(1.0, max(0.0, share)), 3)
 
 
-def axis(values: Sequence[float], include: Sequence[float] = (), margin: float = 0.06) -> Axis:
-    """An axis that shows all values (and those to include) with round ticks."""
+def axis(
+    values: Sequence[float], include: Sequence[float] = (), margin: float = 0.06, limits: Limits | None = None
+) -> Axis:
+    """An axis that shows all values (and those to include) with round ticks, and nothing beyond `limits`, which no
+    value can exceed."""
     shown = [*values, *include]
     low, high = min(shown), max(shown)
     room = (high - low) * margin if high - low > NOTHING else max(abs(high) * 0.02, 1e-6)
     low, high = (low if low in include else low - room), (high if high in include and high != low else high + room)
+    if limits is not None:
+        low, high = max(low, limits[0]), min(high, limits[1])
     step = _round_step((high - low) / MAX_TICKS)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
@@ -160,13 +169,17 @@ class Scatter:
 
 
 def scatter(
-    points: Sequence[tuple[str, float, float, str]], x_label: str, y_label: str, higher_is_better: bool
+    points: Sequence[tuple[str, float, float, str]],
+    x_label: str,
+    y_label: str,
+    higher_is_better: bool,
+    y_limits: Limits | None = None,
 ) -> Scatter | None:
     """Points are (label, x: less is better, y, tone). None for fewer than two, which compare nothing."""
     if len(points) < 2:
         return None
     x_axis = axis([x for _, x, _, _ in points], include=(0.0,), margin=0.12)
-    y_axis = axis([y for _, _, y, _ in points], margin=0.2)
+    y_axis = axis([y for _, _, y, _ in points], margin=0.2, limits=y_limits)
     sign = 1 if higher_is_better else -1
     front = [
         (x, y)
@@ -192,17 +205,22 @@ def _free_place(label: str, at: float, up: float, taken: Sequence[Box]) -> tuple
     """(anchor, dx, dy, box) of a label beside, above or below its point, where it covers no other, if there is room."""
     width = 2.2 * len(label)
     places = []
-    for dy in (0.0, 7.5, -7.5, 14.0, -14.0, 20.5, -20.5):
+    for dy in (0.0, 8.0, -8.0, 15.0, -15.0, 22.0, -22.0):
         for anchor, dx, low in (("start", 4.0, at + 4), ("end", -4.0, at - 4 - width), ("middle", 0.0, at - width / 2)):
             if dy == 0 and anchor == "middle":
                 continue
-            places.append((anchor, dx, dy, (low, up + dy - 3, low + width, up + dy + 3)))
+            places.append((anchor, dx, dy, (low, up + dy - 4, low + width, up + dy + 4)))
 
     def covered(box: Box) -> int:
         return sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
 
-    inside = [place for place in places if place[3][0] >= -10 and place[3][2] <= 103] or places
+    inside = [place for place in places if _within(place[3])] or places
     return min(inside, key=lambda place: covered(place[3]))
+
+
+def _within(box: Box) -> bool:
+    """Whether a label stays clear of the numbers beside and below the plot."""
+    return box[0] >= 0 and box[2] <= 103 and box[1] >= 0
 
 
 @dataclass(frozen=True)
@@ -218,11 +236,15 @@ class Lines:
 
 
 def lines(
-    title: str, x_label: str, y_label: str, series: Sequence[tuple[str, Sequence[float], Sequence[float]]]
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    y_limits: Limits | None = None,
 ) -> Lines:
     """Series are (name, x values, y values), at least one with at least one point."""
     x_axis = axis([x for _, xs, _ in series for x in xs], margin=0.0)
-    y_axis = axis([y for _, _, ys in series for y in ys], include=(0.0,))
+    y_axis = axis([y for _, _, ys in series for y in ys], include=(0.0,), limits=y_limits)
     placed = tuple(
         (name, tuple((x_axis.at(x), y_axis.at(y)) for x, y in zip(xs, ys, strict=True))) for name, xs, ys in series
     )

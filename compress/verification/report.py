@@ -1,22 +1,27 @@
-"""One ReportData rendered as JSON, Markdown, JUnit XML, SARIF and a self-contained HTML page. Deterministic."""
+"""One ReportData rendered for people, as Markdown and a self-contained HTML page, and written in all formats.
+
+Deterministic.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
+import math
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from compress.verification import charts
 from compress.verification.drift import Drift, GroupDrift, MetricDrift
 from compress.verification.localize import block_note, stage_note
 from compress.verification.outcome import Status
-from compress.verification.report_data import ReportData
+from compress.verification.report_cases import Case, cases, findings
+from compress.verification.report_ci import to_junit, to_sarif
+from compress.verification.report_data import ReportData, Variant
 from runtime.files import explain, is_special, write_atomic, write_through
+from targets.errors import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,101 +31,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 PICTURE_PIXELS = 96
 #: Changes in confusion smaller than this are drawn as a part of it.
 FEW = 10
-_ILLEGAL_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-class Case(NamedTuple):
-    """One check, whatever gate it belongs to."""
-
-    name: str
-    status: Status
-    message: str
-    rule: str
-    scope: str = "overall"
-
-    @property
-    def passed_overall(self) -> bool:
-        """Did it pass, over all samples?"""
-        return self.status is Status.PASS and self.scope == "overall"
-
-
-def cases(data: ReportData) -> list[Case]:
-    """Every check of the report. A report whose drift was not measured has a case that says so."""
-    found = [Case(check.name, check.status, check.message, check.name) for check in data.checks]
-    if data.drift is None:
-        return [*found, Case("drift", Status.NOT_RUN, "the accuracy was not compared", "drift")]
-    for check in data.drift.gate.checks:
-        name = f"{check.metric} {check.scope} {check.bound} {check.limit:g}"
-        found.append(Case(name, check.status, check.message, check.metric, check.scope))
-    return found
-
-
-def findings(data: ReportData) -> list[str]:
-    """Where the drift comes from, in a sentence each."""
-    return [note for note in (stage_note(data.stages), block_note(data.blocks)) if note]
-
-
-# ---- machine formats ----
-
-
-def to_junit(data: ReportData) -> str:
-    """JUnit XML, one test case per check. A check that was not run is an error: skipped tests look green."""
-    every = cases(data)
-    failures = sum(case.status is Status.FAIL for case in every)
-    errors = sum(case.status in (Status.ERROR, Status.NOT_RUN) for case in every)
-    counts = {"tests": str(len(every)), "failures": str(failures), "errors": str(errors), "skipped": "0"}
-    root = ElementTree.Element("testsuites", {"name": "edgepress", **counts})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(f"{data.model} on {data.target}"), **counts})
-    for case in every:
-        element = ElementTree.SubElement(suite, "testcase", {"classname": "edgepress.verify", "name": _xml(case.name)})
-        if case.status is Status.PASS:
-            ElementTree.SubElement(element, "system-out").text = _xml(case.message)
-            continue
-        tag = "failure" if case.status is Status.FAIL else "error"
-        ElementTree.SubElement(element, tag, {"type": case.status.value, "message": _xml(case.message)})
-    ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
-def to_sarif(data: ReportData, location: str = "gate.toml") -> str:
-    """SARIF 2.1.0: one result per check that did not pass, placed at `location` (a relative path in the repository)."""
-    every = cases(data)
-    failed = [case for case in every if case.status is not Status.PASS]
-    rules = sorted({case.rule for case in every})
-    results = [
-        {
-            "ruleId": case.rule,
-            "ruleIndex": rules.index(case.rule),
-            "level": "error",
-            "kind": "fail",
-            "message": {"text": case.message},
-            "locations": [{"physicalLocation": {"artifactLocation": {"uri": location}, "region": {"startLine": 1}}}],
-            "partialFingerprints": {"check/v1": f"{data.model}/{data.target}/{case.name}"},
-            "properties": {"status": case.status.value, "check": case.name},
-        }
-        for case in failed
-    ]
-    log = {
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [
-            {
-                "tool": {
-                    "driver": {
-                        "name": "edgepress",
-                        "version": data.edgepress,
-                        "rules": [{"id": rule, "shortDescription": {"text": f"Gate on {rule}"}} for rule in rules],
-                    }
-                },
-                "invocations": [{"executionSuccessful": all(case.status is not Status.ERROR for case in every)}],
-                "results": results,
-            }
-        ],
-    }
-    return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
-
-
-# ---- formats for people ----
 
 
 def to_markdown(data: ReportData) -> str:
@@ -180,8 +90,15 @@ def _render(template: str, data: ReportData, markdown: bool) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_inert,
     )
-    environment.filters |= {"size": size_text, "number": number_text, "threads": threads_text, "cell": _markdown_cell}
+    environment.filters |= {
+        "size": size_text,
+        "number": number_text,
+        "span": span_text,
+        "threads": threads_text,
+        "cell": _markdown_cell,
+    }
     return environment.get_template(template).render(
         data=data, cases=cases(data), findings=findings(data), view=View(data)
     )
@@ -212,12 +129,23 @@ class View:
             return None
         return drift.metrics[0]
 
-    def gain(self, attribute: str, better: str, worse: str) -> str | None:
-        """How many times better the candidate's attribute is, such as `3.7× smaller`; None where either is unknown."""
-        before, after = (getattr(v, attribute, None) for v in (self.reference, self.candidate))
+    def baselines(self, attribute: str) -> list[Variant]:
+        """The baselines whose attribute is known."""
+        return [v for v in self.data.variants if v.role == "baseline" and getattr(v, attribute) is not None]
+
+    def gain(self, attribute: str, better: str, worse: str, than: Variant | None = None) -> str | None:
+        """How many times better the candidate's attribute is than the reference's (or another's), such as `3.7×
+        smaller`; None where either is unknown."""
+        before, after = (getattr(v, attribute, None) for v in (than or self.reference, self.candidate))
         if not before or not after:
             return None
-        return f"{before / after:.2g}× {better}" if before >= after else f"{after / before:.2g}× {worse}"
+        ratio, word = (before / after, better) if before >= after else (after / before, worse)
+        return "about the same" if ratio < 1.005 else f"{ratio:.3g}× {word}" if ratio < 1.1 else f"{ratio:.2g}× {word}"
+
+    @property
+    def y_limits(self) -> charts.Limits | None:
+        """Between which values the main metric lies."""
+        return (0.0, 100.0) if self.unit == "%" else None
 
     @staticmethod
     def lower_first(text: str) -> str:
@@ -298,13 +226,19 @@ class View:
                 for v in self.data.variants
                 if getattr(v, attribute) is not None and v.metric is not None
             ]
-            plots.append(charts.scatter(points, label, y_label, better))
+            plots.append(charts.scatter(points, label, y_label, better, self.y_limits))
         return [plot for plot in plots if plot is not None]
 
     def curves(self) -> list[charts.Lines]:
         """The line charts."""
         return [
-            charts.lines(c.title, c.x_label, c.y_label, [(s.name, s.x, s.y) for s in c.series])
+            charts.lines(
+                c.title,
+                c.x_label,
+                c.y_label,
+                [(s.name, s.x, s.y) for s in c.series],
+                (0.0, 100.0) if c.y_label.endswith("(%)") else None,
+            )
             for c in self.data.curves
         ]
 
@@ -333,7 +267,17 @@ def size_text(count: int | None) -> str:
 
 def number_text(value: float | None, digits: int = 2) -> str:
     """A number with fixed digits and thousands marks; a dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "–" if value is None else f"{value:z,.{digits}f}"
+
+
+def span_text(of: MetricDrift | GroupDrift) -> str:
+    """An interval, with as many digits as its width needs; a dash where there is none."""
+    if of.low is None or of.high is None or of.low == of.high:
+        return "–"
+    digits = max(2, 1 - math.floor(math.log10(of.high - of.low)))
+    if digits > 6:
+        return f"{of.low:.2g} … {of.high:.2g}"
+    return f"{number_text(of.low, digits)} … {number_text(of.high, digits)}"
 
 
 def threads_text(count: int | None) -> str:
@@ -347,8 +291,9 @@ def _tone(low: float | None, high: float | None) -> str:
     return "good" if high is not None and high < 0 else "plain"
 
 
-def _xml(text: str) -> str:
-    return _ILLEGAL_XML.sub("\ufffd", text)
+def _inert(value: object) -> object:
+    """What a template prints, without control characters."""
+    return type(value)(printable(value)) if isinstance(value, str) else value
 
 
 def _markdown_cell(text: object) -> str:

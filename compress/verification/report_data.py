@@ -17,10 +17,11 @@ class Variant(Model):
     """One version of the model on its way from original to shipped: a row of the comparison and a point of its plot.
 
     `metric` is the task's own metric (percent for rates), `latency_ms` a median at batch 1 with so many `threads`.
+    A `baseline` is the reference made smaller without edgepress's changes, such as its own int8 form.
     """
 
     name: str
-    role: Literal["reference", "candidate", "other"] = "other"
+    role: Literal["reference", "candidate", "baseline", "other"] = "other"
     bytes: int | None = Field(default=None, ge=0)
     parameters: int | None = Field(default=None, ge=0)
     metric: float | None = None
@@ -113,6 +114,7 @@ class ReportData(Model):
     drift: Drift | None = None
     checks: tuple[ExtraCheck, ...] = ()
     variants: tuple[Variant, ...] = ()
+    timing: str = Field(default="", description="What the variants' latencies are of: the machine, the input")
     latency: tuple[LatencyRow, ...] = ()
     stages: tuple[StageRow, ...] = ()
     stage_samples: int | None = Field(default=None, ge=1, description="On how many samples the stages were measured")
@@ -146,11 +148,14 @@ class ReportData(Model):
 
     @property
     def headline(self) -> str:
-        """One sentence under the verdict: the check that decided it."""
+        """One sentence under the verdict: the check that decided it, and the file that it is about."""
         for check in self.checks:
             if check.status is self.verdict and self.verdict is not Status.PASS:
                 return f"{check.name}: {check.message}"
-        return self.drift.gate.message if self.drift is not None else "The accuracy was not compared."
+        if self.drift is None:
+            return "The accuracy was not compared."
+        judged = next((one.name for one in self.variants if one.role == "candidate" and one.name != one.role), None)
+        return f"{judged}: {self.drift.gate.message}" if judged else self.drift.gate.message
 
     def to_json(self) -> str:
         """report.json. `from_json` gives an equal value back."""

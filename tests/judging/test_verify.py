@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.judging.testing import assert_no_drift
 from compress.verification.predictions import PairScores, Predictions
-from compress.verification.report import findings
+from compress.verification.report_cases import findings
 from compress.verification.report_data import ReportData
 from compress.verify import Options, evaluate, verify
 from runtime.bundles.seal import seal_of

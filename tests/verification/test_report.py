@@ -20,11 +20,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from compress.verification import gate
-from compress.verification.charts import axis, intervals, scatter
-from compress.verification.drift import compare
+from compress.verification.charts import axis, intervals, lines, scatter
+from compress.verification.drift import GroupDrift, compare
 from compress.verification.outcome import Status
 from compress.verification.predictions import Predictions
-from compress.verification.report import picture, size_text, to_html, to_junit, to_markdown, to_sarif, write_report
+from compress.verification.report import number_text, picture, size_text, span_text, to_html, to_markdown, write_report
+from compress.verification.report_ci import to_junit, to_sarif
 from compress.verification.report_data import (
     BlockRow,
     Curve,
@@ -151,7 +152,7 @@ def test_junit_counts_what_did_not_pass() -> None:
 def test_sarif_holds_one_placed_result_per_failed_check() -> None:
     data = report(3.0)
     assert data.drift is not None
-    log = json.loads(to_sarif(data, "models/gate.toml"))
+    log = json.loads(to_sarif(data, Path("models/the gate.toml").absolute()))
     run = log["runs"][0]
     assert log["version"] == "2.1.0"
     assert len(run["results"]) == sum(not check for check in data.drift.gate.checks)
@@ -159,10 +160,14 @@ def test_sarif_holds_one_placed_result_per_failed_check() -> None:
     for result in run["results"]:
         assert rules[result["ruleIndex"]] == result["ruleId"]
         assert result["level"] == "error" and result["message"]["text"]
-        assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "models/gate.toml"
+        assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "models/the%20gate.toml"
     prints = [result["partialFingerprints"]["check/v1"] for result in run["results"]]
     assert len(set(prints)) == len(prints)
+    for rule in run["tool"]["driver"]["rules"]:
+        assert rule["fullDescription"]["text"] and rule["help"]["text"]
     assert json.loads(to_sarif(report()))["runs"][0]["results"] == []
+    elsewhere = json.loads(to_sarif(data, Path("/gate.toml")))["runs"][0]["results"][0]
+    assert elsewhere["locations"] == json.loads(to_sarif(data))["runs"][0]["results"][0]["locations"] == []
 
 
 def test_hostile_names_are_inert_in_every_format() -> None:
@@ -170,7 +175,8 @@ def test_hostile_names_are_inert_in_every_format() -> None:
     page, plain = Page(to_html(data)), Page(to_html(report(names=["a", "b", "c"])))
     assert page.tags["script"] == 0 and page.events == []
     assert page.tags == plain.tags
-    assert HOSTILE.replace("\x00", "") in "".join(page.content).replace("\x00", "")
+    shown = HOSTILE.replace("\x00", "\\x00").replace("\u202e", "\\u202e")
+    assert shown in "".join(page.content) and "\u202e" not in to_html(data) + to_markdown(data)
     root = ElementTree.fromstring(to_junit(data).encode())
     assert any("<script" in (case.get("name") or "") for case in root.iter("testcase"))
     assert json.loads(to_sarif(data))["version"] == "2.1.0"
@@ -273,6 +279,72 @@ def test_two_versions_of_equal_accuracy_have_labels_apart() -> None:
 )
 def test_sizes_read_as_people_write_them(count: int | None, text: str) -> None:
     assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.0, 0.0, "–"),
+        (None, None, "–"),
+        (-0.53, 1.31, "-0.53 … 1.31"),
+        (0.0, 0.0013, "0.0000 … 0.0013"),
+        (-0.001, 0.71, "0.00 … 0.71"),
+        (-1e-9, 1e-9, "-1e-09 … 1e-09"),
+    ],
+)
+def test_an_interval_has_the_digits_that_its_width_needs(low: float | None, high: float | None, text: str) -> None:
+    group = GroupDrift(name="a", samples=9, reference=None, candidate=None, drop=None, low=low, high=high)
+    assert span_text(group) == text
+
+
+def test_a_rise_of_nearly_nothing_is_not_minus_nothing() -> None:
+    assert number_text(-0.001) == "0.00"
+
+
+def shipped() -> tuple[Variant, ...]:
+    return (
+        Variant(name="original fp32", role="reference", bytes=20_000_000, metric=90.0, latency_ms=8.0),
+        Variant(name="original int8 static", role="baseline", bytes=5_050_000, metric=89.8, latency_ms=5.0),
+        Variant(name="model.onnx", role="candidate", bytes=5_000_000, metric=89.9, latency_ms=4.0),
+    )
+
+
+def test_the_headline_names_the_file_and_numbers_stand_beside_the_originals_own_int8() -> None:
+    said = "on this workstation's CPU (AMD), not on jetson-orin-nano; one sample, without its preparation"
+    data = report(variants=shipped(), timing=said)
+    assert data.headline.startswith("model.onnx: Top-1 accuracy")
+    tiles = " ".join(" ".join(Page(to_html(data)).content).split())
+    assert f"Latency {said} 4.00 ms" in tiles
+    assert "was 20 MB , 4× smaller original int8 static 5.05 MB , 1.01× smaller" in tiles
+    assert "was 8.00 ms , 2× faster original int8 static 5.00 ms , 1.2× faster" in tiles
+    assert f"Latency: {said}." in to_markdown(data)
+
+
+def test_sizes_that_hardly_differ_are_about_the_same() -> None:
+    small = Variant(name="a", role="reference", bytes=121_474), Variant(name="b", role="candidate", bytes=121_218)
+    page = to_html(report(variants=small))
+    assert "about the same" in page and "1× smaller" not in page
+
+
+def test_no_axis_of_a_percentage_goes_beyond_100() -> None:
+    points = [("a", 1.0, 99.9, "other"), ("b", 2.0, 91.0, "other")]
+    plot = scatter(points, "x", "y", True, (0.0, 100.0))
+    chart = lines("t", "x", "y (%)", [("a", (1.0, 2.0), (99.0, 100.0))], (0.0, 100.0))
+    for ticks in (plot.y.ticks if plot else (), chart.y.ticks):
+        assert ticks and max(float(tick.label) for tick in ticks) <= 100
+
+
+def test_a_series_of_one_point_is_drawn() -> None:
+    one = Curve(title="Accepted runs", x_label="Run", y_label="Top-1", series=(Series(name="a", x=(1,), y=(90,)),))
+    assert "<circle" in to_html(report(curves=(one,), variants=()))
+
+
+def test_a_report_says_how_many_copies_were_left_out() -> None:
+    data = report()
+    assert data.drift is not None
+    copied = data.model_copy(update={"drift": data.drift.model_copy(update={"copies": 1800})})
+    assert "600 different, 1,800 copies left out" in to_html(copied)
+    assert "600 different samples (1,800 copies left out)" in to_markdown(copied)
 
 
 needs_browser = pytest.mark.skipif(
