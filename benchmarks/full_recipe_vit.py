@@ -33,6 +33,7 @@ from benchmarks.healing_log import Log
 from compress.heal import HealOptions, ImageFeed, heal
 from compress.model import Transformer, load, save
 from compress.model.loops import at_loops
+from compress.rewrites import Calibration
 
 MODEL = "vit-cifar10"
 CALIBRATION = 2000
@@ -50,6 +51,12 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
         {"use": "drop-blocks", "layers": [6, 10]},
         *NARROW,
         {"use": "prune-neurons", "keep": 576},
+    ],
+    "twelve-320-pooled": [
+        *EXACT,
+        *NARROW,
+        {"use": "prune-neurons", "keep": 320},
+        {"use": "pool-tokens", "after": 5},
     ],
     "nine-blocks": [*EXACT, {"use": "drop-blocks", "layers": [3, 6, 10]}, *NARROW],
     "nine-relu": [
@@ -91,7 +98,7 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
     few = train.subset(np.arange(0, len(train), max(1, len(train) // CALIBRATION)))
     calibration = vit_lab.calibration_of(teacher, vit_lab.prepared(few, teacher, device).images, notes)
     recipe = candidates[args.candidate]
-    student = load(args.begin).to(device) if args.begin else vit_lab.rewritten(teacher, recipe, calibration)
+    student = begun(args.begin, recipe, calibration).to(device)
     print(*notes, sep="\n", flush=True)
     options = HealOptions(
         steps=args.steps,
@@ -100,6 +107,9 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
         loops=tuple(args.loops),
         hidden=args.hidden,
         task=args.task,
+        temperature=args.temperature,
+        weight_decay=args.weight_decay,
+        average=args.average,
         mixup=True,
         eval_every=max(1, args.steps // 20),
         patience=100,
@@ -129,7 +139,9 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
         **vit_lab.surroundings(),
         "seed": args.seed,
         "rewrite": recipe,
-        "healed_before": json.loads((args.begin / "heal.json").read_text()) if args.begin else None,
+        "healed_before": json.loads((args.begin / "heal.json").read_text())
+        if args.begin and (args.begin / "heal.json").is_file()
+        else None,
         "heal": options.model_dump(mode="json"),
         "train_images": len(train),
         "calibration_images": len(few),
@@ -157,6 +169,23 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
     print(
         {key: result[key] for key in ("candidate", "parameters", "macs", "held_out", "held_out_original")}, flush=True
     )
+
+
+def begun(healed: Path | None, recipe: list[dict[str, Any]], calibration: Calibration) -> Transformer:
+    """The original after the recipe; or a model that was healed after it, or after all of it but pooling, pooled."""
+    if healed is None:
+        return vit_lab.rewritten(calibration.original, recipe, calibration)
+    model = load(healed).to(next(calibration.original.parameters()).device)
+    pooled = any(block.reducer is not None and block.reducer.leading is None for block in model.structure.blocks)
+    pooling = [] if pooled else [table for table in recipe if table["use"] == "pool-tokens"]
+    return vit_lab.rewritten(model, pooling, calibration)
+
+
+def healing_of(folder: Path) -> dict[str, Any]:
+    """How a model was healed; the name of one of `benchmarks/models`, whose healing is among the results."""
+    known = folder / "heal.json"
+    healing: dict[str, Any] = json.loads(known.read_text()) if known.is_file() else {"model": folder.name}
+    return healing
 
 
 def _steps_per_second(
@@ -232,11 +261,16 @@ def add_verbs(verbs: Any, candidates: Recipes, module: str) -> None:
     healing.add_argument("--candidate", choices=candidates, required=True)
     healing.add_argument("--steps", type=int, default=20_000)
     healing.add_argument("--seconds", type=float, help="heal for about so long instead of --steps")
-    healing.add_argument("--begin", type=Path, help="OUT of an earlier healing of the candidate, to go on from")
+    healing.add_argument(
+        "--begin", type=Path, help="OUT of an earlier healing of the candidate, or of what it was before pooling"
+    )
     healing.add_argument("--batch", type=int, default=512)
     healing.add_argument("--lr", type=float, default=5e-4)
     healing.add_argument("--hidden", type=float, default=0.5)
     healing.add_argument("--task", type=float, default=0.3)
+    healing.add_argument("--temperature", type=float, default=2.0)
+    healing.add_argument("--weight-decay", type=float, default=0.0)
+    healing.add_argument("--average", type=float, default=0.0)
     healing.add_argument("--loops", type=int, nargs="+", default=[], help="other numbers of loops to heal for")
     healing.add_argument("--seed", type=int, default=0)
     healing.add_argument("--limit", type=int, help="about so many training images, for smoke tests")

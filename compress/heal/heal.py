@@ -35,6 +35,8 @@ from compress.model.transformer import Transformer
 from targets.errors import InputError
 
 EVAL_BATCH = 256
+#: Steps from which on compiling, half a minute, costs less time than it saves.
+WORTH_COMPILING = 2000
 
 
 class Progress(Protocol):
@@ -214,7 +216,7 @@ class _Session:
         if self.accelerator.num_processes > 1:
             trained = [self.accelerator.prepare_model(self.student)]
         matched = [self._matched(model) if options.hidden else ([], []) for model in self.depths]
-        ask, differ = _compiled(traced, self.accelerator), _compiled(distilled, self.accelerator)
+        ask, differ = (_compiled(function, self.accelerator, options.steps) for function in (traced, distilled))
         best: dict[str, Any] = {"drift": float("inf"), "stale": 0, "ran": 0, "state": {}}
 
         def draw(step: int) -> Drawn:
@@ -285,9 +287,10 @@ class _Session:
         self.progress(step, total, note, loss=loss, **known)
 
 
-def _compiled(function: Callable[..., Any], accelerator: Accelerator) -> Callable[..., Any]:
-    """Compiled on a GPU, where small models are bound by kernel launches."""
-    return torch.compile(function, dynamic=False) if accelerator.device.type == "cuda" else function
+def _compiled(function: Callable[..., Any], accelerator: Accelerator, steps: int) -> Callable[..., Any]:
+    """Compiled on a GPU, where small models are bound by kernel launches, if there are steps enough."""
+    worth = accelerator.device.type == "cuda" and steps >= WORTH_COMPILING
+    return torch.compile(function, dynamic=False) if worth else function
 
 
 def transfer_runs(changed: Sequence[int], span: int) -> list[range]:
