@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import tasks, zoo
+from compress.data.tokenizer import tokenizer_of
 from compress.json_files import read_object
 from compress.judging.side import (
     Side,
@@ -24,7 +25,6 @@ from compress.judging.side import (
 from compress.tasks.text import TextTask
 from runtime.bundles.manifest import GROWING
 from runtime.streams.stream import MASK
-from runtime.texts.text import TOKENIZER
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -265,7 +265,8 @@ def _torch_side(name: str, path: Path, kind: str, model: Transformer, task: Text
 
 
 def _tokenizer_folder(path: Path) -> Path | None:
-    return path if (path / TOKENIZER).is_file() else None
+    own = tokenizer_of(path)
+    return own.parent if own is not None else None
 
 
 def _positioned(inputs: Mapping[str, np.ndarray]) -> Arrays:

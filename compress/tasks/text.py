@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
+from compress.data.tokenizer import tokenizer_of, truncation_side
 from compress.json_files import read_object
 from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
 from runtime.texts.text import TOKENIZER, Tokenizer, parse_preprocessing
-from targets.errors import EnvironmentLacks, InputError
+from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +32,6 @@ TIMED_TOKENS = 32
 SHOWN = 400
 #: (texts, tokens) at which the graph must agree with torch; those with more than one text hold padding.
 CHECKED_SIZES = ((1, 3), (2, 16), (3, 7))
-#: What tokenizers were kept in before tokenizer.json.
-_OLDER = ("vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 #: Names of the position table's size in configs.
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 _DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
@@ -74,10 +74,12 @@ class TextTask(Task):
             "padding_side": "right",
             "tokenizer": TOKENIZER,
             "stop": stops,
+            **({"truncation_side": "left"} if truncation_side(folder) == "left" else {}),
         }
         spec = parse_preprocessing(section, f"{folder}/config.json")
-        if (folder / TOKENIZER).is_file():
-            tokenizer = Tokenizer(folder / TOKENIZER, spec)  # refuses one that is damaged or another model's
+        own = tokenizer_of(folder)
+        if own is not None:
+            tokenizer = Tokenizer(own, spec)  # refuses one that is damaged or another model's
             if sentences.get("do_lower_case") is True and not _lowers(tokenizer):
                 raise InputError(
                     f"{folder}/sentence_bert_config.json lowers texts before its tokenizer does its work, which is not "
@@ -87,9 +89,11 @@ class TextTask(Task):
 
     def copy_files(self, folder: Path, destination: Path) -> None:
         super().copy_files(folder, destination)
-        if not (destination / TOKENIZER).is_file():
-            destination.mkdir(parents=True, exist_ok=True)
-            _convert_tokenizer(folder, destination / TOKENIZER)
+        own = tokenizer_of(folder)
+        if own is None:
+            raise InputError(f"{folder} has no {TOKENIZER}, nor a vocabulary to make one of; add the tokenizer")
+        destination.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(own, destination / TOKENIZER)
 
     def digest(self, choice: DataChoice, part: Part, memo: Path) -> str:
         return self._dataset(choice, part).digest()
@@ -192,22 +196,3 @@ def _lowers(tokenizer: Tokenizer) -> bool:
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object of the model's folder, {} if it has none. Raises InputError for a damaged one."""
     return read_object(path) if path.is_file() else {}
-
-
-def _convert_tokenizer(folder: Path, path: Path) -> None:
-    """Write tokenizer.json from an older tokenizer's files. Raises InputError if there is none."""
-    import importlib.util
-
-    if not any((folder / name).is_file() for name in _OLDER):
-        raise InputError(f"{folder} has no {TOKENIZER}, nor {', '.join(_OLDER)} to make one of; add the tokenizer")
-    if importlib.util.find_spec("transformers") is None:
-        raise EnvironmentLacks(f"{folder} has no {TOKENIZER}; pip install transformers to convert older files")
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        tokenizer.backend_tokenizer.save(str(path))
-    except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
-        raise InputError(
-            f"{folder} has no {TOKENIZER} and none can be made of its files; save the tokenizer in its fast form"
-        ) from error

@@ -28,7 +28,8 @@ _SPARE_ROWS = 1024
 @dataclass(frozen=True)
 class TextPreprocessing:
     """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
-    `max_length` tokens, shorter ones are filled up with `pad_id` at `padding_side`; a generated text ends at `stop`."""
+    `max_length` tokens at `truncation_side`, shorter ones are filled up with `pad_id` at `padding_side`; a generated
+    text ends at `stop`."""
 
     kind: Literal["text"]
     vocab_size: int
@@ -37,6 +38,7 @@ class TextPreprocessing:
     padding_side: Literal["right", "left"] = "right"
     tokenizer: str = TOKENIZER
     stop: tuple[int, ...] = ()
+    truncation_side: Literal["right", "left"] = "right"
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.max_length) < 1:
@@ -99,16 +101,23 @@ class Tokenizer:
         sizes = [len(text.encode()) for text in texts]
         long = [index for index, one in enumerate(ids) if len(one) > longest]
         if long:
-            self._tokenizer.enable_truncation(longest)
+            self._tokenizer.enable_truncation(longest, direction=self._spec.truncation_side)
             for index, one in zip(long, self._tokenizer.encode_batch([texts[i] for i in long]), strict=True):
                 ids[index] = list(one.ids)
-                sizes[index] = len(texts[index][: max(end for _, end in one.offsets)].encode())
+                sizes[index] = len(_kept(texts[index], one.offsets, self._spec.truncation_side).encode())
         return Encoded(ids, len(long), sizes)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+
+def _kept(text: str, offsets: Sequence[tuple[int, int]], cut: str) -> str:
+    """What of a text its tokens stand for. Special tokens stand for nothing, at (0, 0)."""
+    if cut == "right":
+        return text[: max(end for _, end in offsets)]
+    return text[min((start for start, end in offsets if end > start), default=len(text)) :]
 
 
 @contextmanager
