@@ -39,15 +39,17 @@ _REFUSED = ("crop_pct", "do_pad", "do_flip_channel_order", "do_reduce_labels", "
 
 
 def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """The `preprocessing` section for a model folder's `preprocessor_config.json` and `config.json`.
+    """The `preprocessing` section for a model folder's `preprocessor_config.json` (or `processor_config.json`, which
+    goes before it where it says anything of images) and `config.json`.
 
-    Without the former: resized to the config's `image_size` and scaled to [-1, 1], ViT's habit; `note` is told so.
+    Without them: resized to the config's `image_size` and scaled to [-1, 1], ViT's habit; `note` is told so.
     Raises InputError for a setting that the section cannot hold.
     """
     config = read_object(folder / "config.json") if (folder / "config.json").exists() else {}
-    path = folder / "preprocessor_config.json"
-    if path.exists():
-        return _section(path, _with_defaults(path, read_object(path)), config)
+    given = _settings(folder)
+    if given is not None:
+        path, settings = given
+        return _section(path, _with_defaults(path, settings), config)
     size = config.get("image_size")
     if size is None:
         raise InputError(
@@ -55,6 +57,23 @@ def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda tex
         )
     note(f"{folder} has no preprocessor_config.json: images are resized to {size} and scaled to [-1, 1], as for ViT")
     return _section(folder / "config.json", {**_COMMON, **_DEFAULTS["ViT"], "size": size}, config)
+
+
+def has_settings(folder: Path) -> bool:
+    """Whether a folder says how images are prepared. Raises InputError for a damaged file."""
+    return _settings(folder) is not None
+
+
+def _settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The image processor's own settings and the file that they are in, by the order of transformers."""
+    path = folder / "processor_config.json"
+    nested = read_object(path).get("image_processor") if path.exists() else None
+    if nested is not None:
+        if not isinstance(nested, dict):
+            raise InputError(f"{path}: image_processor is {nested!r}; it must hold the settings of one")
+        return path, nested
+    path = folder / "preprocessor_config.json"
+    return (path, read_object(path)) if path.exists() else None
 
 
 def _with_defaults(path: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -72,13 +91,16 @@ def _section(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any])
     for key in _REFUSED:
         if settings.get(key):
             raise InputError(f"{path}: {key} is {settings[key]!r}, which is not supported; allowed: none")
-    crop = _height_width(path, "crop_size", settings["crop_size"]) if settings["do_center_crop"] else None
+    crop = _height_width(path, "crop_size", settings.get("crop_size")) if settings["do_center_crop"] else None
     resize = _resize(path, settings) if settings["do_resize"] else {"mode": "none"}
     if crop is None and resize["mode"] == "shortest_edge":
         raise InputError(f"{path}: size has a shortest_edge but nothing is cropped; images of one size are needed")
     size = crop or resize.get("size") or _height_width(path, "image_size", config.get("image_size"))
     mean = settings["image_mean"]
-    channels = config.get("num_channels", config.get("channels", len(mean) if isinstance(mean, list) else 3))
+    stated = [config.get(key) for key in ("num_channels", "channels") if config.get(key) is not None]
+    channels = stated[0] if stated else len(mean) if isinstance(mean, list) else 3
+    if channels not in (1, 3) or isinstance(channels, bool):
+        raise InputError(f"{path.parent}/config.json: num_channels is {channels!r}; allowed: 1, 3")
     plain = not settings["do_normalize"]
     section = {
         "kind": "image",
@@ -95,7 +117,7 @@ def _section(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any])
 
 
 def _resize(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    if settings["resample"] not in _RESAMPLE:
+    if type(settings["resample"]) is not int or settings["resample"] not in _RESAMPLE:
         allowed = ", ".join(f"{number} ({name})" for number, name in _RESAMPLE.items())
         raise InputError(f"{path}: resample is {settings['resample']!r}; allowed: {allowed}")
     resample = _RESAMPLE[settings["resample"]]
@@ -109,7 +131,7 @@ def _height_width(path: Path, key: str, value: Any) -> list[int]:
     if isinstance(value, dict) and set(value) == {"height", "width"}:
         value = [value["height"], value["width"]]
     pair = [value, value] if isinstance(value, int) else value
-    if isinstance(pair, list) and len(pair) == 2 and all(isinstance(edge, int) and edge > 0 for edge in pair):
+    if isinstance(pair, list) and len(pair) == 2 and all(type(edge) is int and edge > 0 for edge in pair):
         return pair
     raise InputError(f"{path}: {key} is {value!r}; allowed: a number of pixels, or height and width")
 

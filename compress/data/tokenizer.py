@@ -23,8 +23,8 @@ from targets.errors import EnvironmentLacks, InputError
 
 CONFIG = "tokenizer_config.json"
 #: What tokenizers were kept in before tokenizer.json.
-_OLDER = ("vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-_BESIDE = ("config.json", CONFIG, TOKENIZER, "special_tokens_map.json", "added_tokens.json", "merges.txt", *_OLDER)
+OLDER = ("vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_BESIDE = ("config.json", CONFIG, TOKENIZER, "special_tokens_map.json", "added_tokens.json", "merges.txt", *OLDER)
 #: Options that change no id of a single text.
 _HARMLESS = {
     *("model_max_length", "max_len", "max_length", "padding_side", "truncation_side", "truncation_strategy", "stride"),
@@ -85,7 +85,7 @@ def tokenizer_of(folder: Path) -> Path | None:
     Raises InputError that names the option where there can be no such file, EnvironmentLacks where transformers is
     needed to tell and is not installed.
     """
-    if not any((folder / name).is_file() for name in (TOKENIZER, *_OLDER)):
+    if not any((folder / name).is_file() for name in (TOKENIZER, *OLDER)):
         return None
     if (folder / TOKENIZER).is_file():
         if not (folder / CONFIG).is_file():

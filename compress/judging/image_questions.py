@@ -60,7 +60,8 @@ class ImageQuestions(Questions):
     def notes(self) -> tuple[str, ...]:
         labels = [side.labels for side in self.sides if isinstance(side, ImageSide) and side.labels]
         matched = [self.data, *map(self.data.for_labels, labels)]
-        return tuple(dict.fromkeys(note for data in matched for note in data.notes))
+        of_sides = [note for side in self.sides for note in side.notes]
+        return tuple(dict.fromkeys([*of_sides, *(note for data in matched for note in data.notes)]))
 
     @property
     def names(self) -> Sequence[str]:

@@ -26,7 +26,8 @@ class Side:
 
     `canonical` reads it into the form whose blocks can be compared; None where there is only a graph. `graphs`: its
     ONNX files, all of which take what `fed` makes of the canonical model's inputs. `seen`: fingerprints of the samples
-    that it was healed on; `golden` holds it to its golden samples; None where it brings none.
+    that it was healed on; `golden` holds it to its golden samples; None where it brings none. `notes`: what the user
+    should know of how it was read.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Side:
     fed: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]] = dict
     seen: NDArray[np.uint64] | None = None
     golden: Callable[[], list[GoldenResult]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def located(spec: str) -> Path:

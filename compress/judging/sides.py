@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,9 +174,10 @@ def _beside(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...] | None]:
         manifest = load_manifest(folder)
         check_listed(str(path), path, manifest)
         return manifest.preprocessing, manifest.labels
-    if not (folder / "preprocessor_config.json").is_file():
+    from compress.data.processor import has_settings, preprocessing_from_hf
+
+    if not has_settings(folder):
         return None, None
-    from compress.data import preprocessing_from_hf
 
     return preprocessing_from_hf(folder), _config_labels(folder)
 
@@ -220,10 +221,11 @@ def _hugging_face(name: str, path: Path) -> ImageSide:
     from compress.families import read_checkpoint
     from compress.judging.original import count_parameters, knows, load_original
 
-    preprocessing = preprocessing_from_hf(path)
+    notes: list[str] = []
+    preprocessing = preprocessing_from_hf(path, notes.append)
     if not knows(path):
         model = read_checkpoint(path, preprocessing)
-        return _torch_side(name, path, "model folder", model, model.structure)
+        return replace(_torch_side(name, path, "model folder", model, model.structure), notes=tuple(notes))
     import torch
 
     original = load_original(name, path, "AutoModelForImageClassification")
@@ -242,6 +244,7 @@ def _hugging_face(name: str, path: Path) -> ImageSide:
         labels=_config_labels(path),
         parameters=count_parameters(original),
         canonical=functools.cache(lambda: read_checkpoint(path, preprocessing)),
+        notes=tuple(notes),
     )
 
 

@@ -65,7 +65,7 @@ class ImageClassification(Task):
     name = "image-classification"
     outputs = ("logits",)
     metric = "top1"
-    passengers = ("config.json", "preprocessor_config.json")
+    passengers = ("config.json", "preprocessor_config.json", "processor_config.json")
     libraries = ("numpy", "pillow")
 
     def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
-from compress.data.tokenizer import tokenizer_of, truncation_side
+from compress.data.tokenizer import OLDER, tokenizer_of, truncation_side
 from compress.json_files import read_object
 from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
 from runtime.texts.text import TOKENIZER, Tokenizer, parse_preprocessing
@@ -91,7 +91,7 @@ class TextTask(Task):
         super().copy_files(folder, destination)
         own = tokenizer_of(folder)
         if own is None:
-            raise InputError(f"{folder} has no {TOKENIZER}, nor a vocabulary to make one of; add the tokenizer")
+            raise InputError(f"{folder} has no {TOKENIZER}, nor {', '.join(OLDER)} to make one of; add the tokenizer")
         destination.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(own, destination / TOKENIZER)
 

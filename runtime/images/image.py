@@ -17,6 +17,7 @@ from targets.strict import read
 if TYPE_CHECKING:
     import numpy as np
 
+MAX_RESIZED = 1 << 24  # pixels of an image that is brought to another size
 _SLICE = 1 << 22  # most pixels normalised at once: bounds the memory of their indices
 
 
@@ -30,20 +31,25 @@ class Resize:
 
     def __post_init__(self) -> None:
         fits = {"exact": isinstance(self.size, tuple), "shortest_edge": isinstance(self.size, int), "none": True}
-        if not fits[self.mode]:
+        edges = self.size if isinstance(self.size, tuple) else (self.size or 0,)
+        if not fits[self.mode] or (self.mode != "none" and not (min(edges) > 0 and math.prod(edges) <= MAX_RESIZED)):
             allowed = "[height, width]" if self.mode == "exact" else "one whole number"
             raise ValueError(f"size is {self.size}, allowed with mode {self.mode!r}: {allowed}")
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """The size (height, width) that an image of that size is brought to."""
+        """The size (height, width) that an image of that size is brought to. Raises InputError for one of too many."""
         if self.mode == "none":
             return height, width
         if isinstance(self.size, tuple):
             return self.size
         assert self.size is not None
-        if width <= height:
-            return int(self.size * height / width), self.size
-        return self.size, int(self.size * width / height)
+        long = int(self.size * max(height, width) / min(height, width))
+        if self.size * long > MAX_RESIZED:
+            raise InputError(
+                f"image of {height} x {width}: with its shorter edge at {self.size} it has more than the {MAX_RESIZED} "
+                "pixels allowed; crop it"
+            )
+        return (long, self.size) if width <= height else (self.size, long)
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,10 @@ class ImagePreprocessing:
             raise ValueError("rescale, mean and std hold NaN or infinity, allowed: finite numbers")
         if 0.0 in self.std:
             raise ValueError("std has a zero, allowed: other numbers")
-        if min(self.size) < 1:
-            raise ValueError(f"size is {self.size}, allowed: [height, width] of 1 or more")
+        if min(self.size) < 1 or self.size[0] * self.size[1] > MAX_RESIZED:
+            raise ValueError(
+                f"size is {self.size}, allowed: [height, width] of 1 or more, {MAX_RESIZED} pixels at most"
+            )
 
 
 def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessing") -> ImagePreprocessing:

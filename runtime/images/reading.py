@@ -6,10 +6,12 @@ Shape suffixes: H height, W width, C channels.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import stat
 import tokenize
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,11 +108,9 @@ def _read_npy(path: Path) -> np.ndarray:
 def _read_with_pillow(data: bytes, name: str) -> np.ndarray:
     if importlib.util.find_spec("PIL") is None:
         raise EnvironmentLacks(f"{name}: not a PNG or .npy file; pip install pillow to read other images")
-    from PIL import Image
-
-    Image.init()
+    pillow = _pillow()
     try:
-        with Image.open(io.BytesIO(data), formats=[one for one in _FORMATS if one in Image.OPEN]) as picture:
+        with pillow.open(io.BytesIO(data), formats=[one for one in _FORMATS if one in pillow.OPEN]) as picture:
             png.check_size(picture.width, picture.height, name)
             exif, xmp = picture.info.get("exif"), picture.info.get("xmp")
             picture.load()
@@ -119,9 +119,21 @@ def _read_with_pillow(data: bytes, name: str) -> np.ndarray:
             return upright(_pixels(picture, name), turn)
     except EdgepressError:
         raise
+    except pillow.DecompressionBombError as error:
+        raise InputError(f"{name}: more pixels than are read; scale it down") from error
     except Exception as error:  # whatever its many decoders raise is this file's fault
         cause = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: not a readable image: {cause[:120]}") from error
+
+
+@functools.cache
+def _pillow() -> Any:
+    """Pillow's Image, with all its formats and without its warnings: what they are about is read all the same."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    Image.init()
+    return Image
 
 
 def _pixels(picture: Any, name: str) -> np.ndarray:

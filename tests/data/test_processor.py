@@ -131,3 +131,54 @@ def test_unreadable_json_and_missing_sizes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(InputError, match="is not valid JSON"):
         preprocessing_from_hf(tmp_path)
+
+
+def test_settings_inside_processor_config_go_first_as_in_transformers(tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor
+
+    settings = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": 4, "width": 6},
+        "image_mean": [0.4, 0.3, 0.2],
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "image_size": 9}))
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": settings, "processor_class": "A"}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.1, 0.1, 0.1]}))
+    section = preprocessing_from_hf(tmp_path)
+    assert section["mean"] == list(AutoImageProcessor.from_pretrained(tmp_path).image_mean) == [0.4, 0.3, 0.2]
+    assert section["size"] == [4, 6]
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "A"}))
+    assert preprocessing_from_hf(tmp_path)["mean"] == [0.1, 0.1, 0.1]
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": [1]}))
+    with pytest.raises(InputError, match=r"processor_config\.json: image_processor is \[1\]"):
+        preprocessing_from_hf(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "wanted"),
+    [
+        ({"num_channels": "3"}, {}, "num_channels is '3'; allowed: 1, 3"),
+        ({"num_channels": 4}, {}, "num_channels is 4; allowed: 1, 3"),
+        ({}, {"do_center_crop": True}, "crop_size is None; allowed"),
+        ({}, {"resample": [3]}, r"resample is \[3\]; allowed"),
+        ({}, {"size": {"height": True, "width": True}}, "size is .*; allowed"),
+        ({}, {"size": 100_000}, "size is "),
+        ({}, {"rescale_factor": "x"}, "rescale"),
+    ],
+)
+def test_odd_values_are_one_line(
+    tmp_path: Path, config: dict[str, object], settings: dict[str, object], wanted: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"image_size": 8, **config}))
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ViTImageProcessor", "size": 8, **settings})
+    )
+    with pytest.raises(InputError, match=wanted) as caught:
+        preprocessing_from_hf(tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_channels_that_are_null_are_those_of_the_mean(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"image_size": 8, "num_channels": None}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 8, "image_mean": [0.5], "image_std": [0.5]}))
+    assert preprocessing_from_hf(tmp_path)["channels"] == 1
