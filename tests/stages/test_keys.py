@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 #: A file -> stages whose result depends on it, and stages whose result does not.
 DECIDES = {
     "compress/stages/outcome.py": ("bundle", "heal export predict"),
-    "runtime/ort.py": ("verify bundle predict baseline baseline-int8 precision export timing", "source calibrate heal"),
+    "runtime/ort.py": ("verify bundle predict baseline baseline-int8 precision export timing", ""),
     "runtime/streams/chunking.py": ("verify", "heal export predict"),
     "compress/heal/objective.py": ("heal rewrite-1-low-rank-heads", ""),
     "compress/rewrites/low_rank_heads.py": ("rewrite-1-low-rank-heads export", "source calibrate heal verify"),
