@@ -18,13 +18,12 @@ from typing import Any
 
 import targets
 from benchmarks import vit_lab
-from benchmarks.measure_healed import HealedGraph
-from benchmarks.quantization import needed_for
-from compress.pipeline import Cache, Graph, Runner
+from compress.pipeline import Cache, Runner
 from compress.pipeline.view import view
 from compress.recipe import load_for_model
+from compress.stages import healed
 from compress.stages.artifacts import Answers, OnnxModel, ShippedModels
-from compress.stages.graph import GraphBuilder, Job
+from compress.stages.graph import Job, build_graph
 from compress.stages.verify import early_exit
 from compress.verification.drift import compare
 from compress.verification.gate import parse
@@ -57,27 +56,27 @@ def main() -> int:
     recipe = load_for_model(args.recipe, [f'model.source="{args.model}"', *args.settings])
     cache = Cache()
     job = Job(recipe, args.recipe, targets.load("cpu"), 0, cache.root / "digests.json")
-    builder = HealedGraph(job, args.healed) if args.healed else GraphBuilder(job)
-    made = Runner(needed_for(Graph(builder.stages()), "verify"), cache, [view(sys.stderr)]).run()
+    graph = build_graph(job, [healed.stage(job, args.healed)] if args.healed else None)
+    made = Runner(graph, cache, [view(sys.stderr)]).run(until="verify")
     answers, models, exported = made["predict"], made["precision"], made["export"]
     assert isinstance(answers, Answers) and isinstance(models, ShippedModels) and isinstance(exported, OnnxModel)
     reference = made["baseline"]
     assert isinstance(reference, Answers)
     wanted = reference.load()
     files = {**exported.at_loops(), exported.loops: exported.file}
-    macs = {loops: measure(file).macs or 0 for loops, file in files.items()}
-    entries = sorted(models.every(), key=lambda entry: int(entry["loops"]))
-    loaded = {entry["loops"]: answers.load(entry["path"]) for entry in entries}
+    macs = {loops: measure(path).macs or 0 for loops, path in files.items()}
+    entries = sorted(models.every(), key=lambda file: int(file.loops or 0))
+    loaded = {file.loops: answers.load(file.path) for file in entries}
     assert isinstance(wanted, Predictions)
     rows = [
         {
-            "loops": entry["loops"],
-            "bytes": entry["bytes"],
-            "own_bytes": (models.path / entry["path"]).stat().st_size,
-            "macs": macs[entry["loops"]],
-            **judged(wanted, loaded[entry["loops"]]),  # type: ignore[arg-type]
+            "loops": file.loops,
+            "bytes": file.bytes,
+            "own_bytes": (models.path / file.path).stat().st_size,
+            "macs": macs[file.loops],
+            **judged(wanted, loaded[file.loops]),  # type: ignore[arg-type]
         }
-        for entry in entries
+        for file in entries
     ]
     whole = exported.loops or 0
     stages = [loops for loops in loaded if loops <= whole]

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import targets
-from benchmarks.quantization import needed_for
 from compress.pipeline import Cache, Runner
 from compress.pipeline.view import view
 from compress.recipe import load_for_model
@@ -95,7 +94,7 @@ def engines_of(model: str, recipe: str, target: str, settings: list[str], cache:
     if table.precision.mode not in ("fp16", "int8"):
         table = table.model_copy(update={"precision": table.precision.model_copy(update={"mode": "fp16"})})
     job = Job(table, Path(recipe).stem, targets.load(target), 0, cache.root / "digests.json")
-    made = Runner(needed_for(build_graph(job), "engine"), cache, [view(sys.stderr)]).run()
+    made = Runner(build_graph(job), cache, [view(sys.stderr)]).run(until="engine")
     engines, models = made["engine"], made["precision"]
     assert isinstance(engines, Engines) and isinstance(models, ShippedModels)
     rows = []

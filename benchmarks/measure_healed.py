@@ -14,55 +14,21 @@ import argparse
 import json
 import platform
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import targets
-from benchmarks.quantization import needed_for
-from compress.pipeline import Cache, Graph, Runner, Stage, StageContext
-from compress.pipeline.tree import digest_tree
+from compress.pipeline import Cache, Runner
 from compress.pipeline.view import view
 from compress.recipe import load
-from compress.stages.artifacts import Comparison, ModelArtifact, ShippedModels, Timing
-from compress.stages.graph import GraphBuilder, Job
+from compress.stages import healed
+from compress.stages.artifacts import Comparison, ShippedModels, Timing
+from compress.stages.graph import Job, build_graph
 from compress.stages.outcome import deliver, judge
-from compress.stages.rewrite import write_notes
 from runtime.files import write_atomic
 from targets.errors import run_cli
-
-
-class HealedGraph(GraphBuilder):
-    """The graph of a run whose rewrites and healing were done already."""
-
-    def __init__(self, job: Job, healed: Path) -> None:
-        super().__init__(job)
-        self.healed = healed
-
-    def changes(self) -> list[Stage]:
-        return [
-            Stage(
-                name="healed",
-                does=f"takes the model of {self.healed}",
-                why="it was rewritten and healed on a GPU",
-                inputs={},
-                produces=ModelArtifact,
-                run=take,
-                options={"folder": str(self.healed)},
-                sources={"model": digest_tree(self.healed, self.job.memo)},
-            )
-        ]
-
-
-def take(context: StageContext) -> None:
-    """Load (which checks everything), save again in fp32, and note what is known of it."""
-    from compress.model import load, save
-
-    folder = Path(context.options["folder"])
-    model, notes = load(folder), folder / "notes.json"
-    save(model, context.folder)
-    known = json.loads(notes.read_text()) if notes.is_file() else {}
-    write_notes(context, {"parameters": model.num_parameters(), **known})
 
 
 def main() -> int:
@@ -80,8 +46,8 @@ def main() -> int:
     recipe = load("identity", [*sources, *args.settings])
     cache = Cache()
     job = Job(recipe, args.healed.name, targets.load(args.target), 0, cache.root / "digests.json")
-    graph = Graph(HealedGraph(job, args.healed).stages())
-    artifacts = Runner(needed_for(graph, "verify") if args.untimed else graph, cache, [view(sys.stdout)]).run()
+    runner = Runner(build_graph(job, [healed.stage(job, args.healed)]), cache, [view(sys.stdout)])
+    artifacts = runner.run(until="verify" if args.untimed else None)
     comparison, models = artifacts["verify"], artifacts["precision"]
     assert isinstance(comparison, Comparison) and isinstance(models, ShippedModels)
     verdict, reason = judge(comparison)
@@ -90,7 +56,7 @@ def main() -> int:
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
         "python": platform.python_version(),
         "verdict": verdict,
-        "variants": models.every(),
+        "variants": [asdict(file) for file in models.every()],
         "drift": {
             name: json.loads(drift.to_json())
             for drifts in (comparison.drifts(), comparison.variants(), comparison.exits())

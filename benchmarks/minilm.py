@@ -31,7 +31,6 @@ from torch import Tensor
 import targets
 from benchmarks import vit_lab
 from benchmarks.healing_log import Log
-from benchmarks.measure_healed import HealedGraph
 from compress import tasks, zoo
 from compress.data import TextDataset, load_texts
 from compress.data.prepared_texts import PreparedTexts, prepare_texts
@@ -39,12 +38,13 @@ from compress.families import read_checkpoint
 from compress.heal import HealOptions, heal
 from compress.heal.texts import TextFeed
 from compress.model import Transformer, save
-from compress.pipeline import Cache, Graph, Runner
+from compress.pipeline import Cache, Runner
 from compress.pipeline.view import view
 from compress.recipe import load_for_model
 from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.stages import healed
 from compress.stages.artifacts import Answers, Comparison, Timing
-from compress.stages.graph import GraphBuilder, Job
+from compress.stages.graph import Job, build_graph
 from compress.stages.outcome import deliver
 from compress.tasks.task import Task
 from compress.verification.estimate import Sampling, estimate_drop
@@ -193,14 +193,14 @@ def run_heal(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace) -> None:
     """Export, int8, gate, time beside the original and its dynamic int8; Spearman of each set of the data."""
     cache = Cache()
-    healed = Path(args.healed)
+    folder = Path(args.healed)
     data = args.data or data_of(tasks.of_folder(zoo.locate(args.model)))
     settings = [f"{name}={json.dumps(value)}" for name, value in (("model.source", args.model), ("data.source", data))]
-    recipe = load_for_model("identity" if healed.is_dir() else args.healed, [*settings, "precision.mode=int8"])
+    recipe = load_for_model("identity" if folder.is_dir() else args.healed, [*settings, "precision.mode=int8"])
     recipe = recipe.replace(gate=recipe.gate.replace(max_drop=args.max_drop))
-    job = Job(recipe, healed.name, targets.load(args.target), 0, cache.root / "digests.json")
-    builder = HealedGraph(job, healed) if healed.is_dir() else GraphBuilder(job)
-    artifacts = Runner(Graph(builder.stages()), cache, [view(sys.stdout)]).run()
+    job = Job(recipe, folder.name, targets.load(args.target), 0, cache.root / "digests.json")
+    graph = build_graph(job, [healed.stage(job, folder)] if folder.is_dir() else None)
+    artifacts = Runner(graph, cache, [view(sys.stdout)]).run()
     outcome = deliver(artifacts, args.out)
     print(outcome.text())
     comparison, timing = artifacts["verify"], artifacts["timing"]
@@ -221,7 +221,7 @@ def measure(args: argparse.Namespace) -> None:
             "timing": timing.load(),
             "drift": {name: {**drift, "changed": []} for name, drift in drifts.items()},
             "sets": {
-                name: by_set(job.data_source, reference.load(), answers)
+                name: by_set(job.data.source, reference.load(), answers)
                 for name, answers in {
                     "original int8 dynamic": int8.load("dynamic.onnx"),
                     **{name: candidates.load(name) for name in drifts},

@@ -21,7 +21,7 @@ from typing import Any
 
 import targets
 from benchmarks.vit_lab import command
-from compress.pipeline import Cache, Graph, Runner
+from compress.pipeline import Cache, Runner
 from compress.pipeline.view import view
 from compress.recipe import load
 from compress.stages.artifacts import Comparison, ShippedModels
@@ -42,31 +42,21 @@ SETTINGS = {
 }
 
 
-def needed_for(graph: Graph, name: str) -> Graph:
-    """The part of a graph that one stage depends on, and that stage."""
-    stages = {stage.name: stage for stage in graph.stages}
-    wanted = {name}
-    for stage in reversed(graph.order()):
-        if stage.name in wanted:
-            wanted.update(stage.inputs.values())
-    return Graph(stages[one] for one in stages if one in wanted)
-
-
 def rows_of(model: str, name: str, target: str, settings: list[str], cache: Cache) -> list[dict[str, Any]]:
     """A row per shipped file."""
     table = load("identity", [f'model.source="{model}"', "precision.mode=int8", *settings])
     job = Job(table, "identity", targets.load(target), 0, cache.root / "digests.json")
-    made = Runner(needed_for(build_graph(job), "verify"), cache, [view(sys.stderr)]).run()
+    made = Runner(build_graph(job), cache, [view(sys.stderr)]).run(until="verify")
     comparison, models = made["verify"], made["precision"]
     assert isinstance(comparison, Comparison) and isinstance(models, ShippedModels)
     drifts = comparison.drifts()
     rows = []
-    for entry in models.entries():
-        drift = drifts[entry["path"]]
+    for file in models.entries():
+        drift = drifts[file.path]
         metrics = {
             one.name: {
                 "fp32": one.reference,
-                entry["precision"]: one.candidate,
+                file.precision: one.candidate,
                 "drop": one.drop,
                 "value": one.value,
                 "interval": [one.low, one.high],
@@ -77,9 +67,9 @@ def rows_of(model: str, name: str, target: str, settings: list[str], cache: Cach
             {
                 "model": model,
                 "setting": name,
-                "file": entry["path"],
-                "what": entry["note"],
-                "bytes": entry["bytes"],
+                "file": file.path,
+                "what": file.note,
+                "bytes": file.bytes,
                 "samples": drift.samples,
                 "metrics": metrics,
             }

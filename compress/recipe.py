@@ -8,84 +8,16 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from compress.heal.options import HealOptions
 from compress.spec import Spec, first_cause, unknown
-from compress.verification.outcome import MIN_SAMPLES
+from compress.tables import CalibrateTable, DataTable, GateTable, LoopsTable, ModelTable, PrecisionTable
 from targets.errors import InputError
 
 FOLDER = Path(__file__).parent / "recipes"
-PrecisionMode = Literal["fp32", "fp16", "int8", "int4"]
-CalibrationMethod = Literal["minmax", "entropy", "percentile"]
-
-
-class ModelTable(Spec):
-    """`source`: `zoo:NAME`, a Hugging Face model folder or a folder of a compressed model."""
-
-    source: str = "zoo:vit-cifar10"
-
-
-class DataTable(Spec):
-    """`source`: see `compress.data.load`; a zoo model brings its own. `limit`: evaluate on so many samples only.
-    `skip_corrupt`: leave out images that cannot be read instead of stopping."""
-
-    source: str | None = None
-    limit: PositiveInt | None = None
-    skip_corrupt: bool = False
-
-
-class CalibrateTable(Spec):
-    """`samples`: how many inputs the closed-form fits and the quantiser see. `held_out`: how many of the healing
-    samples are kept aside to measure drift while the model is changed."""
-
-    samples: PositiveInt = 512
-    held_out: PositiveInt = 256
-
-
-class PrecisionTable(Spec):
-    """`mode`: number format of the weights and products that ship; the target's own choice if not given.
-
-    `calibration`: how int8 finds the ranges of activations. `smooth`: how much of the outliers of activations moves
-    into the weights before int8 (SmoothQuant's alpha, 0 to 1); none if not given. `max_error`: largest error of the
-    quantized outputs, as a part of their size, on samples that nothing was fitted on; where it is larger, up to
-    `max_kept` of the layers that cost most stay in fp32. `rest`: what TensorRT's int8 file computes in beside its int8
-    layers. `loops`: looped blocks as nodes of each loop, or as one Scan
-    node: fewer bytes, but runtimes fuse less."""
-
-    mode: PrecisionMode | None = None
-    calibration: CalibrationMethod = "percentile"
-    smooth: float | None = Field(default=None, ge=0, le=1)
-    max_error: NonNegativeFloat = 0.2
-    max_kept: NonNegativeInt = 8
-    rest: Literal["fp32", "fp16"] = "fp32"
-    loops: Literal["unrolled", "scan"] = "unrolled"
-
-
-class LoopsTable(Spec):
-    """Other numbers of loops of a looped model that the device may choose from (`--loops 4`). `offer`: a file each,
-    which shares its weights with the whole model's; what fails the gate is not offered. `exit`: the probability at
-    which a classifier's answer after fewer loops is final (`--exit`), gated as well; none if not given."""
-
-    offer: tuple[PositiveInt, ...] = ()
-    exit: float | None = Field(default=None, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _there_is_something_to_exit_from(self) -> LoopsTable:
-        if self.exit is not None and not self.offer:
-            raise ValueError("exit needs the numbers of loops to exit after; give some with offer")
-        return self
-
-
-class GateTable(Spec):
-    """`max_drop`: largest drop of the task's metric in points that the worse end of the paired interval may show;
-    `confidence` of that interval; `min_samples` below which nothing is judged."""
-
-    max_drop: NonNegativeFloat = 1.0
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    min_samples: PositiveInt = MIN_SAMPLES
 
 
 class Recipe(Spec):

@@ -38,6 +38,20 @@ class Graph:
                 _check_link(stage, parameter, makers[maker])
         self._sorter()
 
+    def until(self, name: str | None) -> Graph:
+        """The part that makes the artifact of one stage; of None, all that no one has to ask for. Raises GraphError."""
+        by_name = {stage.name: stage for stage in self.stages}
+        if name is not None and name not in by_name:
+            raise GraphError(f"there is no stage {name!r} to run until; there are {', '.join(by_name)}")
+        waiting = [stage.name for stage in self.stages if not stage.on_demand] if name is None else [name]
+        needed: set[str] = set()
+        while waiting:
+            one = waiting.pop()
+            if one not in needed:
+                needed.add(one)
+                waiting += by_name[one].inputs.values()
+        return Graph(stage for stage in self.stages if stage.name in needed)
+
     def order(self) -> list[Stage]:
         """The stages, each after those it depends on; otherwise in the order given. Raises GraphError on a cycle."""
         position = {stage.name: index for index, stage in enumerate(self.stages)}
@@ -67,9 +81,16 @@ def _check_alone(stage: Stage) -> None:
     if not _NAME.fullmatch(stage.name):
         raise GraphError(f"stage {stage.name!r}: a name is a letter, then up to 99 letters, digits, '.', '_' or '-'")
     try:
-        digest_of([stage.options, stage.sources])
+        digest_of([stage.written_options, stage.sources])
     except (TypeError, ValueError) as error:
         raise GraphError(f"stage {stage.name!r}: its options must be JSON-able: {error}") from error
+    if stage.own_options() != stage.options:
+        raise GraphError(f"stage {stage.name!r}: its options are not what they are written as; give each field a place")
+    wanted = stage.wants_options()
+    if wanted is not None and not isinstance(stage.options, wanted):
+        raise GraphError(
+            f"stage {stage.name!r}: run wants {wanted.__name__} as its options, not {type(stage.options).__name__}"
+        )
     try:
         inspect.signature(stage.run).bind(None, **stage.inputs)
     except TypeError as error:

@@ -50,7 +50,7 @@ class Keymaker:
             "kind": stage.kind,
             "produces": stage.produces.__name__,
             "run": f"{stage.function.__module__}:{stage.function.__qualname__}",
-            "options": stage.options,
+            "options": stage.written_options,
             "sources": stage.sources,
             "code": self._code[stage.function],
             "libraries": {name: self._versions[name] for name in stage.libraries},

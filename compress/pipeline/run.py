@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -49,9 +48,9 @@ class Runner:
         self._sinks = tuple(sinks)
         self._seed = seed
 
-    def plan(self) -> list[PlanRow]:
+    def plan(self, until: str | None = None) -> list[PlanRow]:
         """What `run` would find and do now, without doing it. Raises as `Graph.check` does."""
-        stages = self._checked()
+        stages = self._checked(until)
         keymaker = Keymaker(stages, self._seed)
         made: dict[str, Artifact] = {}
         rows = []
@@ -66,14 +65,14 @@ class Runner:
             rows.append(PlanRow(stage.name, digest, stage.name in made, stage.does, stage.why))
         return rows
 
-    def run(self) -> dict[str, Artifact]:
-        """Stage name -> artifact, for every stage.
+    def run(self, until: str | None = None) -> dict[str, Artifact]:
+        """Stage name -> artifact, for every stage that is not on demand, or for `until` and the stages that it needs.
 
         The first error of a stage ends the run and is raised as it is, except that a full disk becomes
         EnvironmentLacks. What was finished stays cached, and the failed stage finds its work folder again.
         Raises as `Graph.check` does, and InputError for a cache that cannot be written when something must be.
         """
-        stages = self._checked()
+        stages = self._checked(until)
         keymaker = Keymaker(stages, self._seed)
         self._cache.sweep()
         began = time.monotonic()
@@ -90,9 +89,9 @@ class Runner:
             self._emit(RunFinished(len(made) == len(stages), ran, len(made) - ran, seconds))
         return made
 
-    def _checked(self) -> list[Stage]:
+    def _checked(self, until: str | None) -> list[Stage]:
         self._graph.check()
-        return self._graph.order()
+        return self._graph.until(until).order()
 
     def _obtain(self, stage: Stage, key: Key, inputs: Mapping[str, Artifact]) -> tuple[Artifact, bool]:
         """The stage's artifact, and whether it took work."""
@@ -114,8 +113,7 @@ class Runner:
 
     def _make(self, stage: Stage, key: Key, inputs: Mapping[str, Artifact]) -> Artifact:
         folder, work = self._cache.begin(key)
-        options = copy.deepcopy(dict(stage.options))  # the stage may change its copy, never the key's
-        context = StageContext(folder, work, self._seed, options, stage.name, self._emit)
+        context = StageContext(folder, work, stage.own_options(), self._seed, stage.name, self._emit)
         self._emit(StageStarted(stage.name, resumed=any(work.iterdir())))
         began = time.monotonic()
         try:

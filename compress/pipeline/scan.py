@@ -13,6 +13,8 @@ _PLAIN = {
     *("override", "overload", "contextmanager", "no_grad", "inference_mode", "dataclass"),
 }
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+#: What has variables of its own.
+_SCOPES = (*_DEFINITIONS, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 @dataclass
@@ -62,8 +64,11 @@ def _scan_body(body: list[ast.stmt], source: Source, dot: str) -> None:
                 source.top.add(_said(one))
             always = node.name.startswith("__") or any(one not in _PLAIN for one in decorators)
             target = source.top if always else source.functions.setdefault(dot + node.name, Said())
+            said, own = Said(), _variables(node)
             for statement in node.body:
-                target.add(_said(statement))
+                said.add(_said(statement))
+            said.names -= own
+            target.add(said)
         elif isinstance(node, ast.ClassDef):
             for one in (*node.decorator_list, *node.bases, *node.keywords):
                 source.top.add(_said(one))
@@ -97,6 +102,21 @@ def _said(tree: ast.AST) -> Said:
                 said.names |= {text, f".{text}"}
     said.lists = bool(said.names & {"iter_modules", "import_all"})
     return said
+
+
+def _variables(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """Names of a function's parameters and of what it assigns: they mean no function of the module."""
+    given = function.args
+    every = (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg)
+    found = {one.arg for one in every if one is not None}
+    waiting: list[ast.AST] = list(function.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif not isinstance(node, _SCOPES):
+            waiting += ast.iter_child_nodes(node)
+    return found
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:

@@ -5,38 +5,95 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.pipeline import StageContext
-from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import Answers, OnnxModel, ShippedModels, SourceModel
 from compress.stages.samples import evaluation, runner_of, tell_notes
+from compress.tasks.task import DataChoice
 
 if TYPE_CHECKING:
+    from compress.stages.job import Job
     from compress.tasks.task import Tell
     from compress.verification.samples import Samples
 
 
-def answer_original(context: StageContext, original: SourceModel, model: OnnxModel) -> None:
-    """The original's answers. Options: `data`, `confidence` of the gate. That they have nothing to do with the data's
+class Options(Spec):
+    """Which samples."""
+
+    data: DataChoice
+
+
+class OriginalOptions(Options):
+    """`confidence` of the gate."""
+
+    confidence: float
+
+
+def original_stage(job: Job) -> Stage:
+    return Stage(
+        name="baseline",
+        does="asks the original about every evaluation sample",
+        why="drift is measured sample by sample against these answers",
+        inputs={"original": "source", "model": "baseline-export"},
+        produces=Answers,
+        run=answer_original,
+        options=OriginalOptions(data=job.data, confidence=job.recipe.gate.confidence),
+        sources=job.evaluation,
+        libraries=("onnxruntime", *job.task.libraries),
+    )
+
+
+def stage(job: Job) -> Stage:
+    return Stage(
+        name="predict",
+        does="asks every file that ships about every evaluation sample",
+        why="what is gated is what ships, bit for bit",
+        inputs={"original": "source", "models": "precision"},
+        produces=Answers,
+        run=answer_shipped,
+        options=Options(data=job.data),
+        sources=job.evaluation,
+        libraries=("onnxruntime", *job.task.libraries),
+    )
+
+
+def int8_stage(job: Job) -> Stage:
+    return Stage(
+        name="predict-int8",
+        does="asks the original's dynamic int8 about every evaluation sample",
+        why="so that the comparison shows what quantization alone costs",
+        inputs={"original": "source", "models": "baseline-int8"},
+        produces=Answers,
+        run=answer_dynamic,
+        options=Options(data=job.data),
+        sources=job.evaluation,
+        libraries=("onnxruntime", *job.task.libraries),
+    )
+
+
+def answer_original(context: StageContext[OriginalOptions], original: SourceModel, model: OnnxModel) -> None:
+    """The original's answers. That they have nothing to do with the data's
     labels is told before anything is healed: the gate will fail."""
     answers = _answer_all(context, original, {model.file.name: model.file})[0]
-    fault = answers.knows_nothing(context.options["confidence"])
+    fault = answers.knows_nothing(context.options.confidence)
     if fault is not None:
         context.warn(f"the gate will fail: {fault}")
 
 
-def answer_shipped(context: StageContext, original: SourceModel, models: ShippedModels) -> None:
-    """The answers of each file that ships. Options: `data`."""
-    _answer_all(context, original, {entry["path"]: models.path / entry["path"] for entry in models.every()})
+def answer_shipped(context: StageContext[Options], original: SourceModel, models: ShippedModels) -> None:
+    """The answers of each file that ships."""
+    _answer_all(context, original, {file.path: models.path / file.path for file in models.every()})
 
 
-def answer_dynamic(context: StageContext, original: SourceModel, models: ShippedModels) -> None:
-    """The answers of the first file alone (the original's dynamic int8). Options: `data`."""
-    first = models.entries()[0]["path"]
+def answer_dynamic(context: StageContext[Options], original: SourceModel, models: ShippedModels) -> None:
+    """The answers of the first file alone (the original's dynamic int8)."""
+    first = models.entries()[0].path
     _answer_all(context, original, {first: models.path / first})
 
 
-def _answer_all(context: StageContext, original: SourceModel, files: dict[str, Path]) -> list[Samples]:
+def _answer_all(context: StageContext[Options], original: SourceModel, files: dict[str, Path]) -> list[Samples]:
     task, structure = original.task, original.structure()
-    data = evaluation(context, original)
+    data = evaluation(context.options.data, original)
     tell_notes(context, data)
     every = []
     for index, (name, path) in enumerate(files.items()):
@@ -48,7 +105,7 @@ def _answer_all(context: StageContext, original: SourceModel, files: dict[str, P
     return every
 
 
-def _teller(context: StageContext, note: str, before: int, total: int) -> Tell:
+def _teller(context: StageContext[Options], note: str, before: int, total: int) -> Tell:
     def tell(done: int, **numbers: float) -> None:
         context.progress(before + done, total, note, **numbers)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.pipeline import Artifact
+from runtime.bundles.manifest import ModelFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,22 +130,34 @@ class OnnxModel(Noted):
 
 
 @dataclass(frozen=True)
+class ShippedFile(ModelFile):
+    """A model file that ships. `bytes`: with weights that are stored apart; 0 until it is written."""
+
+    bytes: int = 0
+
+    @property
+    def entry(self) -> ModelFile:
+        """What the manifest says of it."""
+        return ModelFile(**{one.name: getattr(self, one.name) for one in fields(ModelFile)})
+
+
+@dataclass(frozen=True)
 class ShippedModels(Artifact):
     """The files that ship, in the order in which a device should try them."""
 
-    def every(self) -> list[dict[str, Any]]:
-        """path, runtime, precision, note, loops and bytes (weights stored apart included) of each."""
-        return list(json.loads((self.path / "models.json").read_text()))
+    def every(self) -> list[ShippedFile]:
+        """All of them, those of other numbers of loops last."""
+        return [ShippedFile(**row) for row in json.loads((self.path / "models.json").read_text())]
 
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[ShippedFile]:
         """Those of the whole model."""
         every = self.every()
-        return [entry for entry in every if entry["loops"] == every[0]["loops"]]
+        return [file for file in every if file.loops == every[0].loops]
 
-    def variants(self) -> list[dict[str, Any]]:
+    def variants(self) -> list[ShippedFile]:
         """Those of other numbers of loops, fewest first; they count only where the gate lets them pass."""
         every = self.every()
-        return [entry for entry in every if entry["loops"] != every[0]["loops"]]
+        return [file for file in every if file.loops != every[0].loops]
 
     @property
     def weights(self) -> dict[str, Path]:

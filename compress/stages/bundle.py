@@ -2,102 +2,131 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import targets
-from compress.pipeline import StageContext
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
 from compress.stages.artifacts import (
+    BundleArtifact,
     CalibrationSet,
     Comparison,
     Engines,
-    Localization,
     ModelArtifact,
-    OnnxModel,
     ShippedModels,
     SourceModel,
 )
+from compress.stages.notes import LIBRARIES
 from compress.stages.outcome import judge
-from compress.stages.report import LIBRARIES, report_data
 from compress.stages.samples import evaluation, fitted
+from compress.tables import PrecisionMode
+from compress.tasks.task import DataChoice
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from compress.stages.job import Job
     from compress.verification.drift import Drift
     from runtime.bundles.manifest import BundleTarget
 
 
+class Options(Spec):
+    """`target`, `recipe`, `model`: names. `mode`: the precision that ships. `exit`: see the recipe."""
+
+    data: DataChoice
+    target: str
+    recipe: str
+    model: str
+    mode: PrecisionMode
+    exit: float | None
+
+
+def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
+    """`model`: the stage that made what was exported. `engines`: the stage that built engines, if there is one."""
+    return Stage(
+        name="bundle",
+        does="puts everything that the device needs into one folder, with hashes and golden samples",
+        why="the device runs it with numpy and onnxruntime alone, and notices a damaged file",
+        inputs={
+            "original": "source",
+            "models": "precision",
+            "comparison": "verify",
+            "model": model,
+            "calibration": "calibrate",
+            **engines,
+        },
+        produces=BundleArtifact,
+        run=write,
+        options=Options(
+            data=job.data,
+            target=job.target.name,
+            recipe=job.recipe_name,
+            model=job.recipe.model.source,
+            mode=job.mode,
+            exit=job.recipe.loops.exit,
+        ),
+        sources={**job.evaluation, **job.target_file},
+        libraries=("numpy", "onnxruntime", "edgepress"),
+    )
+
+
 def write(
-    context: StageContext,
+    context: StageContext[Options],
     original: SourceModel,
-    original_onnx: OnnxModel,
     models: ShippedModels,
     comparison: Comparison,
     model: ModelArtifact,
-    localization: Localization,
     calibration: CalibrationSet,
     engines: Engines | None = None,
 ) -> None:
-    """Options: `target`, `recipe`, `model` (names), `mode` (precision), `exit` (see the recipe), `data`."""
-    from compress.verification.report import write_report
+    """Reports stay outside: they show the user's samples, which have no business on a device."""
     from export.bundle import BundleContent, Form, write_bundle
-    from runtime.bundles.manifest import EarlyExit, ModelFile
+    from runtime.bundles.manifest import EarlyExit
 
-    structure = original.structure()
+    structure, probability = original.structure(), context.options.exit
     verdict, _ = judge(comparison)
     passed = {name: drift for name, drift in {**comparison.variants(), **comparison.exits()}.items() if drift}
-    entries = [*models.entries(), *(entry for entry in models.variants() if entry["path"] in passed)]
-    forms = [
-        Form(
-            ModelFile(*(entry[key] for key in ("path", "runtime", "precision", "note", "loops", "form"))),
-            models.path / entry["path"],
-        )
-        for entry in entries
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        data = report_data(context, original, original_onnx, models, comparison, model, localization, engines)
-        reports = write_report(data, Path(folder))
-        content = BundleContent(
-            task=structure.task,
-            target=_target_section(context, original),
-            forms=forms,
-            golden_inputs=_golden_inputs(context, original, forms[0].source),
-            edgepress=version("edgepress"),
-            verdict="pass" if verdict == "pass" else "fail",
-            preprocessing=structure.preprocessing,
-            postprocessing=original.task.postprocessing(structure),
-            labels=list(structure.labels) or None,
-            state=original.task.states(model.structure()),
-            drift={name: _summary(drift) for name, drift in {**comparison.drifts(), **passed}.items()},
-            exit=EarlyExit(context.options["exit"]) if passed.keys() & comparison.exits() else None,
-            model={"source": context.options["model"], "recipe": context.options["recipe"]},
-            versions={name: version(name) for name in LIBRARIES},
-            files=original.passengers
-            | models.weights
-            | {calibration.seen.name: calibration.seen}
-            | {path.name: path for path in reports}
-            | (engines.files() if engines is not None else {}),
-        )
-        write_bundle(context.folder, content)
+    files = [*models.entries(), *(file for file in models.variants() if file.path in passed)]
+    forms = [Form(file.entry, models.path / file.path) for file in files]
+    content = BundleContent(
+        task=structure.task,
+        target=_target_section(context, original),
+        forms=forms,
+        golden_inputs=_golden_inputs(context, original, forms[0].source),
+        edgepress=version("edgepress"),
+        verdict="pass" if verdict == "pass" else "fail",
+        preprocessing=structure.preprocessing,
+        postprocessing=original.task.postprocessing(structure),
+        labels=list(structure.labels) or None,
+        state=original.task.states(model.structure()),
+        drift={name: _summary(drift) for name, drift in {**comparison.drifts(), **passed}.items()},
+        exit=EarlyExit(probability) if probability is not None and passed.keys() & comparison.exits() else None,
+        model={"source": context.options.model, "recipe": context.options.recipe},
+        versions={name: version(name) for name in LIBRARIES},
+        files=original.passengers
+        | models.weights
+        | {calibration.seen.name: calibration.seen}
+        | (engines.files() if engines is not None else {}),
+    )
+    write_bundle(context.folder, content)
 
 
-def _target_section(context: StageContext, original: SourceModel) -> BundleTarget:
+def _target_section(context: StageContext[Options], original: SourceModel) -> BundleTarget:
     from runtime.bundles.manifest import BundleTarget
 
-    target = targets.load(context.options["target"])
-    section: Any = target.manifest_section(context.options["mode"], original.longest)
+    target = targets.load(context.options.target)
+    section: Any = target.manifest_section(context.options.mode, original.longest)
     return BundleTarget(**section)
 
 
-def _golden_inputs(context: StageContext, original: SourceModel, graph: Path) -> dict[str, np.ndarray]:
+def _golden_inputs(context: StageContext[Options], original: SourceModel, graph: Path) -> dict[str, np.ndarray]:
     """The first of as many evaluation samples, evenly over the data."""
     from compress.judging.questions import spread
     from export.onnx_model import read_info
 
-    data = evaluation(context, original)
+    data = evaluation(context.options.data, original)
     count = original.task.golden
     inputs = original.task.shortened(next(data.batches(count, spread(len(data), count))))
     return fitted(inputs, read_info(graph).inputs)

@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from compress.pipeline import StageContext
-from compress.stages.artifacts import SourceModel
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import CalibrationSet, SourceModel
 from compress.stages.samples import healing, tell_notes
+from compress.tables import CalibrateTable
+from compress.tasks.task import DataChoice
 from runtime.files import write_atomic
 from targets.errors import InputError
 
+if TYPE_CHECKING:
+    from compress.stages.job import Job
 
-def calibrate(context: StageContext, original: SourceModel) -> None:
-    """Options: `data`, `samples`, `held_out`."""
+
+class Options(Spec):
+    """`calibrate`: the recipe's table."""
+
+    data: DataChoice
+    calibrate: CalibrateTable
+
+
+def stage(job: Job) -> Stage:
+    table = job.recipe.calibrate
+    return Stage(
+        name="calibrate",
+        does=f"chooses {table.samples} samples for fits and {table.held_out} to watch drift",
+        why="closed-form rewrites and the quantizer are fitted on your data, never on evaluation samples",
+        inputs={"original": "source"},
+        produces=CalibrationSet,
+        run=calibrate,
+        options=Options(data=job.data, calibrate=table),
+        sources=job.healing,
+        libraries=job.task.libraries,
+    )
+
+
+def calibrate(context: StageContext[Options], original: SourceModel) -> None:
     import numpy as np
 
     from compress.data import seen
 
-    dataset = healing(context, original)
+    dataset = healing(context.options.data, original)
     tell_notes(context, dataset)
     dataset.check()  # now, all of them, not one by one when healing first draws them
-    samples, held_out = context.options["samples"], context.options["held_out"]
+    samples, held_out = context.options.calibrate.samples, context.options.calibrate.held_out
     if len(dataset) < 2:
         raise InputError(f"{dataset.location}: calibration needs at least 2 samples beside those to evaluate on")
     held_out = min(held_out, len(dataset) // 2)

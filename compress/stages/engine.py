@@ -4,15 +4,51 @@ from __future__ import annotations
 
 import json
 import time
+from typing import TYPE_CHECKING
 
 import targets
-from compress.pipeline import StageContext
-from compress.stages.artifacts import ShippedModels, SourceModel
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import Engines, ShippedModels, SourceModel
 from runtime.files import sha256_of, write_atomic
 
+if TYPE_CHECKING:
+    from compress.stages.job import Job
 
-def build_engines(context: StageContext, original: SourceModel, models: ShippedModels) -> None:
-    """One engine per file for TensorRT. Options: `target`, `tensorrt` (the version, so that another one builds anew).
+
+class Options(Spec):
+    """`tensorrt`: its version, so that another one builds anew."""
+
+    target: str
+    tensorrt: str
+
+
+def stages(job: Job) -> list[Stage]:
+    """The engine stage, for targets whose engines are built here. Raises EnvironmentLacks without TensorRT."""
+    from runtime.engines import trt
+
+    target = job.target
+    if target.engine is None:
+        return []
+    capabilities = list(target.engine.capabilities)
+    return [
+        Stage(
+            name="engine",
+            does=f"builds TensorRT engines in {' and '.join(job.engine_precisions)} for compute capability "
+            f"{' and '.join(capabilities)}",
+            why="the device need not build them; it only checks them",
+            inputs={"original": "source", "models": "precision"},
+            produces=Engines,
+            run=build_engines,
+            options=Options(target=target.name, tensorrt=trt.load("tensorrt_rtx").version),
+            sources=job.target_file,
+            libraries=("onnx",),
+        )
+    ]
+
+
+def build_engines(context: StageContext[Options], original: SourceModel, models: ShippedModels) -> None:
+    """One engine per file for TensorRT.
 
     Seconds go into engines.json beside the engines, not into what travels.
     """
@@ -22,25 +58,25 @@ def build_engines(context: StageContext, original: SourceModel, models: ShippedM
     from runtime.engines.engine_file import FOLDER, EngineIdentity, spans_of
 
     tensorrt = trt.load("tensorrt_rtx")
-    target = targets.load(context.options["target"])
+    target = targets.load(context.options.target)
     assert target.engine is not None
     profile = {name: (low, best, high) for name, (low, best, high) in target.profile.spans(original.longest).items()}
-    entries = [entry for entry in models.entries() if entry["runtime"] == "tensorrt"]
+    files = [file for file in models.entries() if file.runtime == "tensorrt"]
     rows = []
-    for index, entry in enumerate(entries):
-        path: str = entry["path"]
+    for index, file in enumerate(files):
+        path = file.path
         recurrent = any(tensor.name.startswith("past_") for tensor in read_info(models.path / path).inputs)
         identity = EngineIdentity(
             onnx={path: sha256_of(models.path / path)},
             flavour=tensorrt.flavour,
             version=tensorrt.version,
             compute_capabilities=target.engine.capabilities,
-            precision=entry["precision"],
+            precision=file.precision,
             spans=spans_of(profile, recurrent=recurrent),
         )
 
         def tell(fraction: float, phase: str, done: int = index, path: str = path) -> None:
-            context.progress(done + fraction, len(entries), f"{path}: {phase}")
+            context.progress(done + fraction, len(files), f"{path}: {phase}")
 
         began = time.perf_counter()
         engine, _ = make_engine(tensorrt, models.path, identity, context.folder / FOLDER, tell=tell, say=context.log)

@@ -5,42 +5,87 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from compress.pipeline import StageContext
-from compress.stages.artifacts import LOOPS, CalibrationSet, ModelArtifact, SourceModel
-from compress.stages.rewrite import write_notes
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import LOOPS, CalibrationSet, ModelArtifact, OnnxModel, SourceModel
+from compress.stages.notes import write_notes
 from compress.stages.samples import calibration_batches, healing
+from compress.tasks.task import DataChoice
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
     from compress.model import Transformer
+    from compress.stages.job import Job
     from compress.tasks.task import Task
 
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
-def export_plain(context: StageContext, original: SourceModel) -> None:
-    """The original as it is, for comparison. Options: `opset`."""
+
+class PlainOptions(Spec):
+    """`opset` of the graph."""
+
+    opset: int
+
+
+class Options(PlainOptions):
+    """`loops`: the other numbers of loops to export a looped model at."""
+
+    data: DataChoice
+    loops: tuple[int, ...]
+
+
+def original_stage(job: Job) -> Stage:
+    return Stage(
+        name="baseline-export",
+        does="exports the original, unchanged, to ONNX",
+        why="size, speed and accuracy are compared with what you have today",
+        inputs={"original": "source"},
+        produces=OnnxModel,
+        run=export_plain,
+        options=PlainOptions(opset=job.opset),
+        libraries=LIBRARIES,
+    )
+
+
+def stage(job: Job, model: str) -> Stage:
+    """Exports what the stage `model` made."""
+    return Stage(
+        name="export",
+        does=f"exports the model to ONNX, opset {job.opset}, and compares it with torch",
+        why="the device runs a graph; its numbers must be the model's",
+        inputs={"original": "source", "calibration": "calibrate", "model": model},
+        produces=OnnxModel,
+        run=export_model,
+        options=Options(opset=job.opset, data=job.data, loops=tuple(sorted(set(job.recipe.loops.offer)))),
+        sources=job.healing,
+        libraries=LIBRARIES,
+    )
+
+
+def export_plain(context: StageContext[PlainOptions], original: SourceModel) -> None:
+    """The original as it is, for comparison."""
     write_notes(context, _export(context, original.task, original.load()))
 
 
 def export_model(
-    context: StageContext, original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
+    context: StageContext[Options], original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
 ) -> None:
-    """The model that ships, in the exact form that runs fastest, and at other numbers of loops. Options: `opset`,
-    `data`, `loops` (the others)."""
+    """The model that ships, in the exact form that runs fastest, and at other numbers of loops."""
     from compress.model.loops import at_loops, most_loops
     from compress.rewrites import Calibration, parse_options, run_rewrite
 
     teacher, shipped = original.load(), model.load()
-    batches = calibration_batches(healing(context, original), calibration.indices("fit"))
+    batches = calibration_batches(healing(context.options.data, original), calibration.indices("fit"))
     for name in exact_forms(shipped):
         method, options = parse_options({"use": name})
         shipped = run_rewrite(method, options, shipped, Calibration(teacher, batches, context.log))
     found = _export(context, original.task, shipped)
     whole = most_loops(shipped.structure)
-    for loops in context.options["loops"]:
+    for loops in context.options.loops:
         other = at_loops(shipped, loops)
         if loops != whole:
             found |= _export(context, original.task, other, f"model.loops-{loops}.onnx")
-    if context.options["loops"]:
+    if context.options.loops:
         write_atomic(context.folder / LOOPS, json.dumps(whole).encode())
     write_notes(context, found)
 
@@ -54,7 +99,9 @@ def exact_forms(model: Transformer) -> list[str]:
     return ["trim-last-block", "pack-qkv"] if trims else ["pack-qkv"]
 
 
-def _export(context: StageContext, task: Task, model: Transformer, name: str = "model.onnx") -> dict[str, str]:
+def _export(
+    context: StageContext[PlainOptions], task: Task, model: Transformer, name: str = "model.onnx"
+) -> dict[str, str]:
     """Write one file; returns how far it is off, by its name."""
     from export.numerics import check_against
     from export.onnx_model import export_onnx
@@ -63,7 +110,7 @@ def _export(context: StageContext, task: Task, model: Transformer, name: str = "
     graph = task.graph_inputs(model.structure, context.seed)
     context.progress(0, 2, "tracing the graph")
     module, outputs = task.module(model), task.graph_outputs(model.structure)
-    info = export_onnx(module, graph.example, outputs, graph.dynamic, path, opset=context.options["opset"])
+    info = export_onnx(module, graph.example, outputs, graph.dynamic, path, opset=context.options.opset)
     context.progress(1, 2, "comparing with torch")
     numerics = check_against(module, path, graph.cases)
     context.progress(2, 2)

@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
-from compress.pipeline import StageContext
+from typing import TYPE_CHECKING
+
+from compress.heal.options import HealOptions
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
 from compress.stages.artifacts import CalibrationSet, ModelArtifact, SourceModel
-from compress.stages.rewrite import drift_from, sizes, write_notes
+from compress.stages.notes import drift_from, sizes, write_notes
 from compress.stages.samples import healing, tensor_batches
+from compress.tasks.task import DataChoice
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from compress.stages.job import Job
 
 
-def run_heal(context: StageContext, original: SourceModel, calibration: CalibrationSet, model: ModelArtifact) -> None:
-    """Options: `heal` (see `HealOptions`), `data`. Goes on from its last checkpoint after a kill."""
+class Options(Spec):
+    """`heal`: the recipe's table."""
+
+    data: DataChoice
+    heal: HealOptions
+
+
+def stage(job: Job, model: str) -> Stage:
+    """Heals what the stage `model` made."""
+    options = job.recipe.heal
+    length = options.attention_steps + options.transfer_steps + options.steps
+    return Stage(
+        name="heal",
+        does=f"distils the original into the rewritten model, {length} steps of {options.batch_size} samples",
+        why="the rewrites were fitted layer by layer; training end to end wins back what they lost together",
+        inputs={"original": "source", "calibration": "calibrate", "model": model},
+        produces=ModelArtifact,
+        run=run_heal,
+        options=Options(data=job.data, heal=options),
+        sources=job.healing,
+        libraries=("torch", "accelerate", *job.task.libraries),
+    )
+
+
+def run_heal(
+    context: StageContext[Options], original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
+) -> None:
+    """Goes on from its last checkpoint after a kill."""
     import numpy as np
     import torch
     from accelerate import Accelerator
 
-    from compress.heal import Feed, HealOptions, heal
+    from compress.heal import Feed, heal
     from compress.model import save
 
     torch.manual_seed(context.seed)
-    options = HealOptions.model_validate(context.options["heal"])
+    options = context.options.heal
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     teacher, student = original.load(), model.load()
-    task, dataset = original.task, healing(context, original)
+    task, dataset = original.task, healing(context.options.data, original)
     held_out = calibration.indices("held_out")
     rest = np.setdiff1d(np.arange(len(dataset)), held_out)
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from compress.pipeline import StageContext
-from compress.stages.artifacts import Answers, ModelArtifact, OnnxModel, ShippedModels, SourceModel
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import Answers, Localization, ModelArtifact, OnnxModel, ShippedModels, SourceModel
 from compress.stages.samples import evaluation, runner_of, tensor_batches, tensors
+from compress.tasks.task import DataChoice
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
     from compress.model import Transformer
+    from compress.stages.job import Job
     from compress.tasks.task import Prepared, Run
     from compress.verification.samples import Samples
 
@@ -23,8 +26,48 @@ if TYPE_CHECKING:
 SAMPLES = 512
 
 
+class Options(Spec):
+    """`changes`: the stages that changed the model, in order. `metric`, `bound`: the task's. `limit`: the gate's."""
+
+    data: DataChoice
+    changes: tuple[str, ...]
+    metric: str
+    bound: Literal["max_drop", "max_relative_drop"]
+    limit: float
+
+
+def stage(job: Job, model: str, changes: list[str]) -> Stage:
+    """`model`: the stage that made what was exported."""
+    task = job.task
+    return Stage(
+        name="localize",
+        does="measures every step from the original to what ships, and every block of the model",
+        why="if accuracy is lost, you see by which step and in which block",
+        inputs={
+            "original": "source",
+            "reference": "baseline",
+            "exported": "export",
+            "models": "precision",
+            "candidates": "predict",
+            "model": model,
+            **{f"change_{index}": name for index, name in enumerate(changes)},
+        },
+        produces=Localization,
+        run=localize,
+        options=Options(
+            data=job.data,
+            changes=tuple(changes),
+            metric=task.metric,
+            bound=task.bound,
+            limit=job.recipe.gate.max_drop,
+        ),
+        sources=job.evaluation,
+        libraries=("torch", "onnxruntime", *task.libraries),
+    )
+
+
 def localize(
-    context: StageContext,
+    context: StageContext[Options],
     original: SourceModel,
     reference: Answers,
     exported: OnnxModel,
@@ -33,25 +76,23 @@ def localize(
     model: ModelArtifact,
     **changes: ModelArtifact,
 ) -> None:
-    """Options: `changes` (stage names in order), `data`, `metric` and `bound` of the task, `limit` of the gate."""
+    """Measures each step on the same samples."""
     from compress.judging.questions import spread
     from compress.verification.localize import step_rows
 
     task, structure, options = original.task, original.structure(), context.options
-    whole = evaluation(context, original)
+    whole = evaluation(options.data, original)
     chosen = spread(len(whole), SAMPLES)
     data = whole.subset(chosen)
-    runs = {name: _runner(changes[f"change_{k}"].load(), task.outputs[0]) for k, name in enumerate(options["changes"])}
+    runs = {name: _runner(changes[f"change_{k}"].load(), task.outputs[0]) for k, name in enumerate(options.changes)}
     runs["export"] = runner_of(exported.file)
     steps: dict[str, Samples] = {}
     for index, (name, run) in enumerate(runs.items()):
         context.progress(index, len(runs), name)
         steps[name] = task.answers(run, data, structure, lambda done, **numbers: None)
-    steps |= {entry["path"]: candidates.load(entry["path"]).take(chosen) for entry in models.entries()}
-    bound = options["metric"], options["bound"], options["limit"]
-    rows = step_rows(
-        reference.load().take(chosen), steps, *bound, _notes(options["changes"], changes, exported, models)
-    )
+    steps |= {file.path: candidates.load(file.path).take(chosen) for file in models.entries()}
+    bound = options.metric, options.bound, options.limit
+    rows = step_rows(reference.load().take(chosen), steps, *bound, _notes(options.changes, changes, exported, models))
     document = {
         "samples": len(chosen),
         "stages": [row.model_dump(mode="json") for row in rows],
@@ -73,10 +114,10 @@ def _runner(model: Transformer, output: str) -> Run:
 
 
 def _notes(
-    names: list[str], changes: Mapping[str, ModelArtifact], exported: OnnxModel, models: ShippedModels
+    names: Sequence[str], changes: Mapping[str, ModelArtifact], exported: OnnxModel, models: ShippedModels
 ) -> dict[str, str]:
     """What each step has to say of itself."""
-    found = {entry["path"]: f"{entry['precision']}, {entry['runtime']}" for entry in models.entries()}
+    found = {file.path: f"{file.precision}, {file.runtime}" for file in models.entries()}
     found["export"] = exported.notes()[exported.file.name]
     for index, name in enumerate(names):
         notes = changes[f"change_{index}"].notes()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.pipeline import StageContext
-from compress.stages.artifacts import CalibrationSet, OnnxModel, SourceModel
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import CalibrationSet, OnnxModel, ShippedFile, ShippedModels, SourceModel
 from compress.stages.samples import fitted, healing
+from compress.tables import PrecisionMode, PrecisionTable
+from compress.tasks.task import DataChoice
 from runtime.bundles.manifest import ONNXRUNTIME, TENSORRT
 from runtime.files import write_atomic
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from compress.stages.job import Job
     from compress.tasks.task import Prepared
     from export.precision.result import Precision
     from export.precision.sensitivity import Quantise
@@ -33,11 +37,68 @@ HELD_OUT = 64
 
 
 @dataclass(frozen=True)
-class _Quantizing:
-    """How int8 and int4 are made. `held_out` are inputs that nothing was fitted on, `options` the recipe's table."""
+class FileChoice:
+    """A file that ships: its name, what it is made for, its number format and its form."""
 
-    context: StageContext
-    options: Mapping[str, Any]
+    path: str
+    runtime: str
+    precision: PrecisionMode
+    form: Literal["plain", "fused"]
+
+
+class OriginalOptions(Spec):
+    """Which samples."""
+
+    data: DataChoice
+
+
+class Options(OriginalOptions):
+    """`mode`: what ships. `files`: see `choose_files`. `precision`: the recipe's table."""
+
+    mode: PrecisionMode
+    files: tuple[FileChoice, ...]
+    precision: PrecisionTable
+
+
+def original_stage(job: Job) -> Stage:
+    return Stage(
+        name="baseline-int8",
+        does="quantizes the original to int8, dynamic and static",
+        why="the rewritten model has to beat what quantization alone gives",
+        inputs={"original": "source", "calibration": "calibrate", "model": "baseline-export"},
+        produces=ShippedModels,
+        run=quantize_original,
+        options=OriginalOptions(data=job.data),
+        sources=job.healing,
+        libraries=("onnx", "onnxruntime", *job.task.libraries),
+    )
+
+
+def stage(job: Job) -> Stage:
+    return Stage(
+        name="precision",
+        does=f"writes the files that ship, in {job.mode}",
+        why="fewer bytes and faster products" if job.mode != "fp32" else "fp32 was asked for",
+        inputs={"original": "source", "calibration": "calibrate", "model": "export"},
+        produces=ShippedModels,
+        run=write_shipped,
+        options=Options(
+            data=job.data,
+            mode=job.mode,
+            files=choose_files(job.forms, job.mode, job.engine_precisions),
+            precision=job.recipe.precision.replace(mode=None),
+        ),
+        sources=job.healing,
+        libraries=("onnx", "onnxruntime", *job.task.libraries),
+    )
+
+
+@dataclass(frozen=True)
+class _Quantizing:
+    """How int8 and int4 are made. `held_out` are inputs that nothing was fitted on."""
+
+    context: StageContext[Any]
+    options: PrecisionTable
     calibration: Batches
     held_out: Batches
 
@@ -51,30 +112,21 @@ class _Quantizing:
             path,
             quantise,
             list(self.held_out()),
-            options["max_error"],
-            options["max_kept"],
+            options.max_error,
+            options.max_kept,
             lambda done, total: self.context.progress(done, total, f"{path.name}: cost of each layer"),
         )
         self.context.log(f"{path.name}: {bounded.describe()}")
         return f", {len(bounded.precision.kept)} layers in fp32" if bounded.precision.kept else ""
 
 
-@dataclass(frozen=True)
-class FileChoice:
-    """A file that ships: its name, what it is made for, its number format and its form."""
-
-    path: str
-    runtime: str
-    precision: str
-    form: Literal["plain", "fused"]
-
-
-def choose_files(forms: Sequence[str], mode: str, engines: Sequence[str]) -> list[FileChoice]:
+def choose_files(forms: Sequence[str], mode: PrecisionMode, engines: Sequence[PrecisionMode]) -> tuple[FileChoice, ...]:
     """One file for each form that backends want, in their order; the fused one is always among them, for every session
     falls back to it. Engines want a plain file for each of their precisions `engines`, of which `mode` is the first.
     The main plain file is model.onnx; where there is none, so is the fused one."""
     kinds = dict.fromkeys("fused" if form == "fused" else "plain" for form in (*forms, "fused"))
     has_engines = "engine" in forms
+    plain: tuple[PrecisionMode, ...]
     plain = tuple(engines) if has_engines else ("fp32" if mode == "int4" else mode,)  # 4 bits are no standard operator
     fused = FileChoice(
         "model.cpu.onnx" if "plain" in kinds else "model.onnx", ONNXRUNTIME, "fp32" if mode == "fp16" else mode, "fused"
@@ -82,29 +134,31 @@ def choose_files(forms: Sequence[str], mode: str, engines: Sequence[str]) -> lis
     runtime = TENSORRT if has_engines else ONNXRUNTIME
     names = ["model.onnx", *(f"model.{precision}.onnx" for precision in plain[1:])]
     made = [FileChoice(name, runtime, precision, "plain") for name, precision in zip(names, plain, strict=True)]
-    return [file for kind in kinds for file in (made if kind == "plain" else [fused])]
+    return tuple(file for kind in kinds for file in (made if kind == "plain" else [fused]))
 
 
-def write_shipped(context: StageContext, original: SourceModel, calibration: CalibrationSet, model: OnnxModel) -> None:
-    """Options: `precision` (the recipe's table), `mode`, `files` (see `choose_files`), `data`. Other numbers of loops
-    are for ONNX Runtime alone; their weights, and those of the whole model for ONNX Runtime, are stored once in a file
-    apart."""
+def write_shipped(
+    context: StageContext[Options], original: SourceModel, calibration: CalibrationSet, model: OnnxModel
+) -> None:
+    """The files that the targets' backends want. Other numbers of loops are for ONNX Runtime alone; their weights, and
+    those of the whole model for ONNX Runtime, are stored once in a file apart."""
     from export.apart import store_apart
 
-    mode, files = context.options["mode"], [FileChoice(**one) for one in context.options["files"]]
-    data = healing(context, original)
+    mode, files = context.options.mode, context.options.files
+    data = healing(context.options.data, original)
     how = _Quantizing(
         context,
-        context.options["precision"],
+        context.options.precision,
         _batches(data, calibration.indices("fit"), model.file),
         _batches(data, calibration.indices("held_out")[:HELD_OUT], model.file, HELD_OUT // 4),
     )
-    entries = []
+    shipped = []
     with tempfile.TemporaryDirectory() as folder:
         smooth = Path(folder, "model.onnx")
         smooth.write_bytes(model.file.read_bytes())
-        if how.options["smooth"] is not None and "int8" in (mode, *(file.precision for file in files)):
-            _smooth(how, model.file, smooth)
+        strength = how.options.smooth
+        if strength is not None and "int8" in (mode, *(file.precision for file in files)):
+            _smooth(how, model.file, smooth, strength)
         for index, file in enumerate(files):
             path = context.folder / file.path
             source = smooth if file.precision == "int8" else model.file
@@ -114,26 +168,26 @@ def write_shipped(context: StageContext, original: SourceModel, calibration: Cal
                 made = _plain(source, path, file.precision, how) + _roll(how, path, for_tensorrt=True)
                 use = "for the engine" if file.runtime == TENSORRT else "for any runtime"
                 note = f"standard operators, {use}{made}"
-            entries.append(_entry(file, note, model.loops))
+            shipped.append(_shipped(file, note, model.loops))
             context.progress(index + 1, len(files), file.path)
     variants = model.at_loops()
     whole = next(file for file in files if file.form == "fused")
     for loops, variant in variants.items():
         note = _for_cpu(variant, context.folder / variant.name, mode, how)
-        entries.append(_entry(replace(whole, path=variant.name), f"loops {loops}, {note}", loops))
+        shipped.append(_shipped(replace(whole, path=variant.name), f"loops {loops}, {note}", loops))
     if variants:
         name = whole.path
         alike = [context.folder / one for one in (name, *(variant.name for variant in variants.values()))]
         saved = store_apart(alike, context.folder / f"{name}.data")
         context.log(f"{name}.data: the weights of {len(alike)} files; {saved / 1e6:.2f} MB are not stored again")
-    _finish(context, entries)
+    _finish(context, shipped)
 
 
 def _roll(how: _Quantizing, path: Path, for_tensorrt: bool = False) -> str:
     """Put looped blocks into a Scan where the recipe asks for it and the runtime can; returns a remark."""
     from export.scan import roll_loops
 
-    if how.options["loops"] == "unrolled":
+    if how.options.loops == "unrolled":
         return ""
     source = path.read_bytes()
     rolled = roll_loops(path, path)
@@ -145,29 +199,29 @@ def _roll(how: _Quantizing, path: Path, for_tensorrt: bool = False) -> str:
     return f", {rolled.loops} loops in one Scan"
 
 
-def _smooth(how: _Quantizing, source: Path, path: Path) -> None:
+def _smooth(how: _Quantizing, source: Path, path: Path, strength: float) -> None:
     """Smooth the outliers, and hold the result against its source: the two compute the same."""
     from export.numerics import check_files
     from export.precision.smooth import smooth
 
-    done = smooth(source, path, how.calibration(), how.options["smooth"])
+    done = smooth(source, path, how.calibration(), strength)
     check_files(source, path, how.held_out())
     how.context.log(f"smoothed {len(done.in_norms)} values in their norms, {len(done.by_products)} by a product more")
 
 
 def quantize_original(
-    context: StageContext, original: SourceModel, calibration: CalibrationSet, model: OnnxModel
+    context: StageContext[OriginalOptions], original: SourceModel, calibration: CalibrationSet, model: OnnxModel
 ) -> None:
-    """The original in int8, both ways, at its best for a CPU. Options: `data`."""
+    """The original in int8, both ways, at its best for a CPU."""
     note = _for_cpu(model.file, context.folder / "dynamic.onnx", "int8", None)
     context.progress(1, 2, "dynamic.onnx")
-    batches = _batches(healing(context, original), calibration.indices("fit"), model.file)
+    batches = _batches(healing(context.options.data, original), calibration.indices("fit"), model.file)
     _static_for_cpu(model.file, context.folder / "static.onnx", batches)
     _finish(
         context,
         [
-            _entry(FileChoice("dynamic.onnx", ONNXRUNTIME, "int8", "fused"), note),
-            _entry(FileChoice("static.onnx", ONNXRUNTIME, "int8", "plain"), "int8 static"),
+            _shipped(FileChoice("dynamic.onnx", ONNXRUNTIME, "int8", "fused"), note),
+            _shipped(FileChoice("static.onnx", ONNXRUNTIME, "int8", "plain"), "int8 static"),
         ],
     )
 
@@ -186,11 +240,11 @@ def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
     from export.precision.int8_static import activation_ranges, quantise_static
 
     if mode == "int8":
-        ranges = activation_ranges(source, how.calibration(), how.options["calibration"])
+        ranges = activation_ranges(source, how.calibration(), how.options.calibration)
 
         def quantise(out: Path, exclude: Collection[str]) -> Precision:
             made = quantise_static(source, out, ranges, exclude)
-            if how.options["rest"] == "fp16":
+            if how.options.rest == "fp16":
                 to_fp16(out, out)
             return made
 
@@ -250,17 +304,19 @@ def _static_for_cpu(source: Path, path: Path, batches: Batches) -> None:
         )
 
 
-def _entry(file: FileChoice, note: str, loops: int | None = None) -> dict[str, Any]:
+def _shipped(file: FileChoice, note: str, loops: int | None = None) -> ShippedFile:
     """`form` is None where what the file is made for says it."""
     form = file.form if file.runtime == ONNXRUNTIME and file.form == "plain" else None
-    return {**asdict(file), "form": form, "note": note, "loops": loops}
+    return ShippedFile(file.path, file.runtime, file.precision, note, loops, form)
 
 
-def _finish(context: StageContext, entries: list[dict[str, Any]]) -> None:
+def _finish(context: StageContext[Any], files: Sequence[ShippedFile]) -> None:
+    """Write down what ships, with its size: last, as weights may have moved into a file apart."""
     from export.apart import stored_bytes
 
-    for entry in entries:
-        entry["bytes"] = stored_bytes(context.folder / entry["path"])
-        context.log(f"{entry['path']}: {entry['bytes'] / 1e6:.2f} MB, {entry['note']}")
-    write_atomic(context.folder / "models.json", (json.dumps(entries, indent=1) + "\n").encode())
+    files = [replace(file, bytes=stored_bytes(context.folder / file.path)) for file in files]
+    for file in files:
+        context.log(f"{file.path}: {file.bytes / 1e6:.2f} MB, {file.note}")
+    rows = json.dumps([asdict(file) for file in files], indent=1)
+    write_atomic(context.folder / "models.json", f"{rows}\n".encode())
     context.progress(1, 1)

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.pipeline import StageContext
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
 from compress.stages.artifacts import (
     Answers,
     Comparison,
@@ -15,23 +16,59 @@ from compress.stages.artifacts import (
     Localization,
     ModelArtifact,
     OnnxModel,
+    ReportArtifact,
     ShippedModels,
     SourceModel,
     Timing,
 )
+from compress.stages.notes import LIBRARIES
 from compress.stages.samples import evaluation
 from compress.stages.timing import ORIGINAL
+from compress.tasks.task import DataChoice
 
 if TYPE_CHECKING:
+    from compress.stages.job import Job
     from compress.tasks.task import Task
     from compress.verification.report_data import Curve, ReportData, Variant
 
-#: Libraries whose versions the numbers depend on.
-LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
+
+class Options(Spec):
+    """`target`, `recipe`, `model`: names."""
+
+    data: DataChoice
+    target: str
+    recipe: str
+    model: str
+
+
+def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
+    """`model`: the stage that made what was exported. `engines`: the stage that built engines, if there is one."""
+    return Stage(
+        name="report",
+        does="writes report.html, report.md, report.json and junit.xml",
+        why="people read the page, CI reads the rest",
+        inputs={
+            "original": "source",
+            "original_onnx": "baseline-export",
+            "original_int8": "baseline-int8",
+            "answers_int8": "predict-int8",
+            "models": "precision",
+            "comparison": "verify",
+            "timing": "timing",
+            "model": model,
+            **engines,
+            "localization": "localize",
+        },
+        produces=ReportArtifact,
+        run=write,
+        options=Options(data=job.data, target=job.target.name, recipe=job.recipe_name, model=job.recipe.model.source),
+        sources=job.evaluation,
+        libraries=("edgepress",),
+    )
 
 
 def write(
-    context: StageContext,
+    context: StageContext[Options],
     original: SourceModel,
     original_onnx: OnnxModel,
     original_int8: ShippedModels,
@@ -43,19 +80,19 @@ def write(
     localization: Localization,
     engines: Engines | None = None,
 ) -> None:
-    """Options: `target`, `recipe`, `model` (names), `data`."""
+    """The same numbers for all readers."""
     from compress.verification.report import threads_text, write_report
 
     times = timing.load()
     data = report_data(context, original, original_onnx, models, comparison, model, localization, engines)
     quantized = [
         _variant(
-            f"original {entry['note']}",
-            original_int8.path / entry["path"],
+            f"original {file.note}",
+            original_int8.path / file.path,
             role="baseline",
-            metric=_metric(original.task, answers_int8, entry["path"]),
+            metric=_metric(original.task, answers_int8, file.path),
         )
-        for entry in original_int8.entries()
+        for file in original_int8.entries()
     ]
     variants = [data.variants[0], *quantized, *data.variants[1:]]
     timed = tuple(
@@ -74,7 +111,7 @@ def write(
         data.model_copy(
             update={
                 "variants": timed,
-                "timing": _timing(original, context.options["target"]),
+                "timing": _timing(original, context.options.target),
                 "notes": (*data.notes, *speeds),
                 "curves": _decoding(times.get("decode", [])),
             }
@@ -84,7 +121,7 @@ def write(
 
 
 def report_data(
-    context: StageContext,
+    context: StageContext[Options],
     original: SourceModel,
     original_onnx: OnnxModel,
     models: ShippedModels,
@@ -100,8 +137,8 @@ def report_data(
     where = localization.load()
     entries = models.entries()
     main, others = entries[0], entries[1:]
-    decided = drifts[main["path"]]
-    samples = evaluation(context, original)
+    decided = drifts[main.path]
+    samples = evaluation(context.options.data, original)
     shown: dict[str, Any] = original.task.shown(samples, [example.index for example in decided.changed])
     name = original.task.metric
     reference = decided.metric(name)
@@ -115,34 +152,34 @@ def report_data(
         )
     ]
     parameters = model.num_parameters()
-    for entry in models.every():
-        metric = drifts[entry["path"]].metric(name)
+    for file in models.every():
+        metric = drifts[file.path].metric(name)
         rows.append(
             _variant(
-                entry["path"],
-                models.path / entry["path"],
-                role="candidate" if entry == main else "other",
-                parameters=parameters if entry in entries else None,
+                file.path,
+                models.path / file.path,
+                role="candidate" if file == main else "other",
+                parameters=parameters if file in entries else None,
                 metric=metric.candidate if metric else None,
-                note=f"{entry['precision']}, {entry['runtime']}: {entry['note']}",
+                note=f"{file.precision}, {file.runtime}: {file.note}",
             )
         )
     checks = tuple(
         ExtraCheck(
-            name=f"drift of {entry['path']}",
-            status=drifts[entry["path"]].status,
-            message=drifts[entry["path"]].gate.message,
+            name=f"drift of {file.path}",
+            status=drifts[file.path].status,
+            message=drifts[file.path].gate.message,
         )
-        for entry in others
+        for file in others
     )
     checks += tuple(comparison.streaming())
     return ReportData(
         schema=1,
         edgepress=version("edgepress"),
-        model=context.options["model"],
+        model=context.options.model,
         task=original.structure().task,
-        target=context.options["target"],
-        recipe=context.options["recipe"],
+        target=context.options.target,
+        recipe=context.options.recipe,
         drift=decided,
         checks=checks,
         variants=tuple(rows),
@@ -162,7 +199,7 @@ def report_data(
 def _on_loops(models: ShippedModels, comparison: Comparison) -> list[str]:
     """Which other numbers of loops the bundle offers, and what an early exit costs."""
     drifts = {**comparison.variants(), **comparison.exits()}
-    said = {entry["path"]: f"loops {entry['loops']}" for entry in models.variants()}
+    said = {file.path: f"loops {file.loops}" for file in models.variants()}
     return [
         f"{said.get(name, name)}: {'offered' if drift else 'not offered'}: {drift.gate.message}"
         for name, drift in drifts.items()
@@ -218,7 +255,7 @@ def _variant(name: str, file: Path, **fields: Any) -> Variant:
 
 
 def _remarks(models: ShippedModels) -> list[str]:
-    if any(entry["runtime"] == "tensorrt" for entry in models.entries()):
+    if any(file.runtime == "tensorrt" for file in models.entries()):
         return [
             "model.onnx is for TensorRT: the device builds its engine with `python -m runtime.build BUNDLE`. "
             "Here its numbers were measured with ONNX Runtime on a CPU; no engine was run."

@@ -2,33 +2,62 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from compress.pipeline import StageContext
-from compress.stages.artifacts import NOTES, CalibrationSet, ModelArtifact, SourceModel
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import CalibrationSet, ModelArtifact, SourceModel
+from compress.stages.notes import drift_from, sizes, write_notes
 from compress.stages.samples import calibration_batches, healing, tensor_batches
-from runtime.files import write_atomic
+from compress.tasks.task import DataChoice
 from targets.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from compress.stages.job import Job
 
-    from torch import Tensor
 
-    from compress.model import Transformer
-    from compress.tasks.task import Task
+class Options(Spec):
+    """`rewrite`: the recipe's table."""
+
+    data: DataChoice
+    rewrite: dict[str, Any]
+
+
+def stages(job: Job) -> list[Stage]:
+    """One for each rewrite of the recipe, each of what the one before made. Raises InputError for an unknown one."""
+    from compress.rewrites import options_in, parse_options
+
+    found: list[Stage] = []
+    before = "source"
+    for index, table in enumerate(job.recipe.rewrite, start=1):
+        method, _ = parse_options(table)
+        settings = ", ".join(f"{key} {value}" for key, value in options_in(table).items())
+        found.append(
+            Stage(
+                name=f"rewrite-{index}-{method.name}",
+                does=f"{method.name}{f' ({settings})' if settings else ''}: {method.summary}",
+                why="exact, which is asserted" if method.exact else "smaller or faster; healing wins accuracy back",
+                inputs={"original": "source", "calibration": "calibrate", "model": before},
+                produces=ModelArtifact,
+                run=apply_rewrite,
+                options=Options(data=job.data, rewrite=table),
+                sources=job.healing,
+                libraries=("torch", *job.task.libraries),
+            )
+        )
+        before = found[-1].name
+    return found
 
 
 def apply_rewrite(
-    context: StageContext, original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
+    context: StageContext[Options], original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
 ) -> None:
-    """Options: `rewrite` (the recipe's table), `data`. An optional one that is refused changes nothing and says so."""
+    """An optional one that is refused changes nothing and says so."""
     from compress.model import save
     from compress.rewrites import Calibration, parse_options, run_rewrite
 
     teacher, before = original.load(), model.load()
-    dataset = healing(context, original)
+    dataset = healing(context.options.data, original)
     remarks: list[str] = []
 
     def note(text: str) -> None:
@@ -36,12 +65,12 @@ def apply_rewrite(
         context.log(text)
 
     batches = calibration_batches(dataset, calibration.indices("fit"))
-    method, options = parse_options(context.options["rewrite"])
+    method, options = parse_options(context.options.rewrite)
     context.progress(0, 2, method.summary)
     try:
         after = run_rewrite(method, options, before, Calibration(teacher, batches, note))
     except InputError as refusal:
-        if not context.options["rewrite"].get("optional", False):
+        if not context.options.rewrite.get("optional", False):
             raise
         note(f"left out: {refusal}")
         after = before
@@ -52,28 +81,3 @@ def apply_rewrite(
         context, {"remarks": remarks, **drift_from(original.task, teacher, after, held_out), **sizes(before, after)}
     )
     context.progress(2, 2)
-
-
-def write_notes(context: StageContext, notes: dict[str, Any]) -> None:
-    write_atomic(context.folder / NOTES, (json.dumps(notes, indent=1) + "\n").encode())
-
-
-def sizes(before: Transformer, after: Transformer) -> dict[str, int]:
-    return {"parameters_before": before.num_parameters(), "parameters": after.num_parameters()}
-
-
-def drift_from(
-    task: Task, original: Transformer, model: Transformer, batches: Callable[[], Iterator[dict[str, Tensor]]]
-) -> dict[str, Any]:
-    """How alike the answers are on held-out samples, and how far they drifted by what healing minimises."""
-    import torch
-
-    agreed, drift, count = 0.0, 0.0, 0
-    with torch.no_grad():
-        for inputs in batches():
-            wanted, given = original(inputs), model(inputs)
-            agreed += float(task.agreement(wanted, given, inputs).sum())
-            drift += float(task.objective.drift(given, wanted, inputs)) * len(wanted)
-            count += len(wanted)
-    text = f"{task.agreement_text(agreed / count, count)}, {task.objective.drift_name} {drift / count:.4f}"
-    return {"agreement": agreed / count, "drift": drift / count, "held_out": count, "text": text}

@@ -1,9 +1,9 @@
-"""The user's samples as the stages see them: opened from options, cut into parts, prepared for the model."""
+"""The user's samples as the stages see them: opened, cut into parts, prepared for the model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import SourceModel
@@ -15,27 +15,24 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from compress.tasks.task import Part, Prepared, Run
+    from compress.tasks.task import DataChoice, Part, Prepared, Run
     from runtime.bundles.manifest import Tensor as Declared
 
 #: Inputs that go through a model at once, where nobody waits for a single answer.
 BATCH = 128
 
 
-def evaluation(context: StageContext, original: SourceModel) -> Prepared:
-    """The samples that gates are judged on. Option: `data`."""
-    return _opened(context, original, "evaluation")
+def evaluation(choice: DataChoice, original: SourceModel) -> Prepared:
+    """The samples that gates are judged on."""
+    return _opened(choice, original, "evaluation")
 
 
-def healing(context: StageContext, original: SourceModel) -> Prepared:
-    """The samples to calibrate and heal on; none of them is evaluated on. Option: `data`."""
-    return _opened(context, original, "healing")
+def healing(choice: DataChoice, original: SourceModel) -> Prepared:
+    """The samples to calibrate and heal on; none of them is evaluated on."""
+    return _opened(choice, original, "healing")
 
 
-def _opened(context: StageContext, original: SourceModel, part: Part) -> Prepared:
-    from compress.tasks.task import DataChoice
-
-    choice = DataChoice(**context.options["data"])
+def _opened(choice: DataChoice, original: SourceModel, part: Part) -> Prepared:
     return original.task.open(choice, part, original.structure(), original.files)
 
 
@@ -62,7 +59,7 @@ def runner_of(file: Path) -> Run:
     return lambda inputs: graph.run(fitted(dict(inputs), graph.inputs))
 
 
-def tell_notes(context: StageContext, data: Prepared) -> None:
+def tell_notes(context: StageContext[Any], data: Prepared) -> None:
     """Log what the user should know of the samples; by the stages that see each part first."""
     for note in data.notes:
         context.log(note)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from compress.pipeline import StageContext
-from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel, Timing
 from runtime.files import write_atomic
+from runtime.measuring.power import cpu_name
+from targets.machine import usable_cpus
 
 if TYPE_CHECKING:
     from compress.model import Structure
+    from compress.stages.job import Job
 
 #: Rounds and seconds per model and round. Medians of per-round ratios are reported, so rounds matter more.
 ROUNDS, SECONDS = 5, 0.4
@@ -19,30 +23,55 @@ ORIGINAL = "original fp32"
 CONTEXTS, DECODE_SECONDS = (128, 1024, 4096), 0.3
 
 
+class Options(Spec):
+    """What the times depend on, so that another machine measures anew."""
+
+    cpus: int
+    machine: str
+
+
+def stage(job: Job) -> Stage:
+    return Stage(
+        name="timing",
+        does="times original and shipped files here, alternating, each with its fastest number of threads",
+        why="ratios from one run, each model in a process of its own",
+        inputs={
+            "source": "source",
+            "original": "baseline-export",
+            "original_int8": "baseline-int8",
+            "shipped": "precision",
+        },
+        produces=Timing,
+        run=time_models,
+        options=Options(cpus=usable_cpus(), machine=cpu_name()),
+        libraries=("onnxruntime",),
+    )
+
+
 def time_models(
-    context: StageContext,
+    context: StageContext[Options],
     source: SourceModel,
     original: OnnxModel,
     original_int8: ShippedModels,
     shipped: ShippedModels,
 ) -> None:
-    """Options: `cpus`, `machine` (so that another machine measures anew). Every file runs with the number of threads
+    """Every file runs with the number of threads
     that is fastest for it: none is helped or held back by a number that suits another."""
     from compress.verification.report import threads_text
     from runtime.measuring.compare import decode_alternating, time_alternating
 
     files = {ORIGINAL: original.file}
-    files |= {f"original {entry['note']}": original_int8.path / entry["path"] for entry in original_int8.entries()}
-    files |= {entry["path"]: shipped.path / entry["path"] for entry in shipped.every()}
+    files |= {f"original {file.note}": original_int8.path / file.path for file in original_int8.entries()}
+    files |= {file.path: shipped.path / file.path for file in shipped.every()}
     context.progress(0, 1, f"{len(files)} models, {ROUNDS} rounds of {SECONDS:g} s each")
     structure = source.structure()
     length = source.task.timing_length(structure)
     result = time_alternating(files, rounds=ROUNDS, seconds=SECONDS, length=length)
-    result["machine"] = context.options["machine"]
+    result["machine"] = context.options.machine
     if source.task.states(structure):
         contexts = contexts_of(structure)
         context.progress(0, 1, f"decoding behind {', '.join(map(str, contexts))} tokens")
-        decoders = (ORIGINAL, *(entry["path"] for entry in shipped.entries()))
+        decoders = (ORIGINAL, *(file.path for file in shipped.entries()))
         compared = {name: files[name] for name in decoders}
         result["decode"] = decode_alternating(compared, contexts, 1, DECODE_SECONDS)
     write_atomic(context.folder / "timing.json", (json.dumps(result, indent=1) + "\n").encode())

@@ -4,37 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from compress.pipeline import StageContext
-from compress.stages.artifacts import EXITS, STREAMS, VARIANTS, Answers, ShippedModels, SourceModel
+from compress.pipeline import Stage, StageContext
+from compress.spec import Spec
+from compress.stages.artifacts import EXITS, STREAMS, VARIANTS, Answers, Comparison, ShippedModels, SourceModel
 from compress.stages.samples import evaluation
+from compress.tables import GateTable
+from compress.tasks.task import DataChoice
 from runtime.files import write_atomic
 
 if TYPE_CHECKING:
+    from compress.stages.job import Job
     from compress.verification.drift import Drift
     from compress.verification.samples import Samples
 
 
+class Options(Spec):
+    """`gate`: the recipe's table. `metric`, `bound`: the task's. `exit`: the probability of an early exit, or None."""
+
+    data: DataChoice
+    gate: GateTable
+    metric: str
+    bound: Literal["max_drop", "max_relative_drop"]
+    exit: float | None
+
+
+def stage(job: Job) -> Stage:
+    gate, task = job.recipe.gate, job.task
+    return Stage(
+        name="verify",
+        does=f"gate: at most {gate.max_drop:g} {task.limit}, at {100 * gate.confidence:g} % confidence",
+        why="fails closed: too few samples, NaN or an error never pass",
+        inputs={"original": "source", "reference": "baseline", "candidates": "predict", "models": "precision"},
+        produces=Comparison,
+        run=verify,
+        options=Options(data=job.data, gate=gate, metric=task.metric, bound=task.bound, exit=job.recipe.loops.exit),
+        sources=job.evaluation,
+        libraries=("numpy", "scipy", "pydantic", *task.libraries),
+    )
+
+
 def verify(
-    context: StageContext, original: SourceModel, reference: Answers, candidates: Answers, models: ShippedModels
+    context: StageContext[Options],
+    original: SourceModel,
+    reference: Answers,
+    candidates: Answers,
+    models: ShippedModels,
 ) -> None:
-    """Options: `data`, `gate` (the recipe's table), `metric` and `bound` of the task, `exit` (the probability of an
-    early exit, or None). A failed gate is a result, not an error of the stage."""
+    """A failed gate is a result, not an error of the stage."""
     from compress.verification.drift import compare
     from compress.verification.gate import parse
 
-    table = context.options["gate"]
-    check = {"metric": context.options["metric"], context.options["bound"]: table["max_drop"]}
+    options = context.options
+    check = {"metric": options.metric, options.bound: options.gate.max_drop}
     gate = parse(
         {
-            "confidence": table["confidence"],
-            "min_samples": table["min_samples"],
+            "confidence": options.gate.confidence,
+            "min_samples": options.gate.min_samples,
             "seed": context.seed,
             "check": [check],
         }
     )
-    data = evaluation(context, original)
+    data = evaluation(options.data, original)
     wanted, slices = reference.load(), original.task.slices(data)
 
     def judge(folder: Path, name: str, given: Samples) -> Drift:
@@ -44,28 +76,28 @@ def verify(
         context.log(f"{name}: {drift.status}: {drift.gate.message}")
         return drift
 
-    for entry in models.entries():
-        judge(context.folder, entry["path"], candidates.load(entry["path"]))
+    for file in models.entries():
+        judge(context.folder, file.path, candidates.load(file.path))
     tokens = original.task.stream_tokens(data)
     if tokens is not None:
         from compress.judging.streaming import check_streaming
 
-        for entry in models.entries():
+        for file in models.entries():
             longest = original.longest or len(tokens)
-            streamed = check_streaming(models.path / entry["path"], tokens, entry["precision"], longest)
+            streamed = check_streaming(models.path / file.path, tokens, file.precision, longest)
             (context.folder / STREAMS).mkdir(exist_ok=True)
-            write_atomic(context.folder / STREAMS / f"{entry['path']}.json", streamed.model_dump_json().encode())
+            write_atomic(context.folder / STREAMS / f"{file.path}.json", streamed.model_dump_json().encode())
             context.log(f"{streamed.name}: {streamed.status}: {streamed.message}")
     offered = []
-    for entry in models.variants():
-        if judge(context.folder / VARIANTS, entry["path"], candidates.load(entry["path"])):
-            offered.append(entry)
+    for file in models.variants():
+        if judge(context.folder / VARIANTS, file.path, candidates.load(file.path)):
+            offered.append(file)
         else:
-            context.log(f"{entry['path']} is not offered")
-    probability, whole = context.options["exit"], models.entries()[-1]
-    fewer = [entry for entry in offered if entry["loops"] < whole["loops"]]
+            context.log(f"{file.path} is not offered")
+    probability, whole = options.exit, models.entries()[-1]
+    fewer = [file for file in offered if (file.loops or 0) < (whole.loops or 0)]
     if probability is not None and fewer:
-        early = early_exit([candidates.load(entry["path"]) for entry in (*fewer, whole)], probability)
+        early = early_exit([candidates.load(file.path) for file in (*fewer, whole)], probability)
         judge(context.folder / EXITS, f"exit at {probability:g}", early)
 
 

@@ -54,6 +54,8 @@ def test_nothing_is_imported_to_find_it(reached: Write) -> None:
         "import lib\nclass A(lib.M):\n    def forward(self):\n        import far.leaf\ndef run(it):\n    it()",
         "import lib\nclass A(lib.M): ...\nclass B(A):\n    def forward(self):\n        import far.leaf\ndef run(): ...",
         "from far.other import f as g\ndef run():\n    g()",
+        "def helper():\n    import far.leaf\ndef run():\n    [helper for helper in []]\n    helper()",
+        "def helper():\n    import far.leaf\ndef run():\n    def inner(helper): ...\n    helper()",
         "def run():\n    command = ['python', '-m', 'far.leaf']",
         "def run(x=__import__):\n    if x:\n        import far.leaf",
     ],
@@ -68,6 +70,8 @@ def test_a_module_that_may_run_is_found(reached: Write, text: str) -> None:
     [
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import far.leaf\ndef run(): ...",
         "def helper():\n    import far.leaf\ndef run(): ...",
+        "def helper():\n    import far.leaf\ndef run(helper):\n    helper + 1",
+        "def helper():\n    import far.leaf\ndef run():\n    for helper in []:\n        helper + 1",
         "class A:\n    def answer(self):\n        import far.leaf\ndef run(it):\n    it.ask()",
         "def helper() -> None:\n    import far.leaf\ndef run(x: helper) -> helper: ...",
     ],

@@ -19,10 +19,9 @@ from compress.families import read_checkpoint
 from compress.model import save
 from compress.pipeline import StageContext
 from compress.pipeline.events import Event, Level, Logged
-from compress.stages import timing
-from compress.stages.answers import answer_original
+from compress.stages import answers, data, timing
 from compress.stages.artifacts import OnnxModel, SourceModel
-from compress.stages.data import match_data
+from compress.tasks.task import DataChoice
 
 ZOO = ROOT / "compress" / "zoo"
 RUN = ["--target", "cpu", "--recipe", "identity", "--max-drop", "6", "--set", "calibrate.samples=8"]
@@ -119,9 +118,8 @@ def folders(tmp_path: Path) -> list[Path]:
 
 def test_too_few_samples_for_the_gate_are_told_before_the_work(folders: list[Path], images: Path) -> None:
     told: list[Event] = []
-    choice = {"source": str(images), "limit": None, "skip_corrupt": False, "seed": 0}
-    options = {"data": choice, "min_samples": 100}
-    match_data(StageContext(folders[2], folders[2], options=options, emit=told.append), SourceModel.of(folders[0]))
+    options = data.Options(data=DataChoice(str(images), None, False, 0), min_samples=100)
+    data.match_data(StageContext(folders[2], folders[2], options=options, emit=told.append), SourceModel.of(folders[0]))
     assert "the gate will fail: 30 samples to evaluate on, gate.min_samples is 100" in _warnings(told)
 
 
@@ -135,10 +133,10 @@ def test_labels_that_the_model_knows_nothing_of_are_told_before_healing(folders:
         <int64[2] flat = {0, -1}, int64[1] first = {0}, int64[1] last = {10}, int64[1] axis = {1}>
         { rows = Reshape (pixel_values, flat)  logits = Slice (rows, first, last, axis) }""")
     onnx.save(graph, folders[1] / "model.onnx")
-    options = {"data": {"source": "zoo:mnist-test", "limit": 200, "skip_corrupt": False, "seed": 0}, "confidence": 0.95}
+    options = answers.OriginalOptions(data=DataChoice("zoo:mnist-test", 200, False, 0), confidence=0.95)
     told: list[Event] = []
     context = StageContext(folders[2], folders[2], options=options, emit=told.append)
-    answer_original(context, SourceModel.of(folders[0]), OnnxModel.of(folders[1]))
+    answers.answer_original(context, SourceModel.of(folders[0]), OnnxModel.of(folders[1]))
     (warning,) = _warnings(told)
     assert warning.startswith("the gate will fail: right in 10.0 % of 200")
 

@@ -75,7 +75,7 @@ def test_the_default_recipe_keeps_perplexity_within_its_gate(bundle: Path) -> No
     ]
     kinds = [node.op_type for node in graph.load(bundle / "model.onnx").graph.node]
     assert "MatMulInteger" in kinds
-    report = json.loads((bundle / "report.json").read_text())
+    report = json.loads((bundle.parent / "report" / "report.json").read_text())
     exported = next(row for row in report["stages"] if row["name"] == "export")
     assert "differs from torch by up to" in exported["note"]
 

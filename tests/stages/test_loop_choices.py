@@ -15,10 +15,9 @@ from jobs import ROOT, environment
 from PIL import Image
 
 import targets
-from benchmarks.quantization import needed_for
 from compress.pipeline import Cache, Runner
 from compress.recipe import parse
-from compress.stages.graph import GraphBuilder, Job, build_graph
+from compress.stages.graph import Job, build_graph, changes_of
 from export.apart import stored_bytes
 from export.sharing import assert_shared_once
 from targets.errors import InputError
@@ -44,7 +43,7 @@ def made(cache: Path, recipe: dict[str, object], target: str, stage: str) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGEPRESS_CACHE", str(cache))
         job = Job(parse(recipe, "test"), "test", targets.load(target), 0, cache / "digests.json")
-        return Runner(needed_for(build_graph(job), stage), Cache()).run()[stage].path
+        return Runner(build_graph(job), Cache()).run(until=stage)[stage].path
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +113,8 @@ def test_a_model_that_is_not_rewritten_is_healed_only_for_other_numbers_of_loops
     loops: list[int], changes: list[str], tmp_path: Path
 ) -> None:
     recipe = parse({**RECIPE, "rewrite": [], "heal": {"loops": loops}}, "test")
-    builder = GraphBuilder(Job(recipe, "test", targets.load("cpu"), 0, tmp_path / "d.json"))
-    assert [stage.name for stage in builder.changes()] == changes
+    job = Job(recipe, "test", targets.load("cpu"), 0, tmp_path / "d.json")
+    assert [stage.name for stage in changes_of(job)] == changes
 
 
 def test_models_that_cannot_have_them_are_refused_before_anything_runs(tmp_path: Path) -> None:

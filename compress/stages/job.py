@@ -1,0 +1,112 @@
+"""What a run was asked for, and what follows from it before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from compress import tasks, zoo
+from compress.pipeline.tree import digest_tree
+from compress.recipe import Recipe
+from compress.tables import PrecisionMode
+from compress.tasks.task import DataChoice, Part, Task
+from runtime import backends
+from targets.errors import InputError
+from targets.spec import Target
+from targets.table import FOLDER as TARGETS
+
+#: Highest opset that is ever asked for: what every listed device reads, and where Gelu is one node.
+_OPSET = 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for. `recipe_name` is for the report; `memo` remembers digests of the user's files."""
+
+    recipe: Recipe
+    recipe_name: str
+    target: Target
+    seed: int
+    memo: Path
+
+    def check(self) -> None:
+        """Raises InputError for what can be seen to be wrong before anything runs: a missing model, data that cannot be
+        opened, loops that the task does not have."""
+        from compress.families import check_known
+
+        if not (self.model_folder / "structure.json").is_file():
+            check_known(self.model_folder)
+        loops, task = self.recipe.loops, self.task.name
+        if loops.offer and task == "causal-lm":
+            raise InputError("loops.offer is refused for causal-lm: each loop keeps a state, so inputs would differ")
+        if loops.exit is not None and not task.endswith("classification"):
+            raise InputError(f"loops.exit needs a classifier, whose answers have probabilities; this is {task}")
+        _ = self.data, self.model, self.evaluation, self.healing, self.mode
+
+    @property
+    def model_folder(self) -> Path:
+        return zoo.locate(self.recipe.model.source)
+
+    @cached_property
+    def task(self) -> Task:
+        return tasks.of_folder(self.model_folder)
+
+    @property
+    def data(self) -> DataChoice:
+        """Raises InputError if no data were given and the model brings none."""
+        table = self.recipe.data
+        source = table.source or zoo.data_of(self.recipe.model.source)
+        if source is None:
+            raise InputError(f"the model {self.recipe.model.source} brings no data of its own; give some with --data")
+        return DataChoice(source, table.limit, table.skip_corrupt, self.seed)
+
+    @property
+    def mode(self) -> PrecisionMode:
+        """The precision that ships. Raises InputError if the target has no such precision."""
+        mode = self.recipe.precision.mode or self.target.default_precision
+        if mode not in self.target.precisions:
+            raise InputError(f"target {self.target.name} has no {mode}; it takes {', '.join(self.target.precisions)}")
+        return mode
+
+    @property
+    def engine_precisions(self) -> tuple[PrecisionMode, ...]:
+        """Precisions of the files for TensorRT: the one that ships, then the others that the target's engines have.
+        Where the target has no engine in that one (fp32), nothing is added."""
+        every = self.target.engine.precisions if self.target.engine else ()
+        return (self.mode, *(one for one in every if one != self.mode and self.mode in every))
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms of files that the target's backends want, in their order. Raises InputError for an unknown backend."""
+        return tuple(dict.fromkeys(backends.get(name).form for name in self.target.backends))
+
+    @property
+    def opset(self) -> int:
+        return min(_OPSET, min(row.max_opset for row in self.target.software))
+
+    @cached_property
+    def model(self) -> dict[str, str]:
+        """Digest of the model's folder, as a source of a stage."""
+        return {"model": digest_tree(self.model_folder, self.memo)}
+
+    @cached_property
+    def evaluation(self) -> dict[str, str]:
+        """Digest of the samples that gates are judged on, as a source of a stage."""
+        return {"evaluation": self._digest("evaluation")}
+
+    @cached_property
+    def healing(self) -> dict[str, str]:
+        """Digest of the samples to calibrate and heal on, as a source of a stage."""
+        return {"healing": self._digest("healing")}
+
+    @cached_property
+    def target_file(self) -> dict[str, str]:
+        """Digest of what is known of the device, as a source of a stage."""
+        return {"target": digest_tree(TARGETS / f"{self.target.name}.toml", self.memo)}
+
+    def _digest(self, part: Part) -> str:
+        try:
+            return self.task.digest(self.data, part, self.memo)
+        except InputError as error:
+            raise InputError(f"{error} (the model is for {self.task.name})") from error
