@@ -78,7 +78,7 @@ class Job:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """The forms of files that the target's backends want, in their order. Raises InputError for an unknown backend."""
+        """Forms of files that the target's backends want, in their order. Raises InputError for an unknown backend."""
         return tuple(dict.fromkeys(backends.get(name).form for name in self.target.backends))
 
     @property
