@@ -16,14 +16,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a checkpoint folder. Raises InputError if there is none or it is not a JSON object; the line
     names the folder that was probably meant."""
     if not folder.is_dir():
-        raise InputError(f"no such model folder: {folder}{_instead_of_file(folder)}")
+        raise InputError(f"no such model folder: {folder}{instead_of_file(folder)}")
     path = folder / "config.json"
     if not path.is_file():
-        raise InputError(f"{folder} is no model folder: it has no config.json{_instead_of_folder(folder)}")
+        raise InputError(f"{folder} is no model folder: it has no config.json{instead_of_folder(folder)}")
     return read_object(path)
 
 
-def _instead_of_file(path: Path) -> str:
+def instead_of_file(path: Path) -> str:
+    """What to give instead of a path that is no folder, as the end of a message; "" where nothing is known."""
     if path.is_file():
         return f" (it is a file); give the folder that holds it: {path.parent}"
     if _HUB_ID.fullmatch(str(path)):
@@ -31,7 +32,8 @@ def _instead_of_file(path: Path) -> str:
     return ""
 
 
-def _instead_of_folder(folder: Path) -> str:
+def instead_of_folder(folder: Path) -> str:
+    """What to give instead of a folder that is no model, as the end of a message; "" where nothing is known."""
     if (folder / "adapter_config.json").is_file():
         return ". It is a LoRA adapter: merge it into its base model first (peft: merge_and_unload), and save that"
     snapshots = sorted(folder.glob("snapshots/*/config.json"))

@@ -47,7 +47,10 @@ def located(spec: str) -> Path:
     """Where a zoo model, a folder or a file is. Raises InputError if it is nowhere."""
     path = zoo.locate(spec)
     if not path.exists():
-        raise InputError(f"no model at {spec}; give a bundle, a model folder, an .onnx file or an .npz of predictions")
+        from compress.families.folders import instead_of_file
+
+        forms = "a bundle, a model folder, an .onnx file or an .npz of predictions"
+        raise InputError(f"no model at {spec}{instead_of_file(path) or f'; give {forms}'}")
     return path
 
 

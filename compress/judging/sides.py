@@ -66,7 +66,10 @@ def open_side(spec: str) -> ImageSide:
         return _compressed(spec, path)
     if (path / "config.json").is_file():
         return _hugging_face(spec, path)
-    raise InputError(f"{spec} holds no manifest.json, structure.json or config.json; it is no model that can be read")
+    from compress.families.folders import instead_of_folder
+
+    what = f"{spec} is no model that can be read: it has no manifest.json, structure.json or config.json"
+    raise InputError(f"{what}{instead_of_folder(path)}")
 
 
 def predict(

@@ -60,6 +60,10 @@ def of_folder(folder: Path) -> Task:
             f"{folder}/config.json: architectures {classes!r} is for no task here; there are those of {endings}"
         )
     if name is None and config and "image_size" not in config:
+        if "model_type" not in config:
+            from compress.families.folders import instead_of_folder
+
+            raise InputError(f"{folder}/config.json is not that of a model{instead_of_folder(folder)}")
         raise InputError(
             f"{folder}/config.json: what this {config.get('model_type')!r} model is for is not known without "
             'architectures; add its class, such as "architectures": ["BertForSequenceClassification"]'
