@@ -14,7 +14,7 @@ from runtime.answers import Streamer, Wanted, answerer_of
 from runtime.cli import add_session_options, open_for_cli, positive
 from runtime.texts.generate import DRAW, Sampling
 from targets.cli import Parser
-from targets.errors import GateFailed, InputError, run_cli
+from targets.errors import EdgepressError, GateFailed, InputError, printable, run_cli
 
 if TYPE_CHECKING:
     from runtime.answers import Answerer
@@ -57,16 +57,16 @@ def _answer_all(
     if isinstance(answerer, Streamer) and not args.json:
         for place, one in enumerate(stream):
             for piece in answerer.pieces(session, one, wanted.at(place)):
-                print(piece, end="", flush=True)
+                print(printable(piece), end="", flush=True)
             print(flush=True)
         return
     for place, some in enumerate(iter(lambda: list(islice(stream, size)), [])):
         for one, result in zip(some, answerer.answer(session, some, wanted.at(place)), strict=True):
-            if isinstance(result, InputError):
+            if isinstance(result, EdgepressError):
                 raise result
             results.append({"input": one, **result})
             if not args.json:
-                print(answerer.line(results.pop()), flush=True)
+                print(printable(answerer.line(results.pop())), flush=True)
     if args.json:
         whole = {
             "bundle": str(session.bundle.source),
@@ -83,7 +83,7 @@ def _answer_all(
 def _watch(session: Session, answerer: Answerer, wanted: Wanted, args: argparse.Namespace) -> int:
     from runtime.watch import open_log, watch
 
-    def answer(paths: Sequence[Path]) -> list[Result | InputError]:
+    def answer(paths: Sequence[Path]) -> Sequence[Result | EdgepressError]:
         return answerer.answer(session, [str(path) for path in paths], wanted)
 
     with open_log(args.out) as log:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from runtime.files import explain
-from targets.errors import InputError
+from runtime.images.reading import is_systems
+from targets.errors import EdgepressError, InputError, one_line
 
 POLL = 0.2  # seconds between two looks at the folder
 PATIENCE = 3.0  # seconds that a file must lie still before it counts as damaged, not as half written
@@ -96,7 +98,7 @@ def watch(
     folder: Path,
     suffixes: Sequence[str],
     log: ResultLog,
-    process: Callable[[Sequence[Path]], list[Result | InputError]],
+    process: Callable[[Sequence[Path]], Sequence[Result | EdgepressError]],
     batch: int,
     once: bool,
 ) -> int:
@@ -108,8 +110,15 @@ def watch(
     failed = 0
     before: set[Input] = set()
     since: dict[Input, float] = {}
+    told: set[str] = set()
+
+    def tell_once(note: str) -> None:
+        if note not in told:
+            told.add(note)
+            tell(note)
+
     while True:
-        seen = [one for one in listing(folder, suffixes) if one not in log.done]
+        seen = [one for one in listing(folder, suffixes, tell_once) if one not in log.done]
         ready = [one for one in seen if one in before]
         before = set(seen)
         since = {one: since.get(one, time.monotonic()) for one in seen}
@@ -120,27 +129,45 @@ def watch(
             for one, result in zip(some, results, strict=True):
                 if look(folder, one.name) != one:
                     continue  # written to meanwhile: what was read may be half of it
-                if not isinstance(result, InputError):
+                if not isinstance(result, EdgepressError):
                     lines.append((one, result))
                 elif time.monotonic() - since[one] > PATIENCE:
                     lines.append((one, {"error": str(result)}))
                     failed += 1
             if lines:
                 log.append(lines)
-        if once and not any(one not in log.done for one in listing(folder, suffixes)):
+        if once and not any(one not in log.done for one in listing(folder, suffixes, tell_once)):
             return failed
         time.sleep(POLL)
 
 
-def listing(folder: Path, suffixes: Sequence[str]) -> list[Input]:
-    """Files below the folder with one of the suffixes, oldest first; hidden ones are left out. Raises InputError."""
+def tell(note: str) -> None:
+    """One line on standard error."""
+    print(f"note: {one_line(note)}", file=sys.stderr, flush=True)
+
+
+def listing(folder: Path, suffixes: Sequence[str], note: Callable[[str], None]) -> list[Input]:
+    """Files below the folder with one of the suffixes, oldest first; hidden ones and those of systems are left out.
+
+    `note` is told of folders in it that are passed over. Raises InputError.
+    """
     if not folder.is_dir():
         raise InputError(f"no folder {folder} to watch")
+
+    def unlisted(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise InputError(f"cannot list {folder}: {error.strerror}; check its permissions") from error
+        if not isinstance(error, FileNotFoundError):  # gone meanwhile
+            note(f"{error.filename} is passed over: it cannot be listed ({error.strerror})")
+
     found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for place, folders, files in os.walk(folder, onerror=unlisted):
+        folders[:] = [name for name in folders if not is_systems(name)]
+        for name in folders:
+            if Path(place, name).is_symlink():
+                note(f"{Path(place, name)} is passed over: it is a link to a folder; watch that folder itself")
         for name in files:
-            if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
+            if name.lower().endswith(tuple(suffixes)) and not is_systems(name):
                 seen = look(folder, Path(place, name).relative_to(folder).as_posix())
                 if seen is not None:
                     found.append(seen)

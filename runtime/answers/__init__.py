@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from runtime.texts.generate import Sampling
-from targets.errors import InputError
+from targets.errors import EdgepressError, InputError
 
 if TYPE_CHECKING:
     from runtime.bundles.bundle import Bundle
@@ -43,7 +43,7 @@ class Answerer(Protocol):
         """One string per input (a folder becomes the files in it). Raises InputError."""
         ...
 
-    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
+    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> Sequence[Result | EdgepressError]:
         """The result of each input, or why that one cannot be used. The others are run as one batch."""
         ...
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.images.reading import SUFFIXES
-from targets.errors import InputError
+from targets.errors import EdgepressError, EnvironmentLacks, InputError
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
@@ -25,13 +25,13 @@ class ImageLabels:
     suffixes: tuple[str, ...] = SUFFIXES
 
     def expand(self, given: Sequence[str]) -> list[str]:
-        from runtime.watch import listing
+        from runtime.watch import listing, tell
 
         paths: list[str] = []
         for name in given:
             path = Path(name)
             if name and path.is_dir():
-                found = sorted(path / one.name for one in listing(path, SUFFIXES))
+                found = sorted(path / one.name for one in listing(path, SUFFIXES, tell))
                 if not found:
                     raise InputError(f"no images in folder {path}; it needs files ending in {', '.join(SUFFIXES)}")
                 paths += map(str, found)
@@ -41,16 +41,18 @@ class ImageLabels:
                 raise InputError(f"no file or folder {name or repr(name)}")
         return paths
 
-    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
+    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | EdgepressError]:
         from runtime.images.classify import classify, prepare_one
 
-        answers: dict[int, Result | InputError] = {}
+        answers: dict[int, Result | EdgepressError] = {}
         pixels = {}
         for at, path in enumerate(inputs):
             try:
                 pixels[at] = prepare_one(session, Path(path))
-            except InputError as error:
+            except (InputError, EnvironmentLacks) as error:  # without Pillow a JPEG is one file's fault, not the end
                 answers[at] = error
+            except MemoryError:
+                answers[at] = EnvironmentLacks(f"{path}: takes more memory than there is; scale it down")
         if pixels:
             for at, guesses in zip(pixels, classify(session, list(pixels.values()), wanted.top), strict=True):
                 answers[at] = {"top": [vars(guess) for guess in guesses]}

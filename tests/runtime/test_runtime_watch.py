@@ -4,7 +4,9 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image
 from runtime_toys import REPO
 
-from runtime.watch import Input, look, open_log
+from runtime.watch import Input, listing, look, open_log, watch
 from targets.errors import InputError
 
 
@@ -183,3 +185,85 @@ def test_names_that_are_not_utf8_are_kept(folder, tmp_path):
         log.append([(seen, {"error": "x"})])
     with open_log(tmp_path / "r.jsonl") as log:
         assert log.done == {seen}
+
+
+def test_bad_exif_and_files_that_nothing_reads_end_nothing(run_module, bundle, folder, tmp_path):
+    """One file after the other that a decoder dies of; the good one behind them is answered, and all are done once."""
+    tags = [(0x0112, 3, 1, struct.pack("<HH", 6, 0)), (0x0100, 2, 4, b"abc\0")]
+    body = (
+        b"II*\0"
+        + struct.pack("<IH", 8, len(tags))
+        + b"".join(struct.pack("<HHI", *t[:3]) + t[3] for t in tags)
+        + bytes(4)
+    )
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8))
+    picture.save(folder / "0exif.jpg", exif=b"Exif\0\0" + body)
+    (folder / "1script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    (folder / "2empty.jfif").write_bytes(b"")
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "3float.tif")
+    (folder / "4wide.pgm").write_bytes(b"P5\n100000000 1\n255\n")
+    save_png(folder / "9good.png", 1)
+    out = tmp_path / "results.jsonl"
+    done = run_module("runtime.run", bundle, "--watch", folder, "--out", out, "--once")
+    assert done.returncode == 2 and "4 inputs could not be read" in done.stderr
+    found = {line["input"]: line for line in lines(out)}
+    assert sorted(name for name, line in found.items() if "top" in line) == ["0exif.jpg", "9good.png"]
+    assert all("\n" not in line["error"] for line in found.values() if "error" in line)
+    again = run_module("runtime.run", bundle, "--watch", folder, "--out", out, "--once")
+    assert again.returncode == 0 and len(lines(out)) == 6
+
+
+def test_without_pillow_a_jpeg_is_an_error_line_and_a_png_is_answered(bundle, folder, tmp_path):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "0.jpg")
+    save_png(folder / "1.png", 1)
+    arguments = ["runtime.run", str(bundle), "--watch", str(folder), "--out", str(tmp_path / "r.jsonl"), "--once"]
+    code = (
+        "import sys, importlib.util as u; find = u.find_spec; sys.modules['PIL'] = None\n"
+        "u.find_spec = lambda name, *a: None if name == 'PIL' else find(name, *a)\n"
+        f"sys.argv = {arguments!r}\n"
+        "from runtime.run import main; from targets.errors import run_cli; run_cli(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    found = {line["input"]: line for line in lines(tmp_path / "r.jsonl")}
+    assert "pip install pillow" in found["0.jpg"]["error"] and "top" in found["1.png"]
+
+
+def test_folders_that_are_passed_over_are_named_once(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "@eaDir").mkdir()
+    save_png(folder / "@eaDir" / "thumb.png", 1)
+    save_png(folder / "a.png", 2)
+    notes = []
+    assert [one.name for one in listing(folder, (".png",), notes.append)] == ["a.png"]
+    assert notes == [f"{folder}/link is passed over: it is a link to a folder; watch that folder itself"]
+    with open_log(tmp_path / "r.jsonl") as log:  # several looks, one line
+        watch(folder, (".png",), log, lambda paths: [{"top": []} for _ in paths], 1, True)
+    assert log.done
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may list every folder")
+def test_a_folder_that_may_not_be_listed_is_named(folder):
+    (folder / "closed").mkdir()
+    save_png(folder / "open.png", 1)
+    (folder / "closed").chmod(0)
+    for place in (folder, *folder.parents[:3]):
+        place.chmod(0o755)
+    code = (
+        "from pathlib import Path; from runtime.watch import listing, tell\n"
+        f"print([one.name for one in listing(Path({str(folder)!r}), ('.png',), tell)])"
+    )
+    as_nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*as_nobody, sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    (folder / "closed").chmod(0o755)
+    assert done.stdout == "['open.png']\n", done.stderr
+    assert "closed is passed over: it cannot be listed (Permission denied)" in done.stderr
+
+
+def test_names_with_control_characters_are_printed_as_escapes(run_module, bundle, folder):
+    save_png(folder / "a\x1b[2Jb.png", 1)
+    done = run_module("runtime.run", bundle, folder)
+    assert done.returncode == 0 and "\x1b" not in done.stdout and "a\\x1b[2Jb.png" in done.stdout
