@@ -5,7 +5,6 @@ D hidden size, H heads.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,14 +12,13 @@ from torch import Tensor
 
 from compress import tasks
 from compress.families.family import Checkpoint, labels_of, stacked
-from compress.json_files import read_list, read_object
+from compress.families.sentence import sentence_head
 from compress.model.activations import ActivationName
 from compress.model.bias import BiasSpec
 from compress.model.block import BlockSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.head import HeadSpec
 from compress.model.heads.classifier import ClassifierSpec
-from compress.model.heads.embedding import EmbeddingSpec
 from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
@@ -30,9 +28,6 @@ from compress.model.structure import Step, Structure
 from compress.model.values.projected import ProjectedValuesSpec
 from runtime.bundles.manifest import Task
 from targets.errors import InputError
-
-#: The pooling modes of sentence-transformers that there is a pool for.
-_POOLS: dict[str, Pool] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 
 
 def prefix_of(checkpoint: Checkpoint, name: str) -> str:
@@ -104,7 +99,7 @@ def encoder_head(
     and kind of a norm between them."""
     task = _task(checkpoint, "text-classification", "embedding")
     if task == "embedding":
-        return task, _sentence_embedding(checkpoint, "mean"), {}
+        return task, *sentence_head(checkpoint)
     state = stacked("head", {"hidden": checkpoint.linear(hidden), "output": checkpoint.linear(output)})
     spec = ClassifierSpec(
         num_labels=len(state["head.output.weight"]),
@@ -126,7 +121,7 @@ def decoder_head(
     differently."""
     task = _task(checkpoint, "causal-lm", "text-classification", "embedding")
     if task == "embedding":
-        return task, _sentence_embedding(checkpoint, "mean"), {}
+        return task, *sentence_head(checkpoint)
     if task == "text-classification":
         weight_OD, bias_O = checkpoint.linear("score")
         spec = ClassifierSpec(num_labels=len(weight_OD), pools=("last",), bias=bias_O is not None)
@@ -174,45 +169,3 @@ def _task(checkpoint: Checkpoint, *supported: Task) -> Task:
             f"classes for {', '.join(supported)}"
         )
     return task
-
-
-def _sentence_embedding(checkpoint: Checkpoint, plain: Pool) -> EmbeddingSpec:
-    """Pooling and normalisation by the files of sentence-transformers; without them the mean, as that library does."""
-    modules = checkpoint.folder / "modules.json"
-    if not modules.is_file():
-        return EmbeddingSpec(pool=plain, normalize=False)
-    _refuse_prompt(checkpoint.folder / "config_sentence_transformers.json")
-    pool, normalize = plain, False
-    for module in read_list(modules):
-        if not isinstance(module, dict):
-            raise InputError(f"{modules}: a module must be an object with type and path, not {module!r}")
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        if kind == "Pooling":
-            pool = _pool(checkpoint.folder / str(module.get("path", "")) / "config.json")
-        elif kind == "Normalize":
-            normalize = True
-        elif kind != "Transformer":
-            raise InputError(f"{modules}: a {kind!r} module is not supported, only Transformer, Pooling and Normalize")
-    return EmbeddingSpec(pool=pool, normalize=normalize)
-
-
-def _refuse_prompt(file: Path) -> None:
-    """Raises InputError where a prompt goes before every text."""
-    config = read_object(file) if file.is_file() else {}
-    prompts, name = config.get("prompts"), config.get("default_prompt_name")
-    if isinstance(prompts, dict) and prompts.get(name):
-        raise InputError(
-            f"{file}: the prompt {prompts[name]!r} before every text is not supported; write it into the texts and set "
-            "default_prompt_name to null"
-        )
-
-
-def _pool(file: Path) -> Pool:
-    config = read_object(file)
-    mode = config.get("pooling_mode")
-    modes = [mode] if isinstance(mode, str) else [name for name, on in config.items() if on is True]
-    names = [name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for name in modes]
-    names = [name for name in names if name != "include_prompt"]
-    if len(names) != 1 or names[0] not in _POOLS:
-        raise InputError(f"{file}: pooling {', '.join(names) or 'unknown'} is not supported, only {', '.join(_POOLS)}")
-    return _POOLS[names[0]]

@@ -48,10 +48,13 @@ class Embedding(TextTask):
 
         assert isinstance(data, PreparedTexts)
         ids, places_S2 = data.different()
-        vectors = np.empty((len(ids), structure.hidden_size), np.float32)
+        vectors = np.empty((len(ids), 0), np.float32)
         seen = 0
         for indices in by_length(ids, BATCH):
-            vectors[indices] = run(pad([ids[index] for index in indices], data.spec))[OUTPUT]
+            found = run(pad([ids[index] for index in indices], data.spec))[OUTPUT]
+            if not seen:
+                vectors = np.empty((len(ids), found.shape[1]), np.float32)
+            vectors[indices] = found
             seen += len(indices)
             tell(seen * len(data) // len(ids))
         return EmbeddedPairs(vectors[places_S2], data.dataset.scores)

@@ -33,7 +33,9 @@ SHOWN = 400
 #: (texts, tokens) at which the graph must agree with torch; those with more than one text hold padding.
 CHECKED_SIZES = ((1, 3), (2, 16), (3, 7))
 #: Names of the position table's size in configs.
-_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+_POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length")
+#: Families whose places begin behind the padding's row.
+_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 _DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
 
 
@@ -75,6 +77,7 @@ class TextTask(Task):
             "tokenizer": TOKENIZER,
             "stop": stops,
             **({"truncation_side": "left"} if truncation_side(folder) == "left" else {}),
+            **({"prompt": prompt} if (prompt := _prompt(folder)) else {}),
         }
         spec = parse_preprocessing(section, f"{folder}/config.json")
         own = tokenizer_of(folder)
@@ -178,10 +181,21 @@ def _stops(folder: Path, config: dict[str, Any]) -> list[int]:
     return [token for token in tokens if isinstance(token, int) and 0 <= token < config["vocab_size"]]
 
 
+def _prompt(folder: Path) -> str:
+    """What sentence-transformers puts before every text where nothing else is asked for. Raises InputError."""
+    file = folder / "config_sentence_transformers.json"
+    config = _object(file)
+    prompts, name = config.get("prompts"), config.get("default_prompt_name")
+    prompt = prompts.get(name, "") if isinstance(prompts, dict) and name is not None else ""
+    if not isinstance(prompt, str):
+        raise InputError(f"{file}: the prompt {name!r} must be a text, not {prompt!r}")
+    return prompt
+
+
 def _positions(config: dict[str, Any]) -> int | None:
-    """How many tokens fit into the position table; RoBERTa's begins behind the padding's row."""
+    """How many tokens fit into the position table."""
     size = next((config[name] for name in _POSITIONS if isinstance(config.get(name), int)), None)
-    if size is not None and "roberta" in str(config.get("model_type")):
+    if size is not None and config.get("model_type") in _BEHIND_PADDING:
         pad = config.get("pad_token_id")
         return int(size) - (pad if isinstance(pad, int) else 1) - 1
     return size

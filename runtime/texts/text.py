@@ -29,7 +29,7 @@ _SPARE_ROWS = 1024
 class TextPreprocessing:
     """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
     `max_length` tokens at `truncation_side`, shorter ones are filled up with `pad_id` at `padding_side`; a generated
-    text ends at `stop`."""
+    text ends at `stop`. `prompt`: goes before every text."""
 
     kind: Literal["text"]
     vocab_size: int
@@ -39,6 +39,7 @@ class TextPreprocessing:
     tokenizer: str = TOKENIZER
     stop: tuple[int, ...] = ()
     truncation_side: Literal["right", "left"] = "right"
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.max_length) < 1:
@@ -80,7 +81,10 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._spec = spec
         size = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        highest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        # Added tokens may lie beyond the model's rows (Gemma 3's for images); a text that holds one is refused.
+        added = set(self._tokenizer.get_added_tokens_decoder())
+        ids = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        highest = max((one for one in ids if one not in added), default=-1)
         if highest >= spec.vocab_size or spec.vocab_size - size > min(_SPARE_ROWS, size):
             raise InputError(
                 f"{path} has {size} tokens with ids up to {highest}, but the model has {spec.vocab_size}; "
@@ -94,9 +98,10 @@ class Tokenizer:
         broken = next((text for text in texts if not is_unicode(text)), None)
         if broken is not None:
             raise InputError(f"the text {broken!r} is not valid UTF-8; give it in UTF-8")
+        texts = [self._spec.prompt + text for text in texts]
         self._tokenizer.no_truncation()
         with _told(f"{self._path} does not serve for these texts"):
-            whole = self._tokenizer.encode_batch_fast(list(texts))
+            whole = self._tokenizer.encode_batch_fast(texts)
         ids = [[] if all(one.special_tokens_mask) else list(one.ids) for one in whole]
         sizes = [len(text.encode()) for text in texts]
         long = [index for index, one in enumerate(ids) if len(one) > longest]

@@ -204,7 +204,8 @@ def test_pooling_and_normalisation_come_from_the_files_of_sentence_transformers(
 @pytest.mark.parametrize(
     ("modules", "pooling", "fault"),
     [
-        (("Transformer", "Pooling", "Dense"), {"pooling_mode": "mean"}, "a 'Dense' module is not supported"),
+        (("Transformer", "Pooling", "LayerNorm"), {"pooling_mode": "mean"}, "a 'LayerNorm' module is not supported"),
+        (("Transformer", "Pooling", "Normalize", "Dense"), {"pooling_mode": "mean"}, "a Dense module behind Normalize"),
         (("Transformer", "Pooling"), {"pooling_mode": "weightedmean"}, "pooling weightedmean is not supported"),
         (("Transformer", "Pooling"), {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "pooling"),
         (("Transformer", "Pooling"), {}, "pooling unknown"),
@@ -223,17 +224,28 @@ def test_sentence_encoders_that_do_more_are_refused(
         read_checkpoint(tmp_path, {})
 
 
-@pytest.mark.parametrize(("name", "refused"), [("query", True), ("passage", False), (None, False)])
-def test_a_prompt_before_every_text_is_refused(tmp_path: Path, name: str | None, refused: bool) -> None:
-    saved_text(tmp_path, "bert", "Model")
-    sentence_files(tmp_path, "Transformer", "Pooling", pooling={"pooling_mode": "mean"})
-    prompts = {"prompts": {"query": "find: ", "passage": ""}, "default_prompt_name": name}
-    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
-    if not refused:
-        assert read_checkpoint(tmp_path, {}).structure.task == "embedding"
-        return
-    with pytest.raises(InputError, match=r"config_sentence_transformers.json: the prompt 'find: ' before every text"):
-        read_checkpoint(tmp_path, {})
+@pytest.mark.parametrize(("act", "bias"), [("activation.Tanh", True), ("linear.Identity", False)])
+@torch.no_grad()
+def test_dense_maps_behind_the_pooling_are_applied_in_order(tmp_path: Path, act: str, bias: bool) -> None:
+    original = saved_text(tmp_path, "bert", "Model")
+    sentence_files(tmp_path, "Transformer", "Pooling", "Dense", "Dense", "Normalize", pooling={"pooling_mode": "max"})
+    batch, maps = batch_of("right"), []
+    for index, (inner, outer) in ((2, (12, 7)), (3, (7, 5))):
+        folder = tmp_path / f"{index}_Dense"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"activation_function": f"torch.nn.modules.{act}"}))
+        maps.append(
+            {"linear.weight": torch.randn(outer, inner), **({"linear.bias": torch.randn(outer)} if bias else {})}
+        )
+        torch.save(maps[-1], folder / "pytorch_model.bin")
+    tokens_BND = original(**batch).last_hidden_state
+    wanted = tokens_BND.masked_fill(batch["attention_mask"][..., None] == 0, -torch.inf).amax(1)
+    for one in maps:
+        wanted = wanted @ one["linear.weight"].T + one.get("linear.bias", torch.zeros(()))
+        wanted = wanted.tanh() if act.endswith("Tanh") else wanted
+    model = read_checkpoint(tmp_path, {})
+    wanted = torch.nn.functional.normalize(wanted, dim=-1)
+    torch.testing.assert_close(model(batch), wanted, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,3 +142,16 @@ def test_ids_that_a_user_gives_are_all_fed_and_what_a_tokenizer_adds_at_the_end_
     spec = replace(SPEC, stop=(WORDS.index("[SEP]"),))
     assert Continuations(spec, None).prompt_ids("2 4 3") == [2, 4, 3]
     assert Continuations(spec, Tokenizer(file, spec)).prompt_ids("the cat") == [2, 4, 5]
+
+
+def test_a_prompt_goes_before_every_text_and_added_tokens_may_lie_beyond_the_rows(tmp_path: Path) -> None:
+    words = {"[UNK]": 0, "find": 1, "red": 2, "cars": 3}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.add_special_tokens(["<image>"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    spec = TextPreprocessing(kind="text", vocab_size=4, max_length=8, prompt="find ")
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json", spec)
+    assert tokenizer.encode(["red cars", "cars"]).ids == [[1, 2, 3], [1, 3]]
+    with pytest.raises(InputError, match="4"):
+        pad(tokenizer.encode(["red <image>"]).ids, spec)

@@ -4,33 +4,55 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
+from pydantic import PositiveInt
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.model.activations import ACTIVATIONS, ActivationName
 from compress.model.embed import Embed
 from compress.model.head import Head, HeadSpec
 from compress.model.pooling import Pool, pooled
+from compress.model.projection import Projection
 from compress.model.sequence import Context
+from compress.spec import Spec
+
+
+class DenseSpec(Spec):
+    """y = act(x W + b), W (inputs x size)."""
+
+    size: PositiveInt
+    activation: ActivationName | None = None
+    bias: bool = True
 
 
 class EmbeddingSpec(HeadSpec):
-    """A vector per sequence: the pooled tokens (B,D), of length one where `normalize` (sentence-transformers)."""
+    """A vector per sequence: the pooled tokens (B,D), through `dense` maps one after the other, of length one where
+    `normalize` (sentence-transformers)."""
 
     kind: Literal["embedding"] = "embedding"
     pool: Pool = "mean"
+    dense: tuple[DenseSpec, ...] = ()
     normalize: bool = True
 
     def build(self, hidden_size: int) -> Embedding:
-        return Embedding(self)
+        return Embedding(self, hidden_size)
 
 
 class Embedding(Head):
     output_name = "sentence_embedding"
 
-    def __init__(self, spec: EmbeddingSpec) -> None:
+    def __init__(self, spec: EmbeddingSpec, hidden_size: int) -> None:
         super().__init__()
         self.spec = spec
+        sizes = [hidden_size, *(one.size for one in spec.dense)]
+        self.dense = nn.ModuleList(
+            Projection(size, one.size, bias=one.bias) for size, one in zip(sizes, spec.dense, strict=False)
+        )
 
     def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> Tensor:
         pooled_BD = pooled(x_BND, self.spec.pool, context)
+        for one, dense in zip(self.spec.dense, self.dense, strict=True):
+            pooled_BD = dense(pooled_BD)
+            if one.activation is not None:
+                pooled_BD = ACTIVATIONS[one.activation](pooled_BD)
         return F.normalize(pooled_BD, dim=-1) if self.spec.normalize else pooled_BD
