@@ -59,11 +59,11 @@ def log_loss(stream: Stream, ids: list[int], whole: bool) -> float:
 
 def measured(path: Path, precision: Precision, texts: list[list[int]]) -> dict[str, Any]:
     """Everything about one file."""
-    stream = stream_of(path, precision)
+    stream = stream_of(path)
     tokens_N = np.array([token for ids in texts for token in ids], np.int64)
     pair_BN = np.array([ids[:64] for ids in texts if len(ids) >= 64][:2])
     alone_NV = stream.fork().outputs(pair_BN[0])[0]
-    beside_NV = stream_of(path, precision, batch=2).outputs(pair_BN)[0]
+    beside_NV = stream_of(path, batch=2).outputs(pair_BN)[0]
     count = sum(len(ids) - 1 for ids in texts)
     return {
         "bytes": path.stat().st_size,

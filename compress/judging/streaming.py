@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.verification.outcome import Status
 from compress.verification.report_data import ExtraCheck
-from runtime.bundles.bundle import Bundle
-from runtime.bundles.manifest import MODEL, ModelFile, Tensor, parse_manifest
-from runtime.session import Session
+from runtime import states
+from runtime.files import sha256_of
 from runtime.streams.chunking import ALLOWED, check_chunking
-from runtime.streams.stream import Stream
+from runtime.streams.stream import Stepped, Stream
 from targets.errors import GateFailed
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ def check_streaming(path: Path, tokens: np.ndarray, precision: str, longest: int
     """Feed an ONNX file of a recurrent model the tokens (N, ...), `longest` at most, in several ways."""
     name = f"streaming of {path.name}"
     try:
-        found = check_chunking(stream_of(path, precision), tokens, precision, longest)
+        found = check_chunking(stream_of(path), tokens, precision, longest)
     except GateFailed as error:
         return ExtraCheck(name=name, status=Status.FAIL, message=str(error))
     lengths = ", ".join(str(one.length) for one in found)
@@ -39,33 +37,23 @@ def check_streaming(path: Path, tokens: np.ndarray, precision: str, longest: int
     return ExtraCheck(name=name, status=Status.PASS if all(found) else Status.FAIL, message=text)
 
 
-def stream_of(path: Path, precision: str, batch: int = 1, chunk: int = 512) -> Stream:
+def stream_of(path: Path, batch: int = 1, chunk: int = 512) -> Stream:
     """Sequences fed to an ONNX file, as from a bundle of it with this longest chunk, on the CPU."""
     from export.onnx_model import read_info
     from runtime import ort
 
-    info = read_info(path)
-    past = [tensor for tensor in info.inputs if tensor.name.startswith("past")]
-    present = [tensor.name for tensor in info.outputs if tensor.name.startswith("present")]
-    manifest = {
-        "schema": 1,
-        "edgepress": "0",
-        "task": "causal-lm",
-        "target": {"name": "cpu", "profile": {"batch": [1, batch, 8 * batch], "chunk": [1, 1, chunk]}},
-        "inputs": [_declared(tensor) for tensor in info.inputs if tensor not in past],
-        "outputs": [_declared(tensor) for tensor in info.outputs if tensor.name not in present],
-        "state": [
-            {"past": tensor.name, "present": name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
-            for tensor, name in zip(past, present, strict=True)
-        ],
-        "models": [{"path": MODEL, "runtime": "onnxruntime", "precision": precision}],
-        "files": {MODEL: {"sha256": "0" * 64, "bytes": path.stat().st_size}},
-        "verdict": "pass",
-    }
-    bundle = Bundle(path, path.parent, parse_manifest(json.dumps(manifest).encode(), path.name))
-    model = ModelFile(MODEL, "onnxruntime", precision)  # type: ignore[arg-type]
-    return Stream(Session(bundle, model, ort.load(path, threads=1), 1, ()), batch)
-
-
-def _declared(tensor: Tensor) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+    info, model = read_info(path), ort.load(path, threads=1)
+    state = states.states_of(info.inputs)
+    past, present = {one.past for one in state}, {one.present for one in state}
+    stepped = Stepped(
+        source=path.name,
+        inputs=tuple(tensor for tensor in info.inputs if tensor.name not in past),
+        outputs=tuple(tensor for tensor in info.outputs if tensor.name not in present),
+        state=state,
+        run=model.run,
+        max_batch=8 * batch,
+        longest_chunk=chunk,
+        file=path.name,
+        sha256=sha256_of(path),
+    )
+    return Stream(stepped, batch)

@@ -23,8 +23,8 @@ from compress.judging.side import (
     weights_size,
 )
 from compress.tasks.text import TextTask
-from runtime.bundles.manifest import GROWING
-from runtime.streams.stream import MASK
+from runtime import states
+from runtime.states import MASK
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -271,8 +271,7 @@ def _tokenizer_folder(path: Path) -> Path | None:
 
 def _positioned(inputs: Mapping[str, np.ndarray]) -> Arrays:
     """The inputs, positions that count the real tokens, and the first kind of token for all."""
-    positions = (inputs["attention_mask"].cumsum(axis=1) - 1).clip(min=0)
-    return {**inputs, "position_ids": positions, "token_type_ids": 0 * inputs["input_ids"]}
+    return {**inputs, states.PLACES: states.positions(inputs[MASK]), "token_type_ids": 0 * inputs["input_ids"]}
 
 
 def _in_chunks(session: Session, inputs: Mapping[str, np.ndarray]) -> Arrays:
@@ -284,28 +283,23 @@ def _in_chunks(session: Session, inputs: Mapping[str, np.ndarray]) -> Arrays:
     names = {tensor.name for tensor in manifest.inputs} & set(inputs)
     if not manifest.state:
         return session.run({name: inputs[name] for name in names})
-    cached = any(GROWING in state.shape for state in manifest.state)
+    cached = any(map(states.grows, manifest.state))
     most, parts = session.longest_chunk or tokens, []
-    states: Arrays = {}
+    past: Arrays = {}
     for start in range(0, tokens, most):
         begin = {name: 0 if cached and name == MASK else start for name in names}
-        part = session.run({**{name: inputs[name][:, begin[name] : start + most] for name in names}, **states})
-        states = {state.past: part[state.present] for state in manifest.state}
+        part = session.run({**{name: inputs[name][:, begin[name] : start + most] for name in names}, **past})
+        past = {state.past: part[state.present] for state in manifest.state}
         parts.append(part)
     return {tensor.name: np.concatenate([part[tensor.name] for part in parts], axis=1) for tensor in manifest.outputs}
 
 
 def _fitted(name: str, inputs: Mapping[str, np.ndarray], declared: Mapping[str, Any]) -> Arrays:
     """What the graph declares; states start fresh."""
-    import numpy as np
-
-    whole = _positioned(inputs)
-    sizes = {"batch": len(whole["input_ids"]), GROWING: 0}
+    sizes = {states.BATCH: len(inputs["input_ids"])}
+    whole = {**states.fresh(states.states_of(declared.values()), sizes), **_positioned(inputs)}
     for key, tensor in declared.items():
-        if key in whole:
-            continue
-        if not key.startswith("past_") or any(isinstance(one, str) and one not in sizes for one in tensor.shape):
+        if key not in whole:
             shape = list(tensor.shape)
             raise InputError(f"{name} has an input {key} of shape {shape}, which a text does not give; export it again")
-        whole[key] = np.zeros([sizes.get(one, one) for one in tensor.shape], tensor.dtype)
     return {key: whole[key] for key in declared}

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.model.embeds.token import TokenEmbedSpec
-from compress.model.mixer import PAST, State, StateSpec
+from compress.model.mixer import PAST, StateSpec
+from compress.model.mixer import State as MixerState
 from compress.model.structure import Structure
 from compress.model.transformer import Transformer
+from runtime import states
+from runtime.bundles.manifest import State
 from targets.errors import InputError
 
 
@@ -26,24 +29,25 @@ class NamedState:
     present: str
     spec: StateSpec
 
+    @property
+    def declared(self) -> State:
+        """What a graph and a manifest say of it."""
+        return State(self.past, self.present, "float32", (states.BATCH, *self.spec.shape))
+
     def fresh(self, batch: int, past: int = 0) -> Tensor:
         """Zeros (B, *shape): the state before the first token; `past` rows where it grows."""
-        return torch.zeros(batch, *(past if size == PAST else size for size in self.spec.shape))  # type: ignore[arg-type]
+        return torch.zeros(states.sized(self.declared.shape, {states.BATCH: batch, PAST: past}))
 
 
 def named_states(model: Transformer) -> list[list[NamedState]]:
-    """Per step of the schedule. Caches have the names of Optimum (`past_key_values.N.key` -> `present.N.key`), states
-    of fixed size `past_N_NAME` -> `present_N_NAME`; N is the step. Raises InputError for a model that looks ahead."""
+    """Per step of the schedule, named as `runtime.states` says. Raises InputError for a model that looks ahead."""
     specs = model.state_specs()
     if specs is None:
         raise InputError("the model looks ahead (a block is bidirectional), so it has no recurrent form")
-    return [[_named(step, spec) for spec in state] for step, state in enumerate(specs)]
-
-
-def _named(step: int, spec: StateSpec) -> NamedState:
-    if spec.grows:
-        return NamedState(f"past_key_values.{step}.{spec.name}", f"present.{step}.{spec.name}", spec)
-    return NamedState(f"past_{step}_{spec.name}", f"present_{step}_{spec.name}", spec)
+    return [
+        [NamedState(*states.names(step, spec.name, spec.grows), spec) for spec in state]
+        for step, state in enumerate(specs)
+    ]
 
 
 class Streaming(nn.Module):
@@ -62,7 +66,7 @@ class Streaming(nn.Module):
     @property
     def flat(self) -> list[NamedState]:
         """All states in the order of the outputs."""
-        return [state for states in self.states for state in states]
+        return [state for step in self.states for state in step]
 
     @property
     def caches(self) -> bool:
@@ -77,13 +81,13 @@ class Streaming(nn.Module):
     @property
     def dynamic(self) -> dict[str, dict[int, str]]:
         """The dynamic dimensions of the inputs: `batch`, `chunk`, `past` and `total`, which is past + chunk."""
-        tokens = {0: "batch", 1: "chunk"}
+        tokens = {0: states.BATCH, 1: "chunk"}
         known = dict.fromkeys(self._sequence(1, 1, torch.Generator()), tokens)
-        known["attention_mask"] = {0: "batch", 1: "total"} if self.caches else tokens
+        known[states.MASK] = {0: states.BATCH, 1: "total"} if self.caches else tokens
         if _looks_at_positions(self.model.structure):
-            known["position_ids"] = tokens
+            known[states.PLACES] = tokens
         for state in self.flat:
-            known[state.past] = {0: "batch", **{axis + 1: PAST for axis in state.spec.growing}}
+            known[state.past] = {0: states.BATCH, **{axis + 1: PAST for axis in state.spec.growing}}
         return known
 
     def example(self, batch: int, chunk: int, past: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -93,8 +97,8 @@ class Streaming(nn.Module):
         mask_BM = (torch.arange(past + chunk) >= padding_B1).long()
         inputs = {
             **self._sequence(batch, chunk, generator),
-            "attention_mask": mask_BM if self.caches else mask_BM[:, past:],
-            "position_ids": (mask_BM.cumsum(1) - 1)[:, past:],
+            states.MASK: mask_BM if self.caches else mask_BM[:, past:],
+            states.PLACES: torch.from_numpy(states.positions(mask_BM.numpy())[:, past:]),
         }
         for state in self.flat:
             fresh = state.fresh(batch, past)
@@ -105,7 +109,7 @@ class Streaming(nn.Module):
         return self.model.structure.embed.sequence(batch, tokens, generator)
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        past: list[State] = [tuple(inputs[state.past] for state in states) for states in self.states]
+        past: list[MixerState] = [tuple(inputs[state.past] for state in step) for step in self.states]
         output, present = self.model.chunk(inputs, past)
         return output, *(tensor for state in present for tensor in state)
 

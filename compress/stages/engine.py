@@ -10,6 +10,7 @@ import targets
 from compress.pipeline import Stage, StageContext
 from compress.spec import Spec
 from compress.stages.artifacts import Engines, ShippedModels, SourceModel
+from runtime import states
 from runtime.files import sha256_of, write_atomic
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def build_engines(context: StageContext[Options], original: SourceModel, models:
     rows = []
     for index, file in enumerate(files):
         path = file.path
-        recurrent = any(tensor.name.startswith("past_") for tensor in read_info(models.path / path).inputs)
+        recurrent = any(states.is_past(tensor.name) for tensor in read_info(models.path / path).inputs)
         identity = EngineIdentity(
             onnx={path: sha256_of(models.path / path)},
             flavour=tensorrt.flavour,

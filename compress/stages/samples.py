@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import SourceModel
-from runtime.bundles.manifest import GROWING
+from runtime import states
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,16 +39,10 @@ def _opened(choice: DataChoice, original: SourceModel, part: Part) -> Prepared:
 def fitted(inputs: dict[str, np.ndarray], graph: Iterable[Declared]) -> dict[str, np.ndarray]:
     """The inputs that a graph declares. States start empty in the graph's own shapes, as on the device: the samples'
     are the original's, and a rewrite may have changed them."""
-    import numpy as np
-
-    batch = len(next(iter(inputs.values())))
-    sizes: dict[int | str, int | str] = {"batch": batch, GROWING: 0}
-    return {
-        tensor.name: np.zeros([int(sizes.get(size, size)) for size in tensor.shape], tensor.dtype)
-        if tensor.name.startswith("past_")
-        else inputs[tensor.name]
-        for tensor in graph
-    }
+    declared = list(graph)
+    sizes = {states.BATCH: len(next(iter(inputs.values())))}
+    whole = {**inputs, **states.fresh(states.states_of(declared), sizes)}
+    return {tensor.name: whole[tensor.name] for tensor in declared}
 
 
 def runner_of(file: Path) -> Run:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.tasks.task import DataChoice, GraphInputs, Part
 from compress.tasks.text import TextTask
+from runtime import states
 from runtime.bundles.manifest import State
 
 if TYPE_CHECKING:
@@ -45,10 +46,7 @@ class Decoding(TextTask):
         return tuple(_skeleton(structure).outputs)
 
     def states(self, structure: Structure) -> tuple[State, ...]:
-        streaming = _skeleton(structure)
-        return tuple(
-            State(state.past, state.present, "float32", ("batch", *state.spec.shape)) for state in streaming.flat
-        )
+        return tuple(state.declared for state in _skeleton(structure).flat)
 
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         import torch
@@ -75,9 +73,9 @@ class Decoding(TextTask):
         streaming = _skeleton(structure)
 
         def from_the_start(inputs: Arrays) -> Arrays:
-            whole = {**inputs, "position_ids": (inputs["attention_mask"].cumsum(axis=1) - 1).clip(min=0)}
-            batch = len(inputs["input_ids"])
-            whole |= {state.past: state.fresh(batch).numpy() for state in streaming.flat}
+            sizes = {states.BATCH: len(inputs["input_ids"])}
+            whole = {**inputs, states.PLACES: states.positions(inputs[states.MASK])}
+            whole |= states.fresh((state.declared for state in streaming.flat), sizes)
             return {name: whole[name] for name in streaming.dynamic}
 
         return replace(super().open(choice, part, structure, files), completed=from_the_start)

@@ -15,6 +15,7 @@ from typing import Any
 
 from export import graph
 from export.precision.result import Precision, describe
+from runtime import states
 from targets.errors import InputError
 
 _NORMS = {"LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization"}
@@ -30,8 +31,6 @@ _CODES = ("QuantizeLinear", "DequantizeLinear")
 PRODUCTS = frozenset(("MatMul", "Gemm", "Conv"))
 HALF_MAX = 65504.0
 HALF_MIN = 2.0**-14  # smaller numbers lose digits
-#: How inputs and outputs of a state begin: caches of keys and values, states of fixed size.
-_STATES = (("past_key_values.", "present."), ("past_", "present_"))
 
 
 def to_fp16(source: Path, path: Path) -> Precision:
@@ -56,13 +55,8 @@ def to_fp16(source: Path, path: Path) -> Precision:
 def _state(model: Any) -> list[tuple[str, str]]:
     """(past input, present output) of every state, by the names that all our files have."""
     presents = {value.name for value in model.graph.output}
-    pairs = [
-        (value.name, value.name.replace(past, present, 1))
-        for value in model.graph.input
-        for past, present in _STATES
-        if value.name.startswith(past)
-    ]
-    return [(past, present) for past, present in pairs if present in presents]
+    pasts = [value.name for value in model.graph.input if states.is_past(value.name)]
+    return [(past, states.present_of(past)) for past in pasts if states.present_of(past) in presents]
 
 
 def _weights(model: Any) -> set[str]:

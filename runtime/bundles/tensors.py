@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from runtime.bundles.manifest import GROWING, State, Tensor
+from runtime.states import fresh
 from targets.errors import GateFailed, InputError
 from targets.strict import nearest
 
@@ -45,18 +46,7 @@ def fresh_state(
     for tensor in tensors:
         if isinstance(inputs.get(tensor.name), np.ndarray):
             _check_shape(tensor, inputs[tensor.name].shape, sizes)
-    sizes.setdefault(GROWING, 0)
-    fresh = {}
-    for state in states:
-        if state.past in inputs:
-            continue
-        shape = [sizes.get(size) if isinstance(size, str) else size for size in state.shape]
-        if None in shape:
-            raise InputError(
-                f"state {state.past!r} is missing and no input tells its shape {list(state.shape)}; give it"
-            )
-        fresh[state.past] = np.zeros(shape, state.dtype)  # type: ignore[arg-type]
-    return fresh
+    return fresh((state for state in states if state.past not in inputs), sizes)
 
 
 def check_finite(states: Sequence[State], inputs: Mapping[str, np.ndarray]) -> None:

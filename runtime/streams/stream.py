@@ -8,19 +8,20 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from runtime.bundles.manifest import State
+from runtime import states
+from runtime.bundles.manifest import GROWING, State, Tensor
 from runtime.bundles.tensors import check_outputs
 from runtime.session import Session
+from runtime.states import MASK, PLACES
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-MASK, PLACES = "attention_mask", "position_ids"
 #: Longest chunk for a bundle whose target says nothing of it.
 CHUNK = 256
 _MAGIC = b"edgepress stream\n"
@@ -37,29 +38,68 @@ class _Moment:
     real_BP: np.ndarray
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """A model as a stream needs it. `source`: what errors call it. `state`: what is handed from call to call, besides
+    `inputs` and `outputs`. `run`: one call. `longest_chunk`: of tokens in a call, where something says it. `file` and
+    `sha256`: what a saved state belongs to. `check_ids`: raises InputError for tokens that the model has not."""
+
+    source: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    state: tuple[State, ...]
+    run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+    max_batch: int
+    longest_chunk: int | None
+    file: str
+    sha256: str
+    check_ids: Callable[[Mapping[str, np.ndarray]], None] = lambda inputs: None
+
+    @classmethod
+    def of(cls, session: Session) -> Stepped:
+        """The model of an open bundle."""
+        manifest, past = session.manifest, {state.past for state in session.manifest.state}
+        present = {state.present for state in manifest.state}
+        return cls(
+            str(session.bundle.source),
+            tuple(tensor for tensor in manifest.inputs if tensor.name not in past),
+            tuple(tensor for tensor in manifest.outputs if tensor.name not in present),
+            manifest.state,
+            session.backend.run,
+            session.max_batch,
+            session.longest_chunk,
+            session.model.path,
+            manifest.files[session.model.path].sha256,
+            session.check_ids,
+        )
+
+    @property
+    def presents(self) -> list[Tensor]:
+        """The states among what a call gives."""
+        return [Tensor(state.present, state.dtype, state.shape) for state in self.state]
+
+
 class Stream:
     """`batch` sequences of one model. Whatever raises leaves them where they were."""
 
-    def __init__(self, session: Session, batch: int = 1) -> None:
+    def __init__(self, model: Session | Stepped, batch: int = 1) -> None:
         """Raises InputError for a model without state, or one whose inputs are no sequence."""
         import numpy as np
 
-        manifest = session.manifest
-        if not manifest.state:
-            raise InputError(f"{session.bundle.source}: its model has no state, so it cannot be fed as a stream")
-        if batch < 1 or batch > session.max_batch:
-            raise InputError(f"batch is {batch}; allowed: 1 to {session.max_batch}")
-        past = {state.past for state in manifest.state}
-        given = [tensor for tensor in manifest.inputs if tensor.name not in past | {MASK, PLACES}]
+        self._model = model = model if isinstance(model, Stepped) else Stepped.of(model)
+        if not model.state:
+            raise InputError(f"{model.source}: its model has no state, so it cannot be fed as a stream")
+        if batch < 1 or batch > model.max_batch:
+            raise InputError(f"batch is {batch}; allowed: 1 to {model.max_batch}")
+        given = [tensor for tensor in model.inputs if tensor.name not in (MASK, PLACES)]
         if len(given) != 1 or len(given[0].shape) < 2:
             names = ", ".join(tensor.name for tensor in given)
-            raise InputError(f"{session.bundle.source}: a stream has one input of tokens, this model has: {names}")
-        self._session, self._batch, self._tokens = session, batch, given[0]
-        self._inputs = {tensor.name for tensor in manifest.inputs}
-        self._output = next(tensor.name for tensor in manifest.outputs)
-        self._caches = any(_grows(state) for state in manifest.state)
+            raise InputError(f"{model.source}: a stream has one input of tokens, this model has: {names}")
+        self._batch, self._tokens = batch, given[0]
+        self._inputs = {tensor.name for tensor in model.inputs}
+        self._caches = any(map(states.grows, model.state))
         self._moment = _Moment(
-            {state.past: np.zeros(_shape(state, batch, 0), state.dtype) for state in manifest.state},
+            states.fresh(model.state, {states.BATCH: batch}),
             np.zeros(batch, np.int64),
             np.zeros((batch, 0), np.int64),
         )
@@ -94,7 +134,7 @@ class Stream:
     def longest_chunk(self) -> int:
         """How many tokens a call of the model takes; longer inputs are split."""
         size = self._tokens.shape[1]
-        return size if isinstance(size, int) else self._session.longest_chunk or CHUNK
+        return size if isinstance(size, int) else self._model.longest_chunk or CHUNK
 
     def prefill(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None = None) -> np.ndarray:
         """Feed tokens (B,N), or (N,) for a single sequence; returns what the model gives for the last (B,K).
@@ -127,10 +167,10 @@ class Stream:
         import numpy as np
 
         index = np.asarray(rows, np.int64)
-        if not index.size or index.min() < 0 or index.max() >= self._batch or len(index) > self._session.max_batch:
-            raise InputError(f"rows {list(rows)}: allowed: 1 to {self._session.max_batch} of 0 to {self._batch - 1}")
+        if not index.size or index.min() < 0 or index.max() >= self._batch or len(index) > self._model.max_batch:
+            raise InputError(f"rows {list(rows)}: allowed: 1 to {self._model.max_batch} of 0 to {self._batch - 1}")
         now = self._moment
-        other = Stream(self._session, len(index))
+        other = Stream(self._model, len(index))
         other._moment = _Moment(
             {name: array[index] for name, array in now.states.items()}, now.seen_B[index], now.real_BP[index]
         )
@@ -140,7 +180,7 @@ class Stream:
         """The state as bytes, for `load` on a stream of the same model file and batch."""
         import numpy as np
 
-        header = {"format": _FORMAT, "model": self._model_digest, "batch": self._batch}
+        header = {"format": _FORMAT, "model": self._model.sha256, "batch": self._batch}
         arrays = {
             "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
             "seen": self._moment.seen_B,
@@ -160,12 +200,8 @@ class Stream:
         """
         self._moment = self._read(data)
 
-    @property
-    def _model_digest(self) -> str:
-        return self._session.manifest.files[self._session.model.path].sha256
-
     def _at(self, moment: _Moment) -> Stream:
-        other = Stream(self._session, self._batch)
+        other = Stream(self._model, self._batch)
         other._moment = moment
         return other
 
@@ -193,7 +229,7 @@ class Stream:
         wanted = [self._batch, *tensor.shape[1:]]
         if x.ndim != len(wanted) or x.dtype != tensor.dtype or 0 in x.shape or not _fits(x.shape, wanted):
             raise InputError(f"{tensor.name} is {x.dtype} {list(x.shape)}; allowed: {tensor.dtype} {wanted}")
-        self._session.check_ids({tensor.name: x})
+        self._model.check_ids({tensor.name: x})
         if mask is None:
             return x, np.ones(x.shape[:2], np.int64)
         if MASK not in self._inputs:
@@ -209,20 +245,19 @@ class Stream:
         """One call of the model: its output, and where the sequences are after it."""
         import numpy as np
 
-        session, manifest = self._session, self._session.manifest
+        model = self._model
         real_BM = np.concatenate([moment.real_BP, mask_BN], axis=1) if self._caches else mask_BN
-        places_BN = np.maximum(moment.seen_B[:, None] + mask_BN.cumsum(axis=1) - 1, 0)
+        places_BN = states.positions(mask_BN, moment.seen_B)
         inputs = {self._tokens.name: x, MASK: real_BM, PLACES: places_BN}
         feed = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
-        given = session.backend.run({**feed, **moment.states})
-        outputs = check_outputs(given, manifest.all_outputs, session.model.path)
+        outputs = check_outputs(model.run({**feed, **moment.states}), [*model.outputs, *model.presents], model.file)
         after = replace(
             moment,
-            states={state.past: outputs[state.present] for state in manifest.state},
+            states={state.past: outputs[state.present] for state in model.state},
             seen_B=moment.seen_B + mask_BN.sum(axis=1),
             real_BP=real_BM if self._caches else moment.real_BP,
         )
-        return outputs[self._output], after
+        return outputs[model.outputs[0].name], after
 
     def _read(self, data: bytes) -> _Moment:
         import zipfile
@@ -244,21 +279,22 @@ class Stream:
             raise InputError(
                 f"the saved state has format {header['format']}, this edgepress reads {_FORMAT}; upgrade it"
             )
-        if header["model"] != self._model_digest:
+        if header["model"] != self._model.sha256:
             raise InputError(
                 f"the saved state is of another model file (sha256 {header['model'][:12]}...) than "
-                f"{self._session.model.path} ({self._model_digest[:12]}...)"
+                f"{self._model.file} ({self._model.sha256[:12]}...)"
             )
         if header["batch"] != self._batch:
             raise InputError(f"the saved state has {header['batch']} sequences, this stream {self._batch}")
-        states = {state.past: arrays[f"state {state.past}"] for state in self._session.manifest.state}
-        for state in self._session.manifest.state:
-            array, wanted = states[state.past], _shape(state, self._batch, arrays["real"].shape[1])
+        saved = {state.past: arrays[f"state {state.past}"] for state in self._model.state}
+        sizes = {states.BATCH: self._batch, GROWING: arrays["real"].shape[1]}
+        for state in self._model.state:
+            array, wanted = saved[state.past], states.sized(state.shape, sizes)
             if array.shape != wanted or array.dtype != state.dtype:
                 raise InputError(f"the saved {state.past} is {array.dtype} {list(array.shape)}, not {list(wanted)}")
             if not np.isfinite(array).all():
                 raise InputError(f"the saved {state.past} holds NaN or infinity; start the sequence again")
-        return _Moment(states, arrays["seen"], arrays["real"])
+        return _Moment(saved, arrays["seen"], arrays["real"])
 
 
 def _array(tokens: np.ndarray | Sequence[Any] | int) -> np.ndarray:
@@ -269,15 +305,6 @@ def _array(tokens: np.ndarray | Sequence[Any] | int) -> np.ndarray:
         return np.asarray(tokens)
     except ValueError as error:
         raise InputError("the sequences have different lengths; pad them in front and give a mask") from error
-
-
-def _grows(state: State) -> bool:
-    """Whether the state is a cache that grows by a row a token."""
-    return any(isinstance(size, str) for size in state.shape[1:])
-
-
-def _shape(state: State, batch: int, past: int) -> tuple[int, ...]:
-    return batch, *(past if isinstance(size, str) else size for size in state.shape[1:])
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:

@@ -103,7 +103,7 @@ def test_int8_leaves_feature_maps_and_states_alone(kind: str, exported: Any, tmp
     _, path = exported(kind)
     to_int8_dynamic(path, tmp_path / "int8.onnx")
     ids_N = stories_batch(4, rows=1, tokens=200)[0].numpy()
-    exact, given = (stream_of(each, "fp32").outputs(ids_N)[0] for each in (path, tmp_path / "int8.onnx"))
+    exact, given = (stream_of(each).outputs(ids_N)[0] for each in (path, tmp_path / "int8.onnx"))
     left = {node.name for node in onnx.load(tmp_path / "int8.onnx").graph.node if node.op_type == "MatMul"}
     assert any("feature" in name for name in left)
     assert not any("values" in name for name in left)
@@ -120,9 +120,7 @@ def test_sums_over_a_chunk_do_not_overflow_in_fp16(exported: Any, tmp_path: Path
     onnx.save(model, tmp_path / "large.onnx")
     to_fp16(tmp_path / "large.onnx", tmp_path / "half.onnx")
     ids_N = stories_batch(6, rows=1, tokens=400)[0].numpy()
-    exact, given = (
-        stream_of(each, "fp32").outputs(ids_N)[0] for each in (tmp_path / "large.onnx", tmp_path / "half.onnx")
-    )
+    exact, given = (stream_of(each).outputs(ids_N)[0] for each in (tmp_path / "large.onnx", tmp_path / "half.onnx"))
     assert np.linalg.norm(given - exact) < 0.01 * np.linalg.norm(exact)
 
 
@@ -134,7 +132,7 @@ def test_streaming_is_the_whole_at_every_length_and_chunking(kind: str, exported
     for length in (1, 7, 64, 333, 1000):
         ids_N = random.integers(3, 512, length)
         whole = streaming.model({"input_ids": torch.from_numpy(ids_N)[None]})[0].numpy()
-        stream = stream_of(path, "fp32")
+        stream = stream_of(path)
         cuts = np.sort(random.integers(0, length, 4)) if length > 64 else np.arange(1, length)
         parts = [part for part in np.split(ids_N, cuts) if len(part)]
         given = np.concatenate([stream.outputs(part)[0] for part in parts])
@@ -168,9 +166,9 @@ def test_rows_may_start_late_and_be_taken_again(kind: str, exported: Any) -> Non
     ids_BN = stories_batch(2, rows=2, tokens=30).numpy()
     mask_BN = np.ones_like(ids_BN)
     mask_BN[1, :11] = 0
-    both = stream_of(path, "fp32", batch=2)
+    both = stream_of(path, batch=2)
     logits_BV = both.prefill(ids_BN, mask_BN)
-    alone = stream_of(path, "fp32")
+    alone = stream_of(path)
     np.testing.assert_allclose(alone.prefill(ids_BN[1, 11:])[0], logits_BV[1], atol=1e-3, rtol=1e-3)
     beams = both.select([1, 1, 0]).step([5, 6, 5])
     np.testing.assert_allclose(beams[0], alone.step(5)[0], atol=1e-3, rtol=1e-3)
@@ -180,12 +178,12 @@ def test_rows_may_start_late_and_be_taken_again(kind: str, exported: Any) -> Non
 def test_a_thousand_steps_neither_grow_nor_drift(exported: Any) -> None:
     _, path = exported("hybrid")
     ids_N = stories_batch(3, rows=1, tokens=1000)[0].numpy()
-    steps, chunks = stream_of(path, "fp32"), stream_of(path, "fp32", chunk=128)
+    steps, chunks = stream_of(path), stream_of(path, chunk=128)
     for token in ids_N:
         last = steps.step(token)
     np.testing.assert_allclose(last, chunks.prefill(ids_N), atol=1e-3, rtol=1e-3)
     assert steps.state_bytes == KINDS["hybrid"][1]
-    resumed = stream_of(path, "fp32")
+    resumed = stream_of(path)
     resumed.load(steps.save())
     assert np.array_equal(resumed.step(7), steps.step(7))
 
@@ -211,7 +209,7 @@ def test_quantised_layers_beside_a_state_compute_in_half_in_the_engine(
     int8 = to_int8_static(path, tmp_path / "int8.onnx", batches).path
     both = to_fp16(int8, tmp_path / "both.onnx").path
     ids_N = stories_batch(4, rows=1, tokens=200)[0].numpy()
-    wanted, given = (stream_of(each, "fp32").outputs(ids_N)[0] for each in (int8, both))
+    wanted, given = (stream_of(each).outputs(ids_N)[0] for each in (int8, both))
     assert np.abs(given - wanted).mean() < 0.05 * np.abs(wanted).mean()
     spans = spans_of({"batch": (1, 1, 1), "chunk": (1, 1, 64)}, recurrent=True)
     layers = build_engine(tensorrt, both, spans, precision="int8", capabilities=["8.6"], workspace_bytes=1 << 28).layers
