@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runtime.bundles.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
 from runtime.bundles.seal import SEAL, SIGNATURE, check_seal, check_signature
-from runtime.files import cache_root, explain, sha256_of
+from runtime.files import cache_root, explain, possible, sha256_of
 from targets.errors import EnvironmentLacks, InputError
 
 MAX_UNPACKED = 64 << 30
@@ -39,7 +39,7 @@ def open_files(path: Path | str, public_key: Path | None = None) -> Bundle:
 
     Raises InputError, or EnvironmentLacks if the disk is full or a signature cannot be checked here.
     """
-    bundle = _open(Path(path))
+    bundle = _open(possible(Path(path)))
     if public_key is not None:
         check_signature(bundle.root, bundle.source, public_key)
     return bundle
