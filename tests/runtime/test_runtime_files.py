@@ -71,10 +71,10 @@ def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "a").startswith("ba7816bf8f01cfea")
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "a/" + "é" * 200, "a\0b", "half \ud800"])
+@pytest.mark.parametrize("name", ["x" * 300, "é" * 200, "a\0b", "half \ud800"])
 def test_a_path_that_no_file_can_have_is_one_short_line(tmp_path: Path, name: str) -> None:
     for check in (lambda: possible(tmp_path / name), lambda: user_path(str(tmp_path / name))):
-        with pytest.raises(InputError, match="too long for a file|no file can be called so") as caught:
+        with pytest.raises(InputError, match=r"too long for a file|no file can be called so") as caught:
             check()
         assert len(str(caught.value)) < 200
     assert possible(tmp_path / "not there") == tmp_path / "not there"
