@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from targets.errors import EnvironmentLacks, InputError
 
@@ -44,6 +46,14 @@ def cache_root() -> Path:
         return Path.home() / ".cache" / "edgepress"
     except RuntimeError as error:
         raise InputError("this user has no home folder for the cache; set EDGEPRESS_CACHE to a folder") from error
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON from a file that anyone may have written. Raises ValueError for what is none, or is nested too deep."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def sha256_of(path: Path) -> str:
