@@ -35,7 +35,7 @@ from benchmarks import full_recipe_vit, rewrites_vit, vit_lab
 from benchmarks.engines import untie
 from benchmarks.rewrites_vit import Row, Tables
 from compress.model import Structure, Transformer, load
-from compress.stages.export import exact_forms
+from compress.stages.export import in_export_form
 from export.cpu_graph import optimise_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.fp16 import to_fp16
@@ -235,7 +235,7 @@ def files(args: argparse.Namespace) -> None:
             continue
         model = load(Path(row)) if Path(row).is_dir() else vit_lab.rewritten(teacher, chosen[row], calibration)
         if name != "original":
-            model = vit_lab.rewritten(model, [{"use": use} for use in exact_forms(model)], calibration)
+            model = in_export_form(model, calibration)[0]
         forms = write_forms(model, args.folder, name, images.numpy())
         untied = untied_twins(forms, args.folder, name)
         result: dict[str, Any] = {

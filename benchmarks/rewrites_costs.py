@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import vit_lab
 from compress.model import Transformer
-from compress.stages.export import exact_forms
+from compress.stages.export import in_export_form
 from export.cpu_graph import optimise_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.int8_dynamic import to_int8_dynamic
@@ -45,7 +45,7 @@ def files(args: argparse.Namespace) -> None:
         if "refused" not in row and not _path(args.folder, row["row"], "int8").exists():
             student = vit_lab.rewritten(model, row["rewrite"], calibration)
             _export(
-                vit_lab.rewritten(student, [{"use": use} for use in exact_forms(student)], calibration),
+                in_export_form(student, calibration)[0],
                 args.folder,
                 row["row"],
             )

@@ -80,7 +80,35 @@ def load(source: str, settings: Sequence[str] = (), kind: str = "") -> Recipe:
     `kind`: the folder of the recipes for some tasks; what is not there is taken from the folders around it.
     Raises InputError that names the file or setting, the key, what was given, what is allowed and the nearest name.
     """
-    return parse(*_table(source, settings, kind))
+    table, where = _table(source, settings, kind)
+    return parse(table, _blamed(source, settings, kind) or where)
+
+
+def others(kind: str = "") -> list[str]:
+    """The built-in recipes that change the architecture of models of such a task."""
+    places = [FOLDER / kind, *(FOLDER / parent for parent in Path(kind).parents)]
+    own = [place for place in places if place != FOLDER] or [FOLDER]
+    return sorted({path.stem for place in own for path in place.glob("*.toml")} - {"identity", "quick", "early-exit"})
+
+
+def _blamed(source: str, settings: Sequence[str], kind: str) -> str | None:
+    """The setting without which what is wrong would not be; None where it is the recipe's own fault, or nothing is."""
+    cause = _cause(source, settings, kind)
+    if cause is None:
+        return None
+    for index, setting in enumerate(settings):
+        if _cause(source, [*settings[:index], *settings[index + 1 :]], kind) != cause:
+            return f"setting {setting!r}"
+    return None
+
+
+def _cause(source: str, settings: Sequence[str], kind: str) -> str | None:
+    """What is wrong with a recipe first."""
+    try:
+        Recipe.model_validate(_table(source, settings, kind)[0])
+    except ValidationError as error:
+        return first_cause(error)
+    return None
 
 
 def _table(source: str, settings: Sequence[str], kind: str) -> tuple[dict[str, Any], str]:

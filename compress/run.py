@@ -14,6 +14,9 @@ from typing import Annotated, Any
 from compress.cli import start, typer
 from targets.errors import GateFailed, printable
 
+#: Columns of a table that nobody looks at in a terminal.
+_WIDE = 10_000
+
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a value of the recipe, such as heal.steps=200 or rewrite.hybrid.window=32."),
@@ -59,6 +62,9 @@ def main(
         job = _job(target, recipe, overrides, seed, cache.root)
         graph = build_graph(job)
         stream = sys.stderr if as_json else sys.stdout
+        remark = job.remark()
+        if remark is not None:
+            print(printable(f"note: {remark}"), file=stream)
         if dry_run or explain:
             return _show_plan(Runner(graph, cache, seed=seed), explain, as_json)
         check_out(out)
@@ -103,7 +109,10 @@ def _show_plan(runner: Any, explain: bool, as_json: bool) -> int:
     table = Table("stage", "state", "does", *(["why"] if explain else []), box=None, pad_edge=False)
     for row in rows:
         table.add_row(row.name, "cached" if row.cached else "will run", row.does, *([row.why] if explain else []))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)  # nothing is cut for a file or another program
+    console.print(table)
     return 0
 
 

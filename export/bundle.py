@@ -3,18 +3,15 @@ equal content."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import json
 import os
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from export.archive import npz_bytes, write_zip
+from export.folders import copy_file, replaced
 from export.onnx_model import read_info
 from runtime import ort
 from runtime.bundles.manifest import (
@@ -84,16 +81,8 @@ def write_bundle(folder: Path, content: BundleContent) -> Path:
     """
     _check_place(folder)
     _check_content(content)
-    _clear_remains(folder)
-    new = _temporary(folder)
-    try:
-        new.mkdir(parents=True)
+    with replaced(folder) as new:
         _fill(new, content)
-        _put_in_place(new, folder)
-    except OSError as error:
-        raise explain(error, folder) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
@@ -180,12 +169,7 @@ def _check_content(content: BundleContent) -> None:
 def _fill(folder: Path, content: BundleContent) -> None:
     sources = {form.entry.path: form.source for form in content.forms} | dict(content.files)
     for name, source in sources.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with source.open("rb") as reader, target.open("wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-            writer.flush()
-            os.fsync(writer.fileno())
+        copy_file(source, folder / name)
     write_atomic(folder / GOLDEN, npz_bytes(golden(content.forms, content.golden_inputs)))
     digests = {
         name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
@@ -227,65 +211,6 @@ def _manifest(content: BundleContent, digests: Mapping[str, Any]) -> bytes:
         return (json.dumps(present, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise InputError(f"the manifest would not be plain JSON: {error}") from error
-
-
-def _temporary(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.{os.getpid()}.new"
-
-
-def _clear_remains(folder: Path) -> None:
-    """Remove what killed runs left beside the bundle."""
-    if not folder.parent.is_dir():
-        return
-    pattern = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)\.(new|old)")
-    for path in folder.parent.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match and (int(match[1]) == os.getpid() or not _alive(int(match[1]))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _put_in_place(new: Path, folder: Path) -> None:
-    """Rename; where a bundle is already, exchange the two, so that at no moment there is none or half of one."""
-    if not folder.exists():
-        new.rename(folder)
-    elif not _exchange(new, folder):
-        old = new.with_suffix(".old")  # this system cannot exchange: for a moment there is no bundle, never half a one
-        folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    _sync(folder.parent)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step with Linux' renameat2. False if the system or the file system has no such call."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if call(here, os.fsencode(first), here, os.fsencode(second), swap) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code), str(second))
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read(path: Path) -> bytes:

@@ -55,6 +55,15 @@ class StageProgress(Event):
 
 
 @dataclass(frozen=True)
+class StageWorking(Event):
+    """A stage has said nothing for some seconds, and goes on."""
+
+    stage: str
+    seconds: float
+    """Since it began."""
+
+
+@dataclass(frozen=True)
 class StageFinished(Event):
     """A stage's artifact is in the cache."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from compress.pipeline.disk import writing
-from compress.pipeline.events import Event, RunFinished
+from compress.pipeline.events import Event, RunFinished, StageWorking
 
 
 class JsonLog:
@@ -28,6 +28,8 @@ class JsonLog:
             path.open("a").close()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, StageWorking):
+            return  # says nothing that a reader of the log would miss
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         row = {"event": type(event).__name__, "time": now, **asdict(event)}
         with writing(self._path):

@@ -17,10 +17,12 @@ from compress.pipeline.events import (
     StageFinished,
     StageProgress,
     StageStarted,
+    StageWorking,
 )
 from compress.pipeline.pace import Clock, Pace, duration
 
 _PROGRESS_EVERY = 10.0  # seconds
+_SILENT_FOR = 8.0  # seconds; looks are 2 apart, so that no more than 10 go by
 
 
 class QuietView:
@@ -48,10 +50,21 @@ class PlainView:
         if isinstance(event, StageStarted):
             self._pace = Pace(self._clock)
             self._spoke = self._clock()
-        if isinstance(event, StageProgress):
-            self._progress(event)
-        else:
-            print(line_of(event), file=self._stream, flush=True)
+        match event:
+            case StageProgress():
+                self._progress(event)
+            case StageWorking(stage=stage, seconds=seconds):
+                self._working(stage, seconds)
+            case _:
+                self._spoke = self._clock()
+                print(line_of(event), file=self._stream, flush=True)
+
+    def _working(self, stage: str, seconds: float) -> None:
+        if self._clock() - self._spoke < _SILENT_FOR:
+            return
+        self._spoke = self._clock()
+        parts = (f"{stage}: {duration(seconds)}", self._pace.describe())
+        print("  ".join(part for part in parts if part), file=self._stream, flush=True)
 
     def _progress(self, event: StageProgress) -> None:
         self._pace.update(event)

@@ -24,6 +24,7 @@ from compress.pipeline.events import (
     StageStarted,
 )
 from compress.pipeline.graph import Graph
+from compress.pipeline.heart import beating
 from compress.pipeline.key import Key, Keymaker
 from compress.pipeline.stage import Stage, StageContext
 
@@ -113,12 +114,11 @@ class Runner:
 
     def _make(self, stage: Stage, key: Key, inputs: Mapping[str, Artifact]) -> Artifact:
         folder, work = self._cache.begin(key)
-        context = StageContext(folder, work, stage.own_options(), self._seed, stage.name, self._emit)
         self._emit(StageStarted(stage.name, resumed=any(work.iterdir())))
         began = time.monotonic()
         try:
-            with full_disk_named(self._cache.root):
-                stage.run(context, **inputs)
+            with full_disk_named(self._cache.root), beating(stage.name, self._emit) as emit:
+                stage.run(StageContext(folder, work, stage.own_options(), self._seed, stage.name, emit), **inputs)
             artifact = self._cache.put(key, stage.produces)
         except BaseException as error:
             with suppress(OSError):  # the error at hand matters more; the next run sweeps

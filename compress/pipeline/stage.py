@@ -93,7 +93,7 @@ class Stage:
         """The record that `run` wants as its options, None if it does not say."""
         hints = (hint for hint in typing.get_type_hints(self._call).values() if typing.get_origin(hint) is StageContext)
         wanted = typing.get_args(next(hints, None))
-        return wanted[0] if wanted and isinstance(wanted[0], type) else None
+        return wanted[0] if wanted and isinstance(wanted[0], type) and wanted[0] is not Any else None
 
     @property
     def _call(self) -> Any:

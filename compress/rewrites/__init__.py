@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from compress.rewrites.calibration import Calibration
-from compress.rewrites.rewrite import REWRITES, Options, Rewrite, options_in, parse_options, run_rewrite
+from compress.rewrites.rewrite import REWRITES, Options, Rewrite, export_forms, options_in, parse_options, run_rewrite
 from compress.spec import import_all
 
 import_all(__name__, list(__path__))
 
-__all__ = ["REWRITES", "Calibration", "Options", "Rewrite", "options_in", "parse_options", "run_rewrite"]
+__all__ = [
+    "REWRITES",
+    "Calibration",
+    "Options",
+    "Rewrite",
+    "export_forms",
+    "options_in",
+    "parse_options",
+    "run_rewrite",
+]

@@ -21,13 +21,12 @@ class PackQkv(Options):
     """No options: every layer of plain attention is packed."""
 
 
-@rewrite(NAME, PackQkv, exact=True)
+@rewrite(NAME, PackQkv, exact=True, on_export=True)
 def pack_qkv(model: Transformer, options: PackQkv, calibration: Calibration) -> Transformer:
     """Put query, key and value projections into one matrix, so that one product (and one int8 scale) serves them.
 
-    Exact. Layers with other scores or values, normed queries and keys, biases or caps of their logits, or
-    maps that have deltas of each loop stay as they are. Export
-    applies it last.
+    Exact. Layers with other scores or values, normed queries and keys, biases or caps of their logits, or maps that
+    have deltas of each loop stay as they are. Export applies it last.
     """
     blocks = [index for index, spec in enumerate(model.structure.blocks) if _packed(spec) is not None]
     result = with_blocks(model, lambda spec: spec.replace(mixer=_packed(spec)), blocks)

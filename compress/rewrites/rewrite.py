@@ -28,12 +28,14 @@ Apply = Callable[[Transformer, Any, Calibration], Transformer]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """`exact`: the rewritten model computes the same function, and this is asserted when it runs."""
+    """`exact`: the rewritten model computes the same function, and this is asserted when it runs. `on_export`: export
+    applies it by itself, to models that it does not refuse; it must be exact and have no options to choose."""
 
     name: str
     options: type[Options]
     apply: Apply
     exact: bool
+    on_export: bool
 
     @property
     def summary(self) -> str:
@@ -45,14 +47,14 @@ REWRITES: dict[str, Rewrite] = {}
 
 
 def rewrite(
-    name: str, options: type[OptionsT], *, exact: bool = False
+    name: str, options: type[OptionsT], *, exact: bool = False, on_export: bool = False
 ) -> Callable[[Callable[[Transformer, OptionsT, Calibration], Transformer]], Apply]:
     """Register a function as the rewrite that recipes call `name`."""
 
     def register(apply: Callable[[Transformer, OptionsT, Calibration], Transformer]) -> Apply:
         if name in REWRITES:
             raise TypeError(f"two rewrites are called {name!r}")
-        REWRITES[name] = Rewrite(name, options, apply, exact)
+        REWRITES[name] = Rewrite(name, options, apply, exact, on_export)
         return apply
 
     return register
@@ -75,6 +77,11 @@ def parse_options(table: Mapping[str, Any]) -> tuple[Rewrite, Options]:
         return method, method.options.model_validate(options_in(table))
     except ValidationError as error:
         raise InputError(f"rewrite {name!r}: {first_cause(error)}") from error
+
+
+def export_forms() -> list[Rewrite]:
+    """The rewrites that export applies by itself, in this order: what works on fewer tokens, then the packing."""
+    return sorted((method for method in REWRITES.values() if method.on_export), key=lambda one: one.name, reverse=True)
 
 
 def options_in(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class TrimLastBlock(Options):
     """No options: how many tokens stay follows from the head."""
 
 
-@rewrite(NAME, TrimLastBlock, exact=True)
+@rewrite(NAME, TrimLastBlock, exact=True, on_export=True)
 def trim_last_block(model: Transformer, options: TrimLastBlock, calibration: Calibration) -> Transformer:
     """Let the last block ask, mix and feed only the tokens that the head pools (cls), keys and values being all.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NOTES = "notes.json"
 LOOPS = "loops.json"
+FORMS = "exact forms"
 VARIANTS, EXITS, STREAMS = "variants", "exits", "streams"
 
 
@@ -163,6 +164,27 @@ class ShippedModels(Artifact):
     def weights(self) -> dict[str, Path]:
         """Files with weights that several models share, by their path in the bundle."""
         return {path.name: path for path in sorted(self.path.glob("*.data"))}
+
+
+@dataclass(frozen=True)
+class FileScore:
+    """How alike a file answers to the original on `samples` samples: `agreement` from 0 to 1, and `drift` by what
+    healing minimises."""
+
+    path: str
+    agreement: float
+    drift: float
+    samples: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Scores(Artifact):
+    """Scores of the files that ship, on calibration samples."""
+
+    def load(self) -> list[FileScore]:
+        """In the order in which a device should try the files."""
+        return [FileScore(**row) for row in json.loads((self.path / "scores.json").read_text())]
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 
 from compress.pipeline import Stage, StageContext
 from compress.spec import Spec
-from compress.stages.artifacts import LOOPS, CalibrationSet, ModelArtifact, OnnxModel, SourceModel
+from compress.stages.artifacts import FORMS, LOOPS, CalibrationSet, ModelArtifact, OnnxModel, SourceModel
 from compress.stages.notes import write_notes
 from compress.stages.samples import calibration_batches, healing
 from compress.tasks.task import DataChoice
 from runtime.files import write_atomic
+from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.model import Transformer
+    from compress.rewrites import Calibration
     from compress.stages.job import Job
     from compress.tasks.task import Task
 
+#: From this share of the original's parameters on, a model counts as no smaller.
+_ALIKE = 0.97
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -49,9 +53,12 @@ def original_stage(job: Job) -> Stage:
 
 def stage(job: Job, model: str) -> Stage:
     """Exports what the stage `model` made."""
+    from compress.rewrites import export_forms
+
     return Stage(
         name="export",
-        does=f"exports the model to ONNX, opset {job.opset}, and compares it with torch",
+        does=f"applies {' and '.join(method.name for method in export_forms())} where they fit, exports the model to "
+        f"ONNX, opset {job.opset}, and compares it with torch",
         why="the device runs a graph; its numbers must be the model's",
         inputs={"original": "source", "calibration": "calibrate", "model": model},
         produces=OnnxModel,
@@ -72,13 +79,17 @@ def export_model(
 ) -> None:
     """The model that ships, in the exact form that runs fastest, and at other numbers of loops."""
     from compress.model.loops import at_loops, most_loops
-    from compress.rewrites import Calibration, parse_options, run_rewrite
+    from compress.rewrites import Calibration
 
-    teacher, shipped = original.load(), model.load()
+    teacher, changed = original.load(), model.load()
     batches = calibration_batches(healing(context.options.data, original), calibration.indices("fit"))
-    for name in exact_forms(shipped):
-        method, options = parse_options({"use": name})
-        shipped = run_rewrite(method, options, shipped, Calibration(teacher, batches, context.log))
+    shipped, applied = in_export_form(changed, Calibration(teacher, batches, context.log))
+    before, after = teacher.num_parameters(), changed.num_parameters()
+    if after > _ALIKE * before:
+        context.log(
+            f"the architecture is of the original's size, {after:,} of {before:,} parameters: "
+            "what ships is smaller by its number format alone"
+        )
     found = _export(context, original.task, shipped)
     whole = most_loops(shipped.structure)
     for loops in context.options.loops:
@@ -87,16 +98,23 @@ def export_model(
             found |= _export(context, original.task, other, f"model.loops-{loops}.onnx")
     if context.options.loops:
         write_atomic(context.folder / LOOPS, json.dumps(whole).encode())
-    write_notes(context, found)
+    write_notes(context, {**found, FORMS: applied})
 
 
-def exact_forms(model: Transformer) -> list[str]:
-    """The exact rewrites that make the model run faster; a looped block cannot be trimmed in its last loop alone."""
-    from compress.model.heads.classifier import ClassifierSpec
+def in_export_form(model: Transformer, calibration: Calibration) -> tuple[Transformer, list[str]]:
+    """The same function in the form that runs fastest, and the rewrites that it took: those of `export_forms` that the
+    model does not refuse."""
+    from compress.rewrites import export_forms, run_rewrite
 
-    head, last = model.structure.head, model.structure.blocks[model.structure.schedule[-1].block]
-    trims = isinstance(head, ClassifierSpec) and head.tokens is not None and last.loops == 1
-    return ["trim-last-block", "pack-qkv"] if trims else ["pack-qkv"]
+    applied = []
+    for method in export_forms():
+        try:
+            model = run_rewrite(method, method.options(), model, calibration)
+        except InputError as refusal:  # such as a head that reads every token, which leaves nothing to trim
+            calibration.note(f"left out: {refusal}")
+            continue
+        applied.append(method.name)
+    return model, applied
 
 
 def _export(

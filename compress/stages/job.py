@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compress import tasks, zoo
 from compress.pipeline.tree import digest_tree
-from compress.recipe import Recipe
+from compress.recipe import Recipe, others
 from compress.tables import PrecisionMode
 from compress.tasks.task import DataChoice, Part, Task
 from runtime import backends
@@ -43,6 +43,20 @@ class Job:
         if loops.exit is not None and not task.endswith("classification"):
             raise InputError(f"loops.exit needs a classifier, whose answers have probabilities; this is {task}")
         _ = self.data, self.model, self.evaluation, self.healing, self.mode
+
+    def remark(self) -> str | None:
+        """What the user should know of the recipe before it runs: that it leaves the architecture as it is."""
+        from compress.rewrites import REWRITES
+
+        used = [str(table["use"]) for table in self.recipe.rewrite]
+        if not all(REWRITES[name].exact for name in used):
+            return None
+        done = f"{', '.join(used)} are exact and remove next to nothing" if used else "it has no rewrites"
+        return (
+            f"recipe {self.recipe_name} keeps the architecture of this {self.task.name} model ({done}) and ships it in "
+            f"{self.mode}. For a smaller architecture try --recipe {' or '.join(others(self.task.recipes))}; "
+            "they heal for longer, best on a GPU."
+        )
 
     @property
     def model_folder(self) -> Path:

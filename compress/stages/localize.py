@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compress.pipeline import Stage, StageContext
 from compress.spec import Spec
-from compress.stages.artifacts import Answers, Localization, ModelArtifact, OnnxModel, ShippedModels, SourceModel
+from compress.stages.artifacts import FORMS, Answers, Localization, ModelArtifact, OnnxModel, ShippedModels, SourceModel
 from compress.stages.samples import evaluation, runner_of, tensor_batches, tensors
 from compress.tasks.task import DataChoice
 from runtime.files import write_atomic
@@ -118,7 +118,8 @@ def _notes(
 ) -> dict[str, str]:
     """What each step has to say of itself."""
     found = {file.path: f"{file.precision}, {file.runtime}" for file in models.entries()}
-    found["export"] = exported.notes()[exported.file.name]
+    said = exported.notes()
+    found["export"] = ", ".join([*said[FORMS], said[exported.file.name]])
     for index, name in enumerate(names):
         notes = changes[f"change_{index}"].notes()
         remarks = notes.get("remarks", [])[-1:]

@@ -30,7 +30,10 @@ def sizes(before: Transformer, after: Transformer) -> dict[str, int]:
 
 
 def drift_from(
-    task: Task, original: Transformer, model: Transformer, batches: Callable[[], Iterator[dict[str, Tensor]]]
+    task: Task,
+    original: Transformer,
+    model: Callable[[dict[str, Tensor]], Tensor],
+    batches: Callable[[], Iterator[dict[str, Tensor]]],
 ) -> dict[str, Any]:
     """How alike the answers are on held-out samples, and how far they drifted by what healing minimises."""
     import torch

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress.pipeline import Artifact
 from compress.stages.artifacts import Comparison
-from runtime.files import check_writable, explain
+from runtime.files import check_writable
 from targets.errors import InputError
 
 
@@ -67,14 +65,10 @@ def judge(comparison: Artifact) -> tuple[str, str]:
 
 
 def _replace(source: Path, destination: Path) -> None:
-    """Put a copy of a folder in the place of another; at no time is there a mixture of both."""
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as temporary:
-            fresh, old = Path(temporary, "new"), Path(temporary, "old")
-            shutil.copytree(source, fresh)
-            if destination.exists():
-                destination.replace(old)
-            fresh.replace(destination)
-    except OSError as error:
-        raise explain(error, destination) from error
+    """Put a copy of a folder in the place of another; at no time is there none, or a mixture of both."""
+    from export.folders import copy_file, replaced
+
+    with replaced(destination) as fresh:
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                copy_file(path, fresh / path.relative_to(source))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from mini_models import LABELS, cell_inputs, images
 
-from export import bundle as bundle_module
+from export import folders
 from export.bundle import BundleContent, Form, write_bundle, write_zipped
 from export.cpu_graph import optimise_for_cpu
 from export.precision.int8_dynamic import to_int8_dynamic
@@ -163,7 +163,7 @@ def test_it_is_replaced_too_where_the_system_cannot_exchange(
     content: BundleContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_bundle(tmp_path / "bundle", content)
-    monkeypatch.setattr(bundle_module, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(folders, "_exchange", lambda first, second: False)
     write_bundle(folder, replace(content, verdict="fail"))
     assert open_files(folder).manifest.verdict == "fail"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "hf"]

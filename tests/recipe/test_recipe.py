@@ -88,3 +88,24 @@ def test_what_only_the_form_for_the_models_task_has_can_be_set(tmp_path: Path) -
         load_for_model("quick", [model, "rewrite.fold-norm.layers=all"])
     with pytest.raises(InputError, match=r"unknown key 'sorce'; did you mean 'source'"):
         load_for_model("quick", ["model.sorce=1"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "blamed"),
+    [
+        (["heal.stepz=3"], "setting 'heal.stepz=3': unknown key 'stepz'"),
+        (["heal.steps=3", "gate.max_drop=-1"], "setting 'gate.max_drop=-1': gate.max_drop"),
+        (["loops.exit=0.9"], "setting 'loops.exit=0.9': loops"),
+    ],
+)
+def test_what_a_setting_makes_wrong_is_blamed_on_the_setting(settings: list[str], blamed: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load("quick", settings)
+    assert str(caught.value).startswith(blamed)
+
+
+def test_what_the_file_says_wrong_is_blamed_on_the_file_whatever_is_set(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("[heal]\nstepz = 3\n")
+    with pytest.raises(InputError, match=r"own\.toml: unknown key 'stepz'"):
+        load(str(tmp_path / "own.toml"), ["gate.max_drop=2"])
+    assert load("quick", ["loops.exit=0.9", "loops.offer=[1]"]).loops.exit == 0.9
