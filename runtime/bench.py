@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.cli import add_session_options, open_for_cli, positive, session_options
+from runtime.cli import add_session_options, open_bundle_for_cli, open_for_cli, positive, session_options
 from targets.cli import Parser
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
@@ -210,12 +210,11 @@ def main() -> int:
     args = parser.parse_args()
     if not 0 < args.seconds < 86400:
         raise InputError(f"--seconds is {args.seconds}; allowed: more than 0, at most a day")
-    from runtime.bundles.bundle import open_files
     from runtime.measuring.energy import EnergyMeter
     from runtime.measuring.power import cpu_name, readings
 
     path = Path(args.model)
-    bundle = None if path.is_file() and path.suffix == ".onnx" else open_files(path, args.public_key)
+    bundle = None if path.is_file() and path.suffix == ".onnx" else open_bundle_for_cli(path, args)
     trials = _trials(args, bundle)
     if trials:
         args.provider, args.threads = trials[0].backend, trials[0].threads

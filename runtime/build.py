@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.cli import add_bundle_options, positive
+from runtime.cli import add_bundle_options, open_bundle_for_cli, positive
 from targets.cli import Parser
 from targets.errors import EnvironmentLacks, GateFailed, InputError, run_cli
 
@@ -26,26 +27,29 @@ _MOST = 2048 * _MB
 
 
 def memory_needed(onnx_bytes: int) -> int:
-    """Bytes that a build takes beside its workspace: the weights about four times (file, network, candidate and
-    result), and the libraries."""
+    """An estimate of the bytes that a build takes beside its workspace, which was never measured on a Jetson: the
+    weights about four times (file, network, candidate and result), and the libraries."""
     return 4 * onnx_bytes + _SPARE
 
 
 def workspace(onnx_bytes: int, available: int | None, asked: int | None) -> int:
-    """Bytes of scratch memory that the builder may take: half of what is then left of the available memory.
-
-    Raises EnvironmentLacks if that is too little: the build would be killed halfway.
-    """
+    """Bytes of scratch memory that the builder may take: half of what is then left of the available memory, as far as
+    the estimate knows, and never too little to build with."""
     if available is None:
         return asked or _MOST
-    needed = memory_needed(onnx_bytes)
-    left = available - needed
-    if left < _LEAST:
-        have, want = available // _MB, (needed + _LEAST) // _MB
-        raise EnvironmentLacks(
-            f"building needs about {want} MB of memory, {have} MB are free; close programs or add swap"
-        )
+    left = max(_LEAST, available - memory_needed(onnx_bytes))
     return min(asked, left) if asked else min(_MOST, max(_LEAST, left // 2))
+
+
+def shortage(onnx_bytes: int, available: int | None) -> str | None:
+    """A warning where a build may run out of memory, by an estimate that no device has confirmed; None where not."""
+    wanted = memory_needed(onnx_bytes) + _LEAST
+    if available is None or available >= wanted:
+        return None
+    return (
+        f"warning: by an estimate the build needs {wanted // _MB} MB of memory, {available // _MB} MB are free; "
+        "if it is killed, close programs or add swap"
+    )
 
 
 def make_engine(
@@ -63,7 +67,7 @@ def make_engine(
     """Build the engine of an ONNX file below `files` and store it in `folder`; returns it and the timing cache.
 
     `gpu_free`: bytes free on the GPU, None where there is none. `say` is told the estimate before the build and the
-    proof of the precision after it. Raises as `build_engine` does, and EnvironmentLacks where memory is too short.
+    proof of the precision after it. Raises as `build_engine` does.
     """
     from runtime.engines import engine_file
     from runtime.engines.engine import build_engine
@@ -71,11 +75,15 @@ def make_engine(
 
     onnx_bytes = sum((files / path).stat().st_size for path in identity.onnx)
     free = [size for size in (memory_bytes(field="MemAvailable"), gpu_free) if size is not None]
-    scratch = workspace(onnx_bytes, min(free, default=None), workspace_bytes)
+    available = min(free, default=None)
+    scratch = workspace(onnx_bytes, available, workspace_bytes)
+    warning = shortage(onnx_bytes, available)
+    if warning is not None:
+        say(warning)
     say(
         f"building {identity.model} ({onnx_bytes / 1e6:.1f} MB, {identity.precision}) with {tensorrt.label} for compute"
         f" capability {' and '.join(identity.compute_capabilities)}, at most {scratch // _MB} MB of workspace,"
-        f" about {memory_needed(onnx_bytes) // _MB} MB besides"
+        f" an estimated {memory_needed(onnx_bytes) // _MB} MB besides"
     )
     built = build_engine(
         tensorrt,
@@ -111,6 +119,7 @@ def main() -> int:
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="bundle: a folder (an engine cannot be put into a zip)")
     parser.add_argument("--workspace", metavar="MB", type=positive, help="scratch memory for the builder")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be built and what is lacking; exit 0")
     parser.add_argument("--force", action="store_true", help="build even if a matching engine is there")
     parser.add_argument(
         "--allow-fallback",
@@ -119,12 +128,13 @@ def main() -> int:
     )
     add_bundle_options(parser)
     args = parser.parse_args()
-    from runtime.bundles.bundle import open_files
-
-    bundle = open_files(args.bundle, args.public_key)
+    bundle = open_bundle_for_cli(args.bundle, args)
     if bundle.packed:
         raise InputError(f"{bundle.source} is a zip; unpack it, the engine is written into the bundle's folder")
     models = engine_models(bundle)
+    if args.dry_run:
+        _tell_plan(bundle, models, args)
+        return 0
     try:
         builder = _Builder(bundle, args.workspace, args.force)
         for model in models:
@@ -135,6 +145,33 @@ def main() -> int:
         print(f"note: no engine: {lack}; falling back to ONNX Runtime", file=sys.stderr)
         _check_fallback(bundle)
     return 0
+
+
+def _tell_plan(bundle: Bundle, models: Sequence[ModelFile], args: argparse.Namespace) -> None:
+    """A line per model, and what this machine lacks to build their engines or by what they would be built."""
+    from runtime.engines import engine_file
+    from targets.machine import memory_bytes
+
+    free = memory_bytes(field="MemAvailable")
+    for model in models:
+        size = (bundle.root / model.path).stat().st_size
+        known = "" if free is None else f", {free // _MB} MB are free"
+        print(
+            f"{model.path} ({model.precision}, {size / 1e6:.1f} MB): an estimated {memory_needed(size) // _MB} MB of "
+            f"memory{known}"
+        )
+    try:
+        builder = _Builder(bundle, args.workspace, args.force)
+    except EnvironmentLacks as lack:
+        print(f"lacking: {lack}")
+        return
+    for model in models:
+        identity = engine_file.identify(bundle, model, builder.tensorrt, builder.capability)
+        found = None if args.force else engine_file.find_engine(bundle.root, identity)
+        if found is not None:
+            print(f"an engine is there: {found.path}")
+        else:
+            print(f"to be built by {builder.tensorrt.label} for compute capability {builder.capability}: {model.path}")
 
 
 class _Builder:

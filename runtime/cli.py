@@ -31,7 +31,8 @@ def thread_count(text: str) -> int:
 
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
-    """--public-key, which every command that opens a bundle has."""
+    """--public-key and --allow-failed, which every command that opens a bundle has."""
+    parser.add_argument("--allow-failed", action="store_true", help="take a bundle that failed its accuracy gate")
     parser.add_argument(
         "--public-key", metavar="FILE", type=Path, help="refuse a bundle that this key's owner did not sign"
     )
@@ -51,11 +52,23 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict-provider", action="store_true", help="exit 3 rather than fall back to another")
 
 
+def open_bundle_for_cli(path: Path | str, args: argparse.Namespace) -> Bundle:
+    """Verify a bundle. Raises GateFailed for one that failed its accuracy gate, unless the options allow that, and what
+    `open_files` raises."""
+    from runtime.bundles.bundle import check_passed, open_files
+
+    bundle = open_files(path, args.public_key)
+    if not args.allow_failed:
+        check_passed(bundle)
+    return bundle
+
+
 def session_options(args: argparse.Namespace) -> list[str]:
     """The options above but for --threads, as they were given."""
     named = {name: getattr(args, name) for name in ("public_key", "provider", "loops")}
     given = [(f"--{name.replace('_', '-')}", str(value)) for name, value in named.items() if value]
-    return [*(text for pair in given for text in pair), *(["--strict-provider"] if args.strict_provider else [])]
+    flags = [f"--{name.replace('_', '-')}" for name in ("strict_provider", "allow_failed") if getattr(args, name)]
+    return [*(text for pair in given for text in pair), *flags]
 
 
 def open_for_cli(bundle: Bundle, args: argparse.Namespace, batch: int = 1) -> Session:

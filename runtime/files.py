@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from targets.errors import EnvironmentLacks, InputError
 
@@ -18,9 +20,21 @@ _CHUNK = 1 << 20
 def user_path(text: str) -> Path:
     """A path as the user wrote it, `~` and `~name` taken for home folders. Raises InputError where there is none."""
     try:
-        return Path(text).expanduser()
+        return possible(Path(text).expanduser())
     except RuntimeError as error:
         raise InputError(f"{text}: there is no such home folder; give the whole path") from error
+
+
+def possible(path: Path) -> Path:
+    """The path. Raises InputError for one that no file can have: a name too long, or with what is no character."""
+    try:
+        path.lstat()
+    except ValueError as error:
+        raise InputError(f"{str(path)[:80]!r}: no file can be called so; check the path") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{str(path)[:80]} ...: the name is too long for a file; check the path") from error
+    return path
 
 
 def cache_root() -> Path:
@@ -32,6 +46,14 @@ def cache_root() -> Path:
         return Path.home() / ".cache" / "edgepress"
     except RuntimeError as error:
         raise InputError("this user has no home folder for the cache; set EDGEPRESS_CACHE to a folder") from error
+
+
+def parse_json(data: bytes | str) -> Any:
+    """JSON from a file that anyone may have written. Raises ValueError for what is none, or is nested too deep."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -102,4 +124,14 @@ def explain(error: OSError, path: Path) -> InputError | EnvironmentLacks:
     """The error to raise for a failed write at `path`: a full disk is the environment's, the rest the user's."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return EnvironmentLacks(f"no space left on the disk that holds {path}; free some and run again")
+    if _in_cache(path):
+        advice = "set EDGEPRESS_CACHE to a folder that can be written, or give compress.run --no-cache"
+        return InputError(f"cannot write the cache {path}: {error.strerror}; {advice}")
     return InputError(f"cannot write {path}: {error.strerror}; give a place that can be written")
+
+
+def _in_cache(path: Path) -> bool:
+    try:
+        return path.absolute().is_relative_to(cache_root().absolute())
+    except InputError:
+        return False

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.answers import Streamer, Wanted, answerer_of
-from runtime.cli import add_session_options, open_for_cli, positive
+from runtime.cli import add_session_options, open_bundle_for_cli, open_for_cli, positive
 from runtime.texts.generate import DRAW, Sampling
 from targets.cli import Parser
-from targets.errors import EdgepressError, GateFailed, InputError, printable, run_cli
+from targets.errors import EdgepressError, InputError, printable, run_cli
 
 if TYPE_CHECKING:
     from runtime.answers import Answerer
@@ -43,7 +43,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="FILE", type=Path, help="JSON Lines file for --watch; resumes if it exists")
     parser.add_argument("--once", action="store_true", help="with --watch: stop when the folder is drained")
     parser.add_argument("--exit", action="store_true", help="stop at the first number of loops that is sure")
-    parser.add_argument("--allow-failed", action="store_true", help="run a bundle that failed its gate")
     add_session_options(parser)
     return parser
 
@@ -121,13 +120,9 @@ def main() -> int:
         raise InputError("--exit runs every number of loops on the CPU; leave out --loops and --provider")
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
-    from runtime.bundles.bundle import open_files
-
-    bundle = open_files(args.bundle, args.public_key)
+    bundle = open_bundle_for_cli(args.bundle, args)
     answerer = answerer_of(bundle, args.ids)
     wanted = _wanted(args, answerer, bundle)
-    if bundle.manifest.verdict == "fail" and not args.allow_failed:
-        raise GateFailed(f"{bundle.source} failed its accuracy gate; --allow-failed runs it all the same")
     if args.watch and not answerer.suffixes:
         raise InputError(f"--watch waits for images, {bundle.source} takes texts; give them, or - to read lines")
     inputs = [] if args.watch or args.inputs == ["-"] else answerer.expand(args.inputs)

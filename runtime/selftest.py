@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from runtime.cli import add_session_options, open_for_cli
+from runtime.cli import add_session_options, open_bundle_for_cli, open_for_cli
 from targets.cli import Parser
 from targets.errors import GateFailed, run_cli
 
@@ -25,10 +25,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_session_options(parser)
     args = parser.parse_args()
-    from runtime.bundles.bundle import open_files
     from runtime.bundles.golden import check_golden, load_golden
 
-    bundle = open_files(args.bundle, args.public_key)
+    bundle = open_bundle_for_cli(args.bundle, args)
     session = open_for_cli(bundle, args)
     golden = load_golden(bundle, session.model.loops)
     results = check_golden(session.run, golden, session.max_batch)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runtime import backends
 from runtime.backends import Backend, Loaded, Opening
-from runtime.bundles.bundle import Bundle, open_files
+from runtime.bundles.bundle import Bundle, check_passed, open_files
 from runtime.bundles.manifest import FED, MODEL, ONNXRUNTIME, Manifest, ModelFile
 from runtime.bundles.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
 from runtime.measuring.fastest import Choice, remembered, remembered_choice
@@ -90,14 +90,22 @@ class Session:
 
 
 def open_bundle(
-    path: Path | str, provider: str | None = None, strict: bool = False, threads: int | None = None
+    path: Path | str,
+    provider: str | None = None,
+    strict: bool = False,
+    threads: int | None = None,
+    allow_failed: bool = False,
 ) -> Session:
     """Verify a bundle and load the first form of its model that runs here: a TensorRT engine, else ONNX Runtime.
 
     `provider` ('tensorrt', 'cpu', 'cuda', ...) asks for one; without it the order is the manifest's. What was asked for
-    and cannot run leaves a note and falls back to the CPU, unless `strict`. Raises InputError, EnvironmentLacks.
+    and cannot run leaves a note and falls back to the CPU, unless `strict`. Raises InputError, EnvironmentLacks, and
+    GateFailed for a bundle that failed its accuracy gate, unless `allow_failed`.
     """
-    return open_session(open_files(path), provider, strict, threads)
+    bundle = open_files(path)
+    if not allow_failed:
+        check_passed(bundle)
+    return open_session(bundle, provider, strict, threads)
 
 
 def open_session(

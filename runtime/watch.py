@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from runtime.files import explain
+from runtime.files import explain, parse_json
 from runtime.images.reading import is_systems
 from targets.errors import EdgepressError, InputError, one_line
 
@@ -185,7 +185,7 @@ def look(folder: Path, name: str) -> Input | None:
 
 def _parse(line: bytes, where: str) -> Input:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         return Input(str(record["input"]), int(record["bytes"]), int(record["mtime_ns"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: not a result line; name another file for the results") from error

@@ -26,8 +26,8 @@ AnyHead = Annotated[HeadSpec, PlainValidator(HeadSpec.parse), AS_ITS_VARIANT]
 
 
 class Head(nn.Module):
-    #: Name of what comes out, in exported graphs.
-    output_name: ClassVar[str] = "logits"
+    #: Names of what comes out, in exported graphs; the first is the answer that is healed and judged.
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
 
     def reader(self) -> Projection | None:
         """The projection that reads the (pooled) final norm, where its gains can be folded; None if there is none."""
@@ -37,6 +37,7 @@ class Head(nn.Module):
         """The tokens that the head will read, so that the final norm works on no others."""
         return x_BND
 
-    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> Tensor:
-        """`x`: the selected tokens, after the final norm. `embed`: whose table a tied head reads."""
+    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
+        """Each of `outputs` by its name, in their order. `x`: the selected tokens, after the final norm. `embed`: whose
+        table a tied head reads."""
         raise NotImplementedError

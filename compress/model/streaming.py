@@ -51,7 +51,7 @@ def named_states(model: Transformer) -> list[list[NamedState]]:
 
 
 class Streaming(nn.Module):
-    """`forward` maps a dict of inputs and past states to (output, present states ...).
+    """`forward` maps a dict of inputs and past states to (outputs ..., present states ...).
 
     Inputs: what the embedding reads, `input_ids` (B,N) or `windows` (B,N,C); `attention_mask`, 1 at real tokens,
     (B,P+N) where the model has caches, else (B,N); `position_ids` (B,N) if the model looks at positions, counted from
@@ -76,7 +76,7 @@ class Streaming(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` gives, in order."""
-        return [self.model.head.output_name, *(state.present for state in self.flat)]
+        return [*self.model.head.outputs, *(state.present for state in self.flat)]
 
     @property
     def dynamic(self) -> dict[str, dict[int, str]]:
@@ -110,8 +110,8 @@ class Streaming(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         past: list[MixerState] = [tuple(inputs[state.past] for state in step) for step in self.states]
-        output, present = self.model.chunk(inputs, past)
-        return output, *(tensor for state in present for tensor in state)
+        outputs, present = self.model.chunk(inputs, past)
+        return *outputs.values(), *(tensor for state in present for tensor in state)
 
 
 def _looks_at_positions(structure: Structure) -> bool:

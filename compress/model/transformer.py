@@ -32,8 +32,12 @@ class Transformer(nn.Module):
         self.head = structure.head.build(structure.hidden_size)
 
     def forward(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> Tensor:
-        """The task's output; for classifiers the logits (B, classes), for language models those of every next token
-        (B, N, vocabulary). `observe` sees the tensors on the way."""
+        """The task's answer, the first of the `outputs`; for classifiers the logits (B, classes), for language models
+        those of every next token (B, N, vocabulary). `observe` sees the tensors on the way."""
+        return self.outputs(inputs, observe)[self.head.outputs[0]]
+
+    def outputs(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> dict[str, Tensor]:
+        """Everything that the head gives, by its names and in their order."""
         x_BND, context = self.embed(inputs)
         for index, step in enumerate(self.structure.schedule):
             block = self.block(step.block)
@@ -49,8 +53,8 @@ class Transformer(nn.Module):
         known = [spec for spec in specs if spec is not None]
         return known if len(known) == len(specs) else None
 
-    def chunk(self, inputs: dict[str, Tensor], states: list[State]) -> tuple[Tensor, list[State]]:
-        """The output for the next tokens, and the state of each step after them (see `Mixer.chunk`). The inputs are
+    def chunk(self, inputs: dict[str, Tensor], states: list[State]) -> tuple[dict[str, Tensor], list[State]]:
+        """The outputs for the next tokens, and the state of each step after them (see `Mixer.chunk`). The inputs are
         those of `forward`, with `position_ids` where a position matters and the past in front of `attention_mask`."""
         x_BND, context = self.embed(inputs)
         after = []
@@ -59,7 +63,7 @@ class Transformer(nn.Module):
             after.append(new)
         return self._answer(x_BND, context), after
 
-    def _answer(self, x_BND: Tensor, context: Context) -> Tensor:
+    def _answer(self, x_BND: Tensor, context: Context) -> dict[str, Tensor]:
         x_BND = self.head.select(x_BND)
         if self.final_norm is not None:
             x_BND = self.final_norm(x_BND)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from runtime.files import possible
 from runtime.images.reading import SUFFIXES
 from targets.errors import EdgepressError, EnvironmentLacks, InputError
 
@@ -29,7 +30,7 @@ class ImageLabels:
 
         paths: list[str] = []
         for name in given:
-            path = Path(name)
+            path = possible(Path(name))
             if name and path.is_dir():
                 found = sorted(path / one.name for one in listing(path, SUFFIXES, tell))
                 if not found:

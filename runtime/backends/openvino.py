@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runtime.backends import Form, Loaded, Opening
@@ -19,20 +20,22 @@ _TYPES = {"f32": "float32", "f64": "float64", "f16": "float16", "i64": "int64", 
 
 @dataclass(frozen=True)
 class OpenVinoModel:
-    """A compiled model with one request: not for several threads at once."""
+    """A compiled model with one request, for which several threads wait in turn."""
 
     request: Any
     provider: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. Raises InputError if OpenVINO refuses the inputs."""
-        try:
-            self.request.infer(dict(inputs), share_inputs=True)
-        except RuntimeError as error:
-            raise InputError(f"OpenVINO refused the inputs: {_cause(error)}") from error
-        return {tensor.name: self.request.get_tensor(tensor.name).data.copy() for tensor in self.outputs}
+        with self.turn:
+            try:
+                self.request.infer(dict(inputs), share_inputs=True)
+            except RuntimeError as error:
+                raise InputError(f"OpenVINO refused the inputs: {_cause(error)}") from error
+            return {tensor.name: self.request.get_tensor(tensor.name).data.copy() for tensor in self.outputs}
 
 
 class OpenVino:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from runtime.bundles.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
 from runtime.bundles.seal import SEAL, SIGNATURE, check_seal, check_signature
-from runtime.files import cache_root, explain, sha256_of
-from targets.errors import EnvironmentLacks, InputError
+from runtime.files import cache_root, explain, possible, sha256_of
+from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 MAX_UNPACKED = 64 << 30
 _COPY = 1 << 20
@@ -39,15 +39,9 @@ def open_files(path: Path | str, public_key: Path | None = None) -> Bundle:
 
     Raises InputError, or EnvironmentLacks if the disk is full or a signature cannot be checked here.
     """
-    bundle = _open(Path(path))
-    if public_key is not None:
-        check_signature(bundle.root, bundle.source, public_key)
-    return bundle
-
-
-def _open(source: Path) -> Bundle:
+    source = possible(Path(path))
     if source.is_dir():
-        return _verified(source, source)
+        return _verified(source, source, public_key)
     if not source.is_file():
         raise InputError(f"no bundle at {source}")
     if not zipfile.is_zipfile(source):
@@ -55,21 +49,34 @@ def _open(source: Path) -> Bundle:
     root = cache_root() / "bundles" / sha256_of(source)
     if root.is_dir():
         try:
-            return _verified(source, root)
+            return _verified(source, root, public_key)
         except InputError:  # a damaged copy in the cache: unpack anew
             shutil.rmtree(root, ignore_errors=True)  # another process may be doing the same
-    return _unpacked(source, root)
+    return _unpacked(source, root, public_key)
 
 
-def _verified(source: Path, root: Path) -> Bundle:
+def check_passed(bundle: Bundle) -> None:
+    """Raises GateFailed for a bundle that failed its accuracy gate."""
+    if bundle.manifest.verdict == "fail":
+        raise GateFailed(f"{bundle.source} failed its accuracy gate; --allow-failed runs it all the same")
+
+
+def _verified(source: Path, root: Path, public_key: Path | None) -> Bundle:
     if (root / NAME).is_file():
-        check_seal(root, source)  # first: what a damaged manifest lacks is not what is wrong with it
+        _check_manifest(root, source, public_key)
     manifest = load_manifest(root)
     verify_files(root, manifest, source)
     return Bundle(source, root, manifest)
 
 
-def _unpacked(source: Path, root: Path) -> Bundle:
+def _check_manifest(root: Path, source: Path, public_key: Path | None) -> None:
+    """Before anything that the manifest says is believed: what a damaged one lacks is not what is wrong with it."""
+    check_seal(root, source)
+    if public_key is not None:
+        check_signature(root, source, public_key)
+
+
+def _unpacked(source: Path, root: Path, public_key: Path | None) -> Bundle:
     """Unpack what the manifest lists, and no more bytes of each file than it says, into a new folder `root`."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -80,14 +87,14 @@ def _unpacked(source: Path, root: Path) -> Bundle:
         ) from error
     try:
         with zipfile.ZipFile(source) as archive:
-            _extract(archive, source, temporary)
-        bundle = _verified(source, temporary)
+            _extract(archive, source, temporary, public_key)
+        bundle = _verified(source, temporary, public_key)
         try:
             temporary.rename(root)
         except OSError:
             if not root.is_dir():
                 raise
-            return _verified(source, root)  # another process was faster
+            return _verified(source, root, public_key)  # another process was faster
         return Bundle(source, root, bundle.manifest)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(f"{source}: damaged zip: {error}; copy it again") from error
@@ -97,7 +104,7 @@ def _unpacked(source: Path, root: Path) -> Bundle:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _extract(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
+def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, public_key: Path | None) -> None:
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name = entry.filename.rstrip("/")
@@ -117,15 +124,16 @@ def _extract(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
         raise InputError(f"{source} is not a bundle: it has {len(at)} {NAME} at its top, one belongs there")
     prefix = at[0].removesuffix(NAME)
     _copy(archive, entries[at[0]], folder / NAME, MAX_BYTES, source)
+    for name in (SEAL, SIGNATURE):
+        if prefix + name in entries:
+            _copy(archive, entries[prefix + name], folder / name, _SEAL_BYTES, source)
+    _check_manifest(folder, source, public_key)
     manifest = parse_manifest((folder / NAME).read_bytes(), f"{source}: {NAME}")
     total = sum(digest.bytes for digest in manifest.files.values())
     if total > MAX_UNPACKED:
         raise InputError(f"{source}: unpacks to {total} bytes, more than the {MAX_UNPACKED} allowed")
     if total > shutil.disk_usage(folder).free:
         raise EnvironmentLacks(f"{source} unpacks to {total} bytes, {folder.parent} has less; free some space")
-    for name in (SEAL, SIGNATURE):
-        if prefix + name in entries:
-            _copy(archive, entries[prefix + name], folder / name, _SEAL_BYTES, source)
     for name, digest in manifest.files.items():
         if prefix + name not in entries:
             raise InputError(f"{source}: {name} is missing, though {NAME} lists it; copy the bundle again")

@@ -5,14 +5,14 @@ Keys added within a schema version are ignored, so that an older device reads a 
 
 from __future__ import annotations
 
-import json
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from runtime.files import sha256_of
+from runtime.files import parse_json, sha256_of
 from runtime.images import image
 from runtime.texts import text
 from targets.errors import InputError
@@ -92,6 +92,12 @@ class FileDigest:
 
     sha256: str
     bytes: int
+
+    def __post_init__(self) -> None:
+        if self.bytes < 0 or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(
+                f"given {self.bytes} bytes, SHA-256 {self.sha256[:70]!r}, allowed: 0 or more, 64 hex digits"
+            )
 
 
 @dataclass(frozen=True)
@@ -174,8 +180,8 @@ class Manifest:
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Read a manifest. Raises InputError: not JSON, a schema newer than this version reads, a key missing or wrong."""
     try:
-        raw = json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raw = parse_json(data)
+    except ValueError as error:  # also of numbers with thousands of digits
         raise InputError(f"{where}: not valid JSON: {error}") from error
     if not isinstance(raw, Mapping):
         raise InputError(f"{where}: given a {type(raw).__name__}, allowed: a JSON object")

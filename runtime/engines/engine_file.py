@@ -17,7 +17,7 @@ from runtime.bundles.bundle import Bundle
 from runtime.bundles.manifest import MODEL, ModelFile, Span
 from runtime.engines.engine import EngineBuild
 from runtime.engines.trt import Flavour, TensorRT
-from runtime.files import sha256_of, write_atomic
+from runtime.files import parse_json, sha256_of, write_atomic
 from targets.errors import InputError
 from targets.strict import read
 
@@ -92,7 +92,7 @@ class StoredEngine:
     def passed(self, device: str) -> bool:
         """Whether this very engine passed its golden check on this device."""
         try:
-            note = json.loads(self.path.with_suffix(_GOLDEN).read_bytes())
+            note = parse_json(self.path.with_suffix(_GOLDEN).read_bytes())
         except (OSError, ValueError):
             return False
         return bool(note == self._note(device))
@@ -128,7 +128,7 @@ def spans_of(profile: Mapping[str, Span], *, recurrent: bool) -> dict[str, Span]
 
 def read_record(path: Path) -> EngineRecord:
     """The json beside an engine. Raises OSError, ValueError or InputError if it is not there or not one."""
-    return read(EngineRecord, json.loads(path.read_bytes()), str(path))
+    return read(EngineRecord, parse_json(path.read_bytes()), str(path))
 
 
 def find_engine(root: Path, wanted: EngineIdentity) -> StoredEngine | None:

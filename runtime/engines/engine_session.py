@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class EngineModel:
-    """A deserialised engine with its buffers on the GPU. Not for several threads at once."""
+    """A deserialised engine with its buffers on the GPU, for which several threads wait in turn."""
 
     @trt.without_collection()
     def __init__(self, tensorrt: trt.TensorRT, device: Device, path: Path) -> None:
@@ -37,6 +38,7 @@ class EngineModel:
         if self._context is None:
             raise EnvironmentLacks(f"{tensorrt.label} has no memory to run {path.name}; close other programs")
         self._device = device
+        self._turn = threading.Lock()
         self._buffers: dict[str, tuple[int, int]] = {}  # name -> (address, bytes)
         self.provider = tensorrt.label
         mode = tensorrt.module.TensorIOMode
@@ -58,6 +60,10 @@ class EngineModel:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name. Raises InputError if a shape is outside the engine's profile."""
+        with self._turn:
+            return self._run(inputs)
+
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import numpy as np
 
         self._device.activate()

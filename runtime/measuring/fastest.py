@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from runtime.files import write_atomic
+from runtime.files import parse_json, write_atomic
 from runtime.measuring.power import cpu_name
 from targets.errors import InputError
 from targets.machine import usable_cpus
@@ -102,8 +102,8 @@ def _read(bundle: Bundle, name: str, kind: type[_Kept]) -> _Kept:
     try:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             return nothing
-        found = read(kind, json.loads(path.read_bytes()), str(path))
-    except (OSError, ValueError, RecursionError, InputError):
+        found = read(kind, parse_json(path.read_bytes()), str(path))
+    except (OSError, ValueError, InputError):
         return nothing
     return found if found.machine == _machine() else nothing
 

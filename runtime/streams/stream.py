@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import states
 from runtime.bundles.manifest import GROWING, State, Tensor
 from runtime.bundles.tensors import check_outputs
+from runtime.files import parse_json
 from runtime.session import Session
 from runtime.states import MASK, PLACES
 from targets.errors import InputError
@@ -80,7 +82,8 @@ class Stepped:
 
 
 class Stream:
-    """`batch` sequences of one model. Whatever raises leaves them where they were."""
+    """`batch` sequences of one model. Whatever raises leaves them where they were. Calls from several threads wait for
+    each other, so that no step is lost; in which order they come is the callers' affair."""
 
     def __init__(self, model: Session | Stepped, batch: int = 1) -> None:
         """Raises InputError for a model without state, or one whose inputs are no sequence."""
@@ -104,6 +107,7 @@ class Stream:
             np.zeros((batch, 0), np.int64),
         )
         self._fresh = self._moment
+        self._turn = threading.Lock()
 
     @property
     def batch(self) -> int:
@@ -156,7 +160,8 @@ class Stream:
 
     def reset(self) -> None:
         """Back to before the first token."""
-        self._moment = self._fresh
+        with self._turn:
+            self._moment = self._fresh
 
     def fork(self) -> Stream:
         """A stream of its own that goes on from here."""
@@ -180,12 +185,13 @@ class Stream:
         """The state as bytes, for `load` on a stream of the same model file and batch."""
         import numpy as np
 
+        now = self._moment
         header = {"format": _FORMAT, "model": self._model.sha256, "batch": self._batch}
         arrays = {
             "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-            "seen": self._moment.seen_B,
-            "real": self._moment.real_BP,
-            **{f"state {name}": array for name, array in self._moment.states.items()},
+            "seen": now.seen_B,
+            "real": now.real_BP,
+            **{f"state {name}": array for name, array in now.states.items()},
         }
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
@@ -198,7 +204,9 @@ class Stream:
         Raises InputError, and stays as it is, if the bytes are no saved state, damaged, of a newer edgepress, of
         another model or batch, of other shapes, or not finite.
         """
-        self._moment = self._read(data)
+        moment = self._read(data)
+        with self._turn:
+            self._moment = moment
 
     def _at(self, moment: _Moment) -> Stream:
         other = Stream(self._model, self._batch)
@@ -209,12 +217,14 @@ class Stream:
         import numpy as np
 
         x, mask_BN = self._checked(tokens, mask)
-        parts, moment = [], self._moment
-        for start in range(0, x.shape[1], self.longest_chunk):
-            span = slice(start, start + self.longest_chunk)
-            y, moment = self._call(x[:, span], mask_BN[:, span], moment)
-            parts.append(y if every else y[:, -1:])
-        self._moment = moment
+        parts = []
+        with self._turn:
+            moment = self._moment
+            for start in range(0, x.shape[1], self.longest_chunk):
+                span = slice(start, start + self.longest_chunk)
+                y, moment = self._call(x[:, span], mask_BN[:, span], moment)
+                parts.append(y if every else y[:, -1:])
+            self._moment = moment
         return np.concatenate(parts, axis=1) if every else parts[-1]
 
     def _checked(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -272,20 +282,19 @@ class Stream:
         try:
             with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            header = json.loads(arrays["header"].tobytes())
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            header = parse_json(arrays["header"].tobytes())
+            format_, model, batch = int(header["format"]), str(header["model"]), int(header["batch"])
+        except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
             raise InputError("the saved state holds something else than a stream saves; start again") from error
-        if header["format"] > _FORMAT:
+        if format_ > _FORMAT:
+            raise InputError(f"the saved state has format {format_}, this edgepress reads {_FORMAT}; upgrade it")
+        if model != self._model.sha256:
             raise InputError(
-                f"the saved state has format {header['format']}, this edgepress reads {_FORMAT}; upgrade it"
-            )
-        if header["model"] != self._model.sha256:
-            raise InputError(
-                f"the saved state is of another model file (sha256 {header['model'][:12]}...) than "
+                f"the saved state is of another model file (sha256 {model[:12]}...) than "
                 f"{self._model.file} ({self._model.sha256[:12]}...)"
             )
-        if header["batch"] != self._batch:
-            raise InputError(f"the saved state has {header['batch']} sequences, this stream {self._batch}")
+        if batch != self._batch:
+            raise InputError(f"the saved state has {batch} sequences, this stream {self._batch}")
         saved = {state.past: arrays[f"state {state.past}"] for state in self._model.state}
         sizes = {states.BATCH: self._batch, GROWING: arrays["real"].shape[1]}
         for state in self._model.state:

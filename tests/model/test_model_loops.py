@@ -35,7 +35,7 @@ def by_hand(model: Transformer, order: list[tuple[int, int]]) -> torch.Tensor:
     for block, loop in order:
         x_BND, context = model.block(block)(x_BND, loop, context)
     assert model.final_norm is not None
-    answer: torch.Tensor = model.head(model.final_norm(model.head.select(x_BND)), context, model.embed)
+    answer: torch.Tensor = model.head(model.final_norm(model.head.select(x_BND)), context, model.embed)["logits"]
     return answer
 
 

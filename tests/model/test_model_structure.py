@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from compress.model import Step, Structure, Transformer
+from compress.model.embed import Embed
 from compress.model.embeds.patch import PatchEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffn import FfnSpec
 from compress.model.ffns.affine import AffineSpec
+from compress.model.head import Head, HeadSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.norms import NormSpec
 from compress.model.pooling import Pool
+from compress.model.sequence import Context
+from compress.model.streaming import Streaming
 from compress.model.structure import output_targets
 from compress.spec import Spec, unknown
 
@@ -155,6 +160,41 @@ def test_an_observer_sees_both_halves_of_every_step() -> None:
     assert [(step, site) for step, site, _ in seen] == [(step, site) for step in range(3) for site in sites]
     assert [shape for step, _, shape in seen if step < 2] == [(3, 5, HIDDEN)] * 12
     assert [shape for step, _, shape in seen if step == 2] == [(3, 5, HIDDEN)] + [(3, 1, HIDDEN)] * 5
+
+
+class TwoAnswers(Head):
+    """What a detector gives: a class, and a number beside it."""
+
+    outputs = ("logits", "size")
+
+    def forward(self, x_BND: torch.Tensor, context: Context, embed: Embed) -> dict[str, torch.Tensor]:
+        return {"logits": x_BND[:, 0], "size": x_BND.square().mean(dim=(1, 2))}
+
+
+class TwoAnswersSpec(HeadSpec):
+    kind: Literal["toy-two-answers"] = "toy-two-answers"
+
+    def build(self, hidden_size: int) -> TwoAnswers:
+        return TwoAnswers()
+
+
+def test_a_head_may_give_several_outputs_by_name() -> None:
+    model = model_of(block_spec(), head=TwoAnswersSpec())
+    with torch.no_grad():
+        found, answer = model.outputs(images(model, batch=3)), model(images(model, batch=3))
+    assert list(found) == list(model.head.outputs) == ["logits", "size"]
+    assert torch.equal(found["logits"], answer) and found["size"].shape == (3,)
+    assert Structure.model_validate_json(model.structure.model_dump_json()).head == TwoAnswersSpec()
+
+
+def test_the_recurrent_form_gives_all_of_them_before_the_states() -> None:
+    causal = block_spec(causal=True)
+    embed = TokenEmbedSpec(vocab_size=11)
+    model = model_of(causal, embed=embed, head=TwoAnswersSpec(), task="causal-lm")
+    streaming = Streaming(model)
+    with torch.no_grad():
+        given = streaming(streaming.example(2, 3, 1, torch.Generator().manual_seed(0)))
+    assert streaming.outputs[:2] == ["logits", "size"] and len(given) == len(streaming.outputs) == 4
 
 
 def test_a_copy_shares_nothing() -> None:

@@ -81,6 +81,37 @@ def test_the_summary_is_percentiles_and_rate():
     assert summary["samples_per_s"] == pytest.approx(4 * 100 / (sum(times) / 1000), abs=0.01)
 
 
+def test_a_percentile_is_told_only_where_there_are_runs_enough_for_it():
+    assert list(summarise([1.0] * 3, 1)["latency_ms"]) == ["p50"]
+    assert list(summarise([1.0] * 99, 1)["latency_ms"]) == ["p50", "p95"]
+    assert list(summarise([1.0] * 100, 1)["latency_ms"]) == ["p50", "p95", "p99"]
+
+
+def test_energy_is_that_of_the_runs_without_the_warm_up(bundle, monkeypatch, capsys):
+    from runtime import bench
+    from runtime.measuring import energy
+
+    order = []
+
+    class Meter:
+        def __init__(self):
+            self.joules = {"cpu": 1.0}
+
+        def __enter__(self):
+            order.append("meter on")
+            return self
+
+        def __exit__(self, *_):
+            order.append("meter off")
+
+    monkeypatch.setattr(energy, "EnergyMeter", Meter)
+    monkeypatch.setattr(bench, "warm_up", lambda call, seconds: order.append("warm-up"))
+    monkeypatch.setattr(bench, "timed", lambda call, seconds: (order.append("runs"), [1.0])[1])
+    monkeypatch.setattr("sys.argv", ["bench", str(bundle), "--threads", "1", "--provider", "cpu", "--json"])
+    assert bench.main() == 0 and order == ["warm-up", "meter on", "runs", "meter off"]
+    assert json.loads(capsys.readouterr().out)["energy_j"] == {"cpu": 1.0}
+
+
 def test_the_clock_starts_after_a_warm_up_and_three_runs_are_the_least():
     class Slow:
         calls = 0

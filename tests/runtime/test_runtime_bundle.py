@@ -1,5 +1,6 @@
 """A bundle is verified before any of it is used; each fault is one clear line that names the file."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,8 @@ import pytest
 
 from runtime.bundles.bundle import open_files
 from runtime.bundles.manifest import load_manifest
-from targets.errors import EnvironmentLacks, InputError
+from runtime.session import open_bundle
+from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 FILES = ["config.json", "extra/notes.txt", "golden.npz", "model.onnx"]
 
@@ -252,3 +254,36 @@ def test_what_is_neither_folder_nor_zip_is_refused(tmp_path, content):
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
     with pytest.raises(InputError, match=r"is not a bundle: it has no manifest.json"):
         open_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("bytes", -1), ("bytes", -(10**30)), ("sha256", "../x"), ("sha256", "A" * 64)]
+)
+def test_a_sealed_manifest_with_an_impossible_digest_is_refused_also_in_a_zip(maker, bundle, tmp_path, key, value):
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    files["config.json"][key] = value
+    maker.edit(bundle, files=files)
+    for path in (bundle, pack(bundle, tmp_path / "b.zip")):
+        with pytest.raises(InputError, match=r"files\.config\.json': given .*, allowed: 0 or more"):
+            open_files(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": ' * 20_000, '{"schema": 1' + "0" * 5000 + "}"])
+def test_a_manifest_that_json_itself_cannot_hold_is_refused(bundle, text):
+    maker_line = hashlib.sha256(text.encode()).hexdigest()
+    (bundle / "manifest.json").write_text(text)
+    (bundle / "manifest.json.sha256").write_text(f"{maker_line}  manifest.json\n")
+    with pytest.raises(InputError, match="not valid JSON"):
+        open_files(bundle)
+
+
+def test_a_bundle_that_failed_its_gate_is_refused_by_every_command_and_in_python(run_module, maker):
+    failed = maker.write(verdict="fail")
+    with pytest.raises(GateFailed, match="failed its accuracy gate"):
+        open_bundle(failed)
+    assert open_bundle(failed, allow_failed=True).model.path == "model.onnx"
+    for command in (("selftest",), ("bench", "--seconds", "0.05"), ("build",)):
+        done = run_module(f"runtime.{command[0]}", failed, *command[1:])
+        assert done.returncode == 1 and "failed its accuracy gate; --allow-failed" in done.stderr
+    for command in (("selftest",), ("bench", "--seconds", "0.05")):
+        assert run_module(f"runtime.{command[0]}", failed, *command[1:], "--allow-failed").returncode == 0

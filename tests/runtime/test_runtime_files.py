@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.files import check_writable, sha256_of, write_atomic
+from runtime.files import cache_root, check_writable, possible, sha256_of, user_path, write_atomic
 from targets.errors import InputError
 
 
@@ -69,3 +69,21 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a").startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "é" * 200, "a\0b", "half \ud800"])
+def test_a_path_that_no_file_can_have_is_one_short_line(tmp_path: Path, name: str) -> None:
+    for check in (lambda: possible(tmp_path / name), lambda: user_path(str(tmp_path / name))):
+        with pytest.raises(InputError, match=r"too long for a file|no file can be called so") as caught:
+            check()
+        assert len(str(caught.value)) < 200
+    assert possible(tmp_path / "not there") == tmp_path / "not there"
+
+
+def test_a_cache_that_cannot_be_written_names_what_moves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEPRESS_CACHE", raising=False)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    with pytest.raises(InputError, match=r"cannot write the cache .* set EDGEPRESS_CACHE .* --no-cache"):
+        write_atomic(cache_root() / "digests.json", b"")
+    with pytest.raises(InputError, match=r"cannot write /proc/elsewhere: .* give a place"):
+        write_atomic(Path("/proc/elsewhere"), b"")

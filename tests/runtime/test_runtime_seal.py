@@ -10,6 +10,7 @@ from runtime_toys import REPO
 from test_runtime_bundle import pack
 
 from export import sign
+from runtime.bundles import bundle as bundles
 from runtime.bundles.bundle import open_files
 from targets.errors import InputError
 
@@ -59,6 +60,19 @@ def test_a_signed_bundle_opens_with_its_key_as_folder_and_as_zip(bundle, key, tm
     sign.sign(bundle, key)
     assert (bundle / "manifest.json.sig").read_bytes() == first, "equal content and key give equal bytes"
     assert run_module("runtime.selftest", bundle, "--public-key", public).returncode == 0
+
+
+def test_a_zip_that_its_key_did_not_sign_is_refused_before_it_is_unpacked(bundle, key, tmp_path, monkeypatch):
+    sign.sign(bundle, key)
+    (bundle / "manifest.json.sig").write_bytes(bytes(64))
+    unpacked = []
+    real = bundles._copy
+    monkeypatch.setattr(
+        bundles, "_copy", lambda archive, entry, *rest: (unpacked.append(entry.filename), real(archive, entry, *rest))
+    )
+    with pytest.raises(InputError, match="its signature is not by the owner"):
+        open_files(pack(bundle, tmp_path / "b.zip"), tmp_path / "key.public.pem")
+    assert unpacked and all(name.startswith("manifest.json") for name in unpacked)
 
 
 def test_a_bundle_that_was_changed_and_sealed_anew_is_caught_by_its_signature(maker, bundle, key, tmp_path):

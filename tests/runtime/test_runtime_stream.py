@@ -421,3 +421,27 @@ def test_the_smallest_temperature_is_greedy(recwarn):
 def test_an_empty_prompt_is_refused():
     with pytest.raises(InputError, match="the prompt is empty"):
         list(generate(Table(np.zeros((1, 1))), [], 1, Sampling()))
+
+
+def test_no_step_of_eight_threads_on_one_stream_is_lost(opened):
+    from concurrent.futures import ThreadPoolExecutor
+
+    stream = Stream(opened())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda token: stream.step(token), [1] * 200))
+    assert stream.tokens.tolist() == [200]
+    alone = Stream(opened("other"))
+    for _ in range(200):
+        alone.step(1)
+    for name, state in alone.states.items():
+        np.testing.assert_allclose(stream.states[name], state, rtol=1e-5)
+
+
+@pytest.mark.parametrize("header", [b"[" * 100_000, b"{}", b"[]", b'{"format": "x", "model": 1, "batch": 1}'])
+def test_a_saved_state_with_an_odd_header_is_refused(opened, header):
+    stream = Stream(opened())
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.frombuffer(header, np.uint8))
+    payload = buffer.getvalue()
+    with pytest.raises(InputError, match="something else than a stream saves"):
+        stream.load(b"edgepress stream\n" + hashlib.sha256(payload).digest() + payload)

@@ -56,10 +56,10 @@ class Classifier(Head):
     def select(self, x_BND: Tensor) -> Tensor:
         return x_BND[:, : self.tokens]
 
-    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> Tensor:
+    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
         pooled_BP = torch.cat([pooled(x_BND, pool, context) for pool in self.spec.pools], dim=-1)
         if self.hidden is not None and self.spec.hidden is not None:
             pooled_BP = ACTIVATIONS[self.spec.hidden](self.hidden(pooled_BP))
         if self.hidden_norm is not None:
             pooled_BP = self.hidden_norm(pooled_BP)
-        return self.output(pooled_BP)
+        return {"logits": self.output(pooled_BP)}

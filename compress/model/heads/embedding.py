@@ -39,7 +39,7 @@ class EmbeddingSpec(HeadSpec):
 
 
 class Embedding(Head):
-    output_name = "sentence_embedding"
+    outputs = ("sentence_embedding",)
 
     def __init__(self, spec: EmbeddingSpec, hidden_size: int) -> None:
         super().__init__()
@@ -49,10 +49,10 @@ class Embedding(Head):
             Projection(size, one.size, bias=one.bias) for size, one in zip(sizes, spec.dense, strict=False)
         )
 
-    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> Tensor:
+    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
         pooled_BD = pooled(x_BND, self.spec.pool, context)
         for one, dense in zip(self.spec.dense, self.dense, strict=True):
             pooled_BD = dense(pooled_BD)
             if one.activation is not None:
                 pooled_BD = ACTIVATIONS[one.activation](pooled_BD)
-        return F.normalize(pooled_BD, dim=-1) if self.spec.normalize else pooled_BD
+        return {"sentence_embedding": F.normalize(pooled_BD, dim=-1) if self.spec.normalize else pooled_BD}

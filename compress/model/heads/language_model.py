@@ -36,6 +36,6 @@ class LanguageModel(Head):
     def reader(self) -> Projection | None:
         return self.output
 
-    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> Tensor:
+    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
         scores_BNV = embed.logits(x_BND) if self.output is None else self.output(x_BND)
-        return scores_BNV if self.cap is None else (scores_BNV / self.cap).tanh() * self.cap
+        return {"logits": scores_BNV if self.cap is None else (scores_BNV / self.cap).tanh() * self.cap}
