@@ -70,7 +70,7 @@ def test_a_classifier_of_texts_passes_or_fails(classifier: tuple[Path, Path], tm
 def ranking(folder: Path) -> Path:
     """A gate on rank correlation that draws few resamples."""
     path = folder / "gate.toml"
-    path.write_text('resamples = 200\n[[check]]\nmetric = "spearman"\nmax_drop = 1.0\n')
+    path.write_text('resamples = 200\n[[check]]\nmetric = "spearman"\nmax_drop = 10.0\n')
     return path
 
 
@@ -96,10 +96,10 @@ def test_a_real_language_model_is_judged_by_its_perplexity_in_percent(tmp_path: 
     folder = zoo.locate("zoo:stories260k")
     save(read_checkpoint(folder, tasks.get("causal-lm").preprocessing(folder, lambda text: None)), tmp_path / "same")
     shutil.copy(folder / "tokenizer.json", tmp_path / "same")
-    report = evaluate(options("zoo:stories260k", tmp_path / "same", data)).report
+    report = evaluate(options("zoo:stories260k", tmp_path / "same", data, max_drop=5.0)).report
     assert report.verdict is Status.PASS and report.drift is not None
     check = report.drift.gate.checks[0]
-    assert (check.metric, check.bound, check.limit) == ("perplexity", "max_relative_drop", 1.0)
+    assert (check.metric, check.bound, check.limit) == ("perplexity", "max_relative_drop", 5.0)
     assert check.reference is not None and 1 < check.reference < 20
     assert evaluate(options("zoo:stories260k", hurt(tmp_path / "same", tmp_path / "bad", 0.1), data)).report.verdict
 
