@@ -52,13 +52,14 @@ class Options(NamedTuple):
 
 class Run(NamedTuple):
     """What both sides answered, the gate, and what was certain before all samples were seen. `indices`: of the samples
-    seen, in the data; None where the answers come from files."""
+    seen, in the data; None where the answers come from files. `copies`: samples left out for the content of others."""
 
     reference: Samples
     candidate: Samples
     gate: Gate
     indices: NDArray[np.int64] | None
     decision: Decision | None = None
+    copies: int = 0
 
 
 class Outcome(NamedTuple):
@@ -99,9 +100,9 @@ def evaluate(options: Options) -> Outcome:
     if options.baseline is not None and (options.baseline.exists() or not options.update_baseline):
         accepted = baselines.load(options.baseline)
     questions = _questions(options)
-    run = _answer(options, questions, gate)
+    run = _without_copies(questions, _answer(options, questions, gate))
     slices = _slices(options, questions, run)
-    drift = compare(run.reference, run.candidate, run.gate, slices, run.decision)
+    drift = compare(run.reference, run.candidate, run.gate, slices, run.decision, run.copies)
     checks = _other_checks(options, questions, run, drift)
     if accepted is not None and not options.update_baseline:
         checks.append(baselines.check(accepted, run.candidate, run.gate))
@@ -187,6 +188,22 @@ def _answer(options: Options, questions: Questions | None, gate: Gate | None) ->
     return Run(reference, candidate, gate or _default_gate(options, candidate.metrics[0].name), indices)
 
 
+def _without_copies(questions: Questions | None, run: Run) -> Run:
+    """Each content once. Answers from two files have no contents to compare."""
+    from compress.verification.distinct import places_of_different
+
+    if questions is None or run.indices is None or not len(run.indices) == len(run.candidate) == len(run.reference):
+        return run
+    fingerprints = questions.fingerprints()
+    places = places_of_different([fingerprints[index] for index in run.indices], run.candidate)
+    return run._replace(
+        reference=run.reference.take(places),
+        candidate=run.candidate.take(places),
+        indices=run.indices[places],
+        copies=len(run.indices) - len(places) + run.copies,
+    )
+
+
 def _both(questions: Questions | None) -> tuple[Side | None, Side | None]:
     return (None, None) if questions is None else (questions.reference, questions.candidate)
 
@@ -204,6 +221,7 @@ def _answer_until_certain(options: Options, questions: Questions, gate: Gate | N
     """The sides take turns on parts of the data, in random order, until the gate's verdict is certain."""
     import numpy as np
 
+    from compress.verification.distinct import places_of_different
     from compress.verification.early import EarlyStop
     from compress.verification.metrics import METRICS
     from compress.verification.samples import concatenate
@@ -213,8 +231,9 @@ def _answer_until_certain(options: Options, questions: Questions, gate: Gate | N
     gate = gate or _default_gate(options, questions.task.metric)
     if gate.stop_early is None:
         gate = gate.model_copy(update={"stop_early": STOP_EARLY_ERROR})
-    size = len(questions)
-    order = np.random.default_rng(gate.seed).permutation(size)
+    different = places_of_different(questions.fingerprints())
+    size = len(different)
+    order = np.random.default_rng(gate.seed).permutation(different)
     test = EarlyStop(gate, size)
     parts: tuple[list[Samples], list[Samples]] = ([], [])
     seen = 0
@@ -228,7 +247,8 @@ def _answer_until_certain(options: Options, questions: Questions, gate: Gate | N
             if decision is not None:
                 break
     in_order = np.argsort(order[:seen])
-    return Run(reference.take(in_order), candidate.take(in_order), gate, order[:seen][in_order], decision)
+    copies = len(questions) - size
+    return Run(reference.take(in_order), candidate.take(in_order), gate, order[:seen][in_order], decision, copies)
 
 
 def _slices(options: Options, questions: Questions | None, run: Run) -> dict[str, NDArray[np.bool_]]:

@@ -53,6 +53,7 @@ def verify(
     models: ShippedModels,
 ) -> None:
     """A failed gate is a result, not an error of the stage."""
+    from compress.verification.distinct import places_of_different
     from compress.verification.drift import compare
     from compress.verification.gate import parse
 
@@ -67,10 +68,15 @@ def verify(
         }
     )
     data = evaluation(options.data, original)
-    wanted, slices = reference.load(), original.task.slices(data)
+    wanted = reference.load()
+    places = places_of_different(data.fingerprints(), wanted)
+    copies, slices = len(wanted) - len(places), original.task.slices(data)
+    if copies:
+        context.log(f"{copies:,} of {len(wanted):,} samples are copies of others: each content counts once")
+    wanted, slices = wanted.take(places), {name: mask[places] for name, mask in slices.items()}
 
     def judge(folder: Path, name: str, given: Samples) -> Drift:
-        drift = compare(wanted, given, gate, slices)
+        drift = compare(wanted, given.take(places), gate, slices, copies=copies).at(places)
         folder.mkdir(exist_ok=True)
         write_atomic(folder / f"{name}.json", drift.to_json().encode())
         context.log(f"{name}: {drift.status}: {drift.gate.message}")

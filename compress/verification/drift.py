@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.verification.changed import ChangedExample
 from compress.verification.early import Decision
@@ -82,6 +83,11 @@ class Drift(Model):
     def metric(self, name: str) -> MetricDrift | None:
         """The drift of one metric, if it was computed."""
         return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def at(self, places: NDArray[np.int64]) -> Drift:
+        """The same, its examples numbered by the samples' `places` in the data."""
+        moved = [one.model_copy(update={"index": int(places[one.index])}) for one in self.changed]
+        return self.model_copy(update={"changed": tuple(moved)})
 
     def to_json(self) -> str:
         """JSON text; `from_json` gives an equal Drift back."""

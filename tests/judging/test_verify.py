@@ -429,6 +429,35 @@ def test_a_damaged_file_of_slices_is_an_input_error(
         run(reference, reference, data, slices=tmp_path / "s.csv")
 
 
+# ---- copies ----
+
+
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_images_that_are_in_the_data_many_times_count_once(
+    stop_early: bool, reference: str, data: str, tmp_path: Path
+) -> None:
+    with np.load(data) as arrays:
+        repeated = {name: np.tile(arrays[name][:60], (8, 1, 1)[: arrays[name].ndim]) for name in ("images", "labels")}
+        np.savez(tmp_path / "repeated.npz", **repeated, class_names=arrays["class_names"])
+    candidate = write_onnx(tmp_path / "same", templates())
+    options = Options(reference, str(candidate), str(tmp_path / "repeated.npz"), "all", max_drop=2.0)
+    report = evaluate(options._replace(stop_early=stop_early)).report
+    assert report.drift is not None
+    assert (report.drift.samples, report.drift.copies, report.verdict) == (60, 420, "fail")
+    assert "With 60 samples" in report.drift.gate.message
+    assert all(index < 60 for index in report.sources)
+
+
+def test_copies_are_left_out_beside_recorded_answers_too(reference: str, data: str, tmp_path: Path) -> None:
+    with np.load(data) as arrays:
+        repeated = {name: np.tile(arrays[name][:60], (8, 1, 1)[: arrays[name].ndim]) for name in ("images", "labels")}
+        np.savez(tmp_path / "repeated.npz", **repeated, class_names=arrays["class_names"])
+    recorded = tmp_path / "recorded.npz"
+    Predictions(np.eye(4)[repeated["labels"]], repeated["labels"], list(CLASSES)).save(recorded)
+    report = evaluate(Options(reference, str(recorded), str(tmp_path / "repeated.npz"), "all", max_drop=2.0)).report
+    assert report.drift is not None and (report.drift.samples, report.drift.copies) == (60, 420)
+
+
 # ---- baseline ----
 
 
