@@ -15,7 +15,9 @@ from compress.pipeline import StageContext
 from compress.pipeline.events import Event, Logged
 from compress.stages import verify
 from compress.stages.artifacts import Answers, ShippedModels, SourceModel
+from compress.tables import GateTable
 from compress.tasks import get
+from compress.tasks.task import DataChoice
 from compress.verification.drift import Drift
 from compress.verification.kinds.classes import Predictions
 
@@ -32,16 +34,16 @@ def test_digits_that_are_in_the_data_many_times_count_once_and_examples_keep_the
     task = get("image-classification")
     save(read_checkpoint(place, task.preprocessing(place, lambda text: None)), folders["source"])
     (folders["models"] / "models.json").write_text(
-        json.dumps([{"path": "model.onnx", "precision": "int8", "loops": None}])
+        json.dumps([{"path": "model.onnx", "runtime": "onnxruntime", "precision": "int8", "loops": None}])
     )
     logits = np.eye(10, dtype=np.float32)[labels]
     moved = logits.copy()
     moved[7] = moved[67] = moved[127] = np.roll(logits[7], 1)
     Predictions(logits, labels).save(folders["reference"] / "model.onnx.npz")
     Predictions(moved, labels).save(folders["candidate"] / "model.onnx.npz")
-    choice = {"source": str(tmp_path / "data.npz"), "limit": None, "skip_corrupt": False, "seed": 0}
-    gate = {"max_drop": 20.0, "confidence": 0.95, "min_samples": 50}
-    options = {"data": choice, "gate": gate, "metric": "top1", "bound": "max_drop", "exit": None}
+    choice = DataChoice(source=str(tmp_path / "data.npz"), limit=None, skip_corrupt=False, seed=0)
+    gate = GateTable(max_drop=20.0)
+    options = verify.Options(data=choice, gate=gate, metric="top1", bound="max_drop", exit=None)
     told: list[Event] = []
     context = StageContext(folders["out"], folders["out"], options=options, emit=told.append)
     original, models = SourceModel.of(folders["source"]), ShippedModels.of(folders["models"])
