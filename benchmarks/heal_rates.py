@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from benchmarks import vit_lab
 from compress.heal import HealOptions, ImageFeed, heal
@@ -30,10 +31,9 @@ MODEL = "vit-cifar10"
 
 
 @torch.no_grad()
-def drift(model: Transformer, original: Transformer, batches: list[dict[str, torch.Tensor]]) -> float:
-    """Mean KL."""
-    found = [(float(kl_divergence(model(x), original(x), 1.0)), len(x["pixel_values"])) for x in batches]
-    return round(sum(value * count for value, count in found) / sum(count for _, count in found), 6)
+def logits(model: Transformer, batches: list[dict[str, Tensor]]) -> Tensor:
+    """(S,C) for all batches."""
+    return torch.cat([model(batch) for batch in batches])
 
 
 def main() -> None:
@@ -63,15 +63,19 @@ def main() -> None:
     tables = [{key: value for key, value in table.items() if key != "optional"} for table in recipe.rewrite]
     student = vit_lab.rewritten(teacher, tables, vit_lab.calibration_of(teacher, known.images, []))
     feeds = feed(train.subset(np.sort(order[256:]))), feed(train.subset(np.sort(held_out)))
-    original = teacher.copy().to(device)
-    test = feed(vit_lab.test_images("zoo:cifar10-test", args.test)).plain(1000)
+    tested = vit_lab.test_images("zoo:cifar10-test", args.test)
     judged = list(feeds[1].judging(256))
-    plain, mixed = judged[: len(judged) // 2], judged[len(judged) // 2 :]
+    sets = {"held_out": judged[: len(judged) // 2], "held_out_mixed": judged[len(judged) // 2 :]}
+    sets["test"] = feed(tested).plain(1000)
+    original = teacher.copy().to(device)
+    targets = {name: logits(original, batches) for name, batches in sets.items()}
+    labels_S = torch.from_numpy(tested.labels).to(device)
 
-    def scores(model: Transformer) -> dict[str, float]:
+    def scores(model: Transformer) -> dict[str, Any]:
         model = model.copy().to(device).eval()
-        sets = {"held_out": plain, "held_out_mixed": mixed, "test": test}
-        return {name: drift(model, original, batches) for name, batches in sets.items()}
+        answers = {name: logits(model, batches) for name, batches in sets.items()}
+        drifts = {name: round(float(kl_divergence(answers[name], targets[name], 1.0)), 6) for name in sets}
+        return drifts | {"scores": vit_lab.scores(answers["test"], targets["test"], labels_S)}
 
     rows: list[dict[str, Any]] = [{"steps": 0, **scores(student)}]
     print(rows[-1], flush=True)

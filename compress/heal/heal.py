@@ -37,6 +37,8 @@ from targets.errors import InputError
 EVAL_BATCH = 256
 #: Steps from which on compiling, half a minute, costs less time than it saves.
 WORTH_COMPILING = 2000
+#: Where no step came closer to the original, distillation begins again at this part of the rate, so often in all.
+NEXT_RATE, RATES = 0.2, 3
 
 
 class Progress(Protocol):
@@ -69,6 +71,8 @@ def heal(
 ) -> Healed:
     """Train a copy of `model` towards `original`; the best state on `held_out` wins, or the untrained one.
 
+    Where no step of distillation comes closer to the original, it begins again at a fifth of the rate, twice at most.
+
     Deterministic for a seed, device and number of threads, also when it was stopped and goes on from `work`.
     Raises InputError if the loss diverges or `options.loops` asks for loops that the model has none of.
     """
@@ -84,18 +88,34 @@ def heal(
     if options.transfer_steps:
         session.transfer()
     steps = 0
-    if options.steps and options.lora:
-        session = replace(session, student=with_lora(student, options.lora, seed=0))
-        steps = session.distill()
-        student = merged(session.student)
-    elif options.steps:
-        steps = session.distill()
-    after = session.drift()
+    if options.steps:
+        student, steps = _distilled(session)
+    after = replace(session, student=student).drift()
     if after > before:
         student.load_state_dict(untrained)
         set_share(student, 1.0)
         after = before
     return Healed(settled(student.cpu().eval()), before, after, steps)
+
+
+def _distilled(session: _Session) -> tuple[Transformer, int]:
+    """The student after distillation at the first rate that brings it closer to the original, and the steps that it
+    took; as it was if none does. Which rate a model bears depends on how little there is to heal."""
+    student, options = session.student, session.options
+    set_share(student, 1.0)
+    start, drift = {name: tensor.clone() for name, tensor in student.state_dict().items()}, session.drift()
+    steps = 0
+    for attempt in range(RATES):
+        trained = with_lora(student, options.lora, seed=0) if options.lora else student
+        steps = replace(session, student=trained, attempt=attempt).distill()
+        healed = merged(trained) if options.lora else trained
+        if replace(session, student=healed).drift() < drift:
+            return healed, steps
+        student.load_state_dict(start)
+        rate = options.lr * NEXT_RATE**attempt
+        rest = f"again at {rate * NEXT_RATE:.1e}" if attempt + 1 < RATES else "the model stays as it was"
+        session.log(f"no step came closer to the original at the rate {rate:.1e}; {rest}")
+    return student, steps
 
 
 @dataclass(frozen=True)
@@ -110,6 +130,7 @@ class _Session:
     progress: Progress
     objective: Objective
     log: Callable[[str], None]
+    attempt: int = 0
 
     @property
     def targets(self) -> list[int]:
@@ -247,19 +268,18 @@ class _Session:
                     best["stale"] += 1
             return best["stale"] < options.patience
 
+        before = options.attention_steps + options.transfer_steps + self.attempt * options.steps
         Loop(
             accelerator=self.accelerator,
             module=self.student,
             parameters=lora_parameters(self.student) if options.lora else list(self.student.parameters()),
             steps=options.steps,
-            lr=options.lr,
+            lr=options.lr * NEXT_RATE**self.attempt,
             draw=draw,
             loss=loss,
-            tell=lambda step, value: self._tell(
-                step + options.attention_steps + options.transfer_steps, "distil", value, drift=best["drift"]
-            ),
+            tell=lambda step, value: self._tell(before + step, "distil", value, drift=best["drift"]),
             review=review,
-            checkpoints=Checkpoints(self.work, "distill", self.log),
+            checkpoints=Checkpoints(self.work, f"distill-{self.attempt}", self.log),
             extra=best,
             weight_decay=options.weight_decay,
             average=options.average,
@@ -283,7 +303,7 @@ class _Session:
     def _tell(self, step: int, note: str, loss: float, **numbers: float) -> None:
         known = {name: number for name, number in numbers.items() if number != float("inf")}
         options = self.options
-        total = options.attention_steps + options.transfer_steps + options.steps
+        total = options.attention_steps + options.transfer_steps + (self.attempt + 1) * options.steps
         self.progress(step, total, note, loss=loss, **known)
 
 

@@ -84,8 +84,6 @@ def run_heal(
         f"drift ({task.objective.drift_name}) {healed.drift_before:.4f} -> {healed.drift_after:.4f} "
         f"after {healed.steps} steps"
     )
-    if healed.steps and healed.drift_after == healed.drift_before:
-        context.log("no step came closer to the original, so the model stays as it was; try a lower heal.lr")
     write_notes(
         context,
         {

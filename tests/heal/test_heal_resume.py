@@ -47,7 +47,7 @@ def test_killed_at_every_step_healing_ends_with_the_same_bytes(tmp_path: Path, i
     # Two steps of attention transfer, four of transfer, seven of distillation; the next child has nothing to die at.
     assert done.stdout.split() == [str(step) for step in range(1, 14)]
     saved = {file.name for file in (tmp_path / "killed" / "work").glob("*")}
-    assert saved == ({"attention.pt", "transfer.pt", "distill.pt"} if interval == 0 else set())
+    assert saved == ({"attention.pt", "transfer.pt", "distill-0.pt"} if interval == 0 else set())
     assert bytes_of(tmp_path / "killed" / "model") == heal_and_save(tmp_path / "whole")
 
 
@@ -60,7 +60,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, b
         return folder / "work", heal_and_save(folder)
 
 
-@pytest.mark.parametrize("phase", ["attention", "transfer", "distill"])
+@pytest.mark.parametrize("phase", ["attention", "transfer", "distill-0"])
 @pytest.mark.parametrize("harm", ["cut", "empty", "flipped", "without its digest"])
 def test_a_damaged_checkpoint_is_reported_and_its_phase_starts_again(
     tmp_path: Path, stopped: tuple[Path, dict[str, bytes]], phase: str, harm: str

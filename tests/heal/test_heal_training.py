@@ -164,9 +164,21 @@ def test_healing_stops_early_when_drift_no_longer_falls(tmp_path: Path) -> None:
     # At a rate this low no weight moves, so only the first evaluation is a best one.
     result = healed(model, original, tmp_path, steps=50, lr=1e-30, eval_every=2, patience=3, progress=log)
     assert result.steps == 2 * (1 + 3)
-    assert len(log.reports) == 8
+    assert len(log.reports) == 3 * 8  # it begins again at two lower rates
     assert result.drift_after == pytest.approx(result.drift_before)
     assert unchanged(result.model, model)
+
+
+def test_where_no_step_helps_healing_begins_again_at_a_fifth_of_the_rate(tmp_path: Path) -> None:
+    original, said, log = tiny(), list[str](), Log()
+    model = damaged(original, "drop-mlp")
+    options = {"steps": 10, "eval_every": 5, "hidden": 0.0}
+    result = healed(model, original, tmp_path / "high", lr=0.1, log=said.append, progress=log, **options)
+    assert said == ["no step came closer to the original at the rate 1.0e-01; again at 2.0e-02"]
+    assert [done for done, *_ in log.reports] == list(range(1, 21))
+    right = healed(model, original, tmp_path / "right", lr=0.1 * 0.2, log=said.append, **options)
+    assert result.drift_after == right.drift_after < result.drift_before
+    assert unchanged(result.model, right.model)
 
 
 def test_the_best_state_wins_not_the_last(tmp_path: Path) -> None:
@@ -206,8 +218,9 @@ def test_an_annealed_rewrite_ends_without_the_old_part(tmp_path: Path, monkeypat
     assert result.model.structure == at_once.structure
     assert result.model.state_dict().keys() == at_once.state_dict().keys()
     assert result.drift_before == healed(at_once, original, tmp_path / "at once").drift_before
-    # Drift is that of the new part alone; in between it fades in over the first half of the steps.
-    assert shares[:12] == [1.0, 0.0, 0.25, 0.5, 0.75] + 7 * [1.0]  # four steps and three evaluations after the fade
+    # Drift is that of the new part alone; in between it fades in over the first half of the steps, and four steps and
+    # three evaluations follow.
+    assert shares[:13] == [1.0, 1.0, 0.0, 0.25, 0.5, 0.75] + 7 * [1.0]
     mixer = result.model.structure.blocks[1].mixer
     assert getattr(mixer, "values") == GatedMeanSpec(projection=False)  # noqa: B009
 

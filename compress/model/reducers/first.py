@@ -18,6 +18,7 @@ class First:
 
     kept: int
     rest: bool = False
+    __hash__ = None  # type: ignore[assignment]  # torch.compile of torch 2.11 asks for it too early
 
     def __call__(self, x_BND: Tensor, real_BN: Tensor | None = None) -> Tensor:
         return x_BND[:, : self.kept]

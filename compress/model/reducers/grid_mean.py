@@ -22,6 +22,7 @@ class GridMean:
     columns: int
     size: int
     rest: bool = True
+    __hash__ = None  # type: ignore[assignment]  # torch.compile of torch 2.11 asks for it too early
 
     def __call__(self, x_BND: Tensor, real_BN: Tensor | None = None) -> Tensor:
         # One axis after the other: a mean over one axis is a kernel of its own everywhere, over two apart it is not.
