@@ -1,4 +1,5 @@
-"""Who may import whom: compress -> export -> runtime -> targets, and a device side of numpy and onnxruntime alone."""
+"""Who may import whom: compress -> export -> runtime -> targets, inside compress from upper floors to lower ones, and a
+device side of numpy and onnxruntime alone."""
 
 from __future__ import annotations
 
@@ -34,6 +35,24 @@ HEAVY = {
 }
 
 
+#: The rooms inside `compress`, upper floors first: a room imports from the floors below it alone.
+FLOORS = (
+    {"run", "verify"},
+    {"stages"},
+    {"judging", "recipe"},
+    {"tables"},
+    {"tasks"},
+    {"heal", "verification"},
+    {"rewrites", "families", "zoo", "data"},
+    {"model", "pipeline"},
+    {"cli", "spec", "json_files"},
+)
+#: Imports up the stairs that are still to go.
+UPWARDS = {("compress.judging.testing", "compress.verify"), ("compress.families.text", "compress.tasks")}
+#: Circles of files that are still to go.
+CIRCLES = [{"runtime.backends", "runtime.bundles.manifest", "runtime.ort"}]
+
+
 def files_of(package: str) -> list[Path]:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
@@ -62,6 +81,68 @@ def imports_of(file: Path) -> Iterator[tuple[str, int, bool]]:
 
 def _is_for_typing(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def project_imports() -> dict[str, set[str]]:
+    """Module -> modules of the project that it imports when it runs, at once or lazily."""
+    files = {module_of(file): file for package in PACKAGES for file in files_of(package)}
+    found: dict[str, set[str]] = {}
+    for module, file in files.items():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for_typing = {inner for outer in ast.walk(tree) if _is_for_typing(outer) for inner in ast.walk(outer)}
+        names: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import) and node not in for_typing:
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node not in for_typing:
+                longer = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= (longer & files.keys()) or {str(node.module)}
+        found[module] = (names & files.keys()) - {module}
+    return found
+
+
+def test_every_room_of_compress_has_a_floor() -> None:
+    rooms = {module.split(".")[1] for module in project_imports() if module.startswith("compress.")}
+    assert rooms == set().union(*FLOORS)
+
+
+def test_rooms_of_compress_import_from_the_floors_below_alone() -> None:
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    wrong = {
+        (module, name)
+        for module, names in project_imports().items()
+        for name in names
+        if module.startswith("compress.") and name.startswith("compress.")
+        if module.split(".")[1] != name.split(".")[1]
+        if floor[module.split(".")[1]] >= floor[name.split(".")[1]]
+    }
+    assert wrong - UPWARDS == set()
+
+
+def circles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that import each other, over however many others."""
+    reach = {module: set(names) for module, names in imports.items()}
+    changed = True
+    while changed:
+        changed = False
+        for names in reach.values():
+            more = set().union(*(reach[name] for name in names)) - names if names else set()
+            names |= more
+            changed = changed or bool(more)
+    found = {frozenset({module, *(name for name in reach[module] if module in reach[name])}) for module in reach}
+    return [set(group) for group in found if len(group) > 1]
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert [group for group in circles(project_imports()) if group not in CIRCLES] == []
+
+
+def test_a_circle_of_files_would_be_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from importlib import metadata, util
 from pathlib import Path
 
-from compress.zoo import FOLDER
 from runtime.files import cache_root, explain, sha256_of, write_atomic
 from targets.errors import EnvironmentLacks
+
+FOLDER = Path(__file__).parent
 
 #: Part of the name of every converted model: raise it when a conversion changes.
 _VERSION = 1
