@@ -49,12 +49,15 @@ def calibrate(context: StageContext[Options], original: SourceModel) -> None:
     tell_notes(context, dataset)
     dataset.check()  # now, all of them, not one by one when healing first draws them
     samples, held_out = context.options.calibrate.samples, context.options.calibrate.held_out
-    if len(dataset) < 2:
+    fingerprints = dataset.fingerprints()
+    different = len(set(fingerprints))
+    if different < 2:
         raise InputError(f"{dataset.location}: calibration needs at least 2 samples beside those to evaluate on")
-    held_out = min(held_out, len(dataset) // 2)
-    samples = min(samples, len(dataset) - held_out)
-    order = np.random.default_rng(context.seed).permutation(len(dataset))
-    fit = np.sort(order[held_out : held_out + samples])
-    document = {"held_out": np.sort(order[:held_out]).tolist(), "fit": fit.tolist()}
+    order = np.random.default_rng(context.seed).permutation(len(dataset)).tolist()
+    # Copies of a sample that is kept aside are kept aside too: what learns from them knows it.
+    aside = set(list(dict.fromkeys(fingerprints[place] for place in order))[: min(held_out, different // 2)])
+    held = sorted(place for place in order if fingerprints[place] in aside)
+    fit = sorted([place for place in order if fingerprints[place] not in aside][:samples])
+    document = {"held_out": held, "fit": fit}
     write_atomic(context.folder / "calibration.json", json.dumps(document).encode())
-    write_atomic(context.folder / seen.NAME, seen.to_bytes(dataset.fingerprints()))
+    write_atomic(context.folder / seen.NAME, seen.to_bytes(fingerprints))
