@@ -27,7 +27,7 @@ RECIPE: dict[str, Any] = {
     "rewrite": [{"use": "low-rank-heads", "rank": 8}],
     "calibrate": {"samples": 40, "held_out": 24},
     "heal": {"steps": 2, "batch_size": 8, "eval_every": 1, "flip": False},
-    "precision": {"mode": "int8"},
+    "precision": {"mode": "fp32"},
 }
 
 
@@ -67,7 +67,7 @@ def used(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
 
     cache = Cache(tmp_path_factory.mktemp("cache"))
     recipe = parse({"model": {"source": "zoo:vit-mnist"}, "data": {"source": str(data)}, **RECIPE}, "test")
-    graph = build_graph(Job(recipe, "test", targets.load("jetson"), 0, cache.root / "digests.json"))
+    graph = build_graph(Job(recipe, "test", targets.load("cpu"), 0, cache.root / "digests.json"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rewrite, "calibration_batches", recorded("rewrite", rewrite.calibration_batches))
         patch.setattr(export, "calibration_batches", recorded("export", export.calibration_batches))
