@@ -57,7 +57,7 @@ def models(folder: Path) -> tuple[Path, Path]:
 def own_seconds(path: Path, images: int) -> float:
     """Seconds that session.run takes for the images, in batches as the gate makes them. Runs in its own process."""
     from compress.data import load, preprocessing_from_hf
-    from compress.judging.sides import BATCH
+    from compress.judging.side import BATCH
     from runtime import ort
 
     data = load(DATA)

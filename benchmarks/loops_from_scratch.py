@@ -57,7 +57,6 @@ from compress.model.norms import NormSpec
 from compress.model.per_loop import PerLoopSpec
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.values.projected import ProjectedValuesSpec
-from runtime.bundles.manifest import Task
 
 DEPTH, WIDTH, HEADS = 6, 256, 4
 VARIANTS = (
@@ -143,7 +142,7 @@ class Images:
     metric = "top1"
 
     @property
-    def ends(self) -> tuple[EmbedSpec, HeadSpec, Task]:
+    def ends(self) -> tuple[EmbedSpec, HeadSpec, str]:
         """Embedding, head and task."""
         embed = PatchEmbedSpec(channels=3, image_size=(32, 32), patch_size=(4, 4))
         return embed, ClassifierSpec(num_labels=10), "image-classification"
@@ -199,7 +198,7 @@ class Text:
         return ids[:cut].to(self.device), ids[cut:].to(self.device), len(names)
 
     @property
-    def ends(self) -> tuple[EmbedSpec, HeadSpec, Task]:
+    def ends(self) -> tuple[EmbedSpec, HeadSpec, str]:
         """Embedding, head and task."""
         count = self._ids[2]
         embed = TokenEmbedSpec(vocab_size=count, max_positions=CONTEXT)

@@ -30,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress import zoo
 from compress.data import load
-from compress.judging.sides import open_side, predict
+from compress.judging.questions import questions_of
 from compress.verification.outcome import Status
 from compress.verification.report_cases import cases, findings
 from compress.verify import Options, evaluate
@@ -194,16 +194,15 @@ def swap_outputs(tensors: dict[str, Any]) -> None:
 
 def memory(bench: Bench, name: str) -> Path:
     """A file that finds the nearest image of the data and repeats the reference's logits for it."""
-    side, images = open_side(bench.model), load(str(bench.data))
-    assert side.preprocessing is not None
-    batches = images.batches(side.preprocessing, batch_size=64)
-    pixels = np.concatenate([part for part, _ in batches])
+    questions = questions_of(bench.model, bench.model, str(bench.data), "all")
+    side = questions.sides[0]
+    pixels = np.concatenate([part["pixel_values"] for part in questions.prepared(side).batches(64)])
     shape = pixels.shape[1:]
     rows = pixels.reshape(len(pixels), -1)
     constants = {
         "weight": rows.T.copy(),
         "offset": -0.5 * (rows**2).sum(axis=1),
-        "answers": predict(side, images.for_labels(side.labels or ())).logits,
+        "answers": questions.answers(side).arrays()["logits"],
     }
     nodes = [
         helper.make_node("Flatten", ["pixel_values"], ["flat"]),
@@ -228,8 +227,8 @@ def memory(bench: Bench, name: str) -> Path:
 def recording(bench: Bench) -> Path:
     """The reference's own answers, as a file that claims to be a candidate's."""
     path = bench.folder / "recorded.npz"
-    side = open_side(bench.model)
-    predict(side, load(str(bench.data))).save(path)
+    questions = questions_of(bench.model, bench.model, str(bench.data), "all")
+    questions.answers(questions.sides[0]).save(path)
     return path
 
 

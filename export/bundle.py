@@ -23,7 +23,6 @@ from runtime.bundles.manifest import (
     EarlyExit,
     ModelFile,
     State,
-    Task,
     is_inside,
     parse_manifest,
     verify_files,
@@ -57,7 +56,7 @@ class BundleContent:
     manifest as given; they must be plain JSON without NaN, and free of times and machine names.
     """
 
-    task: Task
+    task: str
     target: BundleTarget
     forms: Sequence[Form]
     golden_inputs: Mapping[str, np.ndarray]

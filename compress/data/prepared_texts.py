@@ -31,6 +31,13 @@ class PreparedTexts:
     notes: tuple[str, ...] = ()
     completed: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = field(default=dict, repr=False)
     most: int = sys.maxsize
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
+
+    def tokenized(self, dataset: TextDataset) -> PreparedTexts:
+        """Other texts, prepared as these were."""
+        assert self.tokenizer is not None
+        texts, sizes, _ = _encoded(self.tokenizer, dataset)
+        return replace(self, dataset=dataset, texts=texts, bytes=sizes, notes=())
 
     def padded(self, ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
         """The model's inputs for these token ids."""
@@ -50,6 +57,10 @@ class PreparedTexts:
     @property
     def location(self) -> Path:
         return self.dataset.location
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.dataset.names
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -94,19 +105,25 @@ def prepare_texts(
     """
     dataset.check()
     spec = parse_preprocessing(preprocessing)
-    flat = [text for row in dataset.rows for text in row.texts]
-    encoded = Tokenizer(files / spec.tokenizer, spec).encode(flat)
+    tokenizer = Tokenizer(files / spec.tokenizer, spec)
+    texts, sizes, cut = _encoded(tokenizer, dataset)
+    whole = [index for index, one in enumerate(texts) if all(one)]
+    if len(whole) < len(texts) and not (skip_corrupt and whole):
+        bare = sorted(set(range(len(texts))).difference(whole))
+        raise dataset.unusable(dataset.subset(bare).names, "the text has no tokens")
+    count = sum(len(one) for one in texts)
+    note = (f"{cut} of {count} texts are longer than {spec.max_length} tokens and were cut",) if cut else ()
+    prepared = PreparedTexts(dataset, spec, texts, sizes, dataset.notes + note, tokenizer=tokenizer)
+    return prepared if len(whole) == len(texts) else prepared.subset(whole)
+
+
+def _encoded(tokenizer: Tokenizer, dataset: TextDataset) -> tuple[list[tuple[list[int], ...]], np.ndarray, int]:
+    """Of each sample the token ids of its texts and the bytes that they stand for, and how many texts were cut."""
+    encoded = tokenizer.encode([text for row in dataset.rows for text in row.texts])
     rest = iter(zip(encoded.ids, encoded.bytes, strict=True))
     pairs = [[next(rest) for _ in row.texts] for row in dataset.rows]
-    whole = [index for index, one in enumerate(pairs) if all(ids for ids, _ in one)]
-    if len(whole) < len(pairs) and not (skip_corrupt and whole):
-        bare = sorted(set(range(len(pairs))).difference(whole))
-        raise dataset.unusable(dataset.subset(bare).names, "the text has no tokens")
-    texts = [tuple(ids for ids, _ in one) for one in pairs]
     sizes = np.array([sum(size for _, size in one) for one in pairs], np.int64)
-    cut = (f"{encoded.cut} of {len(flat)} texts are longer than {spec.max_length} tokens and were cut",)
-    prepared = PreparedTexts(dataset, spec, texts, sizes, dataset.notes + (cut if encoded.cut else ()))
-    return prepared if len(whole) == len(pairs) else prepared.subset(whole)
+    return [tuple(ids for ids, _ in one) for one in pairs], sizes, encoded.cut
 
 
 def by_length(ids: list[list[int]], size: int) -> Iterator[list[int]]:

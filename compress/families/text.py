@@ -26,7 +26,6 @@ from compress.model.pooling import Pool
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.structure import Step, Structure
 from compress.model.values.projected import ProjectedValuesSpec
-from runtime.bundles.manifest import Task
 from targets.errors import InputError
 
 
@@ -94,11 +93,11 @@ def encoder_head(
     output: str,
     pool: Pool = "cls",
     norm: tuple[str, NormSpec] | None = None,
-) -> tuple[Task, HeadSpec, dict[str, Tensor]]:
+) -> tuple[str, HeadSpec, dict[str, Tensor]]:
     """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads `pool`; `norm`: name
     and kind of a norm between them."""
-    task = _task(checkpoint, "text-classification", "embedding")
-    if task == "embedding":
+    task, kind = _task(checkpoint, "classes", "vector")
+    if kind == "vector":
         return task, *sentence_head(checkpoint)
     state = stacked("head", {"hidden": checkpoint.linear(hidden), "output": checkpoint.linear(output)})
     spec = ClassifierSpec(
@@ -113,16 +112,16 @@ def encoder_head(
 
 def decoder_head(
     checkpoint: Checkpoint, vocab_size: int, table: str, *, tied: bool, output: str = "lm_head"
-) -> tuple[Task, HeadSpec, dict[str, Tensor]]:
+) -> tuple[str, HeadSpec, dict[str, Tensor]]:
     """Task and head of a decoder: scores of the next token, a classifier on the last token, or an embedding. `table`:
     name of the token table; `tied`: what the family takes `tie_word_embeddings` for where the config does not say;
     `output`: name of the map to the scores, where it is not tied.
     Raises InputError where config and weights disagree about a tied head, which versions of transformers read
     differently."""
-    task = _task(checkpoint, "causal-lm", "text-classification", "embedding")
-    if task == "embedding":
+    task, kind = _task(checkpoint, "next-token", "classes", "vector")
+    if kind == "vector":
         return task, *sentence_head(checkpoint)
-    if task == "text-classification":
+    if kind == "classes":
         weight_OD, bias_O = checkpoint.linear("score")
         spec = ClassifierSpec(num_labels=len(weight_OD), pools=("last",), bias=bias_O is not None)
         return task, spec, stacked("head", {"output": (weight_OD, bias_O)})
@@ -142,7 +141,7 @@ def decoder_head(
 def structure_of(
     checkpoint: Checkpoint,
     *,
-    task: Task,
+    task: str,
     head: HeadSpec,
     schedule: tuple[Step, ...] | None = None,
     **parts: Any,
@@ -160,12 +159,14 @@ def structure_of(
     )
 
 
-def _task(checkpoint: Checkpoint, *supported: Task) -> Task:
-    task = tasks.name_of(checkpoint.config)
-    if task not in supported:
+def _task(checkpoint: Checkpoint, *heads: str) -> tuple[str, str]:
+    """Name and head of the task that the checkpoint is for. Raises InputError for a head that the family has not."""
+    task = tasks.of_config(checkpoint.config)
+    if task is None or task.head not in heads:
         classes = checkpoint.config.get("architectures")
+        names = ", ".join(one.name for one in tasks.every() if one.noun == "texts" and one.head in heads)
         raise InputError(
             f"{checkpoint.folder}/config.json: architectures {classes!r} is not supported for this family, only "
-            f"classes for {', '.join(supported)}"
+            f"classes for {names}"
         )
-    return task
+    return task.name, task.head

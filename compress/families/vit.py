@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compress import tasks
 from compress.families.family import Checkpoint, labels_of, reads, stacked
 from compress.model.block import BlockSpec
 from compress.model.embeds.patch import PatchEmbedSpec
@@ -39,7 +40,7 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         "final_norm.bias.0": checkpoint.tensor(f"{body}layernorm.bias"),
     }
     structure = Structure(
-        task="image-classification",
+        task=tasks.of_folder(checkpoint.folder).name,
         hidden_size=checkpoint.integer("hidden_size"),
         embed=embed,
         blocks=(_block_spec(checkpoint),) * layers,

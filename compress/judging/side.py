@@ -1,9 +1,12 @@
-"""One side of a comparison: what is told of any opened model, whatever it is asked."""
+"""One side of a comparison: what is known of any opened model, and how it is run.
+
+B batch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,36 +14,108 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import zoo
+from compress.tasks.task import Wires
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.model import Transformer
+    from compress.tasks.task import Run, Task
     from runtime.bundles.golden import GoldenResult
-    from runtime.bundles.manifest import Manifest
+    from runtime.bundles.manifest import Manifest, Tensor
     from runtime.session import Session
+
+Arrays = dict[str, NDArray[Any]]
+#: Samples that go through a side at once, at most.
+BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """An opened model.
 
-    `canonical` reads it into the form whose blocks can be compared; None where there is only a graph. `graphs`: its
-    ONNX files, all of which take what `fed` makes of the canonical model's inputs. `seen`: fingerprints of the samples
-    that it was healed on; `golden` holds it to its golden samples; None where it brings none. `notes`: what the user
-    should know of how it was read.
+    `call` maps the graph's own inputs to its outputs, and `wired` says how the task's become these; None for a model
+    that takes the task's as they are. `task`, `labels`, `preprocessing` and `files` (the folder of the tokenizer) are
+    None where a file or folder does not bring them. `most` samples at once. `canonical` reads it into the form whose
+    blocks can be compared; None where there is only a graph. `graphs`: its ONNX files, all of which take what `fed`
+    gives, and the precision of each, where it is known. `inputs`: what a file of which nothing else is known declares.
+    `seen`: fingerprints of the samples that it was healed on; `golden` holds it to its golden samples; None where it
+    brings none. `notes`: what the user should know of how it was read.
     """
 
     name: str
     kind: str
     bytes: int
     runs_on: str
+    call: Run
+    wired: Callable[[Task], Wires] | None = None
+    task: Task | None = None
+    labels: tuple[str, ...] | None = None
+    preprocessing: Mapping[str, Any] | None = None
+    files: Path | None = None
+    most: int = BATCH
     parameters: int | None = None
     canonical: Callable[[], Transformer] | None = None
-    graphs: tuple[Path, ...] = ()
-    fed: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]] = dict
+    graphs: Mapping[Path, str | None] = field(default_factory=dict)
+    inputs: tuple[Tensor, ...] = ()
     seen: NDArray[np.uint64] | None = None
     golden: Callable[[], list[GoldenResult]] | None = None
     notes: tuple[str, ...] = ()
+
+    def completed(self, other: Side | None) -> Side:
+        """This side; what it does not bring is the other's."""
+        if other is None:
+            return self
+        names = ("task", "labels", "preprocessing", "files")
+        return replace(self, **{name: getattr(self, name) or getattr(other, name) for name in names})
+
+    def runner(self) -> Run:
+        """The task's inputs to its outputs, for any number of samples. Raises InputError for a graph of another task.
+
+        What takes one size of batch only is filled up by repeating the last sample.
+        """
+        wires = self._wires()
+
+        def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+            count, size = _count(inputs), wires.batch or self.most
+            parts = [
+                wires.read(self.call(wires.feed(_padded(_rows(inputs, start, size), wires.batch))))
+                for start in range(0, count, size)
+            ]
+            names = parts[0]
+            return {name: np.concatenate([part[name] for part in parts])[:count] for name in names}
+
+        return run
+
+    @property
+    def batch(self) -> int | None:
+        """The one size of batch that it takes; None for any."""
+        return self._wires().batch
+
+    def fed(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """What its ONNX files take, of the task's inputs of one batch."""
+        wires = self._wires()
+        return wires.feed(_padded(inputs, wires.batch))
+
+    def _wires(self) -> Wires:
+        if self.wired is None or self.task is None:
+            return Wires(dict, dict, None)
+        return self.wired(self.task)
+
+
+def _count(inputs: Mapping[str, NDArray[Any]]) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _rows(inputs: Mapping[str, NDArray[Any]], start: int, size: int) -> Arrays:
+    return {name: array[start : start + size] for name, array in inputs.items()}
+
+
+def _padded(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> Arrays:
+    """The batch, filled up to the size of a graph that takes no other by repeating its last sample."""
+    missing = (batch or 0) - _count(inputs)
+    if missing <= 0:
+        return dict(inputs)
+    return {name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for name, array in inputs.items()}
 
 
 def located(spec: str) -> Path:
@@ -74,10 +149,10 @@ def golden_check(session: Session) -> Callable[[], list[GoldenResult]] | None:
     return lambda: check_golden(session.run, load_golden(session.bundle), session.max_batch)
 
 
-def forms(session: Session) -> tuple[Path, ...]:
-    """The ONNX files of a bundle, whichever of them runs here."""
-    files = dict.fromkeys(form.path for form in session.manifest.models)
-    return tuple(session.bundle.root / path for path in files if path.endswith(".onnx"))
+def forms(session: Session) -> dict[Path, str | None]:
+    """The ONNX files of a bundle, whichever of them runs here, and their precisions."""
+    root = session.bundle.root
+    return {root / form.path: form.precision for form in session.manifest.models if form.path.endswith(".onnx")}
 
 
 def seen_samples(root: Path) -> NDArray[np.uint64] | None:

@@ -16,6 +16,21 @@ from targets.errors import GateFailed
 if TYPE_CHECKING:
     import numpy as np
 
+    from compress.judging.questions import Questions
+
+
+def check_streams(questions: Questions) -> list[ExtraCheck]:
+    """The check of each file of the candidate whose precision is known, for tasks whose models keep a state."""
+    side = questions.candidate
+    if side is None or not questions.task.keeps_state:
+        return []
+    tokens = questions.task.stream_tokens(questions.prepared(side))
+    if tokens is None:
+        return []
+    longest = int((side.preprocessing or {}).get("max_length", len(tokens)))
+    known = [(path, precision) for path, precision in side.graphs.items() if precision is not None]
+    return [check_streaming(path, tokens, precision, longest) for path, precision in known]
+
 
 def check_streaming(path: Path, tokens: np.ndarray, precision: str, longest: int) -> ExtraCheck:
     """Feed an ONNX file of a recurrent model the tokens (N, ...), `longest` at most, in several ways."""

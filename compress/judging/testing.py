@@ -24,18 +24,19 @@ def assert_no_drift(
 
     Raises AssertionError with every check that did not pass; InputError and EnvironmentLacks as the command does.
     """
+    from compress.judging.evaluate import evaluate
+    from compress.judging.options import Options
     from compress.verification.outcome import Status
     from compress.verification.report_cases import cases
-    from compress.verify import Options, evaluate
 
     location = None if data is None else str(data)
     options = Options(
         str(reference),
         str(candidate),
         location,
-        part,
-        gate,
-        max_drop,
+        part=part,
+        gate=gate,
+        max_drop=max_drop,
         stop_early=stop_early,
         baseline=baseline,
         slices=slices,

@@ -13,7 +13,6 @@ from compress.model.embed import AnyEmbed
 from compress.model.head import AnyHead
 from compress.model.norms import NormSpec
 from compress.spec import Spec
-from runtime.bundles.manifest import Task
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -31,7 +30,7 @@ class Structure(Spec):
     """embed -> blocks in the order of the schedule -> final norm -> head."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    task: Task
+    task: str
     hidden_size: PositiveInt
     embed: AnyEmbed
     blocks: tuple[BlockSpec, ...]

@@ -92,13 +92,13 @@ def answer_dynamic(context: StageContext[Options], original: SourceModel, models
 
 
 def _answer_all(context: StageContext[Options], original: SourceModel, files: dict[str, Path]) -> list[Samples]:
-    task, structure = original.task, original.structure()
+    task = original.task
     data = evaluation(context.options.data, original)
     tell_notes(context, data)
     every = []
     for index, (name, path) in enumerate(files.items()):
         tell = _teller(context, name, index * len(data), len(files) * len(data))
-        answers = task.answers(runner_of(path), data, structure, tell)
+        answers = task.answers(runner_of(path), data, tell)
         answers.save(context.folder / f"{name}.npz")
         context.log(f"{name}: {task.headline(answers)}")
         every.append(answers)

@@ -20,8 +20,9 @@ from compress.stages.artifacts import (
 )
 from compress.stages.notes import LIBRARIES
 from compress.stages.outcome import judge
-from compress.stages.samples import evaluation, fitted
+from compress.stages.samples import evaluation
 from compress.tables import PrecisionMode
+from compress.tasks.feeding import fitted
 from compress.tasks.task import DataChoice
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _golden_inputs(context: StageContext[Options], original: SourceModel, graph:
     data = evaluation(context.options.data, original)
     count = original.task.golden
     inputs = original.task.shortened(next(data.batches(count, spread(len(data), count))))
-    return fitted(inputs, read_info(graph).inputs)
+    return fitted(graph.name, inputs, read_info(graph).inputs)
 
 
 def _summary(drift: Drift) -> dict[str, Any]:

@@ -37,11 +37,11 @@ class Job:
 
         if not (self.model_folder / "structure.json").is_file():
             check_known(self.model_folder)
-        loops, task = self.recipe.loops, self.task.name
-        if loops.offer and task == "causal-lm":
-            raise InputError("loops.offer is refused for causal-lm: each loop keeps a state, so inputs would differ")
-        if loops.exit is not None and not task.endswith("classification"):
-            raise InputError(f"loops.exit needs a classifier, whose answers have probabilities; this is {task}")
+        loops, task = self.recipe.loops, self.task
+        if loops.offer and task.keeps_state:
+            raise InputError(f"loops.offer is refused for {task.name}: each loop keeps a state, so inputs would differ")
+        if loops.exit is not None and not task.can_exit_early:
+            raise InputError(f"loops.exit needs a classifier, whose answers have probabilities; this is {task.name}")
         _ = self.data, self.model, self.evaluation, self.healing, self.mode
 
     def remark(self) -> str | None:

@@ -80,7 +80,7 @@ def localize(
     from compress.judging.questions import spread
     from compress.verification.localize import step_rows
 
-    task, structure, options = original.task, original.structure(), context.options
+    task, options = original.task, context.options
     whole = evaluation(options.data, original)
     chosen = spread(len(whole), SAMPLES)
     data = whole.subset(chosen)
@@ -89,7 +89,7 @@ def localize(
     steps: dict[str, Samples] = {}
     for index, (name, run) in enumerate(runs.items()):
         context.progress(index, len(runs), name)
-        steps[name] = task.answers(run, data, structure, lambda done, **numbers: None)
+        steps[name] = task.answers(run, data, lambda done, **numbers: None)
     steps |= {file.path: candidates.load(file.path).take(chosen) for file in models.entries()}
     bound = options.metric, options.bound, options.limit
     rows = step_rows(reference.load().take(chosen), steps, *bound, _notes(options.changes, changes, exported, models))

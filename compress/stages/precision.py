@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from compress.pipeline import Stage, StageContext
 from compress.spec import Spec
 from compress.stages.artifacts import CalibrationSet, OnnxModel, ShippedFile, ShippedModels, SourceModel
-from compress.stages.samples import fitted, healing
+from compress.stages.samples import healing
 from compress.tables import PrecisionMode, PrecisionTable
+from compress.tasks.feeding import fitted
 from compress.tasks.task import DataChoice
 from runtime.bundles.manifest import ONNXRUNTIME, TENSORRT
 from runtime.files import write_atomic
@@ -230,7 +231,7 @@ def _batches(data: Prepared, indices: np.ndarray, graph: Path, size: int = CALIB
     from export.onnx_model import read_info
 
     inputs = read_info(graph).inputs
-    return lambda: (fitted(batch, inputs) for batch in data.calibration(size, indices))
+    return lambda: (fitted(graph.name, batch, inputs) for batch in data.calibration(size, indices))
 
 
 def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from compress.pipeline import StageContext
 from compress.stages.artifacts import SourceModel
-from runtime import states
+from compress.tasks.feeding import fitted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.tasks.task import DataChoice, Part, Prepared, Run
-    from runtime.bundles.manifest import Tensor as Declared
 
 #: Inputs that go through a model at once, where nobody waits for a single answer.
 BATCH = 128
@@ -33,16 +32,8 @@ def healing(choice: DataChoice, original: SourceModel) -> Prepared:
 
 
 def _opened(choice: DataChoice, original: SourceModel, part: Part) -> Prepared:
-    return original.task.open(choice, part, original.structure(), original.files)
-
-
-def fitted(inputs: dict[str, np.ndarray], graph: Iterable[Declared]) -> dict[str, np.ndarray]:
-    """The inputs that a graph declares. States start empty in the graph's own shapes, as on the device: the samples'
-    are the original's, and a rewrite may have changed them."""
-    declared = list(graph)
-    sizes = {states.BATCH: len(next(iter(inputs.values())))}
-    whole = {**inputs, **states.fresh(states.states_of(declared), sizes)}
-    return {tensor.name: whole[tensor.name] for tensor in declared}
+    structure = original.structure()
+    return original.task.open(choice, part, structure.labels, structure.preprocessing, original.files)
 
 
 def runner_of(file: Path) -> Run:
@@ -50,7 +41,7 @@ def runner_of(file: Path) -> Run:
     from runtime import ort
 
     graph = ort.load(file)
-    return lambda inputs: graph.run(fitted(dict(inputs), graph.inputs))
+    return lambda inputs: graph.run(fitted(file.name, inputs, graph.inputs))
 
 
 def tell_notes(context: StageContext[Any], data: Prepared) -> None:

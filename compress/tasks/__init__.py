@@ -1,7 +1,8 @@
 """What a model is asked to do, one file per task: everything that the stages need to know of it.
 
-Adding a task means adding one file that defines `TASK`; its name is the file's with `-` for `_`. `task.py` says what a
-task has to answer, `text.py` what tasks on texts share.
+Adding a task means adding one file that defines `TASK`. Its name is the file's with `-` for `_`, and no other file
+spells it but the device's (`runtime/answers`). `task.py` says what a task has to answer, `text.py` what tasks on texts
+share, `feeding.py` what graphs on tokens are fed with.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,20 +19,10 @@ from targets.errors import InputError
 
 if TYPE_CHECKING:
     from compress.tasks.task import Task
-    from runtime.bundles.manifest import Task as TaskName
+    from runtime.bundles.manifest import Tensor
 
-_SHARED = {"decoding", "task", "text"}
+_SHARED = {"decoding", "feeding", "task", "text"}
 _NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
-#: What the names of a checkpoint's classes end in (config.json, `architectures`) -> task.
-_ARCHITECTURES: dict[str, TaskName] = {
-    "ForImageClassification": "image-classification",
-    "ForImageClassificationWithTeacher": "image-classification",
-    "ForSequenceClassification": "text-classification",
-    "ForCausalLM": "causal-lm",
-    "LMHeadModel": "causal-lm",
-    "Model": "embedding",
-    "ForMaskedLM": "embedding",
-}
 
 
 def get(name: str) -> Task:
@@ -41,6 +32,11 @@ def get(name: str) -> Task:
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     task: Task = module.TASK
     return task
+
+
+def every() -> list[Task]:
+    """All tasks, by name."""
+    return [get(name) for name in _NAMES]
 
 
 def of_folder(folder: Path) -> Task:
@@ -53,13 +49,20 @@ def of_folder(folder: Path) -> Task:
     if structure:
         return get(str(structure.get("task")))
     config = _object(folder / "config.json")
-    name, classes = name_of(config), config.get("architectures")
-    if name is None and classes:
-        endings = ", ".join(f"...{ending}" for ending in _ARCHITECTURES)
+    task, classes = of_config(config), config.get("architectures")
+    if task is not None:
+        return task
+    if classes and _on_images(config):
         raise InputError(
-            f"{folder}/config.json: architectures {classes!r} is for no task here; there are those of {endings}"
+            f"{folder}/config.json: architectures {classes!r} leaves out the classifier; of images only "
+            f"{_endings(config)} are read"
         )
-    if name is None and config and "image_size" not in config:
+    if classes:
+        raise InputError(
+            f"{folder}/config.json: architectures {classes!r} is for no task here; there are those of "
+            f"{_endings(config)}"
+        )
+    if config and not _on_images(config):
         if "model_type" not in config:
             from compress.families.folders import instead_of_folder
 
@@ -68,20 +71,33 @@ def of_folder(folder: Path) -> Task:
             f"{folder}/config.json: what this {config.get('model_type')!r} model is for is not known without "
             'architectures; add its class, such as "architectures": ["BertForSequenceClassification"]'
         )
-    if name not in (None, "image-classification") and "image_size" in config:
-        raise InputError(
-            f"{folder}/config.json: architectures {classes!r} leaves out the classifier; of images only "
-            "...ForImageClassification is read"
-        )
-    return get(name or "image-classification")
+    return next(task for task in every() if task.fallback)
 
 
-def name_of(config: Mapping[str, object]) -> TaskName | None:
+def of_config(config: Mapping[str, object]) -> Task | None:
     """The task of a checkpoint by the `architectures` of its config.json; None where they name no known one."""
     classes = config.get("architectures")
     name = str(classes[0]) if isinstance(classes, list) and classes else ""
-    endings = [ending for ending in _ARCHITECTURES if name.endswith(ending)]
-    return _ARCHITECTURES[max(endings, key=len)] if endings else None
+    found = [(len(end), task) for task in _for(config) for end in task.architectures if name.endswith(end)]
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def of_graph(inputs: Sequence[Tensor]) -> list[Task]:
+    """What a graph with these inputs, of which nothing else is known, may be for."""
+    return [task for task in every() if task.takes(inputs)]
+
+
+def _on_images(config: Mapping[str, object]) -> bool:
+    return "image_size" in config
+
+
+def _for(config: Mapping[str, object]) -> list[Task]:
+    """The tasks on the kind of input that a checkpoint takes."""
+    return [task for task in every() if (task.noun == "images") == _on_images(config)]
+
+
+def _endings(config: Mapping[str, object]) -> str:
+    return ", ".join(f"...{end}" for task in _for(config) for end in task.architectures)
 
 
 def _object(path: Path) -> dict[str, object]:

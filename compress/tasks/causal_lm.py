@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compress.tasks.decoding import Decoding
-from compress.tasks.task import Part, Prepared, Tell
+from compress.tasks.task import AnyPart, Prepared, Tell
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,15 +36,17 @@ class CausalLm(Decoding):
     """Texts as they are: plain text is enough for evaluation and for healing."""
 
     name = "causal-lm"
+    architectures = ("ForCausalLM", "LMHeadModel")
+    head = "next-token"
+    auto_class = "AutoModelForCausalLM"
     outputs = ("logits",)
     metric = "perplexity"
-    bound = "max_relative_drop"
     recipes = "decoder"
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "next-token"}
 
-    def suited(self, dataset: TextDataset, part: Part) -> TextDataset:
+    def suited(self, dataset: TextDataset, part: AnyPart) -> TextDataset:
         dataset.check()
         return dataset.singles()
 
@@ -58,21 +60,21 @@ class CausalLm(Decoding):
         note = f"{single} of {len(data)} texts have a single token, behind which nothing is predicted, and are left out"
         return replace(data.subset(scored), most=most, notes=(*data.notes, *([note] if single else [])))
 
-    def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> NextTokens:
+    def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> NextTokens:
         import numpy as np
 
         from compress.data.prepared_texts import PreparedTexts, by_length
         from compress.verification.kinds.losses import NextTokens
 
         assert isinstance(data, PreparedTexts)
-        samples, vocabulary = len(data), int(structure.preprocessing["vocab_size"])
+        samples, vocabulary = len(data), data.spec.vocab_size
         longest = max(map(len, data.ids))
         places = max(1, min(PLACES, KEPT // (samples * vocabulary)))
         nll, tokens = np.zeros(samples), np.array([len(ids) - 1 for ids in data.ids], np.int64)
         best = np.full((samples, longest - 1), -1, np.int32)
         kept = np.empty((samples, places, vocabulary), np.float16)
         seen = 0
-        for indices in by_length(data.ids, data.most):
+        for indices in by_length(data.ids, min(batch or data.most, data.most)):
             logits_BNV = run(data.padded([data.ids[index] for index in indices]))["logits"]
             for index, logits_NV in zip(indices, logits_BNV, strict=True):
                 count = tokens[index]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.task import DataChoice, GraphInputs, Part
+from compress.tasks.task import AnyPart, DataChoice, GraphInputs
 from compress.tasks.text import TextTask
 from runtime import states
 from runtime.bundles.manifest import State
@@ -31,6 +33,7 @@ class Decoding(TextTask):
     """A task whose model is fed token by token. Its samples are whole sequences: chunks behind an empty past."""
 
     golden = 2
+    keeps_state = True
 
     def shortened(self, inputs: Arrays) -> Arrays:
         """Every token has an answer as wide as the vocabulary: a few tokens are enough."""
@@ -69,16 +72,20 @@ class Decoding(TextTask):
         assert isinstance(data, PreparedTexts)
         return np.array([token for ids in data.ids[:STREAMED_TEXTS] for token in ids], np.int64)
 
-    def open(self, choice: DataChoice, part: Part, structure: Structure, files: Any) -> PreparedTexts:
-        streaming = _skeleton(structure)
+    def open(
+        self,
+        choice: DataChoice,
+        part: AnyPart,
+        labels: Sequence[str] | None,
+        preprocessing: Mapping[str, Any],
+        files: Path | None,
+    ) -> PreparedTexts:
+        """Whole sequences; which states a graph begins with is the graph's business (`compress.tasks.feeding`)."""
 
         def from_the_start(inputs: Arrays) -> Arrays:
-            sizes = {states.BATCH: len(inputs["input_ids"])}
-            whole = {**inputs, states.PLACES: states.positions(inputs[states.MASK])}
-            whole |= states.fresh((state.declared for state in streaming.flat), sizes)
-            return {name: whole[name] for name in streaming.dynamic}
+            return {**inputs, states.PLACES: states.positions(inputs[states.MASK])}
 
-        return replace(super().open(choice, part, structure, files), completed=from_the_start)
+        return replace(super().open(choice, part, labels, preprocessing, files), completed=from_the_start)
 
 
 def _skeleton(structure: Structure) -> Streaming:

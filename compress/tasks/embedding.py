@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.task import Part, Prepared, Tell
-from compress.tasks.text import BATCH, TextTask
+from compress.tasks.task import AnyPart, Prepared, Tell
+from compress.tasks.text import BATCH, TextTask, rows_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from compress.data import TextDataset
@@ -26,37 +27,32 @@ class Embedding(TextTask):
     """Vectors of texts. Any texts are good for healing; evaluation needs pairs with scores."""
 
     name = "embedding"
+    architectures = ("Model", "ForMaskedLM")
+    head = "vector"
     outputs = (OUTPUT,)
     metric = "spearman"
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "none"}
 
-    def suited(self, dataset: TextDataset, part: Part) -> TextDataset:
+    def suited(self, dataset: TextDataset, part: AnyPart) -> TextDataset:
         dataset.check()
         if part == "healing":
             return dataset.singles()
         dataset.check_scores()
         return dataset
 
-    def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> EmbeddedPairs:
-        import numpy as np
-
-        from compress.data.prepared_texts import PreparedTexts, by_length
+    def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> EmbeddedPairs:
+        from compress.data.prepared_texts import PreparedTexts
         from compress.verification.kinds.embeddings import EmbeddedPairs
-        from runtime.texts.text import pad
 
         assert isinstance(data, PreparedTexts)
         ids, places_S2 = data.different()
-        vectors = np.empty((len(ids), 0), np.float32)
-        seen = 0
-        for indices in by_length(ids, BATCH):
-            found = run(pad([ids[index] for index in indices], data.spec))[OUTPUT]
-            if not seen:
-                vectors = np.empty((len(ids), found.shape[1]), np.float32)
-            vectors[indices] = found
-            seen += len(indices)
-            tell(seen * len(data) // len(ids))
+
+        def seen(indices: list[int], vectors: np.ndarray, done: int) -> None:
+            tell(done * len(data) // len(ids))
+
+        vectors = rows_of(run, ids, data.spec, OUTPUT, batch or BATCH, seen)
         return EmbeddedPairs(vectors[places_S2], data.dataset.scores)
 
     def headline(self, answers: Samples) -> str:

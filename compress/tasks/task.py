@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from compress.model import Structure, Transformer
     from compress.verification.samples import Samples
     from runtime.bundles.manifest import State
-    from runtime.bundles.manifest import Task as TaskName
+    from runtime.bundles.manifest import Tensor as Declared
 
     Arrays = dict[str, np.ndarray]
     #: A model file: its inputs by name to its outputs by name.
     Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 Part = Literal["evaluation", "healing"]
+#: What can be opened of the data: a part, or all of it.
+AnyPart = Literal["evaluation", "healing", "all"]
 
 
 class Tell(Protocol):
@@ -57,6 +59,11 @@ class Prepared(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of them."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each sample is called in the data."""
         ...
 
     def __len__(self) -> int: ...
@@ -97,16 +104,39 @@ class GraphInputs:
         return ", ".join(" x ".join(map(str, next(iter(case.values())).shape[:2])) for case in self.cases)
 
 
-class Task(ABC):
-    """One kind of question. Stateless; `original` is the folder of the model as it was read (`SourceModel`)."""
+class Wires(NamedTuple):
+    """How a graph is used for a task: `feed` makes its inputs of the task's, `read` the task's outputs of its own;
+    `batch` is the one size that it takes, None for any."""
 
-    name: ClassVar[TaskName]
+    feed: Callable[[Mapping[str, np.ndarray]], Arrays]
+    read: Callable[[Arrays], Arrays]
+    batch: int | None
+
+
+class Task(ABC):
+    """One kind of question. Stateless. All that the workstation knows of it stands in its file."""
+
+    name: ClassVar[str]
+    noun: ClassVar[str]
+    """What a sample is, in the plural."""
+    beside: ClassVar[str]
+    """The files that say how its inputs are prepared, for messages about an ONNX file without them."""
+    architectures: ClassVar[tuple[str, ...]]
+    """What the names of a checkpoint's classes end in (config.json, `architectures`)."""
+    head: ClassVar[Literal["classes", "vector", "next-token"]]
+    """What a checkpoint needs on top of its body (see `compress.families`)."""
+    auto_class: ClassVar[str | None] = None
+    """The class of transformers whose `logits` are the task's output; None where that library has none."""
+    fallback: ClassVar[bool] = False
+    """Whether a model folder that does not say what it is for is for this."""
+    can_exit_early: ClassVar[bool] = False
+    """Whether an answer says how sure it is, so that a looped model may stop at an earlier loop."""
+    keeps_state: ClassVar[bool] = False
+    """Whether the graph that ships takes a state and gives the next."""
     outputs: ClassVar[tuple[str, ...]]
     """Names of the graph's outputs."""
     metric: ClassVar[str]
     """The metric that the gate bounds (see `compress.verification.metrics`)."""
-    bound: ClassVar[Literal["max_drop", "max_relative_drop"]] = "max_drop"
-    """What `gate.max_drop` means: points of the metric, or percent of the original's."""
     recipes: ClassVar[str] = ""
     """Folder of the built-in recipes' forms for this task, below `compress/recipes`; "" if the common ones serve."""
     passengers: ClassVar[tuple[str, ...]]
@@ -114,6 +144,13 @@ class Task(ABC):
     golden: ClassVar[int] = 8
     """Golden samples: real inputs whose answers the device has to reproduce."""
     libraries: ClassVar[tuple[str, ...]]
+
+    @property
+    def bound(self) -> Literal["max_drop", "max_relative_drop"]:
+        """What `gate.max_drop` means: points of the metric, or percent of the original's."""
+        from compress.verification.metrics import METRICS
+
+        return METRICS[self.metric].bound
 
     @property
     def limit(self) -> str:
@@ -140,8 +177,41 @@ class Task(ABC):
         """Digest of the content of a part of the data. Raises InputError for data that cannot be opened."""
 
     @abstractmethod
-    def open(self, choice: DataChoice, part: Part, structure: Structure, files: Path) -> Prepared:
-        """The samples of a part. `files`: the folder of the source's own files (tokenizer). Raises InputError."""
+    def open(
+        self,
+        choice: DataChoice,
+        part: AnyPart,
+        labels: Sequence[str] | None,
+        preprocessing: Mapping[str, Any],
+        files: Path | None,
+    ) -> Prepared:
+        """The samples of a part, as one model wants them: one with these `labels` (None: it does not name them) and
+        this `preprocessing`. `files`: the folder of the source's own files (tokenizer). Raises InputError."""
+
+    def prepares(self, folder: Path) -> bool:
+        """Whether a folder with an ONNX file says how its inputs are prepared."""
+        return True
+
+    def lacks(self, preprocessing: Mapping[str, Any] | None, files: Path | None) -> str | None:
+        """Why samples cannot be prepared for a model that brings no more than this, or None."""
+        return None if preprocessing else f"does not say how {self.noun} are prepared"
+
+    @abstractmethod
+    def fresh(self, data: Prepared, indices: Collection[int]) -> Prepared:
+        """Inputs that resemble these samples and that no data set has."""
+
+    def labels_beside(self, folder: Path, outputs: Sequence[Declared]) -> tuple[str, ...] | None:
+        """The class names of a graph with these outputs, by the config.json in its folder; None where it names none.
+        Raises InputError."""
+        return None
+
+    @abstractmethod
+    def takes(self, inputs: Sequence[Declared]) -> bool:
+        """Whether a graph with these inputs, of which nothing else is known, may be for this task."""
+
+    @abstractmethod
+    def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
+        """How a graph is used for the task. `name`: the file, for messages. Raises InputError if it is for another."""
 
     def module(self, model: Transformer) -> nn.Module:
         """What is exported: a map from a dict of the graph's inputs to its outputs."""
@@ -172,8 +242,9 @@ class Task(ABC):
         return 1
 
     @abstractmethod
-    def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> Samples:
-        """What a model file answers to every sample. Raises InputError if the outputs do not fit the task."""
+    def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> Samples:
+        """What a model file answers to every sample, `batch` of them at once at most (by default what suits the task).
+        Raises InputError if the outputs do not fit the task."""
 
     @abstractmethod
     def headline(self, answers: Samples) -> str:

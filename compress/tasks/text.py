@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from compress.data.tokenizer import OLDER, tokenizer_of, truncation_side
 from compress.json_files import read_object
-from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
-from runtime.texts.text import TOKENIZER, Tokenizer, parse_preprocessing
+from compress.tasks.feeding import fitted
+from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Part, Prepared, Task, Wires
+from runtime.texts.text import TOKENIZER, TextPreprocessing, Tokenizer, parse_preprocessing
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from compress.data.prepared_texts import PreparedTexts
     from compress.heal.objective import Feed
     from compress.model import Structure
+    from compress.tasks.task import Run
+    from runtime.bundles.manifest import Tensor as Declared
 
 #: Texts that go through a model at once, where nobody waits for a single answer.
 BATCH = 32
@@ -42,6 +46,8 @@ _DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention
 class TextTask(Task):
     """A task on token ids."""
 
+    noun = "texts"
+    beside = "tokenizer.json and config.json"
     recipes = "text"
     passengers = (
         "config.json",
@@ -101,28 +107,65 @@ class TextTask(Task):
     def digest(self, choice: DataChoice, part: Part, memo: Path) -> str:
         return self._dataset(choice, part).digest()
 
-    def open(self, choice: DataChoice, part: Part, structure: Structure, files: Path) -> PreparedTexts:
+    def open(
+        self,
+        choice: DataChoice,
+        part: AnyPart,
+        labels: Sequence[str] | None,
+        preprocessing: Mapping[str, Any],
+        files: Path | None,
+    ) -> PreparedTexts:
         from compress.data.prepared_texts import prepare_texts
 
-        dataset = self.matched(self._dataset(choice, part), structure)
-        return self.usable(prepare_texts(dataset, structure.preprocessing, files, choice.skip_corrupt))
+        assert files is not None
+        dataset = self.matched(self._dataset(choice, part), labels or ())
+        return self.usable(prepare_texts(dataset, preprocessing, files, choice.skip_corrupt))
+
+    def lacks(self, preprocessing: Mapping[str, Any] | None, files: Path | None) -> str | None:
+        return "has no tokenizer" if files is None else super().lacks(preprocessing, files)
+
+    def fresh(self, data: Prepared, indices: Collection[int]) -> PreparedTexts:
+        """The second halves of the texts, which read like them and are in no data set."""
+        from compress.data.prepared_texts import PreparedTexts
+
+        assert isinstance(data, PreparedTexts)
+        dataset = data.dataset.subset(indices)
+        rows = tuple(replace(row, texts=tuple(map(_second_half, row.texts))) for row in dataset.rows)
+        return data.tokenized(replace(dataset, rows=rows))
+
+    def takes(self, inputs: Sequence[Declared]) -> bool:
+        return any(tensor.name == "input_ids" for tensor in inputs)
+
+    def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
+        if not self.takes(inputs):
+            names = ", ".join(tensor.name for tensor in inputs)
+            raise InputError(f"{name} takes no texts: it has the inputs {names}, but no input_ids")
+        given = [tensor.name for tensor in outputs]
+        if missing := [one for one in self.outputs if one not in given]:
+            raise InputError(f"{name} gives {', '.join(given)}, but not {missing[0]}, which {self.name} needs")
+        batch = next(tensor.shape[0] for tensor in inputs if tensor.name == "input_ids")
+        return Wires(
+            lambda texts: fitted(name, texts, inputs),
+            lambda found: {one: found[one] for one in self.outputs},
+            batch if isinstance(batch, int) else None,
+        )
 
     def usable(self, data: PreparedTexts) -> PreparedTexts:
         """The samples that the task can judge. Raises InputError if there are none."""
         return data
 
-    def _dataset(self, choice: DataChoice, part: Part) -> TextDataset:
+    def _dataset(self, choice: DataChoice, part: AnyPart) -> TextDataset:
         from compress.data import load_texts
 
         limit = choice.limit if part == "evaluation" else None
         dataset = load_texts(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
         return self.suited(dataset, part)
 
-    def suited(self, dataset: TextDataset, part: Part) -> TextDataset:
+    def suited(self, dataset: TextDataset, part: AnyPart) -> TextDataset:
         """What of the data the task needs. Raises InputError if it is not there."""
         return dataset
 
-    def matched(self, dataset: TextDataset, structure: Structure) -> TextDataset:
+    def matched(self, dataset: TextDataset, labels: Sequence[str]) -> TextDataset:
         """The data with the model's own classes. Raises InputError if they are others."""
         return dataset
 
@@ -165,6 +208,38 @@ class TextTask(Task):
         dataset = data.dataset
         labels = dataset.labels if dataset.class_names and dataset.labelled else None
         return TextFeed(data.ids, labels, len(dataset.class_names), data.spec, seed, device, rank, world, data.most)
+
+
+def rows_of(
+    run: Run,
+    ids: list[list[int]],
+    spec: TextPreprocessing,
+    output: str,
+    batch: int,
+    seen: Callable[[list[int], np.ndarray, int], None],
+) -> np.ndarray:
+    """The row [S, K] of a model's output for each text, in order; texts go through it by length. `seen` is told the
+    indices of a batch, its rows and how many texts are done. Raises InputError for an output of another shape."""
+    import numpy as np
+
+    from compress.data.prepared_texts import by_length
+    from runtime.texts.text import pad
+
+    parts: list[np.ndarray] = []
+    order: list[int] = []
+    for indices in by_length(ids, batch):
+        rows = np.asarray(run(pad([ids[index] for index in indices], spec))[output], np.float32)
+        if rows.ndim != 2 or len(rows) != len(indices):
+            raise InputError(f"the model gives {output} of shape {list(rows.shape)}; [batch, numbers] is needed")
+        parts.append(rows)
+        order += indices
+        seen(indices, rows, len(order))
+    return np.concatenate(parts)[np.argsort(order)]
+
+
+def _second_half(text: str) -> str:
+    words = text.split()
+    return " ".join(words[len(words) // 2 :]) if len(words) > 3 else text
 
 
 def _shown(texts: Sequence[str]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.task import Part, Prepared, Tell
-from compress.tasks.text import BATCH, TextTask
+from compress.json_files import read_object
+from compress.tasks.task import AnyPart, Prepared, Tell
+from compress.tasks.text import BATCH, TextTask, rows_of
 from targets.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from compress.data import TextDataset
@@ -18,12 +21,17 @@ if TYPE_CHECKING:
     from compress.tasks.task import Run
     from compress.verification.kinds.classes import Predictions
     from compress.verification.samples import Samples
+    from runtime.bundles.manifest import Tensor as Declared
 
 
 class TextClassification(TextTask):
     """The labels of texts."""
 
     name = "text-classification"
+    architectures = ("ForSequenceClassification",)
+    head = "classes"
+    auto_class = "AutoModelForSequenceClassification"
+    can_exit_early = True
     outputs = ("logits",)
     metric = "top1"
     recipes = "text/classifier"
@@ -31,35 +39,42 @@ class TextClassification(TextTask):
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "softmax"}
 
-    def suited(self, dataset: TextDataset, part: Part) -> TextDataset:
+    def suited(self, dataset: TextDataset, part: AnyPart) -> TextDataset:
         pair = next((row.name for row in dataset.rows if len(row.texts) > 1), None)
         if pair is not None:
             raise InputError(f"{dataset.location}: {pair} is a pair of texts; a classifier takes one, in a column text")
-        if part == "evaluation":
+        if part != "healing":
             dataset.check_labels()
         return dataset
 
-    def matched(self, dataset: TextDataset, structure: Structure) -> TextDataset:
-        return dataset.for_labels(structure.labels) if dataset.class_names else dataset
+    def matched(self, dataset: TextDataset, labels: Sequence[str]) -> TextDataset:
+        return dataset.for_labels(labels) if dataset.class_names else dataset
 
-    def answers(self, run: Run, data: Prepared, structure: Structure, tell: Tell) -> Predictions:
-        import numpy as np
+    def labels_beside(self, folder: Path, outputs: Sequence[Declared]) -> tuple[str, ...]:
+        from compress.families.family import labels_in
 
-        from compress.data.prepared_texts import PreparedTexts, by_length
+        size = next(tensor.shape[-1] for tensor in outputs if tensor.name == self.outputs[0])
+        if not isinstance(size, int):
+            raise InputError(
+                f"the graph in {folder} does not say how many numbers {self.outputs[0]} has; export it again with a "
+                "fixed last dimension"
+            )
+        return labels_in(read_object(folder / "config.json"), folder, size)
+
+    def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> Predictions:
+        from compress.data.prepared_texts import PreparedTexts
         from compress.verification.kinds.classes import Predictions
-        from runtime.texts.text import pad
 
         assert isinstance(data, PreparedTexts)
-        labels = data.dataset.labels
-        logits = np.empty((len(data), len(structure.labels)), np.float32)
-        correct = seen = 0
-        for indices in by_length(data.ids, BATCH):
-            answers = run(pad([data.ids[index] for index in indices], data.spec))["logits"]
-            logits[indices] = answers
-            correct += int((answers.argmax(axis=1) == labels[indices]).sum())
-            seen += len(indices)
-            tell(seen, top1=correct / seen)
-        return Predictions(logits, labels, list(structure.labels))
+        labels, correct = data.dataset.labels, 0
+
+        def seen(indices: list[int], logits: np.ndarray, done: int) -> None:
+            nonlocal correct
+            correct += int((logits.argmax(axis=1) == labels[indices]).sum())
+            tell(done, top1=correct / done)
+
+        logits = rows_of(run, data.ids, data.spec, self.outputs[0], batch or BATCH, seen)
+        return Predictions(logits, labels, list(data.dataset.class_names))
 
     def headline(self, answers: Samples) -> str:
         from compress.verification.kinds.classes import Predictions, correct

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from runtime.session import Session
     from runtime.watch import Result
 
-_KNOWN = ("image-classification", "text-classification", "embedding", "causal-lm")
+#: Tasks of this folder, by the names of its files; `texts` is what those on texts share.
+_KNOWN = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name != "texts")
 
 
 @dataclass(frozen=True)

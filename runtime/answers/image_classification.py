@@ -72,9 +72,11 @@ def label_line(result: Result) -> str:
 
 def open_answerer(bundle: Bundle, ids: bool) -> ImageLabels:
     """Raises InputError unless the bundle classifies images."""
-    from runtime.images.classify import check_task
-
     if ids:
         raise InputError(f"--ids is for texts, {bundle.source} takes images")
-    check_task(bundle)
+    if bundle.manifest.preprocessing is None:
+        raise InputError(f"{bundle.source} does not say how an image becomes its input; make the bundle again")
+    kind = (bundle.manifest.postprocessing or {}).get("kind", "softmax")
+    if kind != "softmax":
+        raise InputError(f"{bundle.source}: postprocessing kind {kind!r}; allowed: softmax")
     return ImageLabels()

@@ -31,7 +31,6 @@ GROWING = "past"
 FED = "chunk"
 MAX_BYTES = 64 << 20  # of manifest.json itself
 
-Task = Literal["image-classification", "text-classification", "embedding", "causal-lm", "sequence-labelling"]
 DType = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 Span = tuple[int, int, int]
 
@@ -126,7 +125,7 @@ class Manifest:
 
     schema: int
     edgepress: str
-    task: Task
+    task: str
     target: BundleTarget
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.bundles.bundle import Bundle
 from runtime.images.image import prepare
 from runtime.images.reading import read_image
 from runtime.session import Session
@@ -24,19 +23,6 @@ class Guess:
     index: int
     label: str
     probability: float
-
-
-def check_task(bundle: Bundle) -> None:
-    """Raises InputError unless the bundle classifies images."""
-    manifest = bundle.manifest
-    if manifest.task != "image-classification" or manifest.preprocessing is None:
-        raise InputError(
-            f"{bundle.source} is a bundle for {manifest.task}, this command classifies images;"
-            " call runtime.session.open_bundle from Python"
-        )
-    kind = (manifest.postprocessing or {}).get("kind", "softmax")
-    if kind != "softmax":
-        raise InputError(f"{bundle.source}: postprocessing kind {kind!r}; allowed: softmax")
 
 
 def prepare_one(session: Session, path: Path) -> np.ndarray:

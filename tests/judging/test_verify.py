@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.judging.questions import questions_of
 from compress.judging.testing import assert_no_drift
 from compress.verification.predictions import PairScores, Predictions
 from compress.verification.report_cases import findings
@@ -112,6 +114,14 @@ def write_bundle(folder: Path, weight: np.ndarray, seen: bytes | None = None) ->
     return folder
 
 
+def record(model: str, data: str, folder: Path) -> Path:
+    """The model's answers as a file."""
+    questions = questions_of(model, model, data, "all")
+    path = folder / "recorded.npz"
+    questions.answers(questions.sides[0]).save(path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_onnx(tmp_path_factory.mktemp("reference"), templates()))
@@ -158,13 +168,10 @@ def test_a_config_whose_class_names_are_not_numbered_from_0_is_named(
 
 
 def test_predictions_from_a_file_stand_for_a_model(data: str, reference: str, tmp_path: Path) -> None:
-    from compress.data import load
-    from compress.judging.sides import open_side, predict
-
-    recorded = tmp_path / "recorded.npz"
-    predict(open_side(reference), load(data)).save(recorded)
+    recorded = record(reference, data, tmp_path)
     assert run(str(recorded), reference, data) == 0
-    assert run(str(recorded), recorded, None) == 0
+    other = record(str(write_onnx(tmp_path / "other", templates() * 1.001)), data, tmp_path / "other")
+    assert run(str(recorded), other, None) == 0
 
 
 def test_a_folder_of_the_original_library_and_its_compressed_form_agree(tmp_path: Path) -> None:
@@ -281,15 +288,10 @@ def test_a_wrong_normalisation_of_both_sides_is_not_a_drop_of_nothing(
 
 def write_memory(folder: Path, reference: str, data: str) -> Path:
     """An ONNX file that finds the nearest image of the data in its memory and repeats the reference's logits for it."""
-    from compress.data import load
-    from compress.judging.sides import open_side, predict
-
-    side, images = open_side(reference), load(data)
-    assert side.preprocessing is not None
-    pixels = np.concatenate([part for part, _ in images.batches(side.preprocessing, batch_size=64)]).reshape(
-        SAMPLES, -1
-    )
-    answers = predict(side, images).logits
+    questions = questions_of(reference, reference, data, "all")
+    side = questions.sides[0]
+    pixels = np.concatenate([one["pixel_values"] for one in questions.prepared(side).batches(64)]).reshape(SAMPLES, -1)
+    answers = questions.answers(side).arrays()["logits"]
     path = write_onnx(folder, pixels)
     model = onnx.load(path)
     nodes = [
@@ -320,12 +322,10 @@ def test_a_candidate_that_answers_from_a_memory_of_the_reference_does_not_pass(
 
 
 def test_a_recording_of_the_reference_is_not_a_candidate(reference: str, data: str, tmp_path: Path) -> None:
-    from compress.data import load
-    from compress.judging.sides import open_side, predict
-
-    recorded = tmp_path / "recorded.npz"
-    predict(open_side(reference), load(data)).save(recorded)
+    recorded = record(reference, data, tmp_path)
     assert run(reference, recorded, data) == 1
+    assert run(str(recorded), recorded, None) == 1
+    assert run(str(recorded), shutil.copy(recorded, tmp_path / "copy.npz"), None) == 1
 
 
 def test_evaluation_on_images_that_the_model_was_healed_on_does_not_pass(
@@ -576,12 +576,14 @@ def test_the_command_ends_with_the_exit_codes_of_the_house_and_never_a_traceback
     broken = Predictions(good.logits.copy(), labels)
     broken.logits[3] = np.nan
     good.save(tmp_path / "good.npz")
+    Predictions(4 * np.eye(3)[labels], labels).save(tmp_path / "near.npz")
     broken.save(tmp_path / "broken.npz")
     Predictions(5 * np.eye(3)[(labels + 1) % 3], labels).save(tmp_path / "bad.npz")
     (tmp_path / "broken.onnx").write_bytes(b"no onnx")
     np.savez(tmp_path / "data.npz", images=np.zeros((600, 8, 8), np.uint8), labels=labels)
     expected = {
-        ("good.npz", "good.npz"): 0,
+        ("good.npz", "near.npz"): 0,
+        ("good.npz", "good.npz"): 1,
         ("good.npz", "bad.npz"): 1,
         ("good.npz", "broken.npz"): 1,
         ("good.npz", "absent.npz"): 2,
@@ -623,7 +625,7 @@ def test_without_transformers_a_folder_is_run_by_edgepress_and_answers_alike(mon
     monkeypatch.setitem(sys.modules, "transformers", None)
     ours = open_side("zoo:vit-cifar10")
     assert theirs.runs_on.startswith("transformers") and "transformers" not in ours.runs_on
-    np.testing.assert_allclose(ours.forward(pixels), theirs.forward(pixels), atol=1e-4)
+    np.testing.assert_allclose(*(side.call({"pixel_values": pixels})["logits"] for side in (ours, theirs)), atol=1e-4)
 
 
 def test_a_wrong_command_line_is_told_in_one_line_by_both_commands() -> None:

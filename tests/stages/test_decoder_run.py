@@ -16,7 +16,7 @@ from jobs import ROOT
 from compress import run, zoo
 from compress.data import load_texts
 from compress.families import read_checkpoint
-from compress.judging.text_sides import open_text_side
+from compress.judging.sides import open_side
 from compress.model import Transformer, load, save
 from compress.rewrites.surgery import rebuilt
 from compress.stages import timing
@@ -138,7 +138,7 @@ def test_the_gate_asks_whole_texts_in_chunks_of_the_profile(bundle: Path, tmp_pa
     (path.parent / SEAL).write_bytes(seal_of(path.read_bytes()))
     ids_BN = np.array([[1, 403, 407, 261, 378, 403, 407, 261, 378], [1, 300, 310, 320, 330, 340, 350, 0, 0]])
     inputs = {"input_ids": ids_BN, "attention_mask": (ids_BN > 0).astype(np.int64)}
-    whole, parts = (open_text_side(str(one)).run(inputs)["logits"] for one in (bundle, path.parent))
+    whole, parts = (open_side(str(one)).runner()(inputs)["logits"] for one in (bundle, path.parent))
     real_BN = ids_BN > 0
     error = np.linalg.norm(parts[real_BN] - whole[real_BN]) / np.linalg.norm(whole[real_BN])
     assert 0 < error < ALLOWED["int8"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.stages.samples import fitted
+from compress.tasks.feeding import fitted
 from runtime.bundles.manifest import Tensor
 
 
@@ -19,7 +19,7 @@ def test_states_have_the_shapes_of_the_graph_and_not_of_the_original() -> None:
         Tensor("past_key_values.0.key", "float32", ("batch", 1, "past", 32)),
         Tensor("past_s.1", "float32", ("batch", 4, 8, 12)),
     ]
-    given = fitted(samples, graph)
+    given = fitted("model.onnx", samples, graph)
     assert {name: array.shape for name, array in given.items()} == {
         "input_ids": (2, 5),
         "past_key_values.0.key": (2, 1, 0, 32),

@@ -9,7 +9,11 @@ from compress import tasks, zoo
 from compress.families import read_checkpoint
 from compress.model import Structure
 from compress.tasks.decoding import GOLDEN_TOKENS, Decoding
+from compress.tasks.feeding import fitted
 from compress.tasks.task import DataChoice
+from runtime.bundles.manifest import Tensor
+
+CACHE = ("batch", 4, "past", 8)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +53,13 @@ def test_a_graph_is_checked_at_prompts_at_single_tokens_and_behind_a_past(task: 
 
 def test_samples_are_whole_sequences_behind_an_empty_past(task: Decoding, structure: Structure) -> None:
     choice = DataChoice("zoo:stories", limit=3, skip_corrupt=False, seed=0)
-    data = task.open(choice, "evaluation", structure, zoo.locate("zoo:stories260k"))
+    data = task.open(choice, "evaluation", (), structure.preprocessing, zoo.locate("zoo:stories260k"))
     inputs = next(iter(data.batches(3)))
     real_BN = inputs["attention_mask"].astype(bool)
     for row, mask_N in enumerate(real_BN):
         assert inputs["position_ids"][row][mask_N].tolist() == list(range(mask_N.sum()))
-    assert inputs["past_key_values.4.value"].shape == (3, 4, 0, 8)
+    graph = [Tensor("input_ids", "int64", ("batch", "chunk")), Tensor("past_key_values.4.value", "float32", CACHE)]
+    assert fitted("model.onnx", inputs, graph)["past_key_values.4.value"].shape == (3, 4, 0, 8)
     golden = task.shortened(inputs)
     assert golden["input_ids"].shape == golden["attention_mask"].shape == (3, GOLDEN_TOKENS)
     assert np.array_equal(golden["input_ids"], inputs["input_ids"][:, :GOLDEN_TOKENS])

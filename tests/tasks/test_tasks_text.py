@@ -48,8 +48,8 @@ def run_torch(model: Any) -> Any:
 def test_losses_of_a_language_model_are_those_of_one_text_after_the_other() -> None:
     task = tasks.get("causal-lm")
     model = read_checkpoint(STORIES, task.preprocessing(STORIES, print))
-    data = task.open(DataChoice("zoo:stories", 6, False, 0), "evaluation", model.structure, STORIES)
-    found = task.answers(run_torch(model), data, model.structure, lambda done, **numbers: None)
+    data = task.open(DataChoice("zoo:stories", 6, False, 0), "evaluation", (), model.structure.preprocessing, STORIES)
+    found = task.answers(run_torch(model), data, lambda done, **numbers: None)
     assert isinstance(found, NextTokens)
     vocabulary = model.structure.preprocessing["vocab_size"]
     for index, ids in enumerate(data.ids):  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ def test_every_text_of_a_pair_is_embedded_once_and_stands_where_it_belongs(tmp_p
     data = prepare_texts(load_texts(str(tmp_path / "pairs.tsv")), model.structure.preprocessing, folder)
     ids, places = data.different()
     assert len(ids) == 3 and places.tolist() == [[0, 1], [1, 0], [2, 1]]
-    found = task.answers(run_torch(model), data, model.structure, lambda done, **numbers: None)
+    found = task.answers(run_torch(model), data, lambda done, **numbers: None)
     assert isinstance(found, EmbeddedPairs)
     for row, texts in enumerate(data.texts):
         for column, one in enumerate(texts):
@@ -117,7 +117,8 @@ def test_labels_that_are_no_exact_names_are_told(tmp_path: Path, label: str, not
     other = {"poor": "nice", "0": "1", "Bad": "GOOD"}[label]
     (tmp_path / "a.tsv").write_text(f"text\tlabel\nw1\t{label}\nw2\t{other}\nw3\t{label}\nw4\t{other}\n")
     task, choice = tasks.of_folder(folder), DataChoice(str(tmp_path / "a.tsv"), None, False, 0)
-    assert task.open(choice, "evaluation", load(folder).structure, folder).notes == (note,)
+    structure = load(folder).structure
+    assert task.open(choice, "evaluation", structure.labels, structure.preprocessing, folder).notes == (note,)
 
 
 def test_batches_by_length_hold_every_text_once() -> None:
@@ -255,7 +256,7 @@ def test_a_batch_of_a_language_model_has_no_more_scores_than_fit(monkeypatch: py
     task = tasks.get("causal-lm")
     structure = read_checkpoint(STORIES, task.preprocessing(STORIES, print)).structure
     monkeypatch.setattr("compress.tasks.causal_lm.SCORES", 3 * 160 * 512)
-    data = task.open(DataChoice("zoo:stories", 20, False, 0), "evaluation", structure, STORIES)
+    data = task.open(DataChoice("zoo:stories", 20, False, 0), "evaluation", (), structure.preprocessing, STORIES)
     feed = task.feed(data, 0, torch.device("cpu"))
     for batches in (data.batches(128), data.calibration(128, range(20)), feed.plain(256)):
         sizes = [len(batch["input_ids"]) for batch in batches]
@@ -265,7 +266,7 @@ def test_a_batch_of_a_language_model_has_no_more_scores_than_fit(monkeypatch: py
 def test_texts_that_predict_nothing_are_left_out_and_counted() -> None:
     task = tasks.get("causal-lm")
     structure = read_checkpoint(STORIES, task.preprocessing(STORIES, print)).structure
-    data = task.open(DataChoice("zoo:stories", 4, False, 0), "evaluation", structure, STORIES)
+    data = task.open(DataChoice("zoo:stories", 4, False, 0), "evaluation", (), structure.preprocessing, STORIES)
     assert isinstance(task, CausalLm) and isinstance(data, PreparedTexts) and data.notes == ()
     left = task.usable(replace(data, texts=[([5],), *data.texts[1:]]))
     assert len(left) == 3 and left.texts == data.texts[1:]
