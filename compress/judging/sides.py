@@ -180,8 +180,8 @@ def _torch_side(name: str, path: Path, kind: str, model: Transformer, task: Task
 
     def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
         with torch.inference_mode():
-            answer = model({key: torch.from_numpy(array) for key, array in inputs.items()})
-        return {output: answer.numpy() for output in task.outputs}
+            found = model.outputs({key: torch.from_numpy(array) for key, array in inputs.items()})
+        return {name: tensor.numpy() for name, tensor in found.items()}
 
     structure = model.structure
     return Side(
