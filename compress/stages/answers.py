@@ -47,7 +47,7 @@ def stage(job: Job) -> Stage:
     return Stage(
         name="predict",
         does="asks every file that ships about every evaluation sample",
-        why="what is gated is what ships, bit for bit",
+        why="what is gated are the files that ship, asked as a device asks them",
         inputs={"original": "source", "models": "precision"},
         produces=Answers,
         run=answer_shipped,
