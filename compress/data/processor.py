@@ -1,7 +1,7 @@
 """A Hugging Face image processor's settings, read into the bundle's `preprocessing` section.
 
 Covers the processors that resize, crop, rescale and normalise, in this order: ViT, DeiT, BiT (which DINOv2 uses),
-CLIP. What one of them says and the section cannot hold is an error, never left out.
+CLIP, BEiT, SigLIP, and what timm does. What one of them says and the section cannot hold is an error, never left out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.json_files import read_object
+from compress.timm_config import in_plain_words, processor_settings
 from runtime.images.image import parse_preprocessing
 from targets.errors import InputError
 
@@ -27,6 +28,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "DeiT": {"resample": 3, "size": 256, "do_center_crop": True, "crop_size": 224, **_HALVES},
     "Bit": _SHORTEST,
     "CLIP": _SHORTEST,
+    "Beit": {"resample": 3, "size": 224, **_HALVES},
+    "Siglip": {"resample": 3, "size": 224, **_HALVES},
 }
 _COMMON = {
     "do_resize": True,
@@ -46,7 +49,11 @@ def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda tex
     Raises InputError for a setting that the section cannot hold.
     """
     config = read_object(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = in_plain_words(config)
     given = _settings(folder)
+    of_timm = processor_settings(config)
+    if given is None and of_timm is not None:
+        return _section(folder / "config.json", of_timm, config)
     if given is not None:
         path, settings = given
         return _section(path, _with_defaults(path, settings), config)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.json_files import read_object
+from compress.timm_config import in_plain_words
 from targets.errors import InputError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -20,7 +21,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} is no model folder: it has no config.json{instead_of_folder(folder)}")
-    return read_object(path)
+    return in_plain_words(read_object(path))
 
 
 def instead_of_file(path: Path) -> str:

@@ -25,7 +25,7 @@ _HARMLESS = re.compile(
     r"|encoder_no_repeat_ngram_size)|label_smoothing|classifier_(dropout|bias)|mlm_probability|loss_\w+|\w+_loss(_\w+)?"
     r"|directionality|pooler_(fc_size|num_attention_heads|num_fc_layers|size_per_head|type)|summary_\w+|n_ctx"
     r"|max_position_embeddings|tie_word_embeddings|layerdrop|apply_layernorm_.*_training|gradient_.*|attn_implementation|encoder_stride|mask_(ratio|time|feature)\w*"
-    r"|use_mask_token|out_(features|indices)|stage_names|apply_layernorm|reshape_hidden_states|train_\w+|do_stable_layer_norm"
+    r"|use_mask_token|out_(features|indices)|stage_names|apply_layernorm|reshape_hidden_states|pool_scales|vocab_size|train_\w+|do_stable_layer_norm"
     r"|original_max_position_embeddings|use_bias|semantic_loss_\w+|auxiliary_\w+|use_auxiliary_head|max_seq_len|seq_length|model_max_length|vocab_file|language_model\w*"
     r"|reference_compile|repad_logits_with_grad|deterministic_flash_attn|decoder_bias|sparse_\w+|cls_index|output_router_logits"
     r"|router_aux_loss_coef|trigram_input|legacy|static_position_embeddings|reordering|sinusoidal_pos_embds|resid\w*"

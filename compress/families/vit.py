@@ -1,4 +1,5 @@
-"""Vision transformers of Hugging Face: ViT, DeiT (with and without the distillation head) and DINOv2.
+"""Vision transformers of Hugging Face: ViT, DeiT (with and without the distillation head), DINOv2 (with and without
+registers) and BEiT.
 
 D hidden size, P patches, S prefix tokens.
 """
@@ -7,50 +8,86 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from compress import tasks
-from compress.families.family import Checkpoint, labels_of, reads, stacked
-from compress.model.block import BlockSpec
+from compress.families.family import Checkpoint, labels_of, reads
+from compress.families.vision import Names, Patches, block, embedding, layer, patches_of
+from compress.model.biases.grid import GridBiasSpec
 from compress.model.embeds.patch import PatchEmbedSpec
-from compress.model.ffns.mlp import MlpSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.pooling import Pool
-from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.structure import Step, Structure
-from compress.model.values.projected import ProjectedValuesSpec
 from targets.errors import InputError
 
+_VIT = Names(
+    norms=("layernorm_before", "layernorm_after"),
+    output="attention.output.dense",
+    ffn=("intermediate.dense", "output.dense"),
+    scales=("lambda_1", "lambda_2"),
+    query="attention.attention.query",
+    key="attention.attention.key",
+    value="attention.attention.value",
+)
+_DINO = Names(
+    norms=("norm1", "norm2"),
+    output="attention.output.dense",
+    ffn=("mlp.fc1", "mlp.fc2"),
+    scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+    gated=("mlp.weights_in", "mlp.weights_out"),
+    query="attention.attention.query",
+    key="attention.attention.key",
+    value="attention.attention.value",
+)
+_NAMES = {"vit": _VIT, "deit": _VIT, "beit": _VIT, "dinov2": _DINO, "dinov2_with_registers": _DINO}
 
-@reads("vit", "deit", "dinov2")
+
+@reads(*_NAMES)
 def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
-    """Layer scale (DINOv2) is folded into the projections before it, and position embeddings of another image
-    size are interpolated once, as the original does at every call."""
-    body = _body_prefix(checkpoint)
-    embed, state = _embedding(checkpoint, f"{body}embeddings.")
-    head, head_state = _head(checkpoint, embed)
-    layers = checkpoint.integer("num_hidden_layers")
+    """Layer scale (DINOv2, BEiT) is folded into the maps before it, and position embeddings of another image size are
+    interpolated once, as the original does at every call."""
+    body, kind = _body_prefix(checkpoint), str(checkpoint.config["model_type"])
+    patches, norm = patches_of(checkpoint), NormSpec(eps=checkpoint.number("layer_norm_eps"))
+    embed, state = _embedding(checkpoint, f"{body}embeddings.", patches)
+    head, head_state = _head(checkpoint, embed, norm)
+    layers, heads = checkpoint.integer("num_hidden_layers"), checkpoint.integer("num_attention_heads")
+    for option in ("qkv_bias", "layerscale_value", "layer_scale_init_value", "use_absolute_position_embeddings"):
+        checkpoint.config.get(option)  # read off the weights
+    gated, size = checkpoint.flag("use_swiglu_ffn", False), _inner(checkpoint)
     for index in range(layers):
-        state |= _layer(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.")
+        state |= layer(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.", _NAMES[kind], gated)
+    activation, inner = checkpoint.option("hidden_act", "gelu"), None if gated else size
+    blocks = [
+        block(checkpoint, state, f"blocks.{index}.", heads=heads, norm=norm, activation=activation, size=inner)
+        for index in range(layers)
+    ]
+    if kind == "beit":
+        blocks = [
+            one.replace(mixer=_biased(checkpoint, body, index, one.mixer, patches, state))
+            for index, one in enumerate(blocks)
+        ]
     state |= head_state
-    state |= {
-        "final_norm.weight.0": checkpoint.tensor(f"{body}layernorm.weight"),
-        "final_norm.bias.0": checkpoint.tensor(f"{body}layernorm.bias"),
-    }
+    if head.pool_norm is None:
+        state |= {f"final_norm.{part}.0": checkpoint.tensor(f"{body}layernorm.{part}") for part in ("weight", "bias")}
     structure = Structure(
         task=tasks.of_folder(checkpoint.folder).name,
         hidden_size=checkpoint.integer("hidden_size"),
         embed=embed,
-        blocks=(_block_spec(checkpoint),) * layers,
+        blocks=tuple(blocks),
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
-        final_norm=_norm_spec(checkpoint),
+        final_norm=norm if head.pool_norm is None else None,
         head=head,
         labels=labels_of(checkpoint, head.num_labels),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state
+
+
+def _inner(checkpoint: Checkpoint) -> int:
+    """Size of the feed-forward; DINOv2 says it by a ratio, whatever else its config holds."""
+    ratio = checkpoint.config.get("mlp_ratio")
+    return int(checkpoint.integer("hidden_size") * ratio) if ratio else checkpoint.integer("intermediate_size")
 
 
 def _body_prefix(checkpoint: Checkpoint) -> str:
@@ -63,136 +100,69 @@ def _body_prefix(checkpoint: Checkpoint) -> str:
     return prefix
 
 
-def _norm_spec(checkpoint: Checkpoint) -> NormSpec:
-    return NormSpec(eps=checkpoint.option("layer_norm_eps"))
-
-
-def _block_spec(checkpoint: Checkpoint) -> BlockSpec:
-    hidden_size, heads = checkpoint.integer("hidden_size"), checkpoint.integer("num_attention_heads")
-    if hidden_size % heads:
-        raise InputError(f"{checkpoint.folder}/config.json: hidden_size {hidden_size} is no multiple of {heads} heads")
-    if checkpoint.config.get("use_swiglu_ffn"):
-        raise InputError(f"{checkpoint.folder}: DINOv2 with a SwiGLU feed-forward is not supported")
-    head_dim, bias = hidden_size // heads, bool(checkpoint.option("qkv_bias", True))
-    scores = ProjectedScoresSpec(
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=head_dim,
-        scale=head_dim**-0.5,
-        query_bias=bias,
-        key_bias=bias,
-    )
-    values = ProjectedValuesSpec(num_kv_heads=heads, head_dim=head_dim, value_bias=bias)
-    ratio = checkpoint.config.get("mlp_ratio")  # DINOv2 says it this way, whatever else its config holds
-    intermediate_size = hidden_size * ratio if ratio else checkpoint.integer("intermediate_size")
-    return BlockSpec(
-        mixer=SoftmaxAttentionSpec(scores=scores, values=values),
-        mixer_norm=_norm_spec(checkpoint),
-        ffn=MlpSpec(intermediate_size=int(intermediate_size), activation=checkpoint.option("hidden_act", "gelu")),
-        ffn_norm=_norm_spec(checkpoint),
-    )
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
-    tensors = checkpoint.tensors
-
-    def linear(name: str, scale: str | None = None) -> tuple[Tensor, Tensor | None]:
-        weight_OI = checkpoint.tensor(f"{source}{name}.weight")
-        has_bias = f"{source}{name}.bias" in tensors
-        bias_O = checkpoint.tensor(f"{source}{name}.bias", weight_OI.shape[:1]) if has_bias else None
-        if scale is None or f"{source}{scale}" not in tensors:
-            return weight_OI, bias_O
-        gain_O = checkpoint.tensor(f"{source}{scale}", weight_OI.shape[:1])
-        return weight_OI * gain_O[:, None], None if bias_O is None else bias_O * gain_O
-
-    is_dino = f"{source}norm1.weight" in tensors
-    norms = {
-        "mixer_norm": "norm1" if is_dino else "layernorm_before",
-        "ffn_norm": "norm2" if is_dino else "layernorm_after",
-    }
-    state = {
-        f"{target}{norm}.{part}.0": checkpoint.tensor(f"{source}{name}.{part}")
-        for norm, name in norms.items()
-        for part in ("weight", "bias")
-    }
-    attention = "attention.attention."
-    state |= stacked(
-        f"{target}mixer.scores",
-        {"query": linear(f"{attention}query"), "key": linear(f"{attention}key")},
-    )
-    state |= stacked(
-        f"{target}mixer.values",
-        {
-            "value": linear(f"{attention}value"),
-            "output": linear("attention.output.dense", "layer_scale1.lambda1"),
-        },
-    )
-    mlp = ("mlp.fc1", "mlp.fc2") if is_dino else ("intermediate.dense", "output.dense")
-    state |= stacked(f"{target}ffn", {"up": linear(mlp[0]), "down": linear(mlp[1], "layer_scale2.lambda1")})
-    return state
-
-
-def _pair(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
-    """Height and width that the config gives as one number or two."""
-    value = checkpoint.option(name)
-    if not isinstance(value, list):
-        return (checkpoint.integer(name),) * 2
-    if len(value) != 2 or any(type(side) is not int or side < 1 for side in value):
-        raise InputError(f"{checkpoint.folder}/config.json: {name} must be one or two positive numbers, not {value!r}")
-    return value[0], value[1]
-
-
-def _embedding(checkpoint: Checkpoint, source: str) -> tuple[PatchEmbedSpec, dict[str, Tensor]]:
-    width = checkpoint.integer("hidden_size")
+def _embedding(checkpoint: Checkpoint, source: str, patches: Patches) -> tuple[PatchEmbedSpec, dict[str, Tensor]]:
+    """Registers have no positions."""
+    width, (old, _) = checkpoint.integer("hidden_size"), patches.grids
     names = [name for name in ("cls_token", "distillation_token") if f"{source}{name}" in checkpoint.tensors]
     prefix_1SD = torch.cat([checkpoint.tensor(f"{source}{name}", (1, 1, width)) for name in names], dim=1)
-    patch, trained_size = _pair(checkpoint, "patch_size"), _pair(checkpoint, "image_size")
-    rows, columns = checkpoint.preprocessing.get("size") or trained_size
-    size = int(rows), int(columns)
-    if size[0] % patch[0] or size[1] % patch[1]:
-        raise InputError(f"{checkpoint.folder}: images of {size} do not divide into patches of {patch}")
-    spec = PatchEmbedSpec(
-        channels=checkpoint.integer("num_channels", 3),
-        image_size=size,
-        patch_size=patch,
-        prefix_tokens=len(names),
-    )
-    old, new = ((side[0] // patch[0], side[1] // patch[1]) for side in (trained_size, size))
+    if f"{source}position_embeddings" not in checkpoint and checkpoint.config["model_type"] == "beit":
+        return embedding(checkpoint, patches, f"{source}patch_embeddings.projection", prefix_1SD, None)
     positions = (1, len(names) + old[0] * old[1], width)
     position_1ND = checkpoint.tensor(f"{source}position_embeddings", positions)
-    return spec, {
-        "embed.patch.weight": checkpoint.tensor(f"{source}patch_embeddings.projection.weight"),
-        "embed.patch.bias": checkpoint.tensor(f"{source}patch_embeddings.projection.bias"),
-        "embed.prefix": prefix_1SD,
-        "embed.position": _resampled(position_1ND, len(names), old, new),
-    }
+    if f"{source}register_tokens" in checkpoint:
+        registers = checkpoint.integer("num_register_tokens", 4)
+        register_1RD = checkpoint.tensor(f"{source}register_tokens", (1, registers, width))
+        prefix_1SD = torch.cat([prefix_1SD, register_1RD], dim=1)
+        placed = [position_1ND[:, : len(names)], torch.zeros_like(register_1RD), position_1ND[:, len(names) :]]
+        position_1ND = torch.cat(placed, dim=1)
+    return embedding(checkpoint, patches, f"{source}patch_embeddings.projection", prefix_1SD, position_1ND)
 
 
-def _resampled(position_1ND: Tensor, prefix: int, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Position embeddings of another grid of patches, by bicubic interpolation; the prefix keeps its own."""
-    if old == new:
-        return position_1ND
-    patches_1PD = position_1ND[:, prefix:]
-    grid_1DYX = patches_1PD.reshape(1, *old, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(grid_1DYX, size=new, mode="bicubic", align_corners=False)
-    return torch.cat([position_1ND[:, :prefix], resized.flatten(2).transpose(1, 2)], dim=1)
+def _biased(
+    checkpoint: Checkpoint, body: str, index: int, mixer: object, patches: Patches, state: dict[str, Tensor]
+) -> SoftmaxAttentionSpec:
+    """BEiT's biases of where patches lie to each other, of the layer or of all layers."""
+    assert isinstance(mixer, SoftmaxAttentionSpec)
+    own, shared = (checkpoint.flag(f"use_{name}relative_position_bias", False) for name in ("", "shared_"))
+    if not own and not shared:
+        return mixer
+    old, new = patches.grids
+    if old != new:
+        raise InputError(
+            f"{checkpoint.folder}: images of {patches.image} where biases are of {patches.trained} are not supported; "
+            "prepare images of that size"
+        )
+    spec = GridBiasSpec(rows=new[0], columns=new[1])
+    of_layer = f"{body}encoder.layer.{index}.attention.attention."
+    source = of_layer if own else f"{body}encoder."
+    table = checkpoint.tensor(
+        f"{source}relative_position_bias.relative_position_bias_table", (spec.entries, mixer.scores.num_heads)
+    )
+    state[f"blocks.{index}.mixer.bias.table"] = table.clone()
+    return mixer.replace(bias=spec)
 
 
-def _head(checkpoint: Checkpoint, embed: PatchEmbedSpec) -> tuple[ClassifierSpec, dict[str, Tensor]]:
-    tensors = checkpoint.tensors
+def _head(checkpoint: Checkpoint, embed: PatchEmbedSpec, norm: NormSpec) -> tuple[ClassifierSpec, dict[str, Tensor]]:
+    tensors, kind = checkpoint.tensors, checkpoint.config["model_type"]
     if "distillation_classifier.weight" in tensors:  # DeiT averages the logits of its two heads
-        shape = checkpoint.tensor("cls_classifier.weight").shape
+        shape = checkpoint.matrix("cls_classifier.weight").shape
         weights = [checkpoint.tensor(f"{name}_classifier.weight", shape) / 2 for name in ("cls", "distillation")]
         biases = [checkpoint.tensor(f"{name}_classifier.bias", shape[:1]) / 2 for name in ("cls", "distillation")]
         spec = ClassifierSpec(num_labels=shape[0], pools=("cls", "distillation"))
         return spec, {"head.output.weight": torch.cat(weights, dim=1), "head.output.bias.0": biases[0] + biases[1]}
+    weight_CD = checkpoint.matrix("classifier.weight")
+    state = {"head.output.weight": weight_CD, "head.output.bias.0": checkpoint.tensor("classifier.bias")}
     pools: tuple[Pool, ...] = ("cls",)
-    if checkpoint.config["model_type"] == "dinov2":
+    if kind in ("dinov2", "dinov2_with_registers"):
         pools = ("cls", "patch-mean")
-    elif checkpoint.config.get("use_mean_pooling"):
+    elif checkpoint.config.get("use_mean_pooling", kind == "beit"):
         pools = ("patch-mean",)
-    if "patch-mean" in pools and embed.prefix_tokens != 1:
-        raise InputError(f"{checkpoint.folder}: mean pooling beside a distillation token is not supported")
-    weight_CD = checkpoint.tensor("classifier.weight")
     spec = ClassifierSpec(num_labels=weight_CD.shape[0], pools=pools)
-    return spec, {"head.output.weight": weight_CD, "head.output.bias.0": checkpoint.tensor("classifier.bias")}
+    if "patch-mean" not in pools:
+        return spec, state
+    if kind == "deit":
+        raise InputError(f"{checkpoint.folder}: mean pooling beside a distillation token is not supported")
+    spec = spec.replace(prefix=embed.prefix_tokens)
+    if kind != "beit":
+        return spec, state
+    return spec.replace(pool_norm=norm), state | checkpoint.norm("beit.pooler.layernorm", "head.pool_norm")

@@ -12,15 +12,15 @@ from compress.model.sequence import Context
 Pool = Literal["cls", "mean", "patch-mean", "distillation", "last", "max"]
 
 
-def pooled(x_BND: Tensor, pool: Pool, context: Context) -> Tensor:
+def pooled(x_BND: Tensor, pool: Pool, context: Context, prefix: int = 1) -> Tensor:
     """The vector (B,D): `cls` the first token, `distillation` the second (DeiT), `mean` all real tokens, `patch-mean`
-    all but the first (DINOv2), `last` the last real token (decoders), `max` the largest of each number over
+    all but the prefix (DINOv2), `last` the last real token (decoders), `max` the largest of each number over
     all real tokens."""
     real_BN = context.real_BN(x_BND.shape[1])
     if pool == "mean":
         return x_BND.mean(dim=1) if real_BN is None else _mean(x_BND, real_BN)
     if pool == "patch-mean":
-        return x_BND[:, 1:].mean(dim=1)
+        return x_BND[:, prefix:].mean(dim=1)
     if pool == "max":
         return (x_BND if real_BN is None else x_BND.masked_fill(~real_BN[..., None], -torch.inf)).amax(dim=1)
     if pool == "last":

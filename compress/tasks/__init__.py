@@ -12,9 +12,10 @@ import json
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.spec import unknown
+from compress.timm_config import in_plain_words
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def of_folder(folder: Path) -> Task:
     structure = _object(folder / "structure.json")
     if structure:
         return get(str(structure.get("task")))
-    config = _object(folder / "config.json")
+    config = in_plain_words(_object(folder / "config.json"))
     task, classes = of_config(config), config.get("architectures")
     if task is not None:
         return task
@@ -88,7 +89,7 @@ def of_graph(inputs: Sequence[Tensor]) -> list[Task]:
 
 
 def _on_images(config: Mapping[str, object]) -> bool:
-    return "image_size" in config
+    return "image_size" in config or "vision_config" in config
 
 
 def _for(config: Mapping[str, object]) -> list[Task]:
@@ -100,7 +101,7 @@ def _endings(config: Mapping[str, object]) -> str:
     return ", ".join(f"...{end}" for task in _for(config) for end in task.architectures)
 
 
-def _object(path: Path) -> dict[str, object]:
+def _object(path: Path) -> dict[str, Any]:
     """A JSON object, {} if there is none: the reader of the model tells what is wrong with its files."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

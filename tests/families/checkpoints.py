@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    BeitConfig,
+    BeitForImageClassification,
     DeiTConfig,
     DeiTForImageClassification,
     DeiTForImageClassificationWithTeacher,
     Dinov2Config,
     Dinov2ForImageClassification,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersForImageClassification,
     PreTrainedModel,
     ViTConfig,
     ViTForImageClassification,
@@ -24,6 +28,8 @@ CLASSES: dict[str, tuple[type, type]] = {
     "deit": (DeiTConfig, DeiTForImageClassification),
     "deit with two heads": (DeiTConfig, DeiTForImageClassificationWithTeacher),
     "dinov2": (Dinov2Config, Dinov2ForImageClassification),
+    "dinov2 with registers": (Dinov2WithRegistersConfig, Dinov2WithRegistersForImageClassification),
+    "beit": (BeitConfig, BeitForImageClassification),
 }
 disable_progress_bar()
 
@@ -32,7 +38,7 @@ def saved(folder: Path, family: str, *, seed: int = 0, shard_size: str = "5GB", 
     """A model with weights at which every part matters, and its checkpoint in `folder`."""
     config_class, model_class = CLASSES[family]
     sizes = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 8, "patch_size": 4}
-    if family != "dinov2":
+    if not family.startswith("dinov2"):
         sizes |= {"intermediate_size": 20}
     config = config_class(**(sizes | {"num_labels": 5, "hidden_dropout_prob": 0.0} | changes))
     config._attn_implementation = "eager"

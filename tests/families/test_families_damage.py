@@ -156,10 +156,10 @@ def test_a_config_value_that_makes_no_model_is_named(folder: Path, key: str, val
     assert fault in refusal(folder)
 
 
-def test_a_gated_feed_forward_of_dinov2_is_refused(tmp_path: Path) -> None:
+def test_a_gated_feed_forward_that_the_weights_lack_is_missed(tmp_path: Path) -> None:
     saved(tmp_path, "dinov2")
     change_config(tmp_path, use_swiglu_ffn=True)
-    assert "SwiGLU feed-forward is not supported" in refusal(tmp_path)
+    assert "the weights lack 'dinov2.encoder.layer.0.mlp.weights_in.weight'" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])

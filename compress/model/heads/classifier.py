@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from compress.model.activations import ACTIVATIONS, ActivationName
@@ -19,7 +19,8 @@ from compress.model.sequence import Context
 
 class ClassifierSpec(HeadSpec):
     """logits = concat(pooled tokens) W + b, with `hidden` through act(concat W1 + b1) of the hidden size first (BERT's
-    pooler), and through a norm behind it (ModernBERT). Pools: see `pooled`."""
+    pooler), and through a norm behind it (ModernBERT). `pool_norm`: of what is pooled (BEiT). Pools: see `pooled`;
+    `prefix`: how many tokens in front are no patches."""
 
     kind: Literal["classifier"] = "classifier"
     num_labels: PositiveInt
@@ -28,6 +29,8 @@ class ClassifierSpec(HeadSpec):
     hidden: ActivationName | None = None
     hidden_bias: bool = True
     hidden_norm: NormSpec | None = None
+    pool_norm: NormSpec | None = None
+    prefix: NonNegativeInt = 1
 
     @property
     def tokens(self) -> int | None:
@@ -46,18 +49,21 @@ class Classifier(Head):
         self.spec = spec
         self.tokens = spec.tokens
         width = len(spec.pools) * hidden_size
+        self.pool_norm = spec.pool_norm.build(width, loops=1) if spec.pool_norm else None
         self.hidden = Projection(width, hidden_size, bias=spec.hidden_bias) if spec.hidden else None
         self.hidden_norm = spec.hidden_norm.build(hidden_size, loops=1) if spec.hidden_norm else None
         self.output = Projection(hidden_size if spec.hidden else width, spec.num_labels, bias=spec.bias)
 
-    def reader(self) -> Projection:
-        return self.hidden or self.output
+    def reader(self) -> Projection | None:
+        return None if self.pool_norm is not None else self.hidden or self.output
 
     def select(self, x_BND: Tensor) -> Tensor:
         return x_BND[:, : self.tokens]
 
     def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
-        pooled_BP = torch.cat([pooled(x_BND, pool, context) for pool in self.spec.pools], dim=-1)
+        pooled_BP = torch.cat([pooled(x_BND, pool, context, self.spec.prefix) for pool in self.spec.pools], dim=-1)
+        if self.pool_norm is not None:
+            pooled_BP = self.pool_norm(pooled_BP)
         if self.hidden is not None and self.spec.hidden is not None:
             pooled_BP = ACTIVATIONS[self.spec.hidden](self.hidden(pooled_BP))
         if self.hidden_norm is not None:
