@@ -45,7 +45,7 @@ FLOORS = (
     {"heal", "verification"},
     {"rewrites", "families", "zoo", "data"},
     {"model", "pipeline"},
-    {"cli", "spec", "json_files"},
+    {"cli", "spec", "json_files", "timm_config"},
 )
 #: Imports up the stairs that are still to go.
 UPWARDS = {(f"compress.families.{family}", "compress.tasks") for family in ("text", "vit", "vit_mnist")}

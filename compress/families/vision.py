@@ -23,8 +23,11 @@ from compress.model.ffn import FfnSpec
 from compress.model.ffns.gated_mlp import GatedMlpSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.norms import NormSpec
+from runtime.bundles.manifest import Task
 from targets.errors import InputError
 
+#: What these families are read for.
+TASK: Task = "image-classification"
 Map = tuple[Tensor, Tensor | None]
 
 

@@ -131,7 +131,7 @@ def in_chunks(model: Transformer, inputs: dict[str, Tensor], lengths: tuple[int,
         piece = slice(start, start := start + length)
         part = {name: inputs[name][:, piece] for name in ("input_ids", "position_ids")}
         output, states = model.chunk({**part, "attention_mask": inputs["attention_mask"][:, :start]}, states)
-        outputs.append(output)
+        outputs.append(output["logits"])
     return torch.cat(outputs, dim=1)
 
 
