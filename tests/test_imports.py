@@ -48,7 +48,7 @@ FLOORS = (
     {"cli", "spec", "json_files", "timm_config"},
 )
 #: Imports up the stairs that are still to go.
-UPWARDS = {(f"compress.families.{family}", "compress.tasks") for family in ("text", "vit", "vit_mnist")}
+UPWARDS = {(f"compress.families.{family}", "compress.tasks") for family in ("text", "vision")}
 #: Circles of files that are still to go.
 CIRCLES = [{"runtime.backends", "runtime.bundles.manifest", "runtime.ort"}]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from compress.families.checkpoint import Config
 from compress.families.family import Checkpoint, labels_of, reads
 from compress.families.options import check_options
-from compress.families.vision import TASK, Names, block, embedding, layer, patches_of
+from compress.families.vision import Names, block, embedding, layer, patches_of, task_of
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
@@ -46,7 +46,7 @@ def read_siglip(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     state |= vision.norm(f"{body}post_layernorm", "final_norm")
     vision.used.update(name for name in checkpoint.tensors if name.startswith((f"{body}head.", "text_model.")))
     structure = Structure(
-        task=TASK,
+        task=task_of(checkpoint),
         hidden_size=width,
         embed=embed,
         blocks=tuple(

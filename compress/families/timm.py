@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.families.family import Checkpoint, labels_of, reads
-from compress.families.vision import TASK, Names, Patches, block, embedding, layer
+from compress.families.vision import Names, Patches, block, embedding, layer, task_of
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
@@ -55,7 +55,7 @@ def read_timm(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         state |= checkpoint.norm("norm", "final_norm")
     activation = "quick_gelu" if "quickgelu" in name else "gelu"
     structure = Structure(
-        task=TASK,
+        task=task_of(checkpoint),
         hidden_size=width,
         embed=embed,
         blocks=tuple(

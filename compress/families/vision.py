@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compress import tasks
 from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import attention_of
 from compress.families.family import stacked
@@ -23,11 +24,8 @@ from compress.model.ffn import FfnSpec
 from compress.model.ffns.gated_mlp import GatedMlpSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.norms import NormSpec
-from runtime.bundles.manifest import Task
 from targets.errors import InputError
 
-#: What these families are read for.
-TASK: Task = "image-classification"
 Map = tuple[Tensor, Tensor | None]
 
 
@@ -119,6 +117,11 @@ def block(
         causal=False,
     )
     return BlockSpec(mixer=mixer, mixer_norm=norm, ffn=ffn, ffn_norm=norm)
+
+
+def task_of(checkpoint: Checkpoint) -> str:
+    """Name of the task that the checkpoint is for."""
+    return tasks.of_folder(checkpoint.folder).name
 
 
 def pair(checkpoint: Checkpoint, name: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compress.families.family import Checkpoint, labels_of, reads
-from compress.families.vision import TASK, Names, Patches, block, embedding, layer, patches_of
+from compress.families.vision import Names, Patches, block, embedding, layer, patches_of, task_of
 from compress.model.biases.grid import GridBiasSpec
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.heads.classifier import ClassifierSpec
@@ -70,7 +70,7 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     if head.pool_norm is None:
         state |= {f"final_norm.{part}.0": checkpoint.tensor(f"{body}layernorm.{part}") for part in ("weight", "bias")}
     structure = Structure(
-        task=TASK,
+        task=task_of(checkpoint),
         hidden_size=checkpoint.integer("hidden_size"),
         embed=embed,
         blocks=tuple(blocks),

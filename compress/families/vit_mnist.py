@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress import tasks
 from compress.families.family import Checkpoint, labels_of, reads, stacked
+from compress.families.vision import task_of
 from compress.model.block import BlockSpec
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
@@ -60,7 +60,7 @@ def read_vit_mnist(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]
         state |= _layer(checkpoint, f"transformer.layers.{index}.", f"blocks.{index}.")
     size = integer("image_size")
     structure = Structure(
-        task=tasks.of_folder(checkpoint.folder).name,
+        task=task_of(checkpoint),
         hidden_size=width,
         embed=PatchEmbedSpec(channels=channels, image_size=(size, size), patch_size=(patch, patch)),
         blocks=(block,) * layers,
