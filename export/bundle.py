@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from export.app import app_bytes
 from export.archive import npz_bytes, write_zip
 from export.folders import copy_file, replaced
 from export.onnx_model import read_info
 from runtime import ort
+from runtime.app import APP
 from runtime.bundles.manifest import (
     GOLDEN,
     MODEL,
@@ -148,9 +150,9 @@ def _check_content(content: BundleContent) -> None:
     if MODEL not in paths:
         raise InputError(f"a bundle needs {MODEL}; given: {', '.join(paths) or 'nothing'}")
     for name in names:
-        if not is_inside(name) or name in (NAME, SEAL, SIGNATURE, GOLDEN):
+        if not is_inside(name) or name in (NAME, SEAL, SIGNATURE, GOLDEN, APP):
             raise InputError(
-                f"{name!r} cannot be a file of a bundle; give a relative path that is not {NAME} or {GOLDEN}"
+                f"{name!r} cannot be a file of a bundle; give a relative path that is not {NAME}, {GOLDEN} or {APP}"
             )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -170,9 +172,10 @@ def _fill(folder: Path, content: BundleContent) -> None:
     for name, source in sources.items():
         copy_file(source, folder / name)
     write_atomic(folder / GOLDEN, npz_bytes(golden(content.forms, content.golden_inputs)))
+    write_atomic(folder / APP, app_bytes())
     digests = {
         name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in sorted([*sources, GOLDEN])
+        for name in sorted([*sources, GOLDEN, APP])
     }
     data = _manifest(content, digests)
     verify_files(folder, parse_manifest(data, NAME), folder)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _ROOT = Path("/")
+_HOME = str(Path(__file__).parents[1])  # of these packages, which may be a zip
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
 _PROBES = {
     "onnxruntime": "import onnxruntime as m; print(m.__version__, *m.get_available_providers())",
@@ -115,7 +116,12 @@ def _import_apart(module: str) -> list[str]:
         return []
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBES[module]], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", _PROBES[module]],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([_HOME, *filter(None, [os.environ.get("PYTHONPATH")])])},
         )
     except subprocess.TimeoutExpired:
         return []

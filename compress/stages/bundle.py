@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from compress.stages.samples import evaluation
 from compress.tables import PrecisionMode
 from compress.tasks.feeding import fitted
 from compress.tasks.task import DataChoice
+from export.app import app_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 
 class Options(Spec):
-    """`target`, `recipe`, `model`: names. `mode`: the precision that ships. `exit`: see the recipe."""
+    """`target`, `recipe`, `model`: names. `mode`: the precision that ships. `exit`: see the recipe. `app`: SHA-256 of
+    the device side that travels with it."""
 
     data: DataChoice
     target: str
@@ -42,6 +45,7 @@ class Options(Spec):
     model: str
     mode: PrecisionMode
     exit: float | None
+    app: str
 
 
 def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
@@ -67,6 +71,7 @@ def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
             model=job.recipe.model.source,
             mode=job.mode,
             exit=job.recipe.loops.exit,
+            app=hashlib.sha256(app_bytes()).hexdigest(),
         ),
         sources={**job.evaluation, **job.target_file},
         libraries=("numpy", "onnxruntime", "edgepress"),
