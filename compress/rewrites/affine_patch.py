@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from compress.model.block import BlockSpec
 from compress.model.ffns.affine import Affine, AffineSpec
 from compress.model.sequence import Tokens, aligned
@@ -19,7 +21,7 @@ NAME = "affine-patch"
 class AffinePatch(Options):
     """`layers`: consecutive layers, or "auto:K" for the run of K that an affine map explains best."""
 
-    layers: Layers
+    layers: Layers = Field(examples=[[0]])
 
 
 @rewrite(NAME, AffinePatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch.nn import functional as F
 
 from compress.model.block import BlockSpec, Site
@@ -19,7 +20,7 @@ NAME = "drop-blocks"
 
 
 class DropBlocks(Options):
-    layers: Layers
+    layers: Layers = Field(examples=[[0]])
 
 
 @rewrite(NAME, DropBlocks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -28,7 +28,7 @@ class LinformerOptions(Options):
     """`pools`: how many pools the tokens are brought to, besides those that stand for themselves (the class token).
     `length`: the longest sequence that a text model will take, that of the original if not given."""
 
-    pools: PositiveInt
+    pools: PositiveInt = Field(examples=[2])
     length: PositiveInt | None = None
     layers: Layers = "all"
 

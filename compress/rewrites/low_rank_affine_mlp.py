@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from compress.model.ffn import Ffn
 from compress.model.ffns.affine import LowRankAffine, LowRankAffineSpec
@@ -18,7 +18,7 @@ NAME = "low-rank-affine-mlp"
 
 
 class LowRankAffineMlp(Options):
-    rank: PositiveInt
+    rank: PositiveInt = Field(examples=[2])
     layers: Layers = "all"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from compress.model.embeds.token import TokenEmbed, TokenEmbedSpec
@@ -20,7 +21,7 @@ NAME = "low-rank-embedding"
 class LowRankEmbedding(Options):
     """`rank`: width of the table that stays, as a count or as a share below 1."""
 
-    rank: Width
+    rank: Width = Field(examples=[2])
 
 
 @rewrite(NAME, LowRankEmbedding)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -36,7 +36,7 @@ CARRIES: frozenset[Special] = frozenset({"window", "bias"})
 class LowRankHeads(Options):
     """`rank`: size of queries and keys per head; `value_rank`: size of values per head. What is not given stays."""
 
-    rank: PositiveInt | None = None
+    rank: PositiveInt | None = Field(default=None, examples=[2])
     value_rank: PositiveInt | None = None
     layers: Layers = "all"
 

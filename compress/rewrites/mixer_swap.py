@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
 from compress.model.block import BlockSpec, Site
@@ -143,7 +143,7 @@ class FeatureOptions(Options):
     """`feature`: a feature map (elu, t2r, hedgehog, performer); `size`: its number of features, the map's own choice
     if not given; `seed`: of its random directions."""
 
-    feature: str
+    feature: str = Field(examples=["t2r"])
     size: PositiveInt | None = None
     seed: NonNegativeInt = 0
     layers: Layers = "all"

@@ -20,7 +20,7 @@ NAME = "pool-tokens"
 class PoolTokens(Options):
     """`after`: the layer behind which patches are pooled, from 0. `size`: patches a side of the cells."""
 
-    after: NonNegativeInt
+    after: NonNegativeInt = Field(examples=[0])
     size: int = Field(default=2, ge=2)
 
 

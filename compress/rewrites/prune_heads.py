@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from compress.model.attention import attend, join_heads, split_heads
@@ -26,7 +26,7 @@ CARRIES: frozenset[Special] = frozenset({"window", "cap", "norm"})
 class PruneHeads(Options):
     """`keep`: heads that stay in each chosen layer; a multiple of those that share keys and values."""
 
-    keep: PositiveInt
+    keep: PositiveInt = Field(examples=[1])
     layers: Layers = "all"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -23,7 +24,7 @@ NAME = "prune-neurons"
 class PruneNeurons(Options):
     """`keep`: hidden units that stay in each chosen layer, as a count or as a share below 1."""
 
-    keep: Width
+    keep: Width = Field(examples=[3])
     layers: Layers = "all"
 
 

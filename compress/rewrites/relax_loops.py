@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from compress.model.block import BlockSpec
 from compress.model.norms import NormSpec
@@ -21,7 +21,7 @@ class RelaxLoops(Options):
     where that is to be another), `signal_rank` of level signals on Q, K, V and the
     feed-forward's input, `timestep` gains."""
 
-    delta_rank: NonNegativeInt = 0
+    delta_rank: NonNegativeInt = Field(default=0, examples=[2])
     ffn_delta_rank: NonNegativeInt | None = None
     signal_rank: NonNegativeInt = 0
     timestep: bool = False

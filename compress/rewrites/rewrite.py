@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -20,6 +20,12 @@ EXACTNESS = 1e-5
 
 class Options(Spec):
     """Base of the options of a rewrite."""
+
+    @classmethod
+    def example(cls) -> Self:
+        """With the examples that fields give of themselves: the least that has to be said, of a model of two layers.
+        Every rewrite is tested with it."""
+        return cls.model_validate({name: one.examples[0] for name, one in cls.model_fields.items() if one.examples})
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -34,7 +34,7 @@ CARRIES: frozenset[Special] = frozenset({"window"})
 class SingleHead(Options):
     """`rank`: size of the one head's queries and keys."""
 
-    rank: PositiveInt
+    rank: PositiveInt = Field(examples=[2])
     layers: Layers = "all"
 
 

@@ -6,7 +6,7 @@ B batch, N tokens, D hidden size, S summary size.
 from __future__ import annotations
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -29,7 +29,7 @@ class SumformerOptions(Options):
     """`summary_size`: numbers that a token says and hears. `intermediate_size`: hidden units of the two MLPs. `seed`:
     of their random directions."""
 
-    summary_size: PositiveInt
+    summary_size: PositiveInt = Field(examples=[2])
     intermediate_size: PositiveInt = 64
     seed: NonNegativeInt = 0
     layers: Layers = "all"

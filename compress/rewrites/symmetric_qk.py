@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -32,7 +32,7 @@ class SymmetricQk(Options):
     """`rank`: size of the shared projection per head. `signed`: allow negative directions (fixed signs); without,
     the form is positive, as plain Wq = Wk makes it."""
 
-    rank: PositiveInt
+    rank: PositiveInt = Field(examples=[2])
     signed: bool = True
     layers: Layers = "all"
 

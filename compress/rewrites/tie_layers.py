@@ -6,7 +6,7 @@ import re
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from compress.model.block import BlockSpec
 from compress.model.per_loop import PerLoopSpec
@@ -29,11 +29,13 @@ class TieLayers(Options):
     `ffn_delta_rank`, `signal_rank` and `timestep`: what each loop has of its own, as in `relax-loops`, but fitted to
     the layers."""
 
-    grouping: Literal["middle", "cycle", "sequence"] | tuple[NonNegativeInt, ...] = "middle"
+    grouping: Literal["middle", "cycle", "sequence"] | tuple[NonNegativeInt, ...] = Field(
+        default="middle", examples=[[0, 0]]
+    )
     blocks: PositiveInt = 1
     untied: NonNegativeInt = 1
     init: Literal["first", "stepwise", "mean", "data-aware"] = "data-aware"
-    delta_rank: NonNegativeInt = 0
+    delta_rank: NonNegativeInt = Field(default=0, examples=[1])
     ffn_delta_rank: NonNegativeInt | None = None
     signal_rank: NonNegativeInt = 0
     timestep: bool = False

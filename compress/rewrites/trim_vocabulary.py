@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,8 +25,8 @@ class TrimVocabulary(Options):
     left goes to the tokens with the lowest ids, which tokenizers give to special, single-character and frequent
     pieces. `special`: so many of the lowest ids stay in any case."""
 
-    keep: PositiveInt
-    special: NonNegativeInt = 128
+    keep: PositiveInt = Field(examples=[10])
+    special: NonNegativeInt = Field(default=128, examples=[2])
 
 
 @rewrite(NAME, TrimVocabulary)

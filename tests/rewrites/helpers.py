@@ -11,7 +11,7 @@ from model.tiny import images, logits
 from compress.model import Transformer
 from compress.model.block import Site
 from compress.model.sequence import Tokens
-from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.rewrites import REWRITES, Calibration, parse_options, run_rewrite
 from compress.rewrites.calibration import RIDGES
 
 
@@ -24,6 +24,11 @@ def calibration_of(model: Transformer, batches: int = 4, size: int = 8, notes: l
 def rewritten(model: Transformer, use: str, calibration: Calibration | None = None, **options: Any) -> Transformer:
     """The model after one rewrite."""
     return run_rewrite(*parse_options({"use": use, **options}), model, calibration or calibration_of(model))
+
+
+def example(use: str) -> dict[str, Any]:
+    """The least that a rewrite has to be told, as it says itself."""
+    return REWRITES[use].options.example().model_dump(mode="json", exclude_unset=True)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from compress.rewrites.rewrite import rewrite
 from compress.rewrites.surgery import with_blocks
 from targets.errors import InputError
 
-from .helpers import calibration_of, rewritten
+from .helpers import calibration_of, example, rewritten
 from .text_models import encoder, plain_calibration
 
 PLAIN = block_spec()
@@ -43,27 +43,6 @@ FOR = {
     "fold-feature-map": T2R,
     **dict.fromkeys(("hybrid", "gated-linear-attention", "gated-delta-rule"), CAUSAL),
 }
-#: The least that each rewrite has to be told.
-NEEDED: dict[str, dict[str, Any]] = {
-    "affine-patch": {"layers": [0]},
-    "drop-blocks": {"layers": [0]},
-    "linear-attention": {"feature": "t2r"},
-    "gated-linear-attention": {"feature": "t2r"},
-    "gated-delta-rule": {"feature": "t2r"},
-    "linformer": {"pools": 2},
-    "low-rank-embedding": {"rank": 2},
-    "low-rank-affine-mlp": {"rank": 2},
-    "low-rank-heads": {"rank": 2},
-    "pool-tokens": {"after": 0},
-    "prune-heads": {"keep": 1},
-    "prune-neurons": {"keep": 3},
-    "relax-loops": {"delta_rank": 2},
-    "single-head": {"rank": 2},
-    "sumformer": {"summary_size": 2},
-    "symmetric-qk": {"rank": 2},
-    "tie-layers": {"grouping": [0, 0], "delta_rank": 1},
-    "trim-vocabulary": {"keep": 10, "special": 2},
-}
 #: Those that work on tables of tokens, and so on text models only.
 TABLES = {"low-rank-embedding", "trim-vocabulary"}
 
@@ -77,7 +56,7 @@ def model_for(use: str) -> tuple[Transformer, Calibration]:
 def refusal(model: Transformer, use: str, **options: Any) -> str:
     """The line that a rewrite ends with."""
     with pytest.raises(InputError) as caught:
-        rewritten(model, use, **(NEEDED.get(use, {}) | options))
+        rewritten(model, use, **(example(use) | options))
     line = str(caught.value)
     assert "\n" not in line
     return line
@@ -295,7 +274,7 @@ def test_every_rewrite_says_in_a_line_what_it_does() -> None:
     for name, method in REWRITES.items():
         assert method.name == name
         assert method.summary.endswith(".")
-        parse_options({"use": name, **NEEDED.get(name, {})})
+        parse_options({"use": name, **example(name)})
 
 
 def test_two_rewrites_of_one_name_are_refused() -> None:
@@ -355,7 +334,7 @@ def test_an_exact_rewrite_notes_how_exact_it_was() -> None:
 def test_a_rewrite_leaves_the_model_that_it_is_given_as_it_was(use: str) -> None:
     model, calibration = model_for(use)
     structure, state = model.structure, {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    result = rewritten(model, use, calibration, **NEEDED.get(use, {}))
+    result = rewritten(model, use, calibration, **example(use))
     assert model.structure == structure
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     mine = {parameter.data_ptr() for parameter in model.parameters()}
@@ -367,12 +346,12 @@ def test_a_rewrite_leaves_the_model_that_it_is_given_as_it_was(use: str) -> None
 @pytest.mark.parametrize("use", sorted(REWRITES))
 def test_a_rewrite_gives_the_same_weights_each_time(use: str) -> None:
     model, calibration = model_for(use)
-    first, second = (rewritten(model, use, calibration, **NEEDED.get(use, {})).state_dict() for _ in range(2))
+    first, second = (rewritten(model, use, calibration, **example(use)).state_dict() for _ in range(2))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 tables = st.sampled_from(
-    [{"use": name, **NEEDED.get(name, {})} for name in sorted(REWRITES)]
+    [{"use": name, **example(name)} for name in sorted(REWRITES)]
     + [
         {"use": "low-rank-heads", "rank": 1, "value_rank": 2, "layers": "auto:1"},
         {"use": "drop-projection", "rank": 1, "layers": [1]},
