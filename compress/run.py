@@ -40,6 +40,9 @@ def main(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the graph and what is cached; run nothing.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what each stage does and why; run nothing.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Use nothing from earlier runs, keep nothing.")] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not hold what was read against transformers' own forward pass.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Standard output is one JSON object.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")] = 0,
 ) -> int:
@@ -58,6 +61,7 @@ def main(
     overrides += [f"model.source={json.dumps(model)}"] if model is not None else []
     overrides += [f"data.source={json.dumps(data)}"] if data is not None else []
     overrides += [f"gate.max_drop={max_drop}"] if max_drop is not None else []
+    overrides += ["model.check=false"] if no_check else []
     with _cache(no_cache) as cache:
         job = _job(target, recipe, overrides, seed, cache.root)
         graph = build_graph(job)

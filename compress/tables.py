@@ -14,9 +14,11 @@ CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
 
 class ModelTable(Spec):
-    """`source`: `zoo:NAME`, a Hugging Face model folder or a folder of a compressed model."""
+    """`source`: `zoo:NAME`, a Hugging Face model folder or a folder of a compressed model. `check`: where transformers
+    is installed, hold what was read against its own forward pass on two small inputs."""
 
     source: str = "zoo:vit-cifar10"
+    check: bool = True
 
 
 class DataTable(Spec):

@@ -114,7 +114,8 @@ def _embedding(checkpoint: Checkpoint, source: str, patches: Patches) -> tuple[P
         prefix_1SD = torch.cat([prefix_1SD, register_1RD], dim=1)
         placed = [position_1ND[:, : len(names)], torch.zeros_like(register_1RD), position_1ND[:, len(names) :]]
         position_1ND = torch.cat(placed, dim=1)
-    return embedding(checkpoint, patches, f"{source}patch_embeddings.projection", prefix_1SD, position_1ND)
+    projection, antialias = f"{source}patch_embeddings.projection", f"{source}register_tokens" in checkpoint
+    return embedding(checkpoint, patches, projection, prefix_1SD, position_1ND, antialias=antialias)
 
 
 def _biased(

@@ -24,6 +24,9 @@ LOOPS = "loops.json"
 FORMS = "exact forms"
 VARIANTS, EXITS, STREAMS = "variants", "exits", "streams"
 
+#: Says how the original was held against the original library.
+HELD = "held.txt"
+
 
 @dataclass(frozen=True)
 class Noted(Artifact):
@@ -75,6 +78,13 @@ class SourceModel(ModelArtifact):
         """How many tokens the model takes at most; None for a model that has no such limit."""
         limit = self.structure().preprocessing.get("max_length")
         return None if limit is None else int(limit)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """How close the model is to the original library's, or why that was not looked at; nothing for a model of the
+        zoo, and where it was not asked for."""
+        file = self.path / HELD
+        return (file.read_text(encoding="utf-8"),) if file.is_file() else ()
 
     @property
     def files(self) -> Path:

@@ -192,7 +192,12 @@ def report_data(
             "python": platform.python_version(),
             "machine": platform.machine(),
         },
-        notes=(*samples.notes, *(engines.lines() if engines else _remarks(models)), *_on_loops(models, comparison)),
+        notes=(
+            *original.held,
+            *samples.notes,
+            *(engines.lines() if engines else _remarks(models)),
+            *_on_loops(models, comparison),
+        ),
     )
 
 

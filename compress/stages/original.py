@@ -1,0 +1,123 @@
+"""What was read of a checkpoint, held against the original library's own forward pass on two small inputs.
+
+B batch, N tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.json_files import read_object
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.model import Transformer
+
+#: Tokens of the two texts.
+_TOKENS = 12
+#: Weights up to which a second copy of the model is worth its memory and time.
+_MOST = 1_500_000_000
+#: Largest difference that rounding makes, as a part of the largest output where that is above 1.
+_TOLERANCE = 1e-3
+_NOT = "not held against the original library"
+_UNLOADABLE = (ImportError, OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError)
+
+
+def held_against_original(folder: Path, model: Transformer) -> str:
+    """One line that says how close the model that was read is to what transformers makes of its folder, or why that
+    was not looked at. Raises InputError if they compute something else."""
+    if importlib.util.find_spec("transformers") is None:
+        return f"{_NOT}: the package transformers is not installed"
+    if model.num_parameters() > _MOST:
+        return f"{_NOT}: a second copy of {model.num_parameters():,} parameters would take long"
+    import torch
+    import transformers
+
+    config = read_object(folder / "config.json")
+    classes = config.get("architectures")
+    name = str(classes[0]) if isinstance(classes, list) and classes else ""
+    original_class = getattr(transformers, name, None)
+    if original_class is None or not hasattr(original_class, "from_pretrained"):
+        return f"{_NOT}: transformers has no class {name or 'by architectures in config.json'}"
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    inputs = _inputs(model)
+    try:
+        original, loading = original_class.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+        if loading["missing_keys"]:
+            return f"{_NOT}: {name} of transformers lacks weights here ({min(loading['missing_keys'])})"
+        with torch.no_grad():
+            answer = original.eval()(**inputs, **_options(original, model, config))
+    except _UNLOADABLE as error:
+        return f"{_NOT}: transformers does not run this folder ({str(error).partition(chr(10))[0][:120]})"
+    apart, largest, held = 0.0, 1.0, _pairs(model, inputs, answer)
+    if not held:
+        return f"{_NOT}: {name} gives nothing that the model here gives too"
+    for mine, theirs in held:
+        if theirs.ndim == 3 and "attention_mask" in inputs:
+            mine, theirs = (one[inputs["attention_mask"].bool()] for one in (mine, theirs))
+        largest = max(largest, float(theirs.abs().max()))
+        apart = max(apart, float((mine - theirs).abs().max()) if mine.shape == theirs.shape else float("inf"))
+    if not apart <= _TOLERANCE * largest:
+        raise InputError(
+            f"{folder}: what was read computes something else than {name} of transformers: off by {apart:.2g}, largest "
+            f"{largest:.2g}. Please report it; --no-check goes on all the same"
+        )
+    return f"held against {name} of transformers {transformers.__version__} on 2 inputs: off by {apart:.1e} at most"
+
+
+def _inputs(model: Transformer) -> dict[str, Tensor]:
+    """Two random images, or two random texts, the second of which is padded."""
+    import torch
+
+    from compress.model.embeds.patch import PatchEmbedSpec
+
+    embed, section = model.structure.embed, model.structure.preprocessing
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(embed, PatchEmbedSpec):
+        return {"pixel_values": torch.randn(2, embed.channels, *embed.image_size, generator=generator)}
+    length, pad = min(_TOKENS, int(section["max_length"])), int(section["pad_id"])
+    ids_BN = torch.randint(int(section["vocab_size"]), (2, length), generator=generator)
+    ids_BN = torch.where(ids_BN == pad, (pad + 1) % int(section["vocab_size"]), ids_BN)
+    mask_BN = torch.ones_like(ids_BN)
+    ids_BN[1, length - length // 3 :], mask_BN[1, length - length // 3 :] = pad, 0
+    return {"input_ids": ids_BN, "attention_mask": mask_BN}
+
+
+def _options(original: Any, model: Transformer, config: dict[str, Any]) -> dict[str, bool]:
+    """What images of another size than the model was trained on need."""
+    from compress.model.embeds.patch import PatchEmbedSpec
+
+    embed, trained = model.structure.embed, config.get("image_size")
+    if not isinstance(embed, PatchEmbedSpec) or list(embed.image_size) in (trained, [trained, trained]):
+        return {}
+    known = inspect.signature(original.forward).parameters
+    return {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
+
+
+def _pairs(model: Transformer, inputs: dict[str, Tensor], answer: Any) -> list[tuple[Tensor, Tensor]]:
+    """The same outputs of both by their names; for embeddings the tokens before they are pooled."""
+    import torch
+
+    from compress.model.heads.embedding import EmbeddingSpec
+
+    with torch.no_grad():
+        if isinstance(model.structure.head, EmbeddingSpec):
+            tokens = answer.get("last_hidden_state")
+            return [] if tokens is None else [(_tokens(model, inputs), tokens)]
+        return [(mine, answer[name]) for name, mine in model.outputs(inputs).items() if name in answer]
+
+
+def _tokens(model: Transformer, inputs: dict[str, Tensor]) -> Tensor:
+    """The tokens behind the final norm (B,N,D)."""
+    x_BND, context = model.embed(inputs)
+    for step in model.structure.schedule:
+        x_BND, context = model.block(step.block)(x_BND, step.loop, context)
+    return x_BND if model.final_norm is None else model.final_norm(x_BND)

@@ -1,0 +1,59 @@
+"""What was read is held against the original library's own forward pass, and a wrong reading is found."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families.checkpoints import saved
+from families.text_checkpoints import saved_text
+
+from compress.families import read_checkpoint
+from compress.model import Transformer
+from compress.stages.original import held_against_original
+from targets.errors import InputError
+
+TEXTS = {"kind": "text", "vocab_size": 23, "max_length": 16, "pad_id": 1}
+CASES = ["vit", "vit of another size", "bert classifier", "bert embedding", "roberta", "llama"]
+
+
+def made(folder: Path, case: str) -> Transformer:
+    if case.startswith("vit"):
+        saved(folder, "vit")
+        return read_checkpoint(folder, {"size": [8, 8] if case == "vit" else [12, 8]})
+    family, _, rest = case.partition(" ")
+    kind = {"classifier": "ForSequenceClassification", "embedding": "Model"}.get(rest, "Model")
+    saved_text(folder, family, "ForCausalLM" if family == "llama" else kind)
+    return read_checkpoint(folder, TEXTS)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_right_reading_is_held_and_a_wrong_one_is_refused(tmp_path: Path, case: str) -> None:
+    model = made(tmp_path, case)
+    line = held_against_original(tmp_path, model)
+    assert line.startswith("held against ") and "on 2 inputs: off by" in line
+    with torch.no_grad():
+        next(one for name, one in model.named_parameters() if "mixer.values.output.weight" in name).mul_(1.3)
+    with pytest.raises(InputError, match=r"computes something else than \w+ of transformers: off by .* --no-check"):
+        held_against_original(tmp_path, model)
+
+
+def change(folder: Path, **options: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | options))
+
+
+def test_why_a_model_was_not_held_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(tmp_path, "bert classifier")
+    change(tmp_path, architectures=["BertForMagic"])
+    assert held_against_original(tmp_path, model).endswith("transformers has no class BertForMagic")
+    change(tmp_path, architectures=["BertForTokenClassification"], num_labels=9)
+    assert held_against_original(tmp_path, model).startswith("not held against the original library: ")
+    (tmp_path / "model.safetensors").unlink()
+    assert "transformers does not run this folder" in held_against_original(tmp_path, model)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert held_against_original(tmp_path, model).endswith("the package transformers is not installed")
