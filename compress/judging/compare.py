@@ -52,6 +52,12 @@ class Answered:
             len(self.indices) - len(places) + self.copies,
         )
 
+    def drift(self, gate: Gate, slices: Slices) -> Drift:
+        """The drift alone. `slices`: masks over all of the data."""
+        indices = self.indices
+        masks = slices if indices is None else {name: mask[indices] for name, mask in slices.items()}
+        return compare(self.reference, self.candidate, gate, masks, self.decision, self.copies)
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -69,13 +75,14 @@ class Judged:
         return combined_status([self.drift.status, *(check.status for check in self.checks)])
 
 
-def judge(questions: Questions | None, answered: Answered, gate: Gate, slices: Slices | None = None) -> Judged:
-    """Compare and judge. Without `questions` both sides are files of answers, and there is nothing to ask.
+def judge(questions: Questions | None, answered: Answered, gate: Gate, slices: Slices) -> Judged:
+    """Compare and judge. Without `questions` both sides are files of answers, and there is nothing to ask. `slices`:
+    masks over all of the data.
 
     That the candidate is a model, sound, not the reference's answers by another name and not made from the data, is
     part of the verdict.
     """
-    drift = compare(answered.reference, answered.candidate, gate, slices, answered.decision, answered.copies)
+    drift = answered.drift(gate, slices)
     if questions is None:
         return Judged(drift, _recorded(drift))
     checks = [*check_bundles(questions), *check_sound(questions), *check_streams(questions)]

@@ -83,5 +83,4 @@ def _slices(
     asked = options.slices is not None or any(check.per == "slice" for check in gate.check)
     if answered.decision is not None and not asked:
         return {}
-    found = questions.slices() if options.slices is None else slices.read(options.slices, questions.names)
-    return {name: mask[answered.indices] for name, mask in found.items()}
+    return questions.slices() if options.slices is None else slices.read(options.slices, questions.names)

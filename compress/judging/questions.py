@@ -41,6 +41,7 @@ class Questions:
         self.task, self.reference, self.candidate = task, reference, candidate
         self._prepare = prepare
         self._prepared: dict[str, Prepared] = {}
+        self._fingerprints: list[tuple[int, ...]] | None = None
 
     @property
     def sides(self) -> list[Side]:
@@ -96,7 +97,9 @@ class Questions:
 
     def fingerprints(self) -> list[tuple[int, ...]]:
         """Of the content of each sample (see `compress.data.seen`)."""
-        return self._whole.fingerprints()
+        if self._fingerprints is None:
+            self._fingerprints = self._whole.fingerprints()
+        return self._fingerprints
 
     @property
     def notes(self) -> tuple[str, ...]:

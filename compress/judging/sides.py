@@ -42,7 +42,7 @@ def open_side(spec: str) -> Side:
     """
     path = located(spec)
     if path.suffix == ".onnx":
-        return _beside(_onnx(spec, path), path)
+        return _beside(onnx_side(spec, path), path)
     if is_bundle(path):
         return _bundle(spec, path)
     if (path / "structure.json").is_file():
@@ -55,13 +55,8 @@ def open_side(spec: str) -> Side:
     raise InputError(f"{what}{instead_of_folder(path)}")
 
 
-def onnx_side(name: str, path: Path, precision: str, like: Side) -> Side:
-    """An ONNX file for the task of another side, with its classes and prepared as it is."""
-    return _onnx(name, path, precision).completed(like)
-
-
-def _onnx(name: str, path: Path, precision: str | None = None) -> Side:
-    """The file alone; of its task only what its inputs say."""
+def onnx_side(name: str, path: Path, precision: str | None = None) -> Side:
+    """An ONNX file alone: of its task only what its inputs say. `precision`: of its weights, where it is known."""
     from runtime import ort
 
     graph = ort.load(path)

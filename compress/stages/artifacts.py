@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NOTES = "notes.json"
 LOOPS = "loops.json"
 FORMS = "exact forms"
-VARIANTS, EXITS, STREAMS = "variants", "exits", "streams"
+VARIANTS, EXITS, CHECKS = "variants", "exits", "checks"
 
 #: Says how the original was held against the original library.
 HELD = "held.txt"
@@ -248,11 +248,11 @@ class Comparison(Artifact):
         """The early exit, by its name; nothing where none was asked for."""
         return self._read(self.path / EXITS)
 
-    def streaming(self) -> list[ExtraCheck]:
-        """Of each file of a recurrent model: whether its answers depend on the chunks that a sequence comes in."""
+    def checks(self) -> list[ExtraCheck]:
+        """What must hold of each file beside its drift (see `compress.judging.compare`)."""
         from compress.verification.report_data import ExtraCheck
 
-        files = sorted((self.path / STREAMS).glob("*.json"))
+        files = sorted((self.path / CHECKS).glob("*.json"))
         return [ExtraCheck.model_validate_json(path.read_text()) for path in files]
 
     @staticmethod

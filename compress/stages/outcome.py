@@ -59,7 +59,7 @@ def judge(comparison: Artifact) -> tuple[str, str]:
     assert isinstance(comparison, Comparison)
     drifts = comparison.drifts()
     found = [(drift.status, f"{file}: {drift.gate.message}") for file, drift in drifts.items()]
-    found += [(check.status, f"{check.name}: {check.message}") for check in comparison.streaming()]
+    found += [(check.status, f"{check.name}: {check.message}") for check in comparison.checks()]
     verdict = combined_status([status for status, _ in found])
     return str(verdict), next(message for status, message in found if status is verdict)
 

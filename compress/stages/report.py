@@ -172,7 +172,7 @@ def report_data(
         )
         for file in others
     )
-    checks += tuple(comparison.streaming())
+    checks += tuple(comparison.checks())
     return ReportData(
         schema=1,
         edgepress=version("edgepress"),
