@@ -35,11 +35,11 @@ class Side:
 
     `call` maps the graph's own inputs to its outputs, and `wired` says how the task's become these; None for a model
     that takes the task's as they are. `task`, `labels`, `preprocessing` and `files` (the folder of the tokenizer) are
-    None where a file or folder does not bring them. `most` samples at once. `canonical` reads it into the form whose
-    blocks can be compared; None where there is only a graph. `graphs`: its ONNX files, all of which take what `fed`
-    gives, and the precision of each, where it is known. `inputs`: what a file of which nothing else is known declares.
-    `seen`: fingerprints of the samples that it was healed on; `golden` holds it to its golden samples; None where it
-    brings none. `notes`: what the user should know of how it was read.
+    None where a file or folder does not bring them. `most` samples at once (1: neighbours change answers).
+    `canonical` reads it into the form whose blocks can be compared; None where there is only a graph. `graphs`: its
+    ONNX files, all of which take what `fed` gives, and the precision of each, where it is known. `inputs`: what a
+    file of which nothing else is known declares. `seen`: fingerprints of the samples that it was healed on; `golden`
+    holds it to its golden samples; None where it brings none. `notes`: what the user should know of how it was read.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Side:
         wires = self._wires()
 
         def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-            count, size = _count(inputs), wires.batch or self.most
+            count, size = _count(inputs), self.most if self.most == 1 else wires.batch or self.most
             parts = [
                 wires.read(self.call(wires.feed(_padded(_rows(inputs, start, size), wires.batch))))
                 for start in range(0, count, size)

@@ -57,12 +57,15 @@ def open_side(spec: str) -> Side:
 
 def onnx_side(name: str, path: Path, precision: str | None = None) -> Side:
     """An ONNX file alone: of its task only what its inputs say. `precision`: of its weights, where it is known."""
+    from export.neighbours import ASKED_ALONE, depends_on_batch
     from runtime import ort
 
-    graph = ort.load(path)
+    graph, alone = ort.load(path), depends_on_batch(path)
     return Side(
         name=name,
         kind="ONNX file",
+        most=1 if alone else BATCH,
+        notes=(f"{name}: {ASKED_ALONE}",) if alone else (),
         bytes=onnx_size(path),
         runs_on=f"ONNX Runtime, {graph.provider}",
         call=graph.run,
@@ -96,7 +99,7 @@ def _beside(side: Side, path: Path) -> Side:
         labels=task.labels_beside(folder, info.outputs),
         preprocessing=task.preprocessing(folder, notes.append) if task.prepares(folder) else None,
         files=_tokenizer_folder(folder),
-        notes=tuple(notes),
+        notes=(*side.notes, *notes),
     )
 
 
@@ -111,18 +114,22 @@ def _said(manifest: Manifest, root: Path) -> dict[str, Any]:
 
 
 def _bundle(name: str, path: Path) -> Side:
+    from export.neighbours import ASKED_ALONE, depends_on_batch
     from runtime.session import open_bundle
 
     session = open_bundle(path, allow_failed=True)  # the gate here judges it anew
     manifest, root = session.manifest, session.bundle.root
+    file = root / session.model.path
+    alone = file.suffix == ".onnx" and depends_on_batch(file)
     return Side(
         name=name,
         kind="bundle",
-        bytes=onnx_size(root / session.model.path),
+        bytes=onnx_size(file),
         runs_on=session.describe(),
         call=lambda inputs: in_chunks(session, inputs),
         wired=lambda task: task.wires(name, manifest.all_inputs, manifest.outputs),
-        most=min(BATCH, session.max_batch),
+        most=1 if alone else min(BATCH, session.max_batch),
+        notes=(f"{name}: {ASKED_ALONE}",) if alone else (),
         seen=seen_samples(root),
         golden=golden_check(session),
         graphs=forms(session),

@@ -92,13 +92,18 @@ def answer_dynamic(context: StageContext[Options], original: SourceModel, models
 
 
 def _answer_all(context: StageContext[Options], original: SourceModel, files: dict[str, Path]) -> list[Samples]:
+    from export.neighbours import ASKED_ALONE, depends_on_batch
+
     task = original.task
     data = evaluation(context.options.data, original)
     tell_notes(context, data)
     every = []
     for index, (name, path) in enumerate(files.items()):
         tell = _teller(context, name, index * len(data), len(files) * len(data))
-        answers = task.answers(runner_of(path), data, tell)
+        alone = depends_on_batch(path)
+        if alone:
+            context.log(f"{name}: {ASKED_ALONE}")
+        answers = task.answers(runner_of(path), data, tell, 1 if alone else None)
         answers.save(context.folder / f"{name}.npz")
         context.log(f"{name}: {task.headline(answers)}")
         every.append(answers)

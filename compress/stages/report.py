@@ -260,9 +260,13 @@ def _variant(name: str, file: Path, **fields: Any) -> Variant:
 
 
 def _remarks(models: ShippedModels) -> list[str]:
+    from export.neighbours import ASKED_ALONE, depends_on_batch
+
+    alone = [f"{file.path}: {ASKED_ALONE}" for file in models.every() if depends_on_batch(models.path / file.path)]
     if any(file.runtime == "tensorrt" for file in models.entries()):
         return [
+            *alone,
             "model.onnx is for TensorRT: the device builds its engine with `python -m runtime.build BUNDLE`. "
-            "Here its numbers were measured with ONNX Runtime on a CPU; no engine was run."
+            "Here its numbers were measured with ONNX Runtime on a CPU; no engine was run.",
         ]
-    return []
+    return alone
