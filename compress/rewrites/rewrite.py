@@ -41,7 +41,7 @@ class Rewrite:
     options: type[Options]
     apply: Apply
     exact: bool
-    on_export: bool
+    on_export: bool = False
 
     @property
     def summary(self) -> str:
