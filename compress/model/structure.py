@@ -13,6 +13,7 @@ from compress.model.embed import AnyEmbed
 from compress.model.head import AnyHead
 from compress.model.norms import NormSpec
 from compress.spec import Spec
+from targets.errors import InputError
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -51,6 +52,17 @@ class Structure(Spec):
 
 def output_targets(structure: Structure, original: Structure) -> list[int]:
     """For each step, the original's step whose output it should give: the last one before the next step's origin,
-    so that a block before a gap takes over what was dropped behind it."""
+    so that a block before a gap takes over what was dropped behind it. Raises InputError as `check_width` does."""
+    check_width(structure, original)
     origins = [step.origin for step in structure.schedule]
     return [following - 1 for following in origins[1:]] + [len(original.schedule) - 1]
+
+
+def check_width(structure: Structure, original: Structure) -> None:
+    """Raises InputError if the two have streams of different sizes, so that neither stands for the other."""
+    mine, theirs = structure.hidden_size, original.hidden_size
+    if mine != theirs:
+        raise InputError(
+            f"the model's hidden size is {mine} and the original's {theirs}; apply slice-width last, and heal with "
+            f"heal.hidden = 0 and no transfer"
+        )

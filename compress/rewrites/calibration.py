@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compress.model.block import Site
 from compress.model.sequence import Context, Tokens, aligned
-from compress.model.structure import output_targets
+from compress.model.structure import check_width, output_targets
 from compress.model.transformer import Transformer
 
 #: A ridge where all is zero.
@@ -251,7 +251,9 @@ def step_of(model: Transformer, block: int) -> int:
 
 
 def original_step(calibration: Calibration, model: Transformer, step: int) -> int:
-    """The step of the original whose output the model's step should come close to."""
+    """The step of the original whose output the model's step should come close to. Raises InputError if their streams
+    are of different sizes."""
+    check_width(model.structure, calibration.original.structure)
     origin = model.structure.schedule[step].origin
     return next(index for index, other in enumerate(calibration.original.structure.schedule) if other.origin == origin)
 

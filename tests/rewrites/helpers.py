@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from model.tiny import images, logits
 
+from compress.heal import HealOptions
 from compress.model import Transformer
 from compress.model.block import Site
 from compress.model.sequence import Tokens
@@ -50,6 +52,25 @@ def moved(model: Transformer, other: Transformer) -> float:
     inputs = images(model, 8, seed=7)
     before, after = logits(model, inputs), logits(other, inputs)
     return float((before - after).abs().max()) / max(1.0, float(before.abs().max()))
+
+
+class SomeImages:
+    """A feed to heal on: the same random images in every step."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.inputs = images(model, 12)
+
+    def draw(self, step: int, options: HealOptions) -> dict[str, torch.Tensor]:
+        return self.inputs
+
+    def batch(self, drawn: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], None]:
+        return dict(drawn), None
+
+    def plain(self, size: int) -> list[dict[str, torch.Tensor]]:
+        return [self.inputs]
+
+    def judging(self, size: int) -> list[dict[str, torch.Tensor]]:
+        return self.plain(size)
 
 
 def stream_weights(stream_BND: np.ndarray) -> np.ndarray:

@@ -78,6 +78,7 @@ def test_rotary_positions_stand_between_query_and_key(use: str) -> None:
         "low-rank-heads",
         "symmetric-qk",
         "single-head",
+        "slice-width",
         "drop-value",
         "drop-projection",
         "prune-heads",

@@ -26,7 +26,7 @@ from compress.rewrites.rewrite import Rewrite, run_rewrite
 from compress.rewrites.surgery import with_blocks
 from targets.errors import InputError
 
-from .helpers import Oracle, calibration_of, rewritten
+from .helpers import Oracle, SomeImages, calibration_of, rewritten
 from .text_models import decoder, encoder, plain_calibration
 
 PLAIN = block_spec()
@@ -130,19 +130,6 @@ def test_blocks_are_compared_on_the_tokens_that_are_left(use: str) -> None:
     assert rows[1].own_error is not None and rows[1].own_error < 1e-6
 
 
-class Images:
-    """A feed of random images."""
-
-    def __init__(self, model: Transformer) -> None:
-        self.inputs = [images(model, 6, seed=seed) for seed in range(3)]
-
-    def batch(self, step: int, options: HealOptions) -> tuple[dict[str, Tensor], None]:
-        return self.inputs[step % 3], None
-
-    def plain(self, size: int) -> list[dict[str, Tensor]]:
-        return self.inputs
-
-
 @pytest.mark.parametrize("use", ["pool-tokens", "toy"])
 def test_every_phase_of_healing_holds_fewer_tokens_to_the_originals(use: str, tmp_path: Path) -> None:
     model = vit()
@@ -155,8 +142,8 @@ def test_every_phase_of_healing_holds_fewer_tokens_to_the_originals(use: str, tm
     found = heal(
         shorter,
         model,
-        Images(model),
-        Images(model),
+        SomeImages(model),
+        SomeImages(model),
         options,
         Accelerator(cpu=True),
         tmp_path,
