@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from pydantic import Field, NonNegativeInt
 
+from compress.model.block import BlockSpec
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.mixers.linformer import LinformerSpec
+from compress.model.mixers.packed_attention import PackedAttentionSpec
 from compress.model.reducers.grid_mean import GridMeanSpec
+from compress.model.rope import GridRopeSpec
 from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, step_of
@@ -32,7 +37,8 @@ def pool_tokens(model: Transformer, options: PoolTokens, calibration: Calibratio
     the square of it. Shapes stay fixed and nothing is sorted, so every runtime gains. No parameter changes. Not exact;
     wants healing. A second pooling behind a later layer is possible. Refused where the cells do not fill the grid (7 x
     7 patches have no cells of 2 x 2), for texts, for heads that answer for every token, behind a trimmed or a looped
-    block, and before layers that take a fixed number of tokens (Linformer). Source: the pooling of PiT
+    block, and before layers that take a fixed number of tokens (Linformer) or add a bias for where patches lie. Rotary
+    places of a grid are averaged as the patches are. Source: the pooling of PiT
     (Heo et al. 2021, arXiv 2103.16302), put into a trained model and as a mean.
     """
     structure = model.structure
@@ -47,7 +53,8 @@ def pool_tokens(model: Transformer, options: PoolTokens, calibration: Calibratio
     if spec.reducer is not None:
         raise InputError(f"{NAME} is refused: fewer tokens leave layer {options.after} than come in already")
     step = step_of(model, options.after)
-    later = [structure.blocks[one.block] for one in structure.schedule[step + 1 :]]
+    after = structure.schedule[step + 1 :]
+    later = [structure.blocks[one.block] for one in after]
     if any(isinstance(one.mixer, LinformerSpec) or isinstance(one.reducer, GridMeanSpec) for one in later):
         raise InputError(f"{NAME} is refused before a layer that takes a fixed number of tokens; pool first")
     kept, rows, columns = _grid(structure, step)
@@ -57,9 +64,31 @@ def pool_tokens(model: Transformer, options: PoolTokens, calibration: Calibratio
             f"{options.size}; {_sizes(rows, columns)}"
         )
     reducer = GridMeanSpec(kept=kept, rows=rows, columns=columns, size=options.size)
+    places = {block: _placed(structure.blocks[block], options.size) for block in {one.block for one in after}}
     left = rows * columns // options.size**2
     calibration.note(f"{NAME}: {rows * columns} patches become {left} behind layer {options.after}")
-    return with_blocks(model, lambda block: block.replace(reducer=reducer), [options.after])
+    pooled = with_blocks(model, lambda block: block.replace(reducer=reducer), [options.after])
+    for block, changed in places.items():
+        pooled = with_blocks(pooled, lambda _, changed=changed: changed, [block])  # type: ignore[misc]
+    return pooled
+
+
+def _placed(spec: BlockSpec, size: int) -> BlockSpec:
+    """A block that sees the cells where their patches lay: rotary places of a grid are averaged, too. Raises InputError
+    for what else says where tokens stand."""
+    mixer = spec.mixer
+    if getattr(mixer, "bias", None) is not None and not isinstance(mixer, PackedAttentionSpec):
+        raise InputError(f"{NAME} is refused before a layer that adds a bias for where patches lie")
+    holder = getattr(mixer, "scores", mixer)
+    rope = getattr(holder, "rope", None)
+    if mixer is None or holder is None or rope is None:
+        return spec
+    if not isinstance(rope, GridRopeSpec):
+        raise InputError(f"{NAME} is refused before a layer that turns tokens by their number, not by where they lie")
+    lines = (rope.row_places, rope.column_places)
+    rows, columns = (tuple(fmean(line[at : at + size]) for at in range(0, len(line), size)) for line in lines)
+    turned = holder.replace(rope=rope.replace(row_places=rows, column_places=columns))
+    return spec.replace(mixer=turned if holder is mixer else mixer.replace(scores=turned))
 
 
 def _grid(structure: Structure, step: int) -> tuple[int, int, int]:

@@ -59,7 +59,10 @@ def slice_width(model: Transformer, options: SliceWidth, calibration: Calibratio
     if width > wide:
         raise InputError(f"{NAME} is refused: width {width} is above the hidden size {wide}")
     kind = _check(model)
-    folded: Transformer = fold_norm(model, FoldNorm(), calibration)
+    try:
+        folded: Transformer = fold_norm(model, FoldNorm(), calibration)
+    except InputError as cause:
+        raise InputError(f"{NAME} is refused: the norms must fold, but {cause}") from cause
     moment_DD = _read(folded, calibration)
     values_D, vectors_DD = torch.linalg.eigh((moment_DD + moment_DD.T) / 2)
     basis_DW = vectors_DD.flip(1)[:, :width]

@@ -16,10 +16,13 @@ from torch import Tensor
 from compress.heal import HealOptions, heal
 from compress.judging.blocks import compare_blocks
 from compress.model import Transformer
+from compress.model.biases.grid import GridBiasSpec
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.ffns.affine import Affine
+from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.reducer import ReducerSpec
 from compress.model.reducers.grid_mean import GridMean, GridMeanSpec
+from compress.model.rope import GridRopeSpec
 from compress.model.sequence import Context, Tokens
 from compress.rewrites import Calibration, Options
 from compress.rewrites.rewrite import Rewrite, run_rewrite
@@ -30,6 +33,7 @@ from .helpers import Oracle, SomeImages, calibration_of, rewritten
 from .text_models import decoder, encoder, plain_calibration
 
 PLAIN = block_spec()
+BIASED = PLAIN.replace(mixer=PLAIN.mixer.replace(bias=GridBiasSpec(rows=4, columns=4)))  # type: ignore[union-attr]
 #: 4 x 4 patches and a class token.
 EMBED = PatchEmbedSpec(channels=2, image_size=(8, 8), patch_size=(2, 2))
 
@@ -70,7 +74,7 @@ def drop_quiet(model: Transformer, options: DropQuiet, calibration: Calibration)
     return with_blocks(model, lambda spec: spec.replace(reducer=reducer), [options.after])
 
 
-TOY = Rewrite("toy-drop-quiet", DropQuiet, drop_quiet, exact=False)
+TOY = Rewrite("toy-drop-quiet", DropQuiet, drop_quiet, exact=False, on_export=False)
 
 
 def vit(layers: int = 3, **block: Any) -> Transformer:
@@ -153,6 +157,19 @@ def test_every_phase_of_healing_holds_fewer_tokens_to_the_originals(use: str, tm
     assert found.drift_after < found.drift_before
 
 
+@torch.no_grad()
+def test_rotary_places_of_a_grid_are_averaged_as_the_patches_are() -> None:
+    rope = GridRopeSpec(row_places=(0.0, 1.0, 2.0, 3.0), column_places=(0.5, 1.5, 2.5, 3.5), frequencies=(1.0,))
+    scores = PLAIN.mixer.scores.replace(rope=rope, head_dim=4)  # type: ignore[union-attr]
+    values = PLAIN.mixer.values.replace(head_dim=4)  # type: ignore[union-attr]
+    turning = PLAIN.replace(mixer=SoftmaxAttentionSpec(scores=scores, values=values))
+    result = rewritten(model_of(turning, turning, embed=EMBED), "pool-tokens", after=0)
+    first, second = (spec.mixer.scores.rope for spec in result.structure.blocks)  # type: ignore[union-attr]
+    assert first == rope
+    assert second == rope.replace(row_places=(0.5, 2.5), column_places=(1.0, 3.0))
+    assert torch.isfinite(result(images(result))).all()
+
+
 def test_a_second_pooling_works_on_the_grid_that_the_first_left() -> None:
     notes: list[str] = []
     model = vit(layers=4)
@@ -176,6 +193,18 @@ def test_a_second_pooling_works_on_the_grid_that_the_first_left() -> None:
             model_of(PLAIN, PLAIN, embed=EMBED.replace(image_size=(14, 6))),
             {"after": 0},
             "a grid of 7 x 3 patches does not divide into cells of 2 x 2; no size does",
+        ),
+        (
+            model_of(PLAIN, block_spec(rope=True, head_dim=4), embed=EMBED),
+            {"after": 0},
+            "turns tokens by their number, not by where they lie",
+        ),
+        (
+            model_of(
+                PLAIN, PLAIN.replace(mixer=PLAIN.mixer.replace(bias=GridBiasSpec(rows=4, columns=4))), embed=EMBED
+            ),  # type: ignore[union-attr]
+            {"after": 0},
+            "adds a bias for where patches lie",
         ),
         (decoder(), {"after": 0}, "the head of this model answers for every token"),
         (encoder(), {"after": 0}, "it pools the patches of images, and this model has none"),
