@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal
 from export.app import app_bytes
 from export.archive import npz_bytes, write_zip
 from export.folders import copy_file, replaced
-from export.onnx_model import read_info
+from export.onnx_model import OnnxInfo, read_info
 from runtime import ort
 from runtime.app import APP
 from runtime.bundles.manifest import (
     GOLDEN,
-    MODEL,
+    GRAPH,
     NAME,
     SCHEMA,
+    SCHEMA_OF_GRAPHS,
     BundleTarget,
     EarlyExit,
     ModelFile,
     State,
+    golden_file,
     is_inside,
+    main_file,
     parse_manifest,
     verify_files,
 )
@@ -50,12 +53,21 @@ class Form:
 
 
 @dataclass(frozen=True)
-class BundleContent:
-    """All that goes into a bundle. `forms` are in the order in which a device should try them; one is model.onnx.
+class GraphContent:
+    """What a bundle holds of one graph besides its forms: a few real inputs, states included, and those states."""
 
-    `golden_inputs` are a few real inputs, states included. `files` maps relative paths to files that are copied in as
-    they are: config.json, preprocessor_config.json, reports, engines. `drift`, `model` and `versions` are put into the
-    manifest as given; they must be plain JSON without NaN, and free of times and machine names.
+    golden_inputs: Mapping[str, np.ndarray]
+    state: Sequence[State] = ()
+
+
+@dataclass(frozen=True)
+class BundleContent:
+    """All that goes into a bundle. `forms` are in the order in which a device should try them; one is model.onnx, or,
+    for a model of several `graphs`, each has one of its name.
+
+    `golden_inputs` are a few real inputs of a model of one graph, states included. `files` maps relative paths to files
+    that are copied in as they are: config.json, preprocessor_config.json, engines. `drift`, `model` and `versions` are
+    put into the manifest as given; they must be plain JSON without NaN, and free of times and machine names.
     """
 
     task: str
@@ -73,6 +85,16 @@ class BundleContent:
     model: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
+    graphs: Mapping[str, GraphContent] = field(default_factory=dict)
+
+    @property
+    def named(self) -> Mapping[str, GraphContent]:
+        """Every graph by its name; `model` for a model that has one."""
+        return self.graphs or {GRAPH: GraphContent(self.golden_inputs, self.state)}
+
+    def forms_of(self, graph: str) -> list[Form]:
+        """The forms of one graph."""
+        return [form for form in self.forms if form.entry.graph == graph]
 
 
 def write_bundle(folder: Path, content: BundleContent) -> Path:
@@ -107,11 +129,11 @@ def write_zipped(bundle: Path, path: Path) -> Path:
 
 
 def golden(forms: Sequence[Form], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of golden.npz: inputs, what model.onnx gives for them on this CPU, and a tolerance per output that
-    every form keeps here with room for other hardware; the same for each other number of loops. Raises GateFailed if an
-    output is not finite."""
+    """The arrays of golden.npz for the forms of one graph: inputs, what its main file gives for them on this CPU, and a
+    tolerance per output that every form keeps here with room for other hardware; the same for each other number of
+    loops. Raises GateFailed if an output is not finite."""
     arrays = {f"input_{name}": array for name, array in inputs.items()}
-    whole = next(form.entry.loops for form in forms if form.entry.path == MODEL)
+    whole = _main(forms).entry.loops
     for loops in dict.fromkeys(form.entry.loops for form in forms):
         alike = [form for form in forms if form.entry.loops == loops]
         arrays |= _golden_outputs(alike, inputs, "" if loops == whole else str(loops))
@@ -119,12 +141,12 @@ def golden(forms: Sequence[Form], inputs: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def _golden_outputs(forms: Sequence[Form], inputs: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
-    """Outputs and tolerances of forms of one number of loops; the outputs are those of model.onnx or of the first."""
+    """Outputs and tolerances of forms of one number of loops; the outputs are those of the main file or the first."""
     import numpy as np
 
     arrays = {}
     results = {form.entry.path: ort.load(form.source, threads=1).run(inputs) for form in forms}
-    for name, wanted in results.get(MODEL, results[forms[0].entry.path]).items():
+    for name, wanted in results.get(main_file(forms[0].entry.graph), results[forms[0].entry.path]).items():
         scale = float(np.abs(wanted).max(initial=0.0))
         room = max(ALLOWANCE[form.entry.precision] for form in forms) * max(scale, 1e-3)
         apart = max(float(np.abs(result[name] - wanted).max(initial=0.0)) for result in results.values())
@@ -137,6 +159,11 @@ def _golden_outputs(forms: Sequence[Form], inputs: Mapping[str, np.ndarray], kin
     return arrays
 
 
+def _main(forms: Sequence[Form]) -> Form:
+    """The main form of one graph."""
+    return next(form for form in forms if form.entry.path == main_file(form.entry.graph))
+
+
 def _check_place(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder} is not a folder; give another place for the bundle")
@@ -147,10 +174,14 @@ def _check_place(folder: Path) -> None:
 def _check_content(content: BundleContent) -> None:
     paths = [form.entry.path for form in content.forms]
     names = [*paths, *content.files]
-    if MODEL not in paths:
-        raise InputError(f"a bundle needs {MODEL}; given: {', '.join(paths) or 'nothing'}")
+    for main in map(main_file, content.named):
+        if main not in paths:
+            raise InputError(f"a bundle needs {main}; given: {', '.join(paths) or 'nothing'}")
+    if content.graphs and (content.golden_inputs or content.state):
+        raise InputError("a bundle of several graphs has golden inputs and states in each of them, not beside them")
+    own = (NAME, SEAL, SIGNATURE, APP, *map(golden_file, content.named))
     for name in names:
-        if not is_inside(name) or name in (NAME, SEAL, SIGNATURE, GOLDEN, APP):
+        if not is_inside(name) or name in own:
             raise InputError(
                 f"{name!r} cannot be a file of a bundle; give a relative path that is not {NAME}, {GOLDEN} or {APP}"
             )
@@ -160,22 +191,28 @@ def _check_content(content: BundleContent) -> None:
     for name, source in (*((form.entry.path, form.source) for form in content.forms), *content.files.items()):
         if not source.is_file():
             raise InputError(f"{source} is missing; it should become {name} in the bundle")
-    infos = {form.entry.path: read_info(form.source) for form in content.forms}
-    main = infos[MODEL]
-    for path, info in infos.items():
-        if (info.inputs, info.outputs) != (main.inputs, main.outputs):
-            raise InputError(f"{path} and {MODEL} have different inputs or outputs; make both from one export")
+    for graph in content.named:
+        infos = {form.entry.path: read_info(form.source) for form in content.forms_of(graph)}
+        wanted = infos[main_file(graph)]
+        for path, info in infos.items():
+            if (info.inputs, info.outputs) != (wanted.inputs, wanted.outputs):
+                raise InputError(
+                    f"{path} and {main_file(graph)} have different inputs or outputs; make both from one export"
+                )
 
 
 def _fill(folder: Path, content: BundleContent) -> None:
     sources = {form.entry.path: form.source for form in content.forms} | dict(content.files)
     for name, source in sources.items():
         copy_file(source, folder / name)
-    write_atomic(folder / GOLDEN, npz_bytes(golden(content.forms, content.golden_inputs)))
+    goldens = {graph: golden_file(graph) for graph in content.named}
+    for graph, name in goldens.items():
+        arrays = golden(content.forms_of(graph), content.named[graph].golden_inputs)
+        write_atomic(folder / name, npz_bytes(arrays))
     write_atomic(folder / APP, app_bytes())
     digests = {
         name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in sorted([*sources, GOLDEN, APP])
+        for name in sorted([*sources, *goldens.values(), APP])
     }
     data = _manifest(content, digests)
     verify_files(folder, parse_manifest(data, NAME), folder)
@@ -184,22 +221,26 @@ def _fill(folder: Path, content: BundleContent) -> None:
 
 
 def _manifest(content: BundleContent, digests: Mapping[str, Any]) -> bytes:
-    info = read_info(next(form.source for form in content.forms if form.entry.path == MODEL))
-    states = {name for one in content.state for name in (one.past, one.present)}
+    infos = {graph: read_info(_main(content.forms_of(graph)).source) for graph in content.named}
+    info = next(iter(infos.values()))
+    graphs = {graph: _signature(infos[graph], one.state) for graph, one in content.named.items()}
     manifest = {
-        "schema": SCHEMA,
+        "schema": SCHEMA_OF_GRAPHS if content.graphs else SCHEMA,
         "edgepress": content.edgepress,
         "task": content.task,
         "verdict": content.verdict,
         "target": {key: value for key, value in asdict(content.target).items() if value is not None},
         "model": dict(content.model),
         "models": [
-            {key: value for key, value in asdict(form.entry).items() if value is not None} for form in content.forms
+            {
+                key: value
+                for key, value in asdict(form.entry).items()
+                if value is not None and (key, value) != ("graph", GRAPH)
+            }
+            for form in content.forms
         ],
         "exit": asdict(content.exit) if content.exit else None,
-        "inputs": [asdict(tensor) for tensor in info.inputs if tensor.name not in states],
-        "outputs": [asdict(tensor) for tensor in info.outputs if tensor.name not in states],
-        "state": [asdict(one) for one in content.state],
+        **({"graphs": graphs} if content.graphs else graphs[GRAPH]),
         "preprocessing": content.preprocessing,
         "postprocessing": content.postprocessing,
         "labels": list(content.labels) if content.labels is not None else None,
@@ -220,3 +261,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _signature(info: OnnxInfo, state: Sequence[State]) -> dict[str, Any]:
+    """What a graph takes, gives and hands on."""
+    states = {name for one in state for name in (one.past, one.present)}
+    return {
+        "inputs": [asdict(tensor) for tensor in info.inputs if tensor.name not in states],
+        "outputs": [asdict(tensor) for tensor in info.outputs if tensor.name not in states],
+        "state": [asdict(one) for one in state],
+    }

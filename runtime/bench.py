@@ -160,7 +160,8 @@ def _trials(args: argparse.Namespace, bundle: Bundle | None) -> list[Trial]:
 
     most = target_threads(bundle.manifest) if bundle else usable_cpus()
     sizes = ["--batch", str(args.batch), *(["--length", str(args.length)] if args.length else [])]
-    options = ["--seconds", str(args.seconds * TRIAL_SHARE), *sizes, *session_options(args)]
+    graph = ["--graph", args.graph] if args.graph else []
+    options = ["--seconds", str(args.seconds * TRIAL_SHARE), *sizes, *graph, *session_options(args)]
     if args.threads:
         return []
     if bundle is None or args.provider or len(candidates(bundle)) < 2:
@@ -204,6 +205,7 @@ def main() -> int:
     parser.add_argument(
         "--length", metavar="L", type=positive, help="sequence length (default 128, or what the model takes)"
     )
+    parser.add_argument("--graph", metavar="NAME", help="of a model that has several")
     parser.add_argument("--seconds", metavar="S", type=float, default=3.0, help="how long to measure (default 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_session_options(parser)
@@ -214,7 +216,7 @@ def main() -> int:
     from runtime.measuring.power import cpu_name, readings
 
     path = Path(args.model)
-    bundle = None if path.is_file() and path.suffix == ".onnx" else open_bundle_for_cli(path, args)
+    bundle = None if path.is_file() and path.suffix == ".onnx" else open_bundle_for_cli(path, args).one(args.graph)
     trials = _trials(args, bundle)
     if trials:
         args.provider, args.threads = trials[0].backend, trials[0].threads

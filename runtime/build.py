@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.bundles.manifest import TENSORRT
 from runtime.cli import add_bundle_options, open_bundle_for_cli, positive
 from targets.cli import Parser
 from targets.errors import EnvironmentLacks, GateFailed, InputError, run_cli
@@ -100,9 +101,11 @@ def make_engine(
     return stored, built.timing_cache
 
 
-def engine_models(bundle: Bundle) -> list[ModelFile]:
-    """The models that the bundle means for TensorRT. Raises InputError if it has none."""
-    models = [model for model in bundle.manifest.models if model.runtime == "tensorrt"]
+def engine_models(bundle: Bundle) -> list[tuple[Bundle, ModelFile]]:
+    """The models that the bundle means for TensorRT, each with the bundle of its graph. Raises InputError if it has
+    none."""
+    graphs = bundle.graphs.values()
+    models = [(one, model) for one in graphs for model in one.manifest.models if model.runtime == TENSORRT]
     if models:
         return models
     name = bundle.manifest.target.name
@@ -137,8 +140,8 @@ def main() -> int:
         return 0
     try:
         builder = _Builder(bundle, args.workspace, args.force)
-        for model in models:
-            print(builder.provide(model))
+        for graph, model in models:
+            print(builder.provide(graph, model))
     except EnvironmentLacks as lack:
         if not args.allow_fallback:
             raise
@@ -147,13 +150,13 @@ def main() -> int:
     return 0
 
 
-def _tell_plan(bundle: Bundle, models: Sequence[ModelFile], args: argparse.Namespace) -> None:
+def _tell_plan(bundle: Bundle, models: Sequence[tuple[Bundle, ModelFile]], args: argparse.Namespace) -> None:
     """A line per model, and what this machine lacks to build their engines or by what they would be built."""
     from runtime.engines import engine_file
     from targets.machine import memory_bytes
 
     free = memory_bytes(field="MemAvailable")
-    for model in models:
+    for _, model in models:
         size = (bundle.root / model.path).stat().st_size
         known = "" if free is None else f", {free // _MB} MB are free"
         print(
@@ -165,8 +168,8 @@ def _tell_plan(bundle: Bundle, models: Sequence[ModelFile], args: argparse.Names
     except EnvironmentLacks as lack:
         print(f"lacking: {lack}")
         return
-    for model in models:
-        identity = engine_file.identify(bundle, model, builder.tensorrt, builder.capability)
+    for graph, model in models:
+        identity = engine_file.identify(graph, model, builder.tensorrt, builder.capability)
         found = None if args.force else engine_file.find_engine(bundle.root, identity)
         if found is not None:
             print(f"an engine is there: {found.path}")
@@ -191,11 +194,11 @@ class _Builder:
             raise InputError(f"{bundle.source}: its target names no compute capability; make the bundle again")
         self.capability = capability
 
-    def provide(self, model: ModelFile) -> Path:
+    def provide(self, graph: Bundle, model: ModelFile) -> Path:
         """Find or build the engine of one model, check it if it was not yet, and return its path."""
         from runtime.engines import engine_file
 
-        identity = engine_file.identify(self.bundle, model, self.tensorrt, self.capability)
+        identity = engine_file.identify(graph, model, self.tensorrt, self.capability)
         found = None if self.force else engine_file.find_engine(self.bundle.root, identity)
         if found is not None:
             print(f"a matching engine is there ({found.record.bytes} bytes)", file=sys.stderr)
@@ -203,7 +206,7 @@ class _Builder:
         if self.device is None:
             print(f"note: not checked: {self.absence}; runtime.run refuses the engine until it is", file=sys.stderr)
         elif not engine.passed(self.device.name):
-            self._check(self.device, model, engine)
+            self._check(self.device, graph, model, engine)
         return engine.path
 
     def _build(self, identity: EngineIdentity) -> StoredEngine:
@@ -228,7 +231,7 @@ class _Builder:
             write_atomic(cache, timings)
         return engine
 
-    def _check(self, device: Device, model: ModelFile, engine: StoredEngine) -> None:
+    def _check(self, device: Device, graph: Bundle, model: ModelFile, engine: StoredEngine) -> None:
         """Hold the engine against the golden outputs and note that it passed. Raises GateFailed if it differs."""
         from runtime.engines.engine_session import EngineModel
         from runtime.session import Session
@@ -236,7 +239,7 @@ class _Builder:
         loaded = EngineModel(self.tensorrt, device, engine.path)
         for line in loaded.layers():
             print(line, file=sys.stderr)
-        _hold_against_golden(Session(self.bundle, model, loaded, 1, ()), "the engine", "runtime.run refuses it")
+        _hold_against_golden(Session(graph, model, loaded, 1, ()), "the engine", "runtime.run refuses it")
         engine.note_passed(device.name)
 
 
@@ -244,8 +247,9 @@ def _check_fallback(bundle: Bundle) -> None:
     """The golden check of what runs in place of an engine."""
     from runtime.session import open_session
 
-    session = open_session(bundle, provider="cpu")
-    _hold_against_golden(session, session.describe(), "do not use this bundle here")
+    for graph in bundle.graphs.values():
+        session = open_session(graph, provider="cpu")
+        _hold_against_golden(session, session.describe(), "do not use this bundle here")
 
 
 def _hold_against_golden(session: Session, what: str, consequence: str) -> None:

@@ -120,7 +120,7 @@ def main() -> int:
         raise InputError("--exit runs every number of loops on the CPU; leave out --loops and --provider")
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
-    bundle = open_bundle_for_cli(args.bundle, args)
+    bundle = open_bundle_for_cli(args.bundle, args).one()
     answerer = answerer_of(bundle, args.ids)
     wanted = _wanted(args, answerer, bundle)
     if args.watch and not answerer.suffixes:

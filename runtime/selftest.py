@@ -3,15 +3,18 @@ tokens in several ways."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from runtime.cli import add_session_options, open_bundle_for_cli, open_for_cli
 from targets.cli import Parser
 from targets.errors import GateFailed, run_cli
 
 if TYPE_CHECKING:
-    from runtime.bundles.golden import Golden
+    from runtime.bundles.bundle import Bundle
+    from runtime.bundles.golden import Golden, GoldenResult
     from runtime.session import Session
     from runtime.streams.chunking import Chunked
 
@@ -25,39 +28,66 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_session_options(parser)
     args = parser.parse_args()
+    bundle = open_bundle_for_cli(args.bundle, args)
+    checked = [_check(one, args) for one in bundle.graphs.values()]
+    if args.json:
+        graphs = [one.report() for one in checked]
+        every = {"passed": all(checked), "graphs": dict(zip(bundle.graphs, graphs, strict=True))}
+        print(json.dumps(graphs[0] if len(graphs) == 1 else every, indent=2))
+    for one in checked:
+        one.tell(silent=args.json)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """One graph held against its golden outputs and, if it has state, fed in chunks. True if both agree."""
+
+    session: Session
+    results: list[GoldenResult]
+    chunked: list[Chunked]
+
+    def __bool__(self) -> bool:
+        return all(self.results) and all(self.chunked)
+
+    def report(self) -> dict[str, Any]:
+        """Plain data for --json."""
+        outputs = [{**vars(result), "passed": bool(result)} for result in self.results]
+        streaming = [{**vars(one), "passed": bool(one)} for one in self.chunked]
+        return {
+            "model": self.session.model.path,
+            "provider": self.session.provider,
+            "passed": bool(self),
+            "outputs": outputs,
+            **({"streaming": streaming} if streaming else {}),
+        }
+
+    def tell(self, silent: bool) -> None:
+        """A line per output and per length, unless `silent`. Raises GateFailed for what differs."""
+        lines = [
+            (bool(one), f"{one.name}: max error {one.max_error:.3g}, allowed {one.atol:.3g}") for one in self.results
+        ]
+        lines += [
+            (bool(one), f"{one.length} tokens in chunks: relative error {one.error:.3g}, allowed {one.allowed:g}")
+            for one in self.chunked
+        ]
+        for passed, line in [] if silent else lines:
+            print(f"{'ok' if passed else 'FAILED'}  {line}")
+        source, on = self.session.bundle.source, self.session.provider
+        bad = [one.name for one in self.results if not one]
+        if bad:
+            raise GateFailed(f"{source}: {', '.join(bad)} differs from the golden output on {on}")
+        apart = [str(one.length) for one in self.chunked if not one]
+        if apart:
+            raise GateFailed(f"{source}: {', '.join(apart)} tokens in chunks give other answers than whole on {on}")
+
+
+def _check(graph: Bundle, args: argparse.Namespace) -> _Checked:
     from runtime.bundles.golden import check_golden, load_golden
 
-    bundle = open_bundle_for_cli(args.bundle, args)
-    session = open_for_cli(bundle, args)
-    golden = load_golden(bundle, session.model.loops)
-    results = check_golden(session.run, golden, session.max_batch)
-    chunked = _chunked(session, golden)
-    bad = [result.name for result in results if not result]
-    apart = [str(one.length) for one in chunked if not one]
-    if args.json:
-        outputs = [{**vars(result), "passed": bool(result)} for result in results]
-        whole = {
-            "model": session.model.path,
-            "provider": session.provider,
-            "passed": not bad and not apart,
-            "outputs": outputs,
-            **({"streaming": [{**vars(one), "passed": bool(one)} for one in chunked]} if chunked else {}),
-        }
-        print(json.dumps(whole, indent=2))
-    else:
-        for result in results:
-            verdict = "ok" if result else "FAILED"
-            print(f"{verdict}  {result.name}: max error {result.max_error:.3g}, allowed {result.atol:.3g}")
-        for one in chunked:
-            verdict = "ok" if one else "FAILED"
-            print(f"{verdict}  {one.length} tokens in chunks: relative error {one.error:.3g}, allowed {one.allowed:g}")
-    if bad:
-        raise GateFailed(f"{bundle.source}: {', '.join(bad)} differs from the golden output on {session.provider}")
-    if apart:
-        raise GateFailed(
-            f"{bundle.source}: {', '.join(apart)} tokens in chunks give other answers than whole on {session.provider}"
-        )
-    return 0
+    session = open_for_cli(graph, args)
+    golden = load_golden(graph, session.model.loops)
+    return _Checked(session, check_golden(session.run, golden, session.max_batch), _chunked(session, golden))
 
 
 def _chunked(session: Session, golden: Golden) -> list[Chunked]:

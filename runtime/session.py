@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runtime import backends
 from runtime.backends import Backend, Loaded, Opening
 from runtime.bundles.bundle import Bundle, check_passed, open_files
-from runtime.bundles.manifest import FED, MODEL, ONNXRUNTIME, Manifest, ModelFile
+from runtime.bundles.manifest import FED, ONNXRUNTIME, Manifest, ModelFile
 from runtime.bundles.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
 from runtime.measuring.fastest import Choice, remembered, remembered_choice
 from runtime.texts.text import check_ids
@@ -108,6 +108,20 @@ def open_bundle(
     return open_session(bundle, provider, strict, threads)
 
 
+def open_graphs(
+    path: Path | str,
+    provider: str | None = None,
+    strict: bool = False,
+    threads: int | None = None,
+    allow_failed: bool = False,
+) -> dict[str, Session]:
+    """A session of each graph of a bundle's model, by its name; `model` where there is one. Raises as `open_bundle`."""
+    bundle = open_files(path)
+    if not allow_failed:
+        check_passed(bundle)
+    return {name: open_session(one, provider, strict, threads) for name, one in bundle.graphs.items()}
+
+
 def open_session(
     bundle: Bundle,
     provider: str | None = None,
@@ -116,10 +130,11 @@ def open_session(
     loops: int | None = None,
     batch: int = 1,
 ) -> Session:
-    """`open_bundle` for a bundle that is verified already; with another number of loops, where it offers some. Without
-    `threads` it takes the number that runtime.bench found fastest here for batches of size `batch`, else the target's.
+    """`open_bundle` for a bundle of one graph that is verified already; with another number of loops, where it offers
+    some. Without `threads` it takes the number that runtime.bench found fastest here for batches of size `batch`, else
+    the target's.
     """
-    notes: list[str] = []
+    bundle, notes = bundle.one(), list[str]()
     for backend, model, fastest in _attempts(bundle, provider, loops, batch, notes):
         count = threads or fastest or _threads(bundle, model, batch)
         opening = Opening(bundle.root / model.path, model.precision, count, bundle, model)
@@ -148,7 +163,7 @@ def _threads(bundle: Bundle, model: ModelFile, batch: int) -> int:
 def _with_loops(bundle: Bundle, loops: int | None) -> list[ModelFile]:
     """The bundle's models of so many loops; the whole model's without a number."""
     manifest = bundle.manifest
-    every = manifest.models or (ModelFile(MODEL, ONNXRUNTIME, manifest.target.precision or "fp32"),)
+    every = manifest.models or (ModelFile(manifest.main, ONNXRUNTIME, manifest.target.precision or "fp32"),)
     chosen = [model for model in every if model.loops == (manifest.loops if loops is None else loops)]
     if not chosen:
         offered = ", ".join(str(one) for one in sorted({model.loops for model in every if model.loops}))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.pipeline import Artifact
-from runtime.bundles.manifest import ModelFile
+from runtime.bundles.manifest import GRAPH, ModelFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,8 +125,14 @@ class OnnxModel(Noted):
     """An exported fp32 graph, and perhaps the same model at other loops. The notes say how far each file is off."""
 
     @property
+    def graphs(self) -> dict[str, Path]:
+        """The file of each graph of the model by its name: one, `model`, for all that exists today."""
+        return {path.stem: path for path in sorted(self.path.glob("*.onnx")) if "." not in path.stem}
+
+    @property
     def file(self) -> Path:
-        return self.path / "model.onnx"
+        """The file of a model of one graph."""
+        return self.graphs[GRAPH]
 
     def at_loops(self) -> dict[int, Path]:
         """The file of each other number of loops, fewest first."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from runtime import ort
-from runtime.bundles.manifest import MODEL, TENSORRT, ModelFile, Tensor
+from runtime.bundles.manifest import TENSORRT, ModelFile, Tensor, main_file
 from targets.errors import InputError
 from targets.strict import nearest
 
@@ -132,8 +132,8 @@ def order(bundle: Bundle) -> list[Backend]:
 
 
 def files_for(form: Form, models: Sequence[ModelFile]) -> list[ModelFile]:
-    """The files of a model that a backend may open, in their order; the main one where none has the form."""
-    main = next((model for model in models if model.path == MODEL), models[0])
+    """The files of a graph that a backend may open, in their order; the main one where none has the form."""
+    main = next((model for model in models if model.path == main_file(model.graph)), models[0])
     if form == "plain":
         return [next((model for model in (main, *models) if model.is_plain), main)]
     if form == "engine":

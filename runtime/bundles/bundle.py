@@ -7,7 +7,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.bundles.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
@@ -32,6 +32,21 @@ class Bundle:
     def packed(self) -> bool:
         """Whether the user's bundle is a zip, so `root` is only a copy in the cache."""
         return self.source.is_file()
+
+    @property
+    def graphs(self) -> dict[str, Bundle]:
+        """The bundle of each graph of its model, as if there were no other."""
+        return {name: replace(self, manifest=self.manifest.of(name)) for name in self.manifest.named}
+
+    def one(self, graph: str | None = None) -> Bundle:
+        """The bundle of one graph; without a name, of the only one. Raises InputError where that is not clear."""
+        graphs = self.graphs
+        if graph is None and len(graphs) == 1:
+            return self
+        if graph not in graphs:
+            given = "" if graph is None else f", not {graph!r}"
+            raise InputError(f"{self.source} has the graphs {', '.join(graphs)}{given}; name one of them")
+        return graphs[graph]
 
 
 def open_files(path: Path | str, public_key: Path | None = None) -> Bundle:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.bundles.bundle import Bundle
-from runtime.bundles.manifest import GOLDEN
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,9 +42,10 @@ def load_golden(bundle: Bundle, loops: int | None = None) -> Golden:
     or incomplete."""
     import numpy as np
 
-    path = bundle.root / GOLDEN
-    if GOLDEN not in bundle.manifest.files:
-        raise InputError(f"{bundle.source} has no {GOLDEN}, so it cannot be checked; make the bundle again")
+    golden = bundle.manifest.golden
+    path = bundle.root / golden
+    if golden not in bundle.manifest.files:
+        raise InputError(f"{bundle.source} has no {golden}, so it cannot be checked; make the bundle again")
     kind = "" if loops == bundle.manifest.loops or loops is None else str(loops)
     parts: dict[str, dict[str, np.ndarray]] = {"input": {}, f"output{kind}": {}, f"atol{kind}": {}}
     try:

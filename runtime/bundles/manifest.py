@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -19,12 +20,15 @@ from targets.errors import InputError
 from targets.spec import Precision
 from targets.strict import nearest, read
 
-SCHEMA = 1
+#: What is written for a model of one graph, and for one of several; the latter is the newest that is read.
+SCHEMA, SCHEMA_OF_GRAPHS = 1, 2
 NAME = "manifest.json"
 MODEL = "model.onnx"
 #: What a file was made for: an engine of TensorRT, or ONNX Runtime.
 TENSORRT, ONNXRUNTIME = "tensorrt", "onnxruntime"
 GOLDEN = "golden.npz"
+#: The graph of a model that has one.
+GRAPH = "model"
 #: The dynamic dimension of a cache: rows of the tokens before, none at the start of a sequence.
 GROWING = "past"
 #: The dynamic dimension of what a call feeds to a model with state.
@@ -58,7 +62,7 @@ class State:
 class ModelFile:
     """One form of the model, in the order in which the device should try them. `runtime` is what it was made for:
     "onnxruntime" or a backend's name. `loops` tells apart a looped model's forms that run its block more or less often;
-    without other numbers of loops there is none."""
+    without other numbers of loops there is none. `graph`: which of a model's graphs it holds."""
 
     path: str
     runtime: str
@@ -66,6 +70,7 @@ class ModelFile:
     note: str = ""
     loops: int | None = None
     form: Literal["plain", "fused"] | None = None
+    graph: str = GRAPH
 
     @property
     def is_plain(self) -> bool:
@@ -120,50 +125,20 @@ class BundleTarget:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """A bundle's manifest. Keys that the device side does not read are left out."""
+class Graph:
+    """What one graph of a model takes, gives, and hands from call to call."""
 
-    schema: int
-    edgepress: str
-    task: str
-    target: BundleTarget
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    models: tuple[ModelFile, ...]
-    files: dict[str, FileDigest]
-    verdict: Literal["pass", "fail"]
-    preprocessing: dict[str, object] | None = None
-    postprocessing: dict[str, object] | None = None
-    labels: tuple[str, ...] | None = None
     state: tuple[State, ...] = ()
-    exit: EarlyExit | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs or not self.outputs:
             raise ValueError("inputs or outputs is empty; a model has at least one of each")
-        for path in self.files:
-            if not is_inside(path):
-                raise ValueError(
-                    f"files names {path!r}, which leaves the bundle's folder; the bundle is not to be trusted"
-                )
-        for path in (MODEL, *(model.path for model in self.models)):
-            if path not in self.files:
-                raise ValueError(f"files lacks {path!r}; make the bundle again")
         for kind, tensors in (("inputs", self.all_inputs), ("outputs", self.all_outputs)):
             names = [tensor.name for tensor in tensors]
             if len(set(names)) < len(names):
                 raise ValueError(f"{kind} has a name twice: {', '.join(names)}")
-
-    @property
-    def loops(self) -> int | None:
-        """How many loops the whole model has, where the bundle offers other numbers too."""
-        return next((model.loops for model in self.models if model.path == MODEL), None)
-
-    @property
-    def max_batch(self) -> int:
-        """The largest batch that the model takes: its fixed one, or that of the target's profile (8 without one)."""
-        first = self.inputs[0].shape[0]
-        return first if isinstance(first, int) else self.target.profile.get(first, (1, 1, 8))[2]
 
     @property
     def all_inputs(self) -> tuple[Tensor, ...]:
@@ -176,6 +151,97 @@ class Manifest:
         return _with_states(self.outputs, [Tensor(one.present, one.dtype, one.shape) for one in self.state])
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle's manifest. Keys that the device side does not read are left out. A model of one graph has `inputs`,
+    `outputs` and `state`, one of several has `graphs` instead; `graph` is which one a view of it shows (see `of`)."""
+
+    schema: int
+    edgepress: str
+    task: str
+    target: BundleTarget
+    models: tuple[ModelFile, ...]
+    files: dict[str, FileDigest]
+    verdict: Literal["pass", "fail"]
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    graph: str = GRAPH
+    preprocessing: dict[str, object] | None = None
+    postprocessing: dict[str, object] | None = None
+    labels: tuple[str, ...] | None = None
+    state: tuple[State, ...] = ()
+    exit: EarlyExit | None = None
+
+    def __post_init__(self) -> None:
+        if self.graphs and (self.inputs or self.outputs or self.state):
+            raise ValueError("graphs stands beside inputs, outputs or state, allowed: one or the other")
+        for path in self.files:
+            if not is_inside(path):
+                raise ValueError(
+                    f"files names {path!r}, which leaves the bundle's folder; the bundle is not to be trusted"
+                )
+        for path in (*map(main_file, self.named), *(model.path for model in self.models)):
+            if path not in self.files:
+                raise ValueError(f"files lacks {path!r}; make the bundle again")
+        odd = [name for name in self.named if not re.fullmatch("[a-z][a-z0-9_-]*", name)]
+        odd += [model.graph for model in self.models if model.graph not in self.named]
+        if odd:
+            raise ValueError(f"no graph can be named {odd[0]!r} here, allowed: {', '.join(self.named)}")
+
+    @cached_property
+    def named(self) -> dict[str, Graph]:
+        """Every graph by its name; `model` for a model that has one."""
+        return self.graphs or {self.graph: Graph(self.inputs, self.outputs, self.state)}
+
+    def of(self, graph: str) -> Manifest:
+        """The manifest of one graph, as if the model had no other."""
+        shown = self.named[graph]
+        models = tuple(model for model in self.models if model.graph == graph)
+        return replace(self, models=models, graphs={}, graph=graph, **vars(shown))
+
+    @property
+    def main(self) -> str:
+        """The main file of the graph."""
+        return main_file(self.graph)
+
+    @property
+    def golden(self) -> str:
+        """The file with the golden samples of the graph."""
+        return golden_file(self.graph)
+
+    @property
+    def loops(self) -> int | None:
+        """How many loops the whole model has, where the bundle offers other numbers too."""
+        return next((model.loops for model in self.models if model.path == self.main), None)
+
+    @property
+    def max_batch(self) -> int:
+        """The largest batch that the model takes: its fixed one, or that of the target's profile (8 without one)."""
+        first = self.inputs[0].shape[0]
+        return first if isinstance(first, int) else self.target.profile.get(first, (1, 1, 8))[2]
+
+    @cached_property
+    def all_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs of the graph, states among them."""
+        return self.named[self.graph].all_inputs
+
+    @cached_property
+    def all_outputs(self) -> tuple[Tensor, ...]:
+        """Outputs of the graph, states among them."""
+        return self.named[self.graph].all_outputs
+
+
+def main_file(graph: str) -> str:
+    """The main file of a graph."""
+    return f"{graph}.onnx"
+
+
+def golden_file(graph: str) -> str:
+    """The file with the golden samples of a graph."""
+    return GOLDEN if graph == GRAPH else f"golden.{graph}.npz"
+
+
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Read a manifest. Raises InputError: not JSON, a schema newer than this version reads, a key missing or wrong."""
     try:
@@ -185,16 +251,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if not isinstance(raw, Mapping):
         raise InputError(f"{where}: given a {type(raw).__name__}, allowed: a JSON object")
     schema = raw.get("schema")
-    if type(schema) is int and schema > SCHEMA:
+    if type(schema) is int and schema > SCHEMA_OF_GRAPHS:
         raise InputError(
-            f"{where}: schema {schema} is newer than this edgepress reads ({SCHEMA}); upgrade edgepress here"
+            f"{where}: schema {schema} is newer than this edgepress reads ({SCHEMA_OF_GRAPHS}); upgrade edgepress here"
         )
     if type(schema) is int and schema < 1:
-        raise InputError(f"{where}: key 'schema': given {schema}, allowed: {SCHEMA}")
+        raise InputError(f"{where}: key 'schema': given {schema}, allowed: {SCHEMA} to {SCHEMA_OF_GRAPHS}")
     target = raw.get("target")
     if isinstance(target, str):
         raw = {**raw, "target": {"name": target}}
-    manifest = read(Manifest, raw, where, ignore_unknown=True)
+    manifest = read(Manifest, raw, where, ignore_unknown=True, fixed={"graph": GRAPH})
     for index, model in enumerate(manifest.models):
         _check_runtime(model.runtime, f"{where}: key 'models[{index}].runtime'")
     if manifest.preprocessing and manifest.preprocessing.get("kind") == "image":

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from runtime.bundles.manifest import GRAPH
 from runtime.files import parse_json, write_atomic
 from runtime.measuring.power import cpu_name
 from targets.errors import InputError
@@ -49,7 +50,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Choices:
-    """`fastest`: batch -> backend, on `machine`."""
+    """`fastest`: batch (behind the name of a graph, where there are several) -> backend, on `machine`."""
 
     machine: str
     fastest: dict[str, Choice]
@@ -72,14 +73,19 @@ def remember(bundle: Bundle, model: ModelFile, batch: int, threads: int) -> None
 
 def remembered_choice(bundle: Bundle, batch: int) -> Choice | None:
     """The fastest backend for batches of that size, None where this machine has not compared any."""
-    return _choices(bundle).fastest.get(str(batch))
+    return _choices(bundle).fastest.get(_key(bundle, batch))
 
 
 def remember_choice(bundle: Bundle, batch: int, choice: Choice) -> None:
     """Keep what was compared. Raises as `remember` does."""
     kept = _choices(bundle)
-    kept.fastest[str(batch)] = choice
+    kept.fastest[_key(bundle, batch)] = choice
     _write(bundle, BACKENDS, kept)
+
+
+def _key(bundle: Bundle, batch: int) -> str:
+    graph = bundle.manifest.graph
+    return str(batch) if graph == GRAPH else f"{graph} {batch}"
 
 
 def _threads(bundle: Bundle) -> _Threads:

@@ -66,10 +66,10 @@ def test_files_that_the_manifest_does_not_list_are_let_be_and_not_unpacked(bundl
     assert (opened.root / "extra/notes.txt").exists() and not (opened.root / "stray.txt").exists()
 
 
-@pytest.mark.parametrize("schema", [2, 99])
+@pytest.mark.parametrize("schema", [3, 99])
 def test_a_newer_schema_is_refused_with_what_to_do(maker, bundle, schema):
     maker.edit(bundle, schema=schema, files="of another form", state={"new": 1})
-    with pytest.raises(InputError, match=rf"schema {schema} is newer than this edgepress reads \(1\); upgrade"):
+    with pytest.raises(InputError, match=rf"schema {schema} is newer than this edgepress reads \(2\); upgrade"):
         open_files(bundle)
 
 
