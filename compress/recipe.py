@@ -15,6 +15,7 @@ from pydantic import ValidationError, model_validator
 from compress.heal.options import HealOptions
 from compress.spec import Spec, first_cause, unknown
 from compress.tables import CalibrateTable, DataTable, GateTable, LoopsTable, ModelTable, PrecisionTable
+from runtime.files import check_no_pipe
 from targets.errors import InputError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -133,11 +134,12 @@ def parse(table: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    check_no_pipe(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of its numbers, or nested too deeply
         raise InputError(f"{path} is no valid TOML: {error}") from error
 
 
@@ -149,7 +151,7 @@ def _put(table: dict[str, Any], setting: str) -> None:
         raise InputError(f"--set {setting!r}: expected table.key=value, such as heal.steps=200")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     _table_at(table, place, setting)[name] = value
 

@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ def possible(path: Path) -> Path:
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(f"{str(path)[:80]} ...: the name is too long for a file; check the path") from error
     return path
+
+
+def check_no_pipe(path: Path) -> None:
+    """Raises InputError for a named pipe, which would be waited on for ever. What the shell makes of <(...) is none."""
+    with suppress(OSError, ValueError):  # reading it will say so
+        if stat.S_ISFIFO(path.stat().st_mode) and path.parent.name != "fd":
+            raise InputError(f"{path} is a pipe; give a file")
 
 
 def cache_root() -> Path:

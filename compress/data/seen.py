@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.faults import told
 from targets.errors import InputError
 
 #: Name of the file, beside a model.
@@ -35,10 +36,8 @@ def to_bytes(fingerprints: Fingerprints) -> bytes:
 
 def read(path: Path) -> NDArray[np.uint64]:
     """The fingerprints in a file of `to_bytes`. Raises InputError for anything else."""
-    try:
+    with told(f"{path} cannot be read", "make the bundle again"):
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read: {error}; make the bundle again") from error
     if not isinstance(found, np.ndarray) or found.dtype != np.uint64 or found.ndim != 1:
         raise InputError(f"{path} holds no fingerprints of samples; make the bundle again")
     return found

@@ -10,6 +10,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -133,11 +134,11 @@ def _only(forms: Sequence[_Form], fitting: Sequence[_Form], looked_at: Sequence[
 
 
 def _first_rows(text: str, form: _Form) -> list[list[str]]:
-    """The first rows that are not empty; [] where the text does not read in this form."""
-    try:
-        return list(islice((cells for cells in _reader(text, form) if cells), _LOOKED_AT))
-    except csv.Error:
-        return []
+    """The first rows that are not empty, up to where the text does not read in this form."""
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        rows.extend(islice((cells for cells in _reader(text, form) if cells), _LOOKED_AT))
+    return rows
 
 
 def _tabs_are_quoted(text: str) -> bool:

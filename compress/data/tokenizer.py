@@ -10,12 +10,14 @@ import functools
 import importlib.util
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from compress.data.classes import listed
+from compress.data.classes import class_number, listed
 from compress.json_files import read_object
 from runtime.files import sha256_of
 from runtime.texts.text import TOKENIZER
@@ -33,6 +35,8 @@ _HARMLESS = {
     *("local_files_only", "transformers_version"),
 }
 _TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+#: Numbers of tokens that any vocabulary has.
+_MOST_IDS = 1 << 24
 #: More tokens than this, and transformers may mend the pre-tokenizer.
 _MANY = 100_000
 _BERT = {"BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"}
@@ -97,6 +101,7 @@ def tokenizer_of(folder: Path) -> Path | None:
         what = f"{folder}/{CONFIG} sets {listed(doubtful)}, which may change what {TOKENIZER} gives"
     else:
         what = f"{folder} has no {TOKENIZER}"
+    _check_ids(folder)
     if importlib.util.find_spec("transformers") is None:
         raise EnvironmentLacks(f"{what}; pip install transformers, which settles it")
     files = tuple(sha256_of(folder / name) if (folder / name).is_file() else "" for name in _BESIDE)
@@ -189,6 +194,23 @@ def _is_bert(config: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
     )
 
 
+def _check_ids(folder: Path) -> None:
+    """Raises InputError for a token of a number that no vocabulary has: libraries would make room for all below it."""
+    whole = _whole(folder) if (folder / TOKENIZER).is_file() else {}
+    model, added = whole.get("model"), whole.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, Mapping) else None
+    decoder = _beside(folder, CONFIG).get("added_tokens_decoder")
+    found = [
+        *(vocabulary.values() if isinstance(vocabulary, Mapping) else ()),
+        *(token.get("id") for token in (added if isinstance(added, list) else ()) if isinstance(token, Mapping)),
+        *(class_number(key) for key in (decoder if isinstance(decoder, Mapping) else ())),
+        *_beside(folder, "added_tokens.json").values(),
+    ]
+    highest = max((one for one in found if isinstance(one, int)), default=0)
+    if highest >= _MOST_IDS:
+        raise InputError(f"{folder}: its tokenizer has a token of the number {highest}; none has more than {_MOST_IDS}")
+
+
 def _vocabulary(whole: Mapping[str, Any]) -> int:
     model = whole.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else None
@@ -204,9 +226,9 @@ def _settled(folder: Path, files: tuple[str, ...]) -> Path:
     """The folder's own tokenizer.json, or one made of AutoTokenizer in a temporary folder. `files`: their digests."""
     import tokenizers
 
-    wanted, backend = _loaded(folder)
+    backend, ask = _loaded(folder)
     probes = _probes(backend.get_vocab())
-    ids = [wanted(text)["input_ids"] for text in probes]
+    ids = ask(probes)
     own = folder / TOKENIZER
     if own.is_file() and _ids(tokenizers.Tokenizer.from_file(str(own)), probes) == ids:
         return own
@@ -222,21 +244,34 @@ def _settled(folder: Path, files: tuple[str, ...]) -> Path:
     return place / TOKENIZER
 
 
-def _loaded(folder: Path) -> tuple[Any, Any]:
-    """AutoTokenizer's tokenizer and its backend, without padding and cutting. Raises InputError."""
+def _loaded(folder: Path) -> tuple[Any, Callable[[Sequence[str]], list[list[int]]]]:
+    """The backend of AutoTokenizer's tokenizer, and what the whole of it gives for texts. Raises InputError."""
     from transformers import AutoTokenizer
 
-    try:
+    with _told(folder):
         wanted = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        wanted.model_max_length = sys.maxsize  # it would warn of longer texts
         backend = wanted.backend_tokenizer
         backend.no_padding()
         backend.no_truncation()
-    except Exception as error:  # of the files, of several libraries, one of which has no class of its own
+
+    def ask(texts: Sequence[str]) -> list[list[int]]:
+        with _told(folder):
+            return [list(wanted(text)["input_ids"]) for text in texts]
+
+    return backend, ask
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Raises InputError for all that transformers and tokenizers, which has no class of its own, raise for a file."""
+    try:
+        yield
+    except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
             f"{folder}: its tokenizer cannot be opened as transformers does ({first[:120]}); save it in its fast form"
         ) from error
-    return wanted, backend
 
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -264,11 +299,8 @@ def _culprit(folder: Path, probes: Sequence[str]) -> str:
         for key in sorted(config.keys() - {"tokenizer_class"}):
             rest = {name: value for name, value in config.items() if name != key}
             Path(place, CONFIG).write_text(json.dumps(rest), encoding="utf-8")
-            try:
-                wanted, backend = _loaded(Path(place))
-            except InputError:
-                continue
-            made = tokenizers.Tokenizer.from_str(backend.to_str())
-            if _ids(made, probes) == [wanted(text)["input_ids"] for text in probes]:
-                return key
+            with suppress(InputError):
+                backend, ask = _loaded(Path(place))
+                if _ids(tokenizers.Tokenizer.from_str(backend.to_str()), probes) == ask(probes):
+                    return key
     return f"one of {listed(sorted(config))}"

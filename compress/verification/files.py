@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compress.data.faults import told
 from compress.verification.kinds import kinds
 from compress.verification.kinds.texts import read_outputs
 from compress.verification.samples import Samples
+from runtime.files import check_no_pipe
 from targets.errors import InputError
 
 
@@ -20,14 +21,15 @@ def load(path: Path) -> Samples:
 
     Raises InputError, or EnvironmentLacks where the text outputs need a package.
     """
+    check_no_pipe(path)
     if path.suffix == ".jsonl":
         return read_outputs(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
+    with told(f"cannot read predictions from {path}", "give an npz file with logits and labels"):
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise InputError(f"cannot read predictions from {path}: a single array; give an npz with logits and labels")
+        with content as archive:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        need = "give an npz file with logits and labels"
-        raise InputError(f"cannot read predictions from {path}: {error}; {need}") from error
     arrays.pop("kind", None)
     if "names" in arrays:
         arrays["names"] = [str(name) for name in arrays["names"]]

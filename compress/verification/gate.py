@@ -33,6 +33,7 @@ from compress.verification.outcome import (
 from compress.verification.power import power_sentence, reach_sentence
 from compress.verification.samples import Samples
 from compress.verification.statistics import mcnemar_exact, noninferiority_p
+from runtime.files import check_no_pipe
 from targets.errors import InputError
 
 Slices = Mapping[str, NDArray[np.bool_]]
@@ -201,11 +202,12 @@ def default_gate(metric: str, max_drop: float, confidence: float = 0.95, seed: i
 
 def load(path: Path) -> Gate:
     """Read a gate.toml. Raises InputError that names the file, the key and what is allowed."""
+    check_no_pipe(path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the gate {path}: {error}; give a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of its numbers, or nested too deeply
         raise InputError(f"{path} is not TOML: {error}") from error
     return parse(table, str(path))
 
