@@ -183,6 +183,9 @@ def _attempts(
     cpu = backends.get(backends.CPU)
     if provider is None:
         first, *others = backends.order(bundle)
+        for name in bundle.manifest.target.backends:
+            if name not in backends.names():
+                notes.append(f"the bundle also lists the backend {name}, which this edgepress has not; upgrade it")
         wanted = [first, *(one for one in others if one.lacks() is None)]
         choice = remembered_choice(bundle, batch)
         if choice is not None and choice.backend in backends.names() and not _is_stale(choice, [first, *others]):

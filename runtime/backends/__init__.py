@@ -125,7 +125,7 @@ def order(bundle: Bundle) -> list[Backend]:
     """The bundle's backends by preference. Bundles made before they were listed have those of their files."""
     manifest = bundle.manifest
     if manifest.target.backends:
-        return [get(name) for name in manifest.target.backends if name in names()]
+        return [get(name) for name in manifest.target.backends if name in names()] or [get(CPU)]
     engines = [ENGINE] if any(model.runtime == TENSORRT for model in manifest.models) else []
     on_gpu = ON_GPU if manifest.target.compute_capability is not None else ()
     return [get(name) for name in (*engines, *on_gpu, CPU)]

@@ -181,8 +181,11 @@ def test_a_backend_with_other_outputs_than_the_golden_ones_is_never_chosen(both,
 
 
 def test_a_bundle_that_lists_a_backend_of_a_later_edgepress_runs_by_the_others(maker):
-    bundle = maker.write(target={**TARGET, "backends": ["quantum", "cpu"]})
-    assert open_bundle(bundle).provider == "CPUExecutionProvider"
+    for place, listed in enumerate((["quantum", "cpu"], ["quantum"])):
+        bundle = maker.write(f"bundle-{place}", target={**TARGET, "backends": listed})
+        session = open_bundle(bundle)
+        assert session.provider == "CPUExecutionProvider"
+        assert session.notes == ("the bundle also lists the backend quantum, which this edgepress has not; upgrade it",)
 
 
 def test_a_file_for_an_unknown_runtime_is_refused_with_the_nearest(maker):
