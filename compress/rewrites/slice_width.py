@@ -46,18 +46,18 @@ class SliceWidth(Options):
 def slice_width(model: Transformer, options: SliceWidth, calibration: Calibration) -> Transformer:
     """Remove directions of the residual stream: every map that reads or writes it becomes narrower.
 
-    Norms are folded (`fold-norm`). What is written is centred, M = I - 1 1^T / D, so that a layer norm divides by the
-    root mean square alone. Then the stream turns by Q (D x W), the principal components of what is read of it, E[n(x)
-    n(x)^T] over all norms: writers W_o become W_o M Q, readers W_i sqrt(D / W) Q^T W_i, and eps D / W eps. Exact for
-    W = D, and under layer norms for W = D - 1, since their stream has no mean. One Q for the whole stream adds no
-    product to the residual path, as one per block does in the source. Not exact below; wants healing, with heal.hidden
-    = 0. Refused for post-norm and looped blocks, norms right behind the embedding or a half, replaced attention, and
+    Norms are folded (`fold-norm`). Then the stream turns by Q (D x W), the principal components of what is read of it,
+    E[n(x) n(x)^T] over all norms: writers W_o become W_o Q, readers W_i sqrt(D / W) Q^T W_i, and eps D / W eps. Under
+    layer norms writers are centred before, and Q maps W - 1 components to the numbers whose sum is zero, so that the
+    norm is the same one and stays one operator. Exact for W = D. One Q for the whole stream adds no product to the
+    residual path, as one per block does in the source. Not exact below; wants healing, with heal.hidden = 0.
+    Refused for post-norm and looped blocks, norms right behind the embedding or a half, replaced attention, and
     heads that read no map of their own. Source: SliceGPT, Ashkboos et al. 2024 (arXiv 2401.15024).
     """
     wide = model.structure.hidden_size
     width = counted(options.width, wide)
-    if width > wide:
-        raise InputError(f"{NAME} is refused: width {width} is above the hidden size {wide}")
+    if not 2 <= width <= wide:
+        raise InputError(f"{NAME} is refused: width {width} is not among 2 to the hidden size {wide}")
     kind = _check(model)
     try:
         folded: Transformer = fold_norm(model, FoldNorm(), calibration)
@@ -65,10 +65,13 @@ def slice_width(model: Transformer, options: SliceWidth, calibration: Calibratio
         raise InputError(f"{NAME} is refused: the norms must fold, but {cause}") from cause
     moment_DD = _read(folded, calibration)
     values_D, vectors_DD = torch.linalg.eigh((moment_DD + moment_DD.T) / 2)
-    basis_DW = vectors_DD.flip(1)[:, :width]
-    share = float(values_D.flip(0)[:width].sum() / values_D.sum())
-    calibration.note(f"{NAME}: {width} of {wide} directions carry {share:.2%} of what the layers read")
-    centred_DW = basis_DW - basis_DW.mean(dim=0) if kind == "layer" else basis_DW
+    taken = width - 1 if kind == "layer" else width
+    share = float(values_D.flip(0)[:taken].sum() / values_D.sum())
+    calibration.note(f"{NAME}: {taken} of {wide} directions carry {share:.2%} of what the layers read")
+    basis_DW = written_DW = vectors_DD.flip(1)[:, :taken]
+    if kind == "layer":
+        basis_DW = basis_DW @ _without_sum(width).to(basis_DW)
+        written_DW = basis_DW - basis_DW.mean(dim=0)
     state = {
         name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in folded.state_dict().items()
     }
@@ -79,10 +82,17 @@ def slice_width(model: Transformer, options: SliceWidth, calibration: Calibratio
         state[name] = ((wide / width) ** 0.5 * weight_OPD @ basis_DW).flatten(1)
     for parameter, axis in _written(folded):
         name = names[id(parameter)]
-        state[name] = torch.tensordot(state[name].double(), centred_DW, ([axis], [0])).movedim(-1, axis)
+        state[name] = torch.tensordot(state[name].double(), written_DW, ([axis], [0])).movedim(-1, axis)
     result = Transformer(_narrow(folded.structure, width))
     result.load_state_dict({name: state[name].to(tensor.dtype) for name, tensor in result.state_dict().items()})
     return result.to(next(model.parameters()).device).eval()
+
+
+def _without_sum(width: int) -> Tensor:
+    """An orthonormal basis (W - 1, W) of the vectors whose numbers sum to zero."""
+    ones_W1 = torch.ones(width, 1, dtype=torch.float64)
+    vectors_WW, _ = torch.linalg.qr(torch.cat([ones_W1, torch.eye(width, width - 1, dtype=torch.float64)], dim=1))
+    return vectors_WW[:, 1:].T
 
 
 def _check(model: Transformer) -> str:
@@ -195,7 +205,7 @@ def _blocks(model: Transformer) -> list[Block]:
 def _narrow(structure: Structure, width: int) -> Structure:
     def narrow(norm: NormSpec | None) -> NormSpec | None:
         scale = structure.hidden_size / width
-        return None if norm is None else norm.replace(kind="rms", eps=norm.eps * scale)
+        return None if norm is None else norm.replace(eps=norm.eps * scale)
 
     blocks = [
         spec.replace(mixer_norm=narrow(spec.mixer_norm), ffn_norm=narrow(spec.ffn_norm)) for spec in structure.blocks

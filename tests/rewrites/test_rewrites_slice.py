@@ -62,13 +62,8 @@ def causal_lm() -> Transformer:
 def test_at_full_width_nothing_moves(model: Transformer) -> None:
     result = rewritten(model, "slice-width", width=HIDDEN)
     assert moved(model, result) <= 1e-5
-    assert {spec.mixer_norm.kind for spec in result.structure.blocks if spec.mixer_norm} <= {"rms"}
-
-
-def test_under_layer_norms_one_direction_is_free() -> None:
-    model = model_of(PLAIN, PLAIN)
-    assert moved(model, rewritten(model, "slice-width", width=HIDDEN - 1)) <= 1e-5
-    assert moved(rms(), rewritten(rms(), "slice-width", width=HIDDEN - 1)) > 1e-3
+    kinds = [[spec.mixer_norm and spec.mixer_norm.kind for spec in one.structure.blocks] for one in (model, result)]
+    assert kinds[0] == kinds[1]
 
 
 @torch.no_grad()
@@ -89,7 +84,8 @@ def test_a_stream_that_lives_in_few_directions_is_cut_to_them_without_loss(norm:
         tensor.copy_(torch.tensordot(tensor, few @ few.T, ([axis], [0])).movedim(-1, axis))
     notes: list[str] = []
     result = rewritten(model, "slice-width", calibration_of(model, notes=notes), width=6)
-    assert notes == ["slice-width: 6 of 12 directions carry 100.00% of what the layers read"]
+    taken = 5 if norm.kind == "layer" else 6  # a layer norm's stream has no mean: one number less is free
+    assert notes == [f"slice-width: {taken} of 12 directions carry 100.00% of what the layers read"]
     assert moved(model, result) <= 1e-5
     assert result.num_parameters() < 0.6 * model.num_parameters()
 
@@ -121,18 +117,20 @@ def test_the_directions_are_the_principal_ones_of_what_all_norms_give() -> None:
             seen.setdefault(place, []).append(centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-6))
     moment = sum(np.concatenate(x).T @ np.concatenate(x) / len(np.concatenate(x)) for x in seen.values())
     values, vectors = np.linalg.eigh(np.asarray(moment))
-    share = values[::-1][:4].sum() / values.sum()
-    assert notes == [f"slice-width: 4 of 12 directions carry {share:.2%} of what the layers read"]
-    basis = vectors[:, ::-1][:, :4]
+    share = values[::-1][:3].sum() / values.sum()
+    assert notes == [f"slice-width: 3 of 12 directions carry {share:.2%} of what the layers read"]
+    basis = vectors[:, ::-1][:, :3]
     embedded, wide = result.embed(inputs)[0].numpy(), stream[0].numpy()
     projected = (wide - wide.mean(-1, keepdims=True)) @ basis
-    np.testing.assert_allclose(np.abs(embedded), np.abs(projected), atol=1e-4)  # directions have no sign
+    np.testing.assert_allclose(embedded.mean(-1), 0, atol=1e-5)
+    distances = [one @ one.transpose(0, 2, 1) for one in (embedded, projected)]  # whatever the axes are
+    np.testing.assert_allclose(*distances, atol=1e-4)
 
 
-def test_less_width_costs_more() -> None:
+def test_only_the_full_width_is_exact() -> None:
     model = model_of(PLAIN, PLAIN)
-    changes = [moved(model, rewritten(model, "slice-width", width=width)) for width in (11, 8, 4)]
-    assert changes[0] < 1e-5 < changes[1] < changes[2]
+    changes = [moved(model, rewritten(model, "slice-width", width=width)) for width in (12, 8, 4)]
+    assert changes[0] < 1e-5 < 1e-2 < min(changes[1:])
     assert torch.isfinite(logits(rewritten(model, "slice-width", width=0.5), images(model))).all()
 
 
@@ -162,7 +160,7 @@ def test_a_stream_with_fixed_axes_is_refused(model: Transformer, reason: str) ->
 
 
 def test_no_more_directions_than_there_are() -> None:
-    with pytest.raises(InputError, match="width 13 is above the hidden size 12"):
+    with pytest.raises(InputError, match="width 13 is not among 2 to the hidden size 12"):
         rewritten(model_of(PLAIN), "slice-width", width=13)
 
 
