@@ -17,6 +17,7 @@ from targets.errors import InputError
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _HALVES = {"image_mean": 0.5, "image_std": 0.5}
+_IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _CLIP = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
@@ -30,6 +31,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIP": _SHORTEST,
     "Beit": {"resample": 3, "size": 224, **_HALVES},
     "Siglip": {"resample": 3, "size": 224, **_HALVES},
+    "DINOv3ViT": {"resample": 2, "size": 224, "image_mean": _IMAGENET[0], "image_std": _IMAGENET[1]},
 }
 _COMMON = {
     "do_resize": True,

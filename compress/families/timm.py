@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from compress.families.family import Checkpoint, labels_of, reads
-from compress.families.vision import Names, Patches, block, embedding, layer, task_of
+from compress.families.vision import Names, Patches, block, embedding, gives_vectors, layer, task_of
 from compress.model.heads.classifier import ClassifierSpec
+from compress.model.heads.embedding import ImageEmbeddingSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError
@@ -30,6 +31,8 @@ _OF_16 = re.compile(r"(vit|deit3)_(huge|giant|gigantic)(_|$)")
 _PREFIX = ("cls_token", "dist_token", "reg_token")
 #: Arguments that change what the model computes and that the weights do not show -> the value that is read.
 _ARGUMENTS = {"act_layer": "gelu", "norm_layer": "layernorm", "pre_norm": False, "final_norm": True, "qk_norm": False}
+
+Head = ClassifierSpec | ImageEmbeddingSpec
 
 
 @reads("timm")
@@ -51,7 +54,8 @@ def read_timm(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     for index in range(layers):
         state |= layer(checkpoint, f"blocks.{index}.", f"blocks.{index}.", _NAMES)
     state |= head_state
-    if head.pool_norm is None:
+    final = None if isinstance(head, ClassifierSpec) and head.pool_norm is not None else norm
+    if final is not None:
         state |= checkpoint.norm("norm", "final_norm")
     activation = "quick_gelu" if "quickgelu" in name else "gelu"
     structure = Structure(
@@ -63,9 +67,9 @@ def read_timm(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
             for index in range(layers)
         ),
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
-        final_norm=norm if head.pool_norm is None else None,
+        final_norm=final,
         head=head,
-        labels=labels_of(checkpoint, head.num_labels),
+        labels=labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec) else (),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state
@@ -127,7 +131,15 @@ def _positions(checkpoint: Checkpoint, patches: Patches, prefix_1SD: Tensor) -> 
     return position_1ND
 
 
-def _head(checkpoint: Checkpoint, prefix: int, norm: NormSpec) -> tuple[ClassifierSpec, dict[str, Tensor]]:
+def _head(checkpoint: Checkpoint, prefix: int, norm: NormSpec) -> tuple[Head, dict[str, Tensor]]:
+    """The classifier, or for a folder without classes what it would read."""
+    pool = checkpoint.config.get("global_pool", "token")
+    if gives_vectors(checkpoint):
+        if pool not in ("token", "") or "fc_norm.weight" in checkpoint:
+            raise InputError(
+                f"{checkpoint.folder}/config.json: without classes global_pool must be token, not {pool!r}"
+            )
+        return ImageEmbeddingSpec(), {}
     weight_CD, bias_C = checkpoint.linear("head")
     if bias_C is None:
         raise InputError(f"{checkpoint.folder}: the weights lack 'head.bias'")
@@ -137,7 +149,6 @@ def _head(checkpoint: Checkpoint, prefix: int, norm: NormSpec) -> tuple[Classifi
         joined = torch.cat([weight_CD, other_CD], dim=1) / 2
         return spec, {"head.output.weight": joined, "head.output.bias.0": (bias_C + other_C) / 2}
     state = {"head.output.weight": weight_CD, "head.output.bias.0": bias_C}
-    pool = checkpoint.config.get("global_pool", "token")
     if pool == "token":
         return ClassifierSpec(num_labels=len(weight_CD)), state
     if pool != "avg":

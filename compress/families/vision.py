@@ -124,6 +124,11 @@ def task_of(checkpoint: Checkpoint) -> str:
     return tasks.of_folder(checkpoint.folder).name
 
 
+def gives_vectors(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is for a task that asks for a vector, so that it needs no classifier."""
+    return tasks.of_folder(checkpoint.folder).head == "vector"
+
+
 def pair(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
     """Height and width that the config gives as one number or two."""
     value = checkpoint.option(name)

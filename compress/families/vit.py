@@ -10,10 +10,20 @@ import torch
 from torch import Tensor
 
 from compress.families.family import Checkpoint, labels_of, reads
-from compress.families.vision import Names, Patches, block, embedding, layer, patches_of, task_of
+from compress.families.vision import (
+    Names,
+    Patches,
+    block,
+    embedding,
+    gives_vectors,
+    layer,
+    patches_of,
+    task_of,
+)
 from compress.model.biases.grid import GridBiasSpec
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.heads.classifier import ClassifierSpec
+from compress.model.heads.embedding import ImageEmbeddingSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.pooling import Pool
@@ -41,6 +51,16 @@ _DINO = Names(
 )
 _NAMES = {"vit": _VIT, "deit": _VIT, "beit": _VIT, "dinov2": _DINO, "dinov2_with_registers": _DINO}
 
+#: Options that the weights show.
+_SHOWN = (
+    "qkv_bias",
+    "intermediate_size",
+    "layerscale_value",
+    "layer_scale_init_value",
+    "use_absolute_position_embeddings",
+)
+Head = ClassifierSpec | ImageEmbeddingSpec
+
 
 @reads(*_NAMES)
 def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
@@ -50,8 +70,15 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     patches, norm = patches_of(checkpoint), NormSpec(eps=checkpoint.number("layer_norm_eps"))
     embed, state = _embedding(checkpoint, f"{body}embeddings.", patches)
     head, head_state = _head(checkpoint, embed, norm)
+    final = None if isinstance(head, ClassifierSpec) and head.pool_norm is not None else norm
     layers, heads = checkpoint.integer("num_hidden_layers"), checkpoint.integer("num_attention_heads")
-    for option in ("qkv_bias", "layerscale_value", "layer_scale_init_value", "use_absolute_position_embeddings"):
+    for option in (
+        "qkv_bias",
+        "layerscale_value",
+        "layer_scale_init_value",
+        "use_absolute_position_embeddings",
+        "intermediate_size",
+    ):
         checkpoint.config.get(option)  # read off the weights
     gated, size = checkpoint.flag("use_swiglu_ffn", False), _inner(checkpoint)
     for index in range(layers):
@@ -67,7 +94,7 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
             for index, one in enumerate(blocks)
         ]
     state |= head_state
-    if head.pool_norm is None:
+    if final is not None:
         state |= {f"final_norm.{part}.0": checkpoint.tensor(f"{body}layernorm.{part}") for part in ("weight", "bias")}
     structure = Structure(
         task=task_of(checkpoint),
@@ -75,9 +102,9 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         embed=embed,
         blocks=tuple(blocks),
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
-        final_norm=norm if head.pool_norm is None else None,
+        final_norm=final,
         head=head,
-        labels=labels_of(checkpoint, head.num_labels),
+        labels=labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec) else (),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state
@@ -91,6 +118,8 @@ def _inner(checkpoint: Checkpoint) -> int:
 
 def _body_prefix(checkpoint: Checkpoint) -> str:
     prefix = f"{checkpoint.config['model_type']}."
+    if gives_vectors(checkpoint) and "embeddings.cls_token" in checkpoint:
+        return ""
     if f"{prefix}embeddings.cls_token" not in checkpoint.tensors:
         raise InputError(
             f"{checkpoint.folder}: the weights lack '{prefix}embeddings.cls_token'; "
@@ -142,8 +171,13 @@ def _biased(
     return mixer.replace(bias=spec)
 
 
-def _head(checkpoint: Checkpoint, embed: PatchEmbedSpec, norm: NormSpec) -> tuple[ClassifierSpec, dict[str, Tensor]]:
+def _head(checkpoint: Checkpoint, embed: PatchEmbedSpec, norm: NormSpec) -> tuple[Head, dict[str, Tensor]]:
+    """The classifier, or for a bare body its class token."""
     tensors, kind = checkpoint.tensors, checkpoint.config["model_type"]
+    if gives_vectors(checkpoint):
+        if kind == "beit" and checkpoint.config.get("use_mean_pooling", True):
+            raise InputError(f"{checkpoint.folder}: a BEiT without its classifier is not supported")
+        return ImageEmbeddingSpec(), {}
     if "distillation_classifier.weight" in tensors:  # DeiT averages the logits of its two heads
         shape = checkpoint.matrix("cls_classifier.weight").shape
         weights = [checkpoint.tensor(f"{name}_classifier.weight", shape) / 2 for name in ("cls", "distillation")]

@@ -22,7 +22,8 @@ def pooled(x_BND: Tensor, pool: Pool, context: Context, prefix: int = 1) -> Tens
     if pool == "patch-mean":
         return x_BND[:, prefix:].mean(dim=1)
     if pool == "max":
-        return (x_BND if real_BN is None else x_BND.masked_fill(~real_BN[..., None], -torch.inf)).amax(dim=1)
+        least = torch.finfo(x_BND.dtype).min
+        return (x_BND if real_BN is None else x_BND.masked_fill(~real_BN[..., None], least)).amax(dim=1)
     if pool == "last":
         return x_BND[:, -1] if real_BN is None else _last(x_BND, real_BN)
     return x_BND[:, 0 if pool == "cls" else 1]

@@ -106,10 +106,10 @@ def _pairs(model: Transformer, inputs: dict[str, Tensor], answer: Any) -> list[t
     """The same outputs of both by their names; for embeddings the tokens before they are pooled."""
     import torch
 
-    from compress.model.heads.embedding import EmbeddingSpec
+    from compress.model.heads.embedding import VectorSpec
 
     with torch.no_grad():
-        if isinstance(model.structure.head, EmbeddingSpec):
+        if isinstance(model.structure.head, VectorSpec):
             tokens = answer.get("last_hidden_state")
             return [] if tokens is None else [(_tokens(model, inputs), tokens)]
         return [(mine, answer[name]) for name, mine in model.outputs(inputs).items() if name in answer]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from runtime.watch import Result
     from targets.errors import InputError
 
+#: What a result calls its vector.
+VECTOR = "embedding"
 #: Numbers of a vector that one line shows.
 SHOWN = 6
 
@@ -30,16 +32,20 @@ class TextVectors(TextInputs):
         rows, faults = self.ask(session, inputs)
         answers: dict[int, Result | InputError] = {**faults}
         for at, vector in rows.items():
-            answers[at] = {"embedding": [float(number) for number in vector]}
+            answers[at] = {VECTOR: [float(number) for number in vector]}
         return [answers[at] for at in range(len(inputs))]
 
     def line(self, result: Result) -> str:
-        """'TEXT: 0.0123 -0.0456 ... (384 numbers, --json shows all)'."""
-        vector = result["embedding"]
-        assert isinstance(vector, list)
-        start = " ".join(f"{number:.4f}" for number in vector[:SHOWN])
-        more = f" ... ({len(vector)} numbers, --json shows all)" if len(vector) > SHOWN else ""
-        return f"{result['input']}: {start}{more}"
+        return vector_line(result)
+
+
+def vector_line(result: Result) -> str:
+    """'INPUT: 0.0123 -0.0456 ... (384 numbers, --json shows all)'."""
+    vector = result[VECTOR]
+    assert isinstance(vector, list)
+    start = " ".join(f"{number:.4f}" for number in vector[:SHOWN])
+    more = f" ... ({len(vector)} numbers, --json shows all)" if len(vector) > SHOWN else ""
+    return f"{result['input']}: {start}{more}"
 
 
 def open_answerer(bundle: Bundle, ids: bool) -> TextVectors:

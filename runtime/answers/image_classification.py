@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ImageLabels:
     """Labels of image files."""
 
-    options: ClassVar = ("top",)
+    options: ClassVar[tuple[str, ...]] = ("top",)
     suffixes: tuple[str, ...] = SUFFIXES
 
     def expand(self, given: Sequence[str]) -> list[str]:

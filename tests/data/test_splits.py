@@ -20,7 +20,8 @@ from compress.recipe import parse
 from compress.stages import export, precision, rewrite
 from compress.stages.artifacts import CalibrationSet
 from compress.stages.graph import Job, build_graph
-from compress.tasks.image_classification import ImageClassification, PreparedImages
+from compress.tasks.image_classification import ImageClassification
+from compress.tasks.images import PreparedImages
 
 Contents = set[tuple[int, ...]]
 RECIPE: dict[str, Any] = {

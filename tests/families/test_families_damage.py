@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ResNetConfig, ResNetForImageClassification, ViTModel
+from transformers import ResNetConfig, ResNetForImageClassification
 
 from compress.families import known_types, read_checkpoint
 from targets.errors import InputError
@@ -123,10 +123,11 @@ def test_a_tensor_of_another_shape_is_named_whichever_it_is(tmp_path: Path, fami
         assert "shape" in refusal(tmp_path)
 
 
-def test_a_body_without_a_classifier_is_refused(tmp_path: Path) -> None:
-    config = saved(tmp_path, "vit").config
-    ViTModel(config).save_pretrained(tmp_path)
-    assert "expected a checkpoint saved from a ...ForImageClassification class" in refusal(tmp_path)
+def test_a_classifier_whose_names_are_those_of_a_body_is_refused(folder: Path) -> None:
+    change_tensors(
+        folder, lambda tensors: [tensors.update({n.removeprefix("vit."): tensors.pop(n)}) for n in [*tensors]]
+    )
+    assert "expected a checkpoint saved from a ...ForImageClassification class" in refusal(folder)
 
 
 def test_a_classifier_that_was_cut_off_is_missed(folder: Path) -> None:

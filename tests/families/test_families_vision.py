@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, SiglipConfig, SiglipForImageClassification
@@ -71,6 +72,37 @@ def test_siglip_averages_all_patches(tmp_path: Path) -> None:
         parameter.copy_(torch.randn(parameter.shape) * 0.3)
     original.save_pretrained(tmp_path)
     check(tmp_path, original, pixels(3, 8, 8))
+
+
+VECTORS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "vit": ("ViTModel", "ViTConfig", {}),
+    "dinov2": ("Dinov2Model", "Dinov2Config", {"mlp_ratio": 2}),
+    "dinov2 with registers": ("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", {"mlp_ratio": 2}),
+    "dinov3": ("DINOv3ViTModel", "DINOv3ViTConfig", {"num_register_tokens": 3}),
+    "dinov3, no registers": ("DINOv3ViTModel", "DINOv3ViTConfig", {"key_bias": True, "rope_theta": 30.0}),
+    "clip": ("CLIPVisionModelWithProjection", "CLIPVisionConfig", {"projection_dim": 7}),
+    "clip, no projection": ("CLIPVisionModel", "CLIPVisionConfig", {}),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+@torch.no_grad()
+def test_bare_bodies_give_the_vector_of_an_image(tmp_path: Path, name: str) -> None:
+    kind, config, changes = VECTORS[name]
+    sizes = _SIZES | {"image_size": 8, "patch_size": 4} | changes
+    original = getattr(transformers, kind)(getattr(transformers, config)(**sizes)).eval()
+    for parameter in original.parameters():
+        parameter.copy_(torch.randn(parameter.shape) * 0.3)
+    original.save_pretrained(tmp_path)
+    notes: list[str] = []
+    model = read_checkpoint(tmp_path, {}, notes.append)
+    answer = original(pixels(3, 8, 8))
+    wanted = answer.last_hidden_state[:, 0]
+    if "clip" in name:
+        wanted = answer.image_embeds if "no projection" not in name else answer.pooler_output
+    assert model.structure.task == "image-embedding"
+    torch.testing.assert_close(model({"pixel_values": pixels(3, 8, 8)}), wanted, atol=TOLERANCE, rtol=0)
+    assert not [note for note in notes if "pooler" not in note]
 
 
 def timm_folder(folder: Path, original: PreTrainedModel, **config: Any) -> None:

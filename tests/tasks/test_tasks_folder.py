@@ -18,6 +18,7 @@ from targets.errors import InputError
         ({"architectures": ["DeiTForImageClassificationWithTeacher"], "image_size": 224}, "image-classification"),
         ({"architectures": ["BertForSequenceClassification"]}, "text-classification"),
         ({"architectures": ["BertModel"]}, "embedding"),
+        ({"architectures": ["ViTModel"], "image_size": 224}, "image-embedding"),
         ({"architectures": ["GPT2LMHeadModel"]}, "causal-lm"),
     ],
 )
@@ -30,7 +31,10 @@ def test_the_class_tells_the_task_and_images_alone_need_none(tmp_path: Path, con
     ("config", "wanted"),
     [
         ({"model_type": "bert", "vocab_size": 99}, "what this 'bert' model is for is not known without architectures"),
-        ({"architectures": ["ViTModel"], "image_size": 224}, "of images only ...ForImageClassification, .* are read"),
+        (
+            {"architectures": ["ViTForMagic"], "image_size": 224},
+            "of images only ...ForImageClassification, .* are read",
+        ),
         ({"architectures": ["BertForTokenClassification"]}, "is for no task here"),
     ],
 )

@@ -25,23 +25,40 @@ class DenseSpec(Spec):
     bias: bool = True
 
 
-class EmbeddingSpec(HeadSpec):
-    """A vector per sequence: the pooled tokens (B,D), through `dense` maps one after the other, of length one where
-    `normalize` (sentence-transformers)."""
+class VectorSpec(HeadSpec):
+    """A vector per sample: the pooled tokens (B,D), through `dense` maps one after the other, of length one where
+    `normalize`."""
 
-    kind: Literal["embedding"] = "embedding"
+    kind: str
     pool: Pool = "mean"
     dense: tuple[DenseSpec, ...] = ()
     normalize: bool = True
+
+
+class EmbeddingSpec(VectorSpec):
+    """The vector of a text (sentence-transformers)."""
+
+    kind: Literal["embedding"] = "embedding"
 
     def build(self, hidden_size: int) -> Embedding:
         return Embedding(self, hidden_size)
 
 
+class ImageEmbeddingSpec(VectorSpec):
+    """The vector of an image, by default its first token."""
+
+    kind: Literal["image-embedding"] = "image-embedding"
+    pool: Pool = "cls"
+    normalize: bool = False
+
+    def build(self, hidden_size: int) -> ImageEmbedding:
+        return ImageEmbedding(self, hidden_size)
+
+
 class Embedding(Head):
     outputs = ("sentence_embedding",)
 
-    def __init__(self, spec: EmbeddingSpec, hidden_size: int) -> None:
+    def __init__(self, spec: VectorSpec, hidden_size: int) -> None:
         super().__init__()
         self.spec = spec
         sizes = [hidden_size, *(one.size for one in spec.dense)]
@@ -55,4 +72,8 @@ class Embedding(Head):
             pooled_BD = dense(pooled_BD)
             if one.activation is not None:
                 pooled_BD = ACTIVATIONS[one.activation](pooled_BD)
-        return {"sentence_embedding": F.normalize(pooled_BD, dim=-1) if self.spec.normalize else pooled_BD}
+        return {self.outputs[0]: F.normalize(pooled_BD, dim=-1) if self.spec.normalize else pooled_BD}
+
+
+class ImageEmbedding(Embedding):
+    outputs = ("image_embedding",)

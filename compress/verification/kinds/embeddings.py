@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.verification.changed import ChangedExample, of_numbers
-from compress.verification.metric import F64, Metric, first, neighbours
+from compress.verification.metric import F64, Metric, first, neighbours, percent
 from compress.verification.samples import Samples, as_array
 from compress.verification.statistics import weighted_correlation, weighted_ranks
 from targets.errors import InputError
 
 #: Two embeddings are the same answer at more than this cosine.
 SAME_DIRECTION = 0.8
+#: Samples whose neighbours are looked for at once.
+CHUNK = 1024
 
 
 def cosines(first_SD: NDArray[np.float32], second_SD: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -135,6 +137,56 @@ class Embeddings(Samples):
     def agree(self, other: Self) -> NDArray[np.bool_]:
         """On a sample whose (first) embedding points the same way."""
         return cosines(self.vectors[:, 0], other.vectors[:, 0]) > SAME_DIRECTION
+
+
+def nearest(vectors_SD: NDArray[np.float32]) -> NDArray[np.intp]:
+    """For each sample the other one whose vector points most nearly the same way [S]."""
+    unit_SD = vectors_SD / np.maximum(np.linalg.norm(vectors_SD, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    found = np.empty(len(unit_SD), np.intp)
+    for start in range(0, len(unit_SD), CHUNK):
+        cosine_RS = unit_SD[start : start + CHUNK] @ unit_SD.T
+        rows = np.arange(len(cosine_RS))
+        cosine_RS[rows, start + rows] = -np.inf
+        found[start : start + CHUNK] = cosine_RS.argmax(axis=1)
+    return found
+
+
+def _neighbour_rows(p: EmbeddedClasses) -> F64:
+    return p.right().astype(np.float64)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedClasses(Embeddings):
+    """The embedding [S, 1, D] of each sample, beside its class `labels` int64 [S]. Judged by the nearest neighbour: how
+    often the nearest other sample is of the same class (Caron et al. 2021, arXiv 2104.14294, with one neighbour)."""
+
+    labels: NDArray[np.int64]
+
+    kind: ClassVar[str] = "embedded classes"
+    shared: ClassVar[tuple[str, ...]] = ("labels",)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("nearest1", "Nearest neighbour of the same class", "%", True, _neighbour_rows, percent, rate=True),
+        *Embeddings.metrics,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "labels", as_array(self.labels, np.int64, 1, "labels"))
+        if self.vectors.shape[:2] != (len(self.labels), 1):
+            shape = list(self.vectors.shape)
+            raise InputError(f"vectors of shape {shape} for {len(self.labels)} labels: give [samples, 1, width]")
+
+    def right(self) -> NDArray[np.bool_]:
+        return np.asarray(self.labels[nearest(self.vectors[:, 0])] == self.labels)
+
+    def knows_nothing(self, confidence: float) -> str | None:
+        from scipy.stats import binomtest
+
+        shares = np.bincount(self.labels) / len(self.labels)
+        right, chance = int(self.right().sum()), float((shares**2).sum())
+        if binomtest(right, len(self.labels), min(chance, 1.0), "greater").pvalue < (1 - confidence) / 2:
+            return None
+        return f"the nearest neighbours of {len(self.labels):,} samples are of their class no more often than by chance"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,104 @@
+"""Image embedding: a vector per image, judged by how often the nearest other image is of the same class; the cosine to
+the original's embedding is reported beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, one_image
+from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell, Wires
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.heal.objective import Objective
+    from compress.model import Structure
+    from compress.tasks.task import Run
+    from compress.verification.kinds.embeddings import EmbeddedClasses
+    from compress.verification.samples import Samples
+    from runtime.bundles.manifest import Tensor as Declared
+
+OUTPUT = "image_embedding"
+
+
+class ImageEmbedding(ImageTask):
+    """Vectors of images. Evaluation needs images by class, whatever the classes."""
+
+    name = "image-embedding"
+    architectures = ("Model", "ModelWithProjection")
+    head = "vector"
+    outputs = (OUTPUT,)
+    metric = "nearest1"
+
+    def postprocessing(self, structure: Structure) -> dict[str, Any]:
+        return {"kind": "none"}
+
+    def open(
+        self,
+        choice: DataChoice,
+        part: AnyPart,
+        labels: Sequence[str] | None,
+        preprocessing: Mapping[str, Any],
+        files: Path | None,
+    ) -> PreparedImages:
+        from compress.data import load
+
+        limit = choice.limit if part == "evaluation" else None
+        dataset = load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
+        return PreparedImages(dataset, preprocessing, notes=dataset.notes)
+
+    def takes(self, inputs: Sequence[Declared]) -> bool:
+        """A bare graph on images is taken for a classifier."""
+        return False
+
+    def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
+        image, output = one_image(name, "image embedding (one input of 4 dimensions, vectors of 2)", inputs, outputs)
+        batch = image.shape[0]
+        return Wires(
+            lambda inputs: {image.name: inputs["pixel_values"].astype(image.dtype, copy=False)},
+            lambda outputs: {OUTPUT: outputs[output]},
+            batch if isinstance(batch, int) else None,
+        )
+
+    def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> EmbeddedClasses:
+        import numpy as np
+
+        from compress.verification.kinds.embeddings import EmbeddedClasses
+
+        assert isinstance(data, PreparedImages)
+        parts, seen = [], 0
+        for inputs in ahead(data.batches(batch or BATCH)):
+            vectors = np.asarray(run(inputs)[OUTPUT], np.float32)
+            if vectors.ndim != 2 or len(vectors) != len(inputs["pixel_values"]):
+                shape = list(vectors.shape)
+                raise InputError(f"the model gives outputs of shape {shape}; vectors [batch, width] are needed")
+            parts.append(vectors[:, None])
+            seen += len(vectors)
+            tell(seen)
+        return EmbeddedClasses(np.concatenate(parts), data.dataset.labels)
+
+    def headline(self, answers: Samples) -> str:
+        from compress.verification.metrics import METRICS
+
+        share = METRICS[self.metric].value(answers)
+        return f"the nearest other image is of the same class for {share:.2f} % of {len(answers)}"
+
+    @property
+    def objective(self) -> Objective:
+        from compress.heal.objective import EMBEDDING
+
+        return EMBEDDING
+
+    def agreement(self, wanted_BK: Tensor, given_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        from torch.nn import functional as F
+
+        return F.cosine_similarity(wanted_BK, given_BK, dim=-1)
+
+    def agreement_text(self, agreement: float, count: int) -> str:
+        return f"cosine {agreement:.4f} to the original's embedding of {count} held-out"
+
+
+TASK = ImageEmbedding()

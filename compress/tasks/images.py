@@ -1,0 +1,154 @@
+"""What the tasks on images share: prepared images, graphs of one size, what people are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from compress.data import ImageDataset
+    from compress.heal.objective import Feed
+    from compress.model import Structure
+    from compress.tasks.task import Arrays
+    from runtime.bundles.manifest import Tensor as Declared
+
+#: Images that go through a model at once, where nobody waits for a single answer.
+BATCH = 128
+#: Batch sizes at which the graph must agree with torch: a dimension that froze in the export shows at one of them.
+CHECKED_BATCHES = (1, 2, 7)
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """Images as one model wants them. `labels`: its classes, None where it names none. `mirrored`: right to left."""
+
+    dataset: ImageDataset
+    preprocessing: Mapping[str, Any]
+    labels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    mirrored: bool = False
+
+    @property
+    def location(self) -> Path:
+        return self.dataset.location
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.dataset.names
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def check(self) -> None:
+        self.dataset.raw(self.dataset.unreadable())
+
+    def fingerprints(self) -> list[tuple[int, ...]]:
+        return self.dataset.fingerprints()
+
+    def batches(self, size: int, indices: Collection[int] | None = None) -> Iterator[Arrays]:
+        if not self.mirrored:
+            for pixels, _ in self.dataset.batches(self.preprocessing, batch_size=size, indices=indices):
+                yield {"pixel_values": pixels}
+            return
+        from runtime.images.image import prepare
+
+        chosen = list(range(len(self)) if indices is None else indices)
+        for start in range(0, len(chosen), size):
+            images = [image[:, ::-1] for image in self.dataset.raw(chosen[start : start + size])]
+            yield {"pixel_values": prepare(images, self.preprocessing)}
+
+    def calibration(self, size: int, indices: Collection[int]) -> Iterator[Arrays]:
+        return self.batches(size, indices)
+
+    def subset(self, indices: Collection[int]) -> PreparedImages:
+        return replace(self, dataset=self.dataset.subset(indices))
+
+
+class ImageTask(Task):
+    """A task on images."""
+
+    noun = "images"
+    beside = "preprocessor_config.json"
+    passengers = ("config.json", "preprocessor_config.json", "processor_config.json")
+    libraries = ("numpy", "pillow")
+
+    def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:
+        from compress.data import preprocessing_from_hf
+
+        return preprocessing_from_hf(folder, note)
+
+    def digest(self, choice: DataChoice, part: Part, memo: Path) -> str:
+        from compress.data import load
+
+        return load(choice.source, part=part, seed=choice.seed).digest(memo)
+
+    def fresh(self, data: Prepared, indices: Collection[int]) -> Prepared:
+        """Mirrored images, which no data set holds."""
+        assert isinstance(data, PreparedImages)
+        return replace(data.subset(indices), mirrored=True)
+
+    def prepares(self, folder: Path) -> bool:
+        from compress.data.processor import has_settings
+
+        return has_settings(folder)
+
+    def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
+        import torch
+
+        from compress.model.embeds.patch import PatchEmbedSpec
+
+        embed = structure.embed
+        assert isinstance(embed, PatchEmbedSpec)
+        generator = torch.Generator().manual_seed(seed)
+
+        def images(batch: int) -> dict[str, Tensor]:
+            return {"pixel_values": torch.randn(batch, embed.channels, *embed.image_size, generator=generator)}
+
+        return GraphInputs(images(2), {"pixel_values": {0: "batch"}}, [images(batch) for batch in CHECKED_BATCHES])
+
+    def feed(self, data: Prepared, seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Feed:
+        from compress.heal.images import ImageFeed
+
+        assert isinstance(data, PreparedImages)
+        return ImageFeed(data.dataset, data.preprocessing, seed, device, rank, world)
+
+    def shown(self, data: Prepared, indices: Sequence[int]) -> dict[str, dict[int, str]]:
+        from compress.verification.report import picture
+
+        assert isinstance(data, PreparedImages)
+        return {"pictures": dict(zip(indices, map(picture, data.dataset.raw(indices)), strict=True))}
+
+    def slices(self, data: Prepared) -> Arrays:
+        from compress.verification.slices import of_images
+
+        assert isinstance(data, PreparedImages)
+        return of_images(data.dataset)
+
+
+def ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:
+    """The batches, each prepared in a thread of its own while the model works on the one before it."""
+    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
+def one_image(name: str, what: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> tuple[Declared, str]:
+    """The input of a graph that takes images, and the name of its output of two dimensions, that of `logits` if there
+    is one. Raises InputError, which says that the file `name` is not `what`."""
+    images = [tensor for tensor in inputs if len(tensor.shape) == 4]
+    rows = [tensor.name for tensor in outputs if len(tensor.shape) == 2]
+    if len(inputs) != 1 or len(images) != 1 or not rows:
+        shapes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in (*inputs, *outputs))
+        raise InputError(f"{name} is no {what}: it has {shapes}")
+    return images[0], "logits" if "logits" in rows else rows[0]
