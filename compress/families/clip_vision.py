@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
+from compress.families.text import prefix_of
 from compress.families.vision import Names, block, embedding, gives_vectors, layer, patches_of, task_of
 from compress.model.heads.embedding import DenseSpec, ImageEmbeddingSpec
 from compress.model.norms import NormSpec
@@ -26,11 +27,8 @@ def read_clip_vision(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tenso
     """With a projection the vector is the projected class token; without, the token behind the last norm."""
     if not gives_vectors(checkpoint):
         raise InputError(f"{checkpoint.folder}/config.json: only CLIPVisionModel, with or without projection, is read")
-    body, patches, norm = (
-        "vision_model.",
-        patches_of(checkpoint),
-        NormSpec(eps=checkpoint.number("layer_norm_eps", 1e-5)),
-    )
+    body, patches = prefix_of(checkpoint, "vision_model"), patches_of(checkpoint)
+    norm = NormSpec(eps=checkpoint.number("layer_norm_eps", 1e-5))
     width, (old, _) = checkpoint.integer("hidden_size"), patches.grids
     prefix_1SD = checkpoint.tensor(f"{body}embeddings.class_embedding", (width,))[None, None]
     positions = (1 + old[0] * old[1], width)
