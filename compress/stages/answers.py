@@ -60,11 +60,11 @@ def stage(job: Job) -> Stage:
 def int8_stage(job: Job) -> Stage:
     return Stage(
         name="predict-int8",
-        does="asks the original's dynamic int8 about every evaluation sample",
+        does="asks the original's int8 files about every evaluation sample",
         why="so that the comparison shows what quantization alone costs",
         inputs={"original": "source", "models": "baseline-int8"},
         produces=Answers,
-        run=answer_dynamic,
+        run=answer_shipped,
         options=Options(data=job.data),
         sources=job.evaluation,
         libraries=("onnxruntime", *job.task.libraries),
@@ -81,14 +81,8 @@ def answer_original(context: StageContext[OriginalOptions], original: SourceMode
 
 
 def answer_shipped(context: StageContext[Options], original: SourceModel, models: ShippedModels) -> None:
-    """The answers of each file that ships."""
+    """The answers of each file."""
     _answer_all(context, original, {file.path: models.path / file.path for file in models.every()})
-
-
-def answer_dynamic(context: StageContext[Options], original: SourceModel, models: ShippedModels) -> None:
-    """The answers of the first file alone (the original's dynamic int8)."""
-    first = models.entries()[0].path
-    _answer_all(context, original, {first: models.path / first})
 
 
 def _answer_all(context: StageContext[Options], original: SourceModel, files: dict[str, Path]) -> list[Samples]:

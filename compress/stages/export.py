@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.pipeline import Stage, StageContext
@@ -121,10 +122,14 @@ def _export(
     context: StageContext[PlainOptions], task: Task, model: Transformer, name: str = "model.onnx"
 ) -> dict[str, str]:
     """Write one file; returns how far it is off, by its name."""
+    return {name: export_file(context, task, model, context.folder / name)}
+
+
+def export_file(context: StageContext[PlainOptions], task: Task, model: Transformer, path: Path) -> str:
+    """Export to a place and compare with torch; how far the file is off."""
     from export.numerics import check_against
     from export.onnx_model import export_onnx
 
-    path = context.folder / name
     graph = task.graph_inputs(model.structure, context.seed)
     context.progress(0, 2, "tracing the graph")
     module, outputs = task.module(model), task.graph_outputs(model.structure)
@@ -133,7 +138,7 @@ def _export(
     numerics = check_against(module, path, graph.cases)
     context.progress(2, 2)
     context.log(
-        f"{name}: opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; on inputs of {graph.sizes} "
+        f"{path.name}: opset {info.opset}, IR {info.ir}, {info.bytes / 1e6:.2f} MB; on inputs of {graph.sizes} "
         f"{numerics.describe()}"
     )
-    return {name: numerics.describe()}
+    return numerics.describe()

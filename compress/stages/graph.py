@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from compress.pipeline import Graph, Stage
 from compress.stages import (
     answers,
+    baseline_int8,
     bundle,
     calibrate,
     data,
@@ -49,7 +50,7 @@ def build_graph(job: Job, changes: Sequence[Stage] | None = None) -> Graph:
             *changed[:-1],
             export.original_stage(job),
             answers.original_stage(job),
-            precision.original_stage(job),
+            baseline_int8.stage(job),
             *changed[-1:],
             export.stage(job, model),
             precision.stage(job),

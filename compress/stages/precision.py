@@ -47,32 +47,13 @@ class FileChoice:
     form: Literal["plain", "fused"]
 
 
-class OriginalOptions(Spec):
-    """Which samples."""
-
-    data: DataChoice
-
-
-class Options(OriginalOptions):
+class Options(Spec):
     """`mode`: what ships. `files`: see `choose_files`. `precision`: the recipe's table."""
 
+    data: DataChoice
     mode: PrecisionMode
     files: tuple[FileChoice, ...]
     precision: PrecisionTable
-
-
-def original_stage(job: Job) -> Stage:
-    return Stage(
-        name="baseline-int8",
-        does="quantizes the original to int8, dynamic and static",
-        why="the rewritten model has to beat what quantization alone gives",
-        inputs={"original": "source", "calibration": "calibrate", "model": "baseline-export"},
-        produces=ShippedModels,
-        run=quantize_original,
-        options=OriginalOptions(data=job.data),
-        sources=job.healing,
-        libraries=("onnx", "onnxruntime", *job.task.libraries),
-    )
 
 
 def stage(job: Job) -> Stage:
@@ -150,8 +131,8 @@ def write_shipped(
     how = _Quantizing(
         context,
         context.options.precision,
-        _batches(data, calibration.indices("fit"), model.file),
-        _batches(data, calibration.indices("held_out")[:HELD_OUT], model.file, HELD_OUT // 4),
+        batches_of(data, calibration.indices("fit"), model.file),
+        batches_of(data, calibration.indices("held_out")[:HELD_OUT], model.file, HELD_OUT // 4),
     )
     shipped = []
     with tempfile.TemporaryDirectory() as folder:
@@ -164,24 +145,24 @@ def write_shipped(
             path = context.folder / file.path
             source = smooth if file.precision == "int8" else model.file
             if file.form == "fused":
-                note = _for_cpu(source, path, mode, how) + _roll(how, path)
+                note = for_cpu(source, path, mode, how) + _roll(how, path)
             else:
                 made = _plain(source, path, file.precision, how) + _roll(how, path, for_tensorrt=True)
                 use = "for the engine" if file.runtime == TENSORRT else "for any runtime"
                 note = f"standard operators, {use}{made}"
-            shipped.append(_shipped(file, note, model.loops))
+            shipped.append(shipped_file(file, note, model.loops))
             context.progress(index + 1, len(files), file.path)
     variants = model.at_loops()
     whole = next(file for file in files if file.form == "fused")
     for loops, variant in variants.items():
-        note = _for_cpu(variant, context.folder / variant.name, mode, how)
-        shipped.append(_shipped(replace(whole, path=variant.name), f"loops {loops}, {note}", loops))
+        note = for_cpu(variant, context.folder / variant.name, mode, how)
+        shipped.append(shipped_file(replace(whole, path=variant.name), f"loops {loops}, {note}", loops))
     if variants:
         name = whole.path
         alike = [context.folder / one for one in (name, *(variant.name for variant in variants.values()))]
         saved = store_apart(alike, context.folder / f"{name}.data")
         context.log(f"{name}.data: the weights of {len(alike)} files; {saved / 1e6:.2f} MB are not stored again")
-    _finish(context, shipped)
+    finish(context, shipped)
 
 
 def _roll(how: _Quantizing, path: Path, for_tensorrt: bool = False) -> str:
@@ -210,24 +191,7 @@ def _smooth(how: _Quantizing, source: Path, path: Path, strength: float) -> None
     how.context.log(f"smoothed {len(done.in_norms)} values in their norms, {len(done.by_products)} by a product more")
 
 
-def quantize_original(
-    context: StageContext[OriginalOptions], original: SourceModel, calibration: CalibrationSet, model: OnnxModel
-) -> None:
-    """The original in int8, both ways, at its best for a CPU."""
-    note = _for_cpu(model.file, context.folder / "dynamic.onnx", "int8", None)
-    context.progress(1, 2, "dynamic.onnx")
-    batches = _batches(healing(context.options.data, original), calibration.indices("fit"), model.file)
-    _static_for_cpu(model.file, context.folder / "static.onnx", batches)
-    _finish(
-        context,
-        [
-            _shipped(FileChoice("dynamic.onnx", ONNXRUNTIME, "int8", "fused"), note),
-            _shipped(FileChoice("static.onnx", ONNXRUNTIME, "int8", "plain"), "int8 static"),
-        ],
-    )
-
-
-def _batches(data: Prepared, indices: np.ndarray, graph: Path, size: int = CALIBRATION_BATCH) -> Batches:
+def batches_of(data: Prepared, indices: np.ndarray, graph: Path, size: int = CALIBRATION_BATCH) -> Batches:
     from export.onnx_model import read_info
 
     inputs = read_info(graph).inputs
@@ -257,7 +221,7 @@ def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
     return ""
 
 
-def _for_cpu(source: Path, path: Path, mode: str, how: _Quantizing | None) -> str:
+def for_cpu(source: Path, path: Path, mode: str, how: _Quantizing | None) -> str:
     """Fused for ONNX Runtime; int8 quantizes activations as they come. fp16 has no kernels there, so it stays fp32.
 
     `how` None quantizes every layer, whatever it costs. Returns what the file is.
@@ -281,37 +245,13 @@ def _for_cpu(source: Path, path: Path, mode: str, how: _Quantizing | None) -> st
         return f"int8 dynamic{how.within(fused, path, lambda out, exclude: to_int8_dynamic(fused, out, exclude))}"
 
 
-def _static_for_cpu(source: Path, path: Path, batches: Batches) -> None:
-    """ONNX Runtime's own static quantization at the settings that it recommends for a CPU: U8S8, per channel."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-
-    from export.quiet import quiet
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = batches()
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.batches, None)
-
-    with quiet():
-        quantize_static(
-            str(source),
-            str(path),
-            Reader(),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-
-
-def _shipped(file: FileChoice, note: str, loops: int | None = None) -> ShippedFile:
+def shipped_file(file: FileChoice, note: str, loops: int | None = None) -> ShippedFile:
     """`form` is None where what the file is made for says it."""
     form = file.form if file.runtime == ONNXRUNTIME and file.form == "plain" else None
     return ShippedFile(file.path, file.runtime, file.precision, note, loops, form)
 
 
-def _finish(context: StageContext[Any], files: Sequence[ShippedFile]) -> None:
+def finish(context: StageContext[Any], files: Sequence[ShippedFile]) -> None:
     """Write down what ships, with its size: last, as weights may have moved into a file apart."""
     from export.apart import stored_bytes
 
