@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Protocol
 
 from targets.errors import InputError
@@ -24,8 +24,17 @@ class Folder(Protocol):
         ...
 
 
-#: Inside a zip there is no Path.
-FOLDER: Folder = files(__package__)
+def _here() -> Folder:
+    here = Path(__file__).parent
+    if here.is_dir():
+        return here
+    from importlib.resources import files  # inside a zip; it loads a dozen modules
+
+    folder: Folder = files(str(__package__))
+    return folder
+
+
+FOLDER = _here()
 #: What the backends of a file were called before they were files themselves.
 _RUNTIMES = ("tensorrt", "onnxruntime")
 _ON_GPU = ("ort-tensorrt", "rtx", "cuda")
