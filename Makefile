@@ -12,7 +12,7 @@ run: $(VENV)/.ready-compress
 	$(BIN)/python -m compress.run --target $(TARGET)
 
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Damaged and odd inputs for SECONDS each, SEED for other ones; `make test` takes a moment of it.
 fuzz: $(VENV)/.ready-dev

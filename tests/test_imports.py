@@ -141,6 +141,20 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert [group for group in circles(project_imports()) if group not in CIRCLES] == []
 
 
+def test_tests_import_neither_each_other_nor_benchmarks() -> None:
+    wrong = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        of_benchmarks = file.parent == ROOT / "tests" / "benchmarks"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in names:
+                is_test = name.split(".")[-1].startswith("test_")
+                if is_test or (name.split(".")[0] == "benchmarks" and not of_benchmarks):
+                    wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} imports {name}")
+    assert wrong == []
+
+
 def test_a_circle_of_files_would_be_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
 

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model.tiny import HIDDEN, block_spec, images, logits, model_of
 
-from benchmarks.loops_from_scratch import TimestepEncoding
 from compress.heal.objective import kl_divergence
 from compress.model import Transformer, load, save
 from compress.model.block import BlockSpec
@@ -249,19 +248,6 @@ def test_the_timestep_table_reproduces_given_gains(spec: BlockSpec, layers: int,
     assert moved(model, tied) <= 1e-3
     plain = rewritten(model, "tie-layers", calibration, grouping=grouping, init="first")
     assert moved(model, plain) > 10 * moved(model, tied)
-
-
-@pytest.mark.parametrize(("loops", "width"), [(2, 8), (6, 16), (12, 192)])
-def test_an_encoding_of_the_loop_index_reproduces_given_gains(loops: int, width: int) -> None:
-    encoding = TimestepEncoding(loops, width).double()
-    start = encoding()
-    assert all(
-        torch.equal(table, torch.full_like(table, value)) for table, value in zip(start, (0, 0, 1, 1), strict=True)
-    )
-    tables = tuple(0.5 + torch.rand(loops, width, dtype=torch.float64) for _ in range(4))
-    encoding.fit(tables)
-    for mine, wanted in zip(encoding(), tables, strict=True):
-        torch.testing.assert_close(mine, wanted, atol=1e-8, rtol=0)
 
 
 @settings(max_examples=20, deadline=None)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.test_model_streaming import decoder, streamed
 from model.tiny import block_spec, model_of
+from support.streams import decoder, streamed
 from torch import Tensor
 
 from compress.model import Transformer

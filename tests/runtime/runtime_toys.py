@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,3 +157,12 @@ class BundleMaker:
         (folder / "manifest.json").write_text(text)
         line = f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n"
         (folder / "manifest.json.sha256").write_text(line)
+
+
+def pack(folder, path, prefix=""):
+    """A zip of the folder, with its files below `prefix`."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, prefix + file.relative_to(folder).as_posix())
+    return path

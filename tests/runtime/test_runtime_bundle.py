@@ -8,6 +8,7 @@ import stat
 import zipfile
 
 import pytest
+from runtime_toys import pack
 
 from runtime.bundles.bundle import open_files
 from runtime.bundles.manifest import load_manifest
@@ -15,14 +16,6 @@ from runtime.session import open_bundle
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
 FILES = ["config.json", "extra/notes.txt", "golden.npz", "model.onnx"]
-
-
-def pack(folder, path, prefix=""):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.rglob("*")):
-            if file.is_file():
-                archive.write(file, prefix + file.relative_to(folder).as_posix())
-    return path
 
 
 def test_a_whole_bundle_opens_and_its_manifest_is_typed(bundle):

@@ -6,8 +6,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runtime_toys import REPO
-from test_runtime_bundle import pack
+from runtime_toys import REPO, pack
 
 from export import sign
 from runtime.bundles import bundle as bundles
