@@ -105,21 +105,19 @@ def _indices(source: Source, part: Part | Literal["all"], seed: int) -> tuple[np
         healing = healing[~copies]
     if part == "evaluation":
         return evaluation, ()
-    return _without_near(source, prints, evaluation, healing, notes)
+    return healing, (*notes, *_near_notes(source, prints, evaluation, healing))
 
 
-def _without_near(
-    source: Source, prints: Prints, evaluation: np.ndarray, healing: np.ndarray, notes: tuple[str, ...]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Images to heal on less those that are nearly the same as ones to evaluate on; all, if these are the most part."""
+def _near_notes(source: Source, prints: Prints, evaluation: np.ndarray, healing: np.ndarray) -> tuple[str, ...]:
+    """Which images to heal on are nearly the same as ones to evaluate on. They stay: alike is not yet a copy."""
     found = near(prints.thumbs[evaluation], prints.thumbs[healing])
     if found is None:
-        return healing, (*notes, "too many images to look for ones to heal on that resemble ones to evaluate on")
+        return ("too many images to look for ones to heal on that resemble ones to evaluate on",)
     alike = np.flatnonzero(found >= 0)
     if not len(alike):
-        return healing, notes
+        return ()
     pair = f"{source.names[healing[alike[0]]]} as {source.names[evaluation[found[alike[0]]]]}"
-    told = f"{len(alike)} of {len(healing)} images to heal on are nearly the same as ones to evaluate on ({pair})"
-    if 2 * len(alike) > len(healing):
-        return healing, (*notes, f"{told}: accuracy may look better than it is; give train/ and test/ of other scenes")
-    return np.delete(healing, alike), (*notes, f"{told} and left out")
+    return (
+        f"{len(alike)} of {len(healing)} images to heal on are nearly the same as ones to evaluate on ({pair}): "
+        "accuracy may look better than it is; if they are copies or frames of one scene, remove them",
+    )
