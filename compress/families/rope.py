@@ -41,17 +41,17 @@ def rope_from(checkpoint: Checkpoint, table: Mapping[str, Any], head_dim: int) -
     kind = table.get("rope_type", table.get("type")) or "default"
     options = Options(checkpoint, table, where)
     theta, size = options.number("rope_theta"), int(head_dim * options.number("partial_rotary_factor", 1.0))
-    if size < 2 or size % 2 or theta <= 0:
+    if size < 1 or size + size % 2 > head_dim or theta <= 0:
         raise InputError(
             f"{where}: {size} of {head_dim} numbers of a head turn, with base {theta}; that is no rotation"
         )
-    part = None if size == head_dim else size
+    plain_I = 1.0 / theta ** (torch.arange(0, size, 2).float() / size)
+    part = None if 2 * len(plain_I) == head_dim else 2 * len(plain_I)  # an odd part turns one number more
     # Dynamic scaling begins beyond the longest text that the model was made for; until there it is the plain one.
     if kind in ("default", "dynamic"):
-        return RopeSpec(theta=theta, size=part)
+        return RopeSpec(theta=theta, size=part, frequencies=tuple(plain_I.tolist()) if size % 2 else None)
     if not isinstance(kind, str) or kind not in _SCALED:
         raise InputError(f"{where}_type {kind!r} is not supported, only default, dynamic, {', '.join(_SCALED)}")
-    plain_I = 1.0 / theta ** (torch.arange(0, size, 2).float() / size)
     frequencies_I, gain = _SCALED[kind](plain_I, options)
     return RopeSpec(theta=theta, size=part, frequencies=tuple(frequencies_I.tolist()), gain=gain)
 

@@ -61,10 +61,8 @@ def held_against_original(folder: Path, model: Transformer) -> str:
     if not held:
         return f"{_NOT}: {name} gives nothing that the model here gives too"
     for mine, theirs in held:
-        if theirs.ndim == 3 and "attention_mask" in inputs:
-            mine, theirs = (one[inputs["attention_mask"].bool()] for one in (mine, theirs))
         largest = max(largest, float(theirs.abs().max()))
-        apart = max(apart, float((mine - theirs).abs().max()) if mine.shape == theirs.shape else float("inf"))
+        apart = max(apart, _apart(mine, theirs, inputs))
     if not apart <= _TOLERANCE * largest:
         raise InputError(
             f"{folder}: what was read computes something else than {name} of transformers: off by {apart:.2g}, largest "
@@ -109,10 +107,23 @@ def _pairs(model: Transformer, inputs: dict[str, Tensor], answer: Any) -> list[t
     from compress.model.heads.embedding import VectorSpec
 
     with torch.no_grad():
-        if isinstance(model.structure.head, VectorSpec):
-            tokens = answer.get("last_hidden_state")
-            return [] if tokens is None else [(_tokens(model, inputs), tokens)]
-        return [(mine, answer[name]) for name, mine in model.outputs(inputs).items() if name in answer]
+        if not isinstance(model.structure.head, VectorSpec):
+            return [(mine, answer[name]) for name, mine in model.outputs(inputs).items() if name in answer]
+        tokens_BND, vector_BD = _tokens(model, inputs), model(inputs)
+    # Which of its tensors is the vector differs between classes (CLIP's tokens are not normed, ViT's pooler is a map).
+    known = [(vector_BD, "image_embeds"), (tokens_BND, "last_hidden_state"), (vector_BD, "pooler_output")]
+    found = [(mine, answer[name]) for mine, name in known if answer.get(name) is not None]
+    same = [pair for pair in found if pair[0].shape == pair[1].shape]
+    return sorted(same or found, key=lambda pair: _apart(pair[0], pair[1], inputs))[:1]
+
+
+def _apart(mine: Tensor, theirs: Tensor, inputs: dict[str, Tensor]) -> float:
+    """The largest difference, of real tokens where it is one of tokens."""
+    if mine.shape != theirs.shape:
+        return float("inf")
+    if theirs.ndim == 3 and "attention_mask" in inputs:
+        mine, theirs = (one[inputs["attention_mask"].bool()] for one in (mine, theirs))
+    return float((mine - theirs).abs().max())
 
 
 def _tokens(model: Transformer, inputs: dict[str, Tensor]) -> Tensor:

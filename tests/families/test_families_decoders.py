@@ -74,6 +74,10 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("Olmo2", _SIZES),
     "starcoder2": ("Starcoder2", _SIZES | {"sliding_window": 4}),
     "gpt_neox": ("GPTNeoX", _NEOX | {"num_attention_heads": 3, "hidden_size": 24, "rotary_pct": 0.25}),
+    "gpt_neox, an odd part of a head": (
+        "GPTNeoX",
+        _NEOX | {"num_attention_heads": 3, "hidden_size": 36, "rotary_pct": 0.25},
+    ),
     "gpt_neox, one half after the other": (
         "GPTNeoX",
         _NEOX | {"num_attention_heads": 3, "use_parallel_residual": False, "rotary_pct": 0.5},
