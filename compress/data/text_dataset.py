@@ -83,6 +83,13 @@ class TextDataset:
             some = f"{len(bare)} of {len(self)} are no pair with a score: {listed(bare)}"
             raise InputError(f"{self.location}: {some}; give columns sentence1, sentence2 and score")
 
+    def check_tags(self) -> None:
+        """Raises InputError that names the samples whose words have no tags."""
+        bare = [row.name for row in self.rows if not row.tags and row.fault is None]
+        if bare:
+            some = f"{len(bare)} of {len(self)} texts have no tag for each word: {listed(bare)}"
+            raise InputError(f"{self.location}: {some}; give .conll files, or .jsonl with words and tags")
+
     def fingerprints(self) -> list[tuple[int, ...]]:
         """Of each text of each sample."""
         return [tuple(fingerprint(text.encode()) for text in row.texts) for row in self.rows]
@@ -133,7 +140,7 @@ class TextDataset:
         from compress.pipeline.digest import digest_of
 
         return digest_of(
-            [[*row.texts, row.label, row.score, row.fault] for row in self.rows] + [list(self.class_names)]
+            [[*row.texts, row.label, row.score, row.fault, *row.tags] for row in self.rows] + [list(self.class_names)]
         )
 
 

@@ -1,4 +1,4 @@
-"""Texts from files: .tsv and .csv (with a header or without), .jsonl, .txt, each also as .gz."""
+"""Texts from files: .tsv and .csv (with a header or without), .jsonl, .txt, .conll, each also as .gz."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compress.data.classes import listed, number_in, shortened
 from compress.data.tables import COLUMNS, FORMS, meant, plain_title, table_rows
 from runtime.texts.text import is_unicode
 from targets.errors import InputError
 
-SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt")
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt", ".conll")
+#: Keys of words and of a tag for each of them, in .jsonl and in the `datasets` package.
+WORDS, TAGS = ("words", "tokens"), ("tags", "ner_tags", "labels")
 #: Bytes that a file may hold, unpacked.
 MOST_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
 class Row:
-    """One text or a pair of them. `name`: file and line, for messages. `fault`: why it cannot be used."""
+    """One text or a pair of them. `name`: file and line, for messages. `fault`: why it cannot be used. `tags`: one for
+    each word of the text, which spaces separate; () without."""
 
     name: str
     texts: tuple[str, ...]
     label: str | None = None
     score: float | None = None
     fault: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 def kind_of(path: Path) -> str | None:
@@ -40,7 +45,9 @@ def kind_of(path: Path) -> str | None:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, in order. Raises InputError that names the line where the file as a whole is wrong."""
     text = _decoded(path)
-    read = {".txt": _paragraphs, ".jsonl": _objects, ".csv": _table, ".tsv": _table}[kind_of(path) or ".txt"]
+    read = {".txt": _paragraphs, ".jsonl": _objects, ".csv": _table, ".tsv": _table, ".conll": _columns}[
+        kind_of(path) or ".txt"
+    ]
     rows = list(read(path, text))
     if not rows:
         raise InputError(f"{path} holds no texts; name another file")
@@ -117,6 +124,9 @@ def _object(path: Path, number: int, line: str) -> Row:
         raise InputError(f"{where}: not readable JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{where}: a {type(value).__name__}; give an object with {FORMS}")
+    tagged = _tagged(f"{path.name}:{number}", value)
+    if tagged is not None:
+        return tagged
     used = {key: item for key, item in value.items() if meant(key)}
     nested = next((key for key, item in used.items() if isinstance(item, list | dict)), None)
     if nested is not None:
@@ -125,6 +135,41 @@ def _object(path: Path, number: int, line: str) -> Row:
     if broken is not None:
         raise InputError(f"{where}: {broken} has half a character (\\ud800 to \\udfff); write it whole")
     return row_of(f"{path.name}:{number}", list(value), [written(used.get(key)) for key in value])
+
+
+def tagged_row(name: str, words: Sequence[str], tags: Sequence[str]) -> Row:
+    """A text of words that each have a tag."""
+    fault = None
+    if len(words) != len(tags):
+        fault = f"it has {len(words)} words and {len(tags)} tags"
+    elif not words or any(not word or len(word.split()) != 1 for word in words):
+        fault = "a word is empty or has a space in it"
+    return Row(name, (" ".join(words),), fault=fault, tags=tuple(tags))
+
+
+def _columns(path: Path, text: str) -> Iterator[Row]:
+    """CoNLL: a word a line, its tag in the last column; a blank line ends a sentence."""
+    held: list[tuple[str, str]] = []
+    start = 1
+    for number, line in enumerate([*_lines(text), ""], start=1):
+        cells = line.split("\t") if "\t" in line else line.split()
+        if cells and cells[0] != "-DOCSTART-":
+            start = start if held else number
+            held.append((cells[0].strip(), cells[-1].strip()))
+            if len(cells) < 2:
+                raise InputError(f"{path}, line {number}: {shortened(line)!r} has one column; give a word and its tag")
+        elif held:
+            yield tagged_row(f"{path.name}:{start}", *zip(*held, strict=True))
+            held = []
+
+
+def _tagged(name: str, value: dict[str, Any]) -> Row | None:
+    """The row of an object with words and tags; None where it has none."""
+    keys = {key.casefold(): key for key in value}
+    words, tags = (next((value[keys[key]] for key in names if key in keys), None) for names in (WORDS, TAGS))
+    if not isinstance(words, list) or not isinstance(tags, list):
+        return None
+    return tagged_row(name, list(map(str, words)), list(map(str, tags)))
 
 
 def _table(path: Path, text: str) -> Iterator[Row]:

@@ -20,6 +20,7 @@ from compress.model.ffns.mlp import MlpSpec
 from compress.model.head import HeadSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.language_model import LanguageModelSpec
+from compress.model.heads.token_classifier import TokenClassifierSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.pooling import Pool
@@ -96,9 +97,13 @@ def encoder_head(
 ) -> tuple[str, HeadSpec, dict[str, Tensor]]:
     """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads `pool`; `norm`: name
     and kind of a norm between them."""
-    task, kind = _task(checkpoint, "classes", "vector")
+    task, kind = _task(checkpoint, "classes", "vector", "token-classes")
     if kind == "vector":
         return task, *sentence_head(checkpoint)
+    if kind == "token-classes":
+        weight_OD, bias_O = checkpoint.linear("classifier")
+        each = TokenClassifierSpec(num_labels=len(weight_OD), bias=bias_O is not None)
+        return task, each, stacked("head", {"output": (weight_OD, bias_O)})
     state = stacked("head", {"hidden": checkpoint.linear(hidden), "output": checkpoint.linear(output)})
     spec = ClassifierSpec(
         num_labels=len(state["head.output.weight"]),
@@ -148,7 +153,7 @@ def structure_of(
 ) -> Structure:
     """The structure of a text model; without a schedule its blocks run in their order."""
     blocks = parts["blocks"]
-    labels = labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec) else ()
+    labels = labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec | TokenClassifierSpec) else ()
     return Structure(
         task=task,
         head=head,

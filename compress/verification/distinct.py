@@ -22,5 +22,5 @@ def places_of_different(fingerprints: Sequence[tuple[int, ...]], answers: Sample
     rows = [] if answers is None else [answers.arrays()[name] for name in answers.shared]
     first: dict[tuple[object, ...], int] = {}
     for place, content in enumerate(fingerprints):
-        first.setdefault((content, *(row[place].item() for row in rows)), place)
+        first.setdefault((content, *(row[place].tobytes() for row in rows)), place)
     return np.fromiter(first.values(), np.int64)

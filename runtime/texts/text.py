@@ -112,6 +112,15 @@ class Tokenizer:
                 sizes[index] = len(_kept(texts[index], one.offsets, self._spec.truncation_side).encode())
         return Encoded(ids, len(long), sizes)
 
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """For each of the ids that `encode` gives, from where to where in the text its token stands; (0, 0) for what
+        is not in it."""
+        before = len(self._spec.prompt)
+        self._tokenizer.enable_truncation(self._spec.max_length, direction=self._spec.truncation_side)
+        with _told(f"{self._path} does not serve for these texts"):
+            whole = self._tokenizer.encode_batch([self._spec.prompt + text for text in texts])
+        return [[(max(a - before, 0), max(b - before, 0)) for a, b in one.offsets] for one in whole]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)

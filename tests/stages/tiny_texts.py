@@ -14,13 +14,14 @@ from compress.model.ffns.mlp import MlpSpec
 from compress.model.head import HeadSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.embedding import EmbeddingSpec
+from compress.model.heads.token_classifier import TokenClassifierSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.values.projected import ProjectedValuesSpec
 
 WORDS = [f"w{number}" for number in range(60)]
-LABELS = ("bad", "good")
+LABELS, TAGS = ("bad", "good"), ("O", "B-ODD", "I-ODD")
 HIDDEN, MAX_LENGTH = 16, 12
 
 
@@ -36,8 +37,12 @@ def model_folder(folder: Path, task: str) -> Path:
         ffn_norm=NormSpec(),
         residual="post",
     )
-    classifies = task == "text-classification"
-    head: HeadSpec = ClassifierSpec(num_labels=2, hidden="tanh") if classifies else EmbeddingSpec()
+    head: HeadSpec = EmbeddingSpec()
+    labels: tuple[str, ...] = ()
+    if task == "text-classification":
+        head, labels = ClassifierSpec(num_labels=2, hidden="tanh"), LABELS
+    elif task == "token-classification":
+        head, labels = TokenClassifierSpec(num_labels=3), TAGS
     structure = Structure(
         task=task,  # type: ignore[arg-type]
         hidden_size=HIDDEN,
@@ -46,7 +51,7 @@ def model_folder(folder: Path, task: str) -> Path:
         schedule=(Step(block=0, origin=0), Step(block=1, origin=1)),
         final_norm=None,
         head=head,
-        labels=LABELS if classifies else (),
+        labels=labels,
         preprocessing={"kind": "text", "vocab_size": len(vocabulary), "max_length": MAX_LENGTH},
     )
     torch.manual_seed(0)
@@ -82,6 +87,13 @@ def labelled(path: Path, count: int) -> Path:
     texts = [sentence(draw) for _ in range(count)]
     rows = [f"{text}\t{LABELS[int(text.split()[0][1:]) % 2]}" for text in texts]
     path.write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    return path
+
+
+def tagged(path: Path, sentences: list[tuple[list[str], list[str]]]) -> Path:
+    """Words and their tags, as CoNLL."""
+    blocks = ["\n".join(f"{word} {tag}" for word, tag in zip(*one, strict=True)) for one in sentences]
+    path.write_text("-DOCSTART- O\n\n" + "\n\n".join(blocks) + "\n")
     return path
 
 

@@ -102,4 +102,5 @@ def test_every_kind_of_answers_is_found_by_its_file_and_has_metrics() -> None:
     assert len({kind.kind for kind in kinds()}) == len(kinds())
     for kind in kinds():
         assert kind.metrics and needs(kind.metrics[0])
+        assert all(one.rate or not one.sampled or one.unseen is not None for one in kind.metrics), kind
     assert list(METRICS) == list(dict.fromkeys(metric.name for kind in kinds() for metric in kind.metrics))
