@@ -33,7 +33,6 @@ def test_every_file_comes_back_byte_for_byte(tmp_path: Path, files: dict[str, by
     packed = PackedJpegs(path)
     assert packed.listing() == (sorted(files), [])
     assert {name: packed.read(name) for name in files} == files
-    assert len({packed.fingerprint(name) for name in files}) == len(set(files.values()))
 
 
 def test_a_pack_is_the_data_set_that_a_zip_of_its_files_is(tmp_path: Path) -> None:
@@ -63,6 +62,8 @@ def test_a_damaged_pack_is_refused_in_one_line(tmp_path: Path, cut: float, added
     flipped %= 12 + int.from_bytes(whole[8:12], "little")  # the images themselves have no checksum, as in a folder
     begin = bytes([*whole[:flipped], whole[flipped] ^ 255, *whole[flipped + 1 :]])
     for content in (whole[: int(cut * len(whole))] + added, begin, whole + b"x"):
+        if content == whole:
+            continue  # what was cut off was added again
         path = tmp_path / "harmed.jpegs"
         path.write_bytes(content)
         with pytest.raises(InputError, match="pack of JPEG files") as refused:
