@@ -111,7 +111,7 @@ class Checkpoint:
         gain, offset = (f"{source}.gamma", f"{source}.beta") if old else (f"{source}.weight", f"{source}.bias")
         state = {f"{target}.weight.0": self.tensor(gain) + plus}
         if offset in self.tensors:
-            state[f"{target}.bias.0"] = self.tensor(offset)
+            state[f"{target}.bias.0"] = self.tensor(offset).clone()  # two norms may be read from one
         return state
 
     def option(self, name: str, default: Any = None) -> Any:

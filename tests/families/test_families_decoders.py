@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compress.families import read_checkpoint
-from compress.model import Transformer
+from compress.model import Transformer, save
 
 from .text_checkpoints import PAD, VOCABULARY, saved_class
 
@@ -146,6 +146,7 @@ def test_a_layout_computes_the_logits_of_transformers(tmp_path: Path, layout: st
     notes: list[str] = []
     model = read_checkpoint(tmp_path, {}, notes.append)
     assert notes == []
+    save(model, tmp_path / "saved")
     for side in ("left", "right"):
         inputs = padded(side)
         real_BN = inputs["attention_mask"].bool()
