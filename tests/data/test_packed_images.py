@@ -62,8 +62,8 @@ def test_a_damaged_pack_is_refused_in_one_line(tmp_path: Path, cut: float, added
     flipped %= 12 + int.from_bytes(whole[8:12], "little")  # the images themselves have no checksum, as in a folder
     begin = bytes([*whole[:flipped], whole[flipped] ^ 255, *whole[flipped + 1 :]])
     for content in (whole[: int(cut * len(whole))] + added, begin, whole + b"x"):
-        if content == whole:
-            continue  # what was cut off was added again
+        if content is not begin and len(content) == len(whole):
+            continue  # as long as before: the images themselves have no checksum
         path = tmp_path / "harmed.jpegs"
         path.write_bytes(content)
         with pytest.raises(InputError, match="pack of JPEG files") as refused:
