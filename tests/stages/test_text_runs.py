@@ -115,9 +115,11 @@ def test_an_embedding_bundle_says_how_far_it_drifted_and_brings_its_tokenizer(em
 
 
 def test_the_report_shows_what_ships_with_its_slices_and_the_most_changed_texts(embedding: Path) -> None:
-    report = json.loads((embedding / "report.json").read_text())
+    report = json.loads((embedding.parent / "report" / "report.json").read_text())
     assert {row["name"]: row["role"] for row in report["variants"]} == {
         "original fp32": "reference",
+        "original int8 dynamic": "baseline",
+        "original int8 static": "baseline",
         "model.onnx": "candidate",
         "model.cpu.onnx": "other",
     }
