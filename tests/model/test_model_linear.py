@@ -223,6 +223,32 @@ def test_sequences_of_many_spans_give_what_single_steps_give(kind: str, tokens: 
     torch.testing.assert_close(mixer(x_BND, 1, Context(mask_BN)), given_BND, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1, 2])
+@pytest.mark.parametrize("window", [2, 3, 8])
+@torch.no_grad()
+def test_the_window_of_the_hybrid_ends_exactly_where_the_oracles_does(window: int, more: int) -> None:
+    spec: Any = MixerSpec.parse(
+        {
+            "kind": "windowed-linear-attention",
+            "feature": {"kind": "elu"},
+            "scores": ProjectedScoresSpec(num_heads=2, num_kv_heads=1, head_dim=3, scale=0.8),
+            "values": ProjectedValuesSpec(num_kv_heads=1, head_dim=2),
+            "window": window,
+        }
+    )
+    tokens = window + more
+    mixer, x_BND = built(spec, 5, window), random(1, tokens, 5, seed=more + 1)
+    weights, real = oracle.weights_of(mixer), [True] * tokens
+    expected_ND = expectation(spec, weights, x_BND[0].numpy(), real, 0)
+    cuts = ([1] * tokens, [tokens - 1, 1], [1, tokens - 1])
+    chunked = [in_chunks(mixer, x_BND, [size for size in sizes if size], None, 0) for sizes in cuts]
+    for given_BND in (mixer(x_BND, 0, Context()), *chunked):
+        np.testing.assert_allclose(given_BND[0].numpy(), expected_ND, atol=1e-12, rtol=1e-12)
+    for other in (window - 1, window + 1):  # a window of another size would be seen as soon as it differs
+        moved_ND = expectation(spec.replace(window=other), weights, x_BND[0].numpy(), real, 0)
+        assert np.allclose(moved_ND, expected_ND, atol=1e-6) == (tokens <= min(window, other))
+
+
 def linformer(length: int, pools: int, groups: int = 2, seed: int = 0) -> tuple[MixerSpec, Mixer]:
     spec = MixerSpec.parse(
         {
