@@ -5,6 +5,7 @@
 <root>/.tmp/<kind>-<key>     an artifact while it is written; of no worth after a kill
 <root>/.work/<kind>-<key>    checkpoints of an unfinished stage; kept over kills
 <root>/.locks/<kind>-<key>   held by the one process that may write any of the above for this key
+<root>/*.json                memos (see `memo.py`); they only save time
 """
 
 from __future__ import annotations
@@ -117,6 +118,8 @@ class Cache:
             left = {path.name for side in (".locks", ".tmp", ".work") for path in self._left(side)}
             for name in sorted(left):
                 self._sweep_one(name)
+            for memo in self.root.glob(".*.json.*"):  # half-written; who still writes one only loses time
+                memo.unlink(missing_ok=True)
 
     def _sweep_one(self, name: str) -> None:
         kind, _, digest = name.rpartition("-")

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.pipeline.errors import GraphError
-from compress.pipeline.scan import Said, Source, scan
+from compress.pipeline.memo import read_memo, write_memo
+from compress.pipeline.scan import Said, Source, scan, version
 
 #: The packages of this project; the one that a function itself is in belongs to them.
 PACKAGES = ("compress", "export", "runtime", "targets")
@@ -46,11 +47,19 @@ class _Place:
 
 
 class Code:
-    """The project's source, read once: what is edited later is not what this process has loaded."""
+    """The project's source, read once: what is edited later is not what this process has loaded.
 
-    def __init__(self) -> None:
+    `memo` names a file that remembers what each source file of a digest says, so that the next process need not parse
+    it again; see `remember`.
+    """
+
+    def __init__(self, memo: Path | None = None) -> None:
         self._places: dict[str, _Place | None] = {}
         self._sources: dict[Path, tuple[str, Source]] = {}
+        self._memo = memo
+        written = read_memo(memo) if memo is not None else {}
+        self._known: dict[str, list[Any]] = written["files"] if written.get("version") == version() else {}
+        self._parsed: dict[str, list[Any]] = {}
 
     def reached(self, function: Any) -> dict[str, str]:
         """Module, or data file -> SHA-256, of all that a function (or the class of a callable object) may run.
@@ -80,8 +89,19 @@ class Code:
         """SHA-256 of a source file, and what it says."""
         if file not in self._sources:
             text = file.read_bytes()
-            self._sources[file] = hashlib.sha256(text).hexdigest(), scan(text)
+            digest, (known, written) = hashlib.sha256(text).hexdigest(), self._known.get(str(file), ("", []))
+            if digest == known:
+                self._sources[file] = digest, Source.read(written)
+            else:
+                self._sources[file] = digest, scan(text)
+                self._parsed[str(file)] = [digest, self._sources[file][1].written()]
         return self._sources[file]
+
+    def remember(self) -> None:
+        """Write what was parsed to the memo."""
+        if self._memo is not None and self._parsed:
+            files = dict(sorted({**self._known, **self._parsed}.items()))
+            write_memo(self._memo, {"version": version(), "files": files})
 
     def _find(self, module: str) -> _Place | None:
         package, _, name = module.rpartition(".")

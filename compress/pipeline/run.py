@@ -52,7 +52,7 @@ class Runner:
     def plan(self, until: str | None = None) -> list[PlanRow]:
         """What `run` would find and do now, without doing it. Raises as `Graph.check` does."""
         stages = self._checked(until)
-        keymaker = Keymaker(stages, self._seed)
+        keymaker = self._keymaker(stages)
         made: dict[str, Artifact] = {}
         rows = []
         for stage in stages:
@@ -74,7 +74,8 @@ class Runner:
         Raises as `Graph.check` does, and InputError for a cache that cannot be written when something must be.
         """
         stages = self._checked(until)
-        keymaker = Keymaker(stages, self._seed)
+        keymaker = self._keymaker(stages)
+        keymaker.remember()
         self._cache.sweep()
         began = time.monotonic()
         made: dict[str, Artifact] = {}
@@ -89,6 +90,9 @@ class Runner:
             seconds = time.monotonic() - began
             self._emit(RunFinished(len(made) == len(stages), ran, len(made) - ran, seconds))
         return made
+
+    def _keymaker(self, stages: list[Stage]) -> Keymaker:
+        return Keymaker(stages, self._seed, self._cache.root / "scans.json")
 
     def _checked(self, until: str | None) -> list[Stage]:
         self._graph.check()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 #: Decorators that do not keep the function for somebody else to call.
 _PLAIN = {
@@ -28,6 +32,16 @@ class Said:
     lists: bool = False
     data: set[str] = field(default_factory=set)
 
+    @classmethod
+    def read(cls, written: list[Any]) -> Said:
+        """What `written` gave."""
+        names, modules, lists, data = written
+        return cls(set(names), set(modules), lists, set(data))
+
+    def written(self) -> list[Any]:
+        """For JSON."""
+        return [sorted(self.names), sorted(self.modules), self.lists, sorted(self.data)]
+
     def add(self, other: Said) -> None:
         """Take in what another piece says."""
         self.names |= other.names
@@ -45,6 +59,28 @@ class Source:
     top: Said
     functions: dict[str, Said]
     classes: dict[str, tuple[frozenset[str], frozenset[str]]]
+
+    @classmethod
+    def read(cls, written: list[Any]) -> Source:
+        """What `written` gave."""
+        top, functions, classes = written
+        return cls(
+            Said.read(top),
+            {name: Said.read(said) for name, said in functions.items()},
+            {name: (frozenset(bases), frozenset(methods)) for name, (bases, methods) in classes.items()},
+        )
+
+    def written(self) -> list[Any]:
+        """For JSON."""
+        functions = {name: said.written() for name, said in self.functions.items()}
+        classes = {name: [sorted(bases), sorted(methods)] for name, (bases, methods) in self.classes.items()}
+        return [self.top.written(), functions, classes]
+
+
+@functools.cache
+def version() -> str:
+    """Of this file and of Python's parser: scans of another version may say something else."""
+    return f"{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()} {sys.version}"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
-from runtime.files import sha256_of, write_atomic
-from targets.errors import EnvironmentLacks, InputError
+from compress.pipeline.memo import read_memo, write_memo
+from runtime.files import sha256_of
+from targets.errors import InputError
 
 # Path -> "<size> <mtime_ns> <ctime_ns> <inode> <device> <SHA-256>". While the five numbers stay, so does the content.
 # One string for each file, as 100k of anything richer take longer to load than to compare.
@@ -29,16 +28,14 @@ def digest_tree(path: Path, memo: Path | None = None) -> str:
     Raises InputError for a path that is missing, unreadable, or holds something that is neither file nor folder.
     """
     root = path.resolve()
-    known = _read_memo(memo) if memo is not None else {}
+    known: dict[str, Entries] = read_memo(memo) if memo is not None else {}
     try:
         found = dict(_scan(root))
         entries = _digest_files(root, found, known.get(str(root), {}))
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror}; check the path") from error
     if memo is not None and entries != known.get(str(root)):
-        # The digest is right without a memo, so a place that cannot be written costs time only.
-        with suppress(InputError, EnvironmentLacks):
-            _write_memo(memo, {**known, str(root): _settled(entries)})
+        write_memo(memo, {**known, str(root): _settled(entries)})
     if root.is_file():
         return _digest_in(entries[""])
     lines = [f"{name}\0{_digest_in(entries[name])}\0" for name in sorted(entries)]
@@ -90,20 +87,3 @@ def _settled(entries: Entries) -> Entries:
     """The entries whose next change is sure to show in their times."""
     latest = time.time_ns() - _SETTLE_NS
     return {name: entry for name, entry in entries.items() if int(entry.split()[2]) < latest}
-
-
-def _read_memo(memo: Path) -> dict[str, Entries]:
-    """Root -> entries; empty when there is no memo or its own digest, on the first line, does not fit."""
-    try:
-        seal, _, body = memo.read_bytes().partition(b"\n")
-    except OSError:
-        return {}
-    if hashlib.sha256(body).hexdigest().encode() != seal:
-        return {}
-    roots: dict[str, Entries] = json.loads(body)
-    return roots
-
-
-def _write_memo(memo: Path, roots: Mapping[str, Entries]) -> None:
-    body = json.dumps(roots, separators=(",", ":")).encode()
-    write_atomic(memo, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)

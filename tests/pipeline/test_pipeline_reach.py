@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from compress.pipeline import GraphError
 from compress.pipeline.reach import Code
+from compress.pipeline.scan import Source, scan
 
 Write = Callable[..., set[str]]
 
@@ -111,3 +114,75 @@ def test_files_beside_a_module_count_when_it_names_them(reached: Write, tmp_path
 def test_a_function_without_a_source_file_is_refused_by_name() -> None:
     with pytest.raises(GraphError, match="builtins"):
         Code().reached(len)
+
+
+@pytest.fixture
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a package with a stage's function, `far.start:run`, that reaches `far.leaf`."""
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "far"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "start.py").write_text("import far.leaf\nclass A(far.leaf.B):\n    def f(self): ...\ndef run(): ...\n")
+    (folder / "leaf.py").write_text("from pathlib import Path\nclass B: ...\ndef g(): import far.other\n")
+    (folder / "other.py").write_text("x = 1\n")
+    return folder
+
+
+def remembered(memo: Path) -> dict[str, str]:
+    code = Code(memo)
+    found = code.reached(SimpleNamespace(__module__="far.start", __qualname__="run"))
+    code.remember()
+    return found
+
+
+def no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scan(text: bytes) -> NoReturn:
+        raise AssertionError(f"parsed again: {text!r}")
+
+    monkeypatch.setattr("compress.pipeline.reach.scan", scan)
+
+
+def test_what_a_file_says_is_remembered_until_the_file_changes(
+    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memo = tmp_path / "scans.json"
+    before = remembered(memo)
+    assert set(before) == {"far", "far.start", "far.leaf"}
+    with monkeypatch.context() as patch:
+        no_parsing(patch)
+        assert remembered(memo) == before
+    (far / "start.py").write_text("import far.leaf\ndef run(): far.leaf.g()\n")
+    assert set(remembered(memo)) == {*before, "far.other"}
+    no_parsing(monkeypatch)
+    assert set(remembered(memo)) == {*before, "far.other"}
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "edited", "version", "folder"])
+def test_a_memo_that_cannot_be_trusted_is_made_anew(
+    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    memo = tmp_path / "scans.json"
+    before = remembered(memo)
+    written = memo.read_bytes()
+    if damage == "cut":
+        memo.write_bytes(written[:-9])
+    elif damage == "garbage":
+        memo.write_bytes(b"\xff\x00[" * 99)
+    elif damage == "edited":
+        memo.write_bytes(written.replace(b"far.leaf", b"far.laef"))
+    elif damage == "version":
+        monkeypatch.setattr("compress.pipeline.reach.version", lambda: "of another Python")
+    else:
+        memo.unlink()
+        memo.mkdir()
+    assert remembered(memo) == before
+    if damage != "folder":
+        no_parsing(monkeypatch)
+        assert remembered(memo) == before
+
+
+def test_what_is_remembered_of_a_file_is_all_that_it_says() -> None:
+    for file in sorted(Path(__file__).parents[2].joinpath("compress", "stages").glob("*.py")):
+        source = scan(file.read_bytes())
+        assert Source.read(json.loads(json.dumps(source.written()))) == source

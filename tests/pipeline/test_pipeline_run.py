@@ -193,7 +193,7 @@ def test_a_corrupt_file_is_reported_and_made_again(cache: Cache, tallied: Tallie
     made = Runner(chain(), cache).run()
     good = snapshot(cache.root)
     for _ in range(12):
-        victim = cache.root / rng.choice(sorted(good))
+        victim = cache.root / rng.choice(sorted(good.keys() - {"scans.json"}))
         data = bytearray(victim.read_bytes())
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         victim.write_bytes(data)
