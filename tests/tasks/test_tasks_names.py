@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
+import importlib
+import inspect
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+from pydantic import TypeAdapter
 
+import compress
 from compress import tasks
+from compress.tasks.task import Task
+from compress.verification.kinds import kinds
 from compress.verification.metrics import METRICS
+from runtime.answers import Answerer, Wanted
+from runtime.texts.generate import Sampling
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("compress", "export", "runtime", "targets")
@@ -17,7 +27,8 @@ PACKAGES = ("compress", "export", "runtime", "targets")
 PARTS = {"compress/model/heads/embedding.py", "compress/judging/blocks.py"}
 
 
-def spelled(file: Path) -> Iterator[str]:
+@functools.cache
+def spelled(file: Path) -> frozenset[str]:
     """Every string of a file that code can see, docstrings aside."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     documents = {
@@ -27,13 +38,12 @@ def spelled(file: Path) -> Iterator[str]:
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
-            yield node.value
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documents)
+    return frozenset(node.value for node in constants if isinstance(node.value, str))
 
 
 @pytest.mark.parametrize("task", tasks.every(), ids=lambda task: task.name)
-def test_the_name_of_a_task_stands_in_its_own_two_files_alone(task: tasks.task.Task) -> None:
+def test_the_name_of_a_task_stands_in_its_own_two_files_alone(task: Task) -> None:
     own = f"{task.name.replace('-', '_')}.py"
     files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")) if file.name != own]
     assert len(files) > 200
@@ -42,11 +52,39 @@ def test_the_name_of_a_task_stands_in_its_own_two_files_alone(task: tasks.task.T
 
 
 @pytest.mark.parametrize("task", tasks.every(), ids=lambda task: task.name)
-def test_a_task_is_complete(task: tasks.task.Task) -> None:
+def test_a_task_is_complete(task: Task) -> None:
     assert task.metric in METRICS and not METRICS[task.metric].compares
     assert task.bound == METRICS[task.metric].bound
     assert task.architectures and task.outputs and task.noun and task.beside
-    assert (ROOT / "runtime" / "answers" / f"{task.name.replace('-', '_')}.py").is_file()
+
+
+@pytest.mark.parametrize("task", tasks.every(), ids=lambda task: task.name)
+def test_a_task_declares_each_attribute_in_its_type(task: Task) -> None:
+    declared = get_type_hints(Task)
+    assert {"name", "noun", "architectures", "head", "outputs", "libraries"} <= declared.keys()
+    for name, kind in declared.items():
+        TypeAdapter(get_args(kind)[0]).validate_python(getattr(task, name), strict=True)
+    assert len(set(task.outputs)) == len(task.outputs)
+    folder = Path(compress.__file__).parent / "recipes" / task.recipes
+    assert folder.is_dir() and list(folder.glob("*.toml"))
+
+
+@pytest.mark.parametrize("task", tasks.every(), ids=lambda task: task.name)
+def test_the_answers_of_a_task_are_of_a_kind_that_has_its_metric(task: Task) -> None:
+    [kind] = [kind for kind in kinds() if kind.__name__ == type(task).answers.__annotations__["return"]]
+    assert METRICS[task.metric] in kind.metrics
+
+
+@pytest.mark.parametrize("task", tasks.every(), ids=lambda task: task.name)
+def test_the_device_has_answers_for_a_task(task: Task) -> None:
+    module = importlib.import_module(f"runtime.answers.{task.name.replace('-', '_')}")
+    assert list(inspect.signature(module.open_answerer).parameters) == ["bundle", "ids"]
+    answerer = getattr(module, module.open_answerer.__annotations__["return"])
+    for name in ("expand", "answer", "line"):
+        assert inspect.signature(getattr(answerer, name)).parameters.keys() == (
+            inspect.signature(getattr(Answerer, name)).parameters.keys()
+        )
+    assert set(answerer.options) <= {field.name for of in (Wanted, Sampling) for field in fields(of)}
 
 
 def test_one_task_at_most_is_for_models_that_do_not_say_what_they_are_for() -> None:
