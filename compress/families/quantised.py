@@ -26,7 +26,7 @@ def dequantised(
 ) -> dict[str, Tensor]:
     """Weights times their scales in fp32 (bitsandbytes int8; int8 and float8 of compressed-tensors, FBGEMM, DeepSeek's
     blocks); everything else as it is. Raises InputError for weights in packed forms (4 bits), for 8 bits without a
-    scale, and for scales that fit no weight."""
+    scale, for scales that are stored as exponents (whole numbers), and for those that fit no weight."""
     method = _method(config)
     for name in tensors:
         if name.endswith(_PACKED):
@@ -46,6 +46,8 @@ def dequantised(
             )
         if bool(tensors.get(f"{stem}weight_format", torch.zeros(1)).any()):
             raise InputError(f"{folder}: {name} is stored in an order of its own (weight_format); save it in fp16")
+        if not tensors[scale].is_floating_point():
+            raise InputError(f"{folder}: {scale} is stored as {_dtype(tensors[scale])}, no scale; save it in fp16")
         rows = _block(config, tensors[scale], tensor, f"{folder}: {scale}")
         numbers = tensor.float()
         if f"{stem}{_POINT}" in tensors:

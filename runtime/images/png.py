@@ -57,13 +57,19 @@ class _Header:
 
 @dataclass(frozen=True)
 class _File:
-    """What the chunks hold: `packed`, the image data in pieces, and what tells the orientation."""
+    """What the chunks hold: `packed`, the image data in pieces, and what tells the orientation. `strange`: what is
+    left to Pillow, None where all can be read here."""
 
     header: _Header
     palette: bytes
     packed: list[bytes]
     exif: bytes | None
     xmp: bytes | None
+    strange: str | None
+
+    @property
+    def orientation(self) -> int:
+        return orientation_in(self.exif, self.xmp)
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -75,6 +81,8 @@ def decode(data: bytes, name: str) -> np.ndarray:
     import numpy as np
 
     file = _chunks(data, name)
+    if file.strange is not None:
+        raise Unsupported(f"{name}: {file.strange}")
     header = file.header
     size = header.height * (1 + header.row_bytes)
     if size > _MAX_RAW:
@@ -89,7 +97,13 @@ def decode(data: bytes, name: str) -> np.ndarray:
         pixels_HWC = _look_up(samples_HWC, file.palette, name)
     else:
         pixels_HWC = np.ascontiguousarray(samples_HWC[:, :, : 1 if header.colour in (0, 4) else 3])
-    return upright(pixels_HWC, orientation_in(file.exif, file.xmp))
+    return upright(pixels_HWC, file.orientation)
+
+
+def orientation(data: bytes, name: str) -> int:
+    """Which way up the picture is, 1 (upright) to 8, by whatever chunk says so, also of a file that `decode` leaves to
+    Pillow. Raises InputError for a damaged one."""
+    return _chunks(data, name).orientation
 
 
 def _chunks(data: bytes, name: str) -> _File:
@@ -98,6 +112,7 @@ def _chunks(data: bytes, name: str) -> _File:
         raise InputError(f"{name}: not a PNG file")
     header: _Header | None = None
     palette, exif, xmp, packed = b"", None, None, list[bytes]()
+    strange: str | None = None
     at, kind = len(SIGNATURE), b""
     while kind != b"IEND":
         if at + 12 > len(data):
@@ -111,6 +126,8 @@ def _chunks(data: bytes, name: str) -> _File:
             raise InputError(f"{name}: damaged PNG: wrong checksum in its {kind.decode('latin-1')} chunk")
         if kind == b"IHDR":
             header = _header(body, name)
+            if body[-1]:
+                strange = "interlaced PNG; install pillow to read it, or save it without interlacing"
         elif kind == b"PLTE":
             palette = body
         elif kind == b"IDAT":
@@ -122,11 +139,11 @@ def _chunks(data: bytes, name: str) -> _File:
             xmp = text if keyword == _XMP else xmp
             exif = exif or (_from_hex(text) if keyword == _EXIF else None)
         elif kind != b"IEND" and not kind[0] & 0x20:
-            raise Unsupported(f"{name}: PNG with an unknown critical chunk {kind!r}; install pillow to read it")
+            strange = f"PNG with an unknown critical chunk {kind!r}; install pillow to read it"
         if header is None:
             raise InputError(f"{name}: damaged PNG: no header")
     assert header is not None
-    return _File(header, palette, packed, exif, xmp)
+    return _File(header, palette, packed, exif, xmp, strange)
 
 
 def _text(kind: bytes, body: bytes) -> tuple[bytes, bytes]:
@@ -153,12 +170,10 @@ def _from_hex(profile: bytes) -> bytes | None:
 def _header(body: bytes, name: str) -> _Header:
     if len(body) != 13:
         raise InputError(f"{name}: damaged PNG: header of {len(body)} bytes")
-    width, height, depth, colour, compression, filtering, interlaced = struct.unpack(">IIBBBBB", body)
+    width, height, depth, colour, compression, filtering, _ = struct.unpack(">IIBBBBB", body)
     if depth not in _DEPTHS.get(colour, ()) or compression or filtering or not width or not height:
         raise InputError(f"{name}: damaged PNG: impossible header (colour type {colour}, depth {depth})")
     check_size(width, height, name)
-    if interlaced:
-        raise Unsupported(f"{name}: interlaced PNG; install pillow to read it, or save it without interlacing")
     return _Header(width, height, depth, colour)
 
 

@@ -34,6 +34,7 @@ _SYSTEMS |= {"desktop.ini", "system volume information", "@recently-snapshot", "
 #: Pillow is never asked for another: it would start Ghostscript for PostScript, whatever the file is called.
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _GREY = ("1", "L", "LA", "La")
+_PLANES = set("RGBACMYKLX")  # what Pillow calls a tile of one plane in 8 bits
 _BITS, _WHITE_IS_ZERO, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 
 
@@ -112,18 +113,34 @@ def _read_with_pillow(data: bytes, name: str) -> np.ndarray:
     try:
         with pillow.open(io.BytesIO(data), formats=[one for one in _FORMATS if one in pillow.OPEN]) as picture:
             png.check_size(picture.width, picture.height, name)
-            exif, xmp = picture.info.get("exif"), picture.info.get("xmp")
+            _check_planes(picture, name)
             picture.load()
-            # Pillow itself has turned a TIFF by now. It turns others too, but dies of tags that it cannot write back.
-            turn = 1 if picture.format == "TIFF" else orientation_in(exif, xmp)
-            return upright(_pixels(picture, name), turn)
+            return upright(_pixels(picture, name), _turn(picture, data, name))
     except EdgepressError:
         raise
     except pillow.DecompressionBombError as error:
         raise InputError(f"{name}: more pixels than are read; scale it down") from error
+    except pillow.UnidentifiedImageError as error:
+        raise InputError(f"{name}: not a readable image: of no form that is read here, or damaged") from error
     except Exception as error:  # whatever its many decoders raise is this file's fault
         cause = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: not a readable image: {cause[:120]}") from error
+
+
+def _turn(picture: Any, data: bytes, name: str) -> int:
+    """The orientation of a loaded picture. Pillow could turn it too, but dies of tags that it cannot write back."""
+    if picture.format == "TIFF":  # turned by loading
+        return 1
+    if picture.format == "PNG":  # what says it may stand behind the pixels
+        return png.orientation(data, name)
+    return orientation_in(picture.info.get("exif"), picture.info.get("xmp"))
+
+
+def _check_planes(picture: Any, name: str) -> None:
+    """Raises InputError for planes of 16 bits in a TIFF that is not packed: Pillow takes each byte for a pixel."""
+    bits = getattr(picture, "tag_v2", {}).get(_BITS, (8,))
+    if len(picture.tile) > 1 and max(bits) > 8 and {tile[3][0] for tile in picture.tile if tile[0] == "raw"} & _PLANES:
+        raise InputError(f"{name}: its colours lie in planes of {max(bits)} bits; save it with its colours together")
 
 
 @functools.cache

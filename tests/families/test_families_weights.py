@@ -152,6 +152,13 @@ def change_one(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], object
     [
         (change_one(lambda w: w.to(torch.int8)), "up_proj.weight is stored as int8 without its scale"),
         (change_one(lambda w: w.to(torch.float8_e4m3fn)), "is stored as float8_e4m3fn without its scale"),
+        (
+            lambda t: (
+                change_one(lambda w: w.to(torch.float8_e4m3fn))(t),
+                t.update({"model.layers.0.mlp.up_proj.weight_scale": torch.tensor([127], dtype=torch.uint8)}),
+            ),
+            "up_proj.weight_scale is stored as uint8",
+        ),
         (change_one(lambda w: w.to(torch.int32)), "is stored as int32, not as floating point"),
         (change_one(lambda w: w.to(torch.complex64)), "up_proj.weight holds complex numbers"),
         (change_one(lambda w: torch.tensor(3.0)), "has the shape (), but a matrix is wanted"),

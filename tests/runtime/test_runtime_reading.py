@@ -102,6 +102,16 @@ def test_a_png_is_turned_by_whatever_chunk_says_it(kind: str, place: str) -> Non
     np.testing.assert_array_equal(decode_image(data, "x"), by_pillow(data))
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("kind", ["eXIf", "packed raw profile", "packed XMP"])
+def test_what_turns_an_interlaced_png_may_stand_behind_its_pixels(kind: str, place: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    packed = chunk(b"IDAT", zlib.compress(adam7(pixels)))
+    data = png.SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 1))
+    data += (KINDS[kind] + packed if place == "before" else packed + KINDS[kind]) + chunk(b"IEND", b"")
+    np.testing.assert_array_equal(decode_image(data, "x"), np.rot90(pixels, -1))
+
+
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
 def test_interlaced_pngs_are_turned_too(mode: str, interlaced: bool) -> None:
@@ -184,6 +194,26 @@ def test_sixteen_bits_of_colour_keep_theirs() -> None:
 def test_numbers_without_a_range_are_refused_by_name(data: bytes, why: str) -> None:
     with pytest.raises(InputError, match=f"^x: a picture of {why} numbers"):
         decode_image(data, "x")
+
+
+def planes_of_16_bits() -> bytes:
+    """A TIFF of 2 x 2 pixels whose three colours lie one behind the other."""
+    short, long = 3, 4
+    tags = [(256, short, 1, 2), (257, short, 1, 2), (258, short, 3, 200), (259, short, 1, 1), (262, short, 1, 2)]
+    tags += [(273, long, 3, 212), (277, short, 1, 3), (278, short, 1, 2), (279, long, 3, 224), (284, short, 1, 2)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    lists = struct.pack("<3H", 16, 16, 16).ljust(12, b"\0") + struct.pack("<6I", 236, 244, 252, 8, 8, 8)
+    return head.ljust(200, b"\0") + lists + bytes(range(24))
+
+
+def test_planes_of_16_bits_are_refused_where_pillow_reads_them_wrongly() -> None:
+    with pytest.raises(InputError, match=r"^x: its colours lie in planes of 16 bits"):
+        decode_image(planes_of_16_bits(), "x")
+
+
+def test_a_file_that_is_no_image_is_refused_without_a_word_of_python() -> None:
+    with pytest.raises(InputError, match=r"^x: not a readable image: of no form that is read here, or damaged$"):
+        decode_image(b"no image", "x")
 
 
 def test_bad_exif_spoils_no_picture() -> None:
