@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.data.classes import listed
-from targets.errors import InputError
+from targets.errors import EnvironmentLacks, InputError
 
 
 def knows(path: Path) -> bool:
@@ -23,7 +23,8 @@ def knows(path: Path) -> bool:
 def load_original(name: str, path: Path, auto_class: str) -> Any:
     """The model in fp32, ready to answer. `auto_class`: a class of transformers, such as AutoModelForCausalLM.
 
-    Raises InputError for a folder that it cannot read, or that lacks some of the weights.
+    Raises InputError for a folder that it cannot read, or that lacks some of the weights, EnvironmentLacks where it
+    needs a package for it (a quantiser's) that is not installed.
     """
     import torch
     import transformers
@@ -35,12 +36,20 @@ def load_original(name: str, path: Path, auto_class: str) -> Any:
     settings = {"local_files_only": True, "dtype": torch.float32, "trust_remote_code": False}
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(path, output_loading_info=True, **settings)
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"{name} cannot be read as {auto_class}: {first}") from error
+    except ImportError as error:
+        raise EnvironmentLacks(f"{name}: transformers needs another package to read it: {_first(error)}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers and its libraries have classes of their own: the folder is odd or damaged
+        raise InputError(f"{name} cannot be read as {auto_class}: {_first(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{name} lacks weights that {auto_class} needs: {listed(missing)}")
     return model.eval()
+
+
+def _first(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
 
 
 def count_parameters(model: Any) -> int:
