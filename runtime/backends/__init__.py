@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from runtime import ort
-from runtime.bundles.manifest import TENSORRT, ModelFile, Tensor, main_file
+from runtime.bundles.manifest import ONNXRUNTIME, TENSORRT, Manifest, ModelFile, Tensor, main_file
 from targets.errors import InputError
 from targets.strict import nearest
 
@@ -119,6 +119,17 @@ def asked(name: str) -> Backend:
         return own
     provider = ort.provider_named(name, names())
     return ort.Provider(provider, provider, "plain")
+
+
+def check_runtimes(manifest: Manifest, where: str) -> None:
+    """Raises InputError if a file of the manifest was made for what is no backend. `where`: the manifest's name."""
+    allowed = (ONNXRUNTIME, *names())
+    for index, model in enumerate(manifest.models):
+        if model.runtime not in allowed:
+            raise InputError(
+                f"{where}: key 'models[{index}].runtime': given {model.runtime!r}, allowed: {', '.join(allowed)}"
+                f"{nearest(model.runtime, allowed)}"
+            )
 
 
 def order(bundle: Bundle) -> list[Backend]:

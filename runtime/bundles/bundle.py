@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runtime.backends import check_runtimes
 from runtime.bundles.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
 from runtime.bundles.seal import SEAL, SIGNATURE, check_seal, check_signature
 from runtime.files import cache_root, explain, possible, sha256_of
@@ -80,6 +81,7 @@ def _verified(source: Path, root: Path, public_key: Path | None) -> Bundle:
     if (root / NAME).is_file():
         _check_manifest(root, source, public_key)
     manifest = load_manifest(root)
+    check_runtimes(manifest, str(root / NAME))
     verify_files(root, manifest, source)
     return Bundle(source, root, manifest)
 
@@ -144,6 +146,7 @@ def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, public_key: P
             _copy(archive, entries[prefix + name], folder / name, _SEAL_BYTES, source)
     _check_manifest(folder, source, public_key)
     manifest = parse_manifest((folder / NAME).read_bytes(), f"{source}: {NAME}")
+    check_runtimes(manifest, f"{source}: {NAME}")
     total = sum(digest.bytes for digest in manifest.files.values())
     if total > MAX_UNPACKED:
         raise InputError(f"{source}: unpacks to {total} bytes, more than the {MAX_UNPACKED} allowed")

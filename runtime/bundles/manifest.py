@@ -18,7 +18,7 @@ from runtime.images import image
 from runtime.texts import text
 from targets.errors import InputError
 from targets.spec import Precision
-from targets.strict import nearest, read
+from targets.strict import read
 
 #: What is written for a model of one graph, and for one of several; the latter is the newest that is read.
 SCHEMA, SCHEMA_OF_GRAPHS = 1, 2
@@ -261,21 +261,11 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if isinstance(target, str):
         raw = {**raw, "target": {"name": target}}
     manifest = read(Manifest, raw, where, ignore_unknown=True, fixed={"graph": GRAPH})
-    for index, model in enumerate(manifest.models):
-        _check_runtime(model.runtime, f"{where}: key 'models[{index}].runtime'")
     if manifest.preprocessing and manifest.preprocessing.get("kind") == "image":
         image.parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
     if manifest.preprocessing and manifest.preprocessing.get("kind") == "text":
         text.parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
     return manifest
-
-
-def _check_runtime(name: str, where: str) -> None:
-    from runtime import backends
-
-    allowed = (ONNXRUNTIME, *backends.names())
-    if name not in allowed:
-        raise InputError(f"{where}: given {name!r}, allowed: {', '.join(allowed)}{nearest(name, allowed)}")
 
 
 def load_manifest(root: Path) -> Manifest:
