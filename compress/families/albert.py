@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
+from compress.families.masked import MaskedHead
 from compress.families.text import bert_embedding, encoder_head, plain_block, prefix_of, refuse, structure_of
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.norms import NormSpec
@@ -36,7 +37,16 @@ def read_albert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         )
         for count in loops
     )
-    task, head, state = encoder_head(checkpoint, f"{body}pooler", "tanh", "classifier")
+    masked = MaskedHead(
+        table=f"{body}embeddings.word_embeddings.weight",
+        dense="predictions.dense",
+        norm="predictions.LayerNorm",
+        norm_spec=norm,
+        output="predictions.decoder",
+        bias="predictions.bias",
+        activation=checkpoint.option("hidden_act", "gelu_new"),
+    )
+    task, head, state = encoder_head(checkpoint, f"{body}pooler", "tanh", "classifier", masked=masked)
     state |= bert_embedding(checkpoint, f"{body}embeddings.")
     state |= stacked("embed", {"widen": checkpoint.linear(f"{body}encoder.embedding_hidden_mapping_in")})
     for block, count in enumerate(loops):

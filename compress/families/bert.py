@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
+from compress.families.masked import MaskedHead
 from compress.families.text import bert_embedding, encoder_head, plain_block, prefix_of, refuse, structure_of
 from compress.model.activations import ActivationName
 from compress.model.bias import BiasSpec
@@ -23,7 +24,33 @@ Layer = Callable[[Checkpoint, str, str], dict[str, Tensor]]
 def read_bert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     """Post-norm blocks over words, positions and token types. The pooler belongs to the classifier alone."""
     body = prefix_of(checkpoint, "bert")
-    return read_encoder(checkpoint, body, f"{body}pooler.dense", "classifier")
+    masked = MaskedHead(
+        table=f"{body}embeddings.word_embeddings.weight",
+        dense="cls.predictions.transform.dense",
+        norm="cls.predictions.transform.LayerNorm",
+        norm_spec=norm_of(checkpoint),
+        output="cls.predictions.decoder",
+        bias="cls.predictions.bias",
+        activation=checkpoint.option("hidden_act", "gelu"),
+    )
+    return read_encoder(checkpoint, body, f"{body}pooler.dense", "classifier", masked=masked)
+
+
+def norm_of(checkpoint: Checkpoint) -> NormSpec:
+    """The norm behind each half of a block."""
+    return NormSpec(eps=checkpoint.number("layer_norm_eps", 1e-12))
+
+
+def lm_head(checkpoint: Checkpoint, body: str) -> MaskedHead:
+    """The masked language model's head as RoBERTa calls it."""
+    return MaskedHead(
+        table=f"{body}embeddings.word_embeddings.weight",
+        dense="lm_head.dense",
+        norm="lm_head.layer_norm",
+        norm_spec=norm_of(checkpoint),
+        output="lm_head.decoder",
+        bias="lm_head.bias",
+    )
 
 
 def read_encoder(
@@ -35,15 +62,17 @@ def read_encoder(
     layer: Layer | None = None,
     bias: tuple[BiasSpec, Tensor] | None = None,
     token_types: int = 2,
+    masked: MaskedHead | None = None,
     **places: Any,
 ) -> tuple[Structure, dict[str, Tensor]]:
     """An encoder that has BERT's blocks. `body`: what its names start with; `hidden` and `output`: the maps of the
     classifier, with `activation` between them; `layer`: reads the weights of a layer, where they do not have BERT's
     names; `bias`: of all layers' logits, and its table; `token_types`: how many there are where the config does not
-    say; `places`: where its positions come from (see `TokenEmbedSpec`). A narrow embedding is widened once."""
+    say; `masked`: where the head of a masked language model is kept; `places`: where its positions come from (see
+    `TokenEmbedSpec`). A narrow embedding is widened once."""
     refuse(checkpoint, is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
     integer, read = checkpoint.integer, layer or _layer
-    width, norm = integer("hidden_size"), NormSpec(eps=checkpoint.number("layer_norm_eps", 1e-12))
+    width, norm = integer("hidden_size"), norm_of(checkpoint)
     block = plain_block(
         checkpoint,
         width=width,
@@ -53,7 +82,7 @@ def read_encoder(
         norm=norm,
         bias=None if bias is None else bias[0],
     )
-    task, head, state = encoder_head(checkpoint, hidden, activation, output)
+    task, head, state = encoder_head(checkpoint, hidden, activation, output, masked=masked)
     state |= bert_embedding(checkpoint, f"{body}embeddings.")
     layers, narrow = integer("num_hidden_layers"), integer("embedding_size", width)
     for index in range(layers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
+from compress.families.masked import MaskedHead
 from compress.families.text import bert_embedding, encoder_head, plain_block, prefix_of, structure_of
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.norms import NormSpec
@@ -23,7 +24,15 @@ def read_distilbert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor
         activation=checkpoint.option("activation", "gelu"),
         norm=norm,
     )
-    task, head, state = encoder_head(checkpoint, "pre_classifier", "relu", "classifier")
+    masked = MaskedHead(
+        table=f"{body}embeddings.word_embeddings.weight",
+        dense="vocab_transform",
+        norm="vocab_layer_norm",
+        norm_spec=norm,
+        output="vocab_projector",
+        activation=checkpoint.option("activation", "gelu"),
+    )
+    task, head, state = encoder_head(checkpoint, "pre_classifier", "relu", "classifier", masked=masked)
     state |= bert_embedding(checkpoint, f"{body}embeddings.")
     layers = integer("n_layers")
     for index in range(layers):

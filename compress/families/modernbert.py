@@ -9,6 +9,7 @@ from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import FULL, SLIDING, attention_of, layer_types
 from compress.families.family import reads, stacked
 from compress.families.llama import split_rows
+from compress.families.masked import MaskedHead
 from compress.families.rope import rope_from, rope_table
 from compress.families.text import encoder_head, head_dim_of, prefix_of, structure_of
 from compress.model.block import BlockSpec
@@ -33,8 +34,16 @@ def read_modernbert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor
     if pool not in ("cls", "mean"):
         raise InputError(f"{checkpoint.folder}/config.json: classifier_pooling must be cls or mean, not {pool!r}")
     activation = checkpoint.option("classifier_activation", "gelu")
+    masked = MaskedHead(
+        table=f"{body}embeddings.tok_embeddings.weight",
+        dense="head.dense",
+        norm="head.norm",
+        norm_spec=norm,
+        output="decoder",
+        activation=activation,
+    )
     task, head, state = encoder_head(
-        checkpoint, "head.dense", activation, "classifier", pool=pool, norm=("head.norm", norm)
+        checkpoint, "head.dense", activation, "classifier", pool=pool, norm=("head.norm", norm), masked=masked
     )
     state |= {
         "embed.table": checkpoint.tensor(f"{body}embeddings.tok_embeddings.weight"),

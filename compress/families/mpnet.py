@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.families.bert import read_encoder
+from compress.families.bert import lm_head, read_encoder
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.text import prefix_of, refuse
 from compress.model.biases.buckets import BucketBiasSpec
@@ -28,6 +28,7 @@ def read_mpnet(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         layer=_layer,
         bias=(BucketBiasSpec(buckets=_BUCKETS), table),
         token_types=0,
+        masked=lm_head(checkpoint, body),
         places="mask",
         offset=_PADDING + 1,
     )

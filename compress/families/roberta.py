@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.families.bert import read_encoder
+from compress.families.bert import lm_head, read_encoder
 from compress.families.family import Checkpoint, reads
 from compress.families.text import prefix_of
 from compress.model.structure import Structure
@@ -16,4 +16,12 @@ def read_roberta(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     the padding index itself. Real tokens are those of the attention mask, where the original looks at the ids."""
     offset = checkpoint.integer("pad_token_id", 1, least=0) + 1
     body = prefix_of(checkpoint, "roberta")
-    return read_encoder(checkpoint, body, "classifier.dense", "classifier.out_proj", places="mask", offset=offset)
+    return read_encoder(
+        checkpoint,
+        body,
+        "classifier.dense",
+        "classifier.out_proj",
+        masked=lm_head(checkpoint, body),
+        places="mask",
+        offset=offset,
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress import tasks
 from compress.families.family import Checkpoint, labels_of, stacked
+from compress.families.masked import MaskedHead, masked_head
 from compress.families.sentence import sentence_head
 from compress.model.activations import ActivationName
 from compress.model.bias import BiasSpec
@@ -94,10 +95,14 @@ def encoder_head(
     output: str,
     pool: Pool = "cls",
     norm: tuple[str, NormSpec] | None = None,
+    masked: MaskedHead | None = None,
 ) -> tuple[str, HeadSpec, dict[str, Tensor]]:
     """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads `pool`; `norm`: name
-    and kind of a norm between them."""
-    task, kind = _task(checkpoint, "classes", "vector", "token-classes")
+    and kind of a norm between them; `masked`: where the head of a masked language model is kept."""
+    heads = ["classes", "vector", "token-classes", *(["masked-token"] if masked else [])]
+    task, kind = _task(checkpoint, *heads)
+    if kind == "masked-token" and masked is not None:
+        return task, *masked_head(checkpoint, masked)
     if kind == "vector":
         return task, *sentence_head(checkpoint)
     if kind == "token-classes":
@@ -166,7 +171,7 @@ def structure_of(
 
 def _task(checkpoint: Checkpoint, *heads: str) -> tuple[str, str]:
     """Name and head of the task that the checkpoint is for. Raises InputError for a head that the family has not."""
-    task = tasks.of_config(checkpoint.config)
+    task = tasks.of_config(checkpoint.config, checkpoint.folder)
     if task is None or task.head not in heads:
         classes = checkpoint.config.get("architectures")
         names = ", ".join(one.name for one in tasks.every() if one.noun == "texts" and one.head in heads)

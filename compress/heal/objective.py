@@ -143,6 +143,28 @@ class LanguageModel:
         return loss
 
 
+@dataclass(frozen=True)
+class MaskedLanguageModel:
+    """KL from the original's tokens (B,N,V) at all real places of texts with masks, hidden and not."""
+
+    drift_name: str = "mean KL"
+
+    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return _token_kl(answer_BK, target_BK, inputs, temperature=1.0)
+
+    def loss(
+        self,
+        options: HealOptions,
+        answer_BK: Tensor,
+        target_BK: Tensor,
+        inputs: Mapping[str, Tensor],
+        labels: Tensor | None,
+    ) -> Tensor:
+        if options.task:
+            raise InputError("heal.task trains on labels, which hidden tokens do not have here; leave it out")
+        return options.kl * _token_kl(answer_BK, target_BK, inputs, options.temperature)
+
+
 def _token_kl(logits_BNV: Tensor, target_BNV: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
     log_p_BNV = F.log_softmax(logits_BNV.float() / temperature, dim=-1)
     log_q_BNV = F.log_softmax(target_BNV.float() / temperature, dim=-1)
@@ -158,6 +180,7 @@ def _mean_of_real(value_BN: Tensor, mask_BN: Tensor) -> Tensor:
 
 CLASSIFICATION = Classification()
 LANGUAGE_MODEL = LanguageModel()
+MASKED_LANGUAGE_MODEL = MaskedLanguageModel()
 EMBEDDING = SentenceEmbedding()
 #: Weight of the pairwise similarities beside the cosines: errors of both are then about equally large.
 PAIRS = 10.0

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.model.heads.language_model import LanguageModelSpec
+from compress.model.heads.masked_language_model import MaskedLanguageModelSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.low_rank_embedding import token_counts, token_embed
@@ -39,7 +40,7 @@ def trim_vocabulary(model: Transformer, options: TrimVocabulary, calibration: Ca
     token (use low-rank-embedding), for images, and for tables that are trimmed or factorised already.
     """
     spec, embed = token_embed(model, NAME)
-    if isinstance(model.structure.head, LanguageModelSpec):
+    if isinstance(model.structure.head, LanguageModelSpec | MaskedLanguageModelSpec):
         raise InputError(f"{NAME} is refused: a language model could not write the tokens that are dropped")
     if spec.rows is not None or spec.rank is not None:
         raise InputError(f"{NAME} is refused: the table is trimmed or factorised already; trim first, once")

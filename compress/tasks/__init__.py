@@ -50,7 +50,7 @@ def of_folder(folder: Path) -> Task:
     if structure:
         return get(str(structure.get("task")))
     config = in_plain_words(_object(folder / "config.json"))
-    task, classes = of_config(config), config.get("architectures")
+    task, classes = of_config(config, folder), config.get("architectures")
     if task is not None:
         return task
     if classes and _on_images(config):
@@ -75,10 +75,15 @@ def of_folder(folder: Path) -> Task:
     return next(task for task in every() if task.fallback)
 
 
-def of_config(config: Mapping[str, object]) -> Task | None:
-    """The task of a checkpoint by the `architectures` of its config.json; None where they name no known one."""
+def of_config(config: Mapping[str, object], folder: Path) -> Task | None:
+    """The task of a checkpoint by the `architectures` of its config.json and, where it is a sentence encoder that was
+    saved with another head, by its modules.json; None where they name no known one."""
     classes = config.get("architectures")
     name = str(classes[0]) if isinstance(classes, list) and classes else ""
+    if (folder / "modules.json").is_file():
+        vectors = [task for task in _for(config) if name.endswith(task.sentence_architectures)]
+        if vectors:
+            return vectors[0]
     found = [(len(end), task) for task in _for(config) for end in task.architectures if name.endswith(end)]
     return max(found, key=lambda one: one[0])[1] if found else None
 

@@ -27,7 +27,8 @@ class Embedding(TextTask):
     """Vectors of texts. Any texts are good for healing; evaluation needs pairs with scores."""
 
     name = "embedding"
-    architectures = ("Model", "ForMaskedLM")
+    architectures = ("Model",)
+    sentence_architectures = ("ForMaskedLM",)
     head = "vector"
     outputs = (OUTPUT,)
     metric = "spearman"

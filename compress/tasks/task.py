@@ -123,7 +123,9 @@ class Task(ABC):
     """The files that say how its inputs are prepared, for messages about an ONNX file without them."""
     architectures: ClassVar[tuple[str, ...]]
     """What the names of a checkpoint's classes end in (config.json, `architectures`)."""
-    head: ClassVar[Literal["classes", "vector", "next-token", "token-classes"]]
+    sentence_architectures: ClassVar[tuple[str, ...]] = ()
+    """The same for the body of a folder that has sentence-transformers' modules.json."""
+    head: ClassVar[Literal["classes", "vector", "next-token", "token-classes", "masked-token"]]
     """What a checkpoint needs on top of its body (see `compress.families`)."""
     auto_class: ClassVar[str | None] = None
     """The class of transformers whose `logits` are the task's output; None where that library has none."""

@@ -29,7 +29,8 @@ _SPARE_ROWS = 1024
 class TextPreprocessing:
     """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
     `max_length` tokens at `truncation_side`, shorter ones are filled up with `pad_id` at `padding_side`; a generated
-    text ends at `stop`. `prompt`: goes before every text."""
+    text ends at `stop`. `prompt`: goes before every text; `mask_id`:
+    the token that hides another."""
 
     kind: Literal["text"]
     vocab_size: int
@@ -40,12 +41,15 @@ class TextPreprocessing:
     stop: tuple[int, ...] = ()
     truncation_side: Literal["right", "left"] = "right"
     prompt: str = ""
+    mask_id: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.max_length) < 1:
             raise ValueError(f"vocab_size is {self.vocab_size}, max_length {self.max_length}, allowed: 1 or more")
         if not 0 <= self.pad_id < self.vocab_size:
             raise ValueError(f"pad_id is {self.pad_id}, allowed: 0 to {self.vocab_size - 1}")
+        if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
+            raise ValueError(f"mask_id is {self.mask_id}, allowed: 0 to {self.vocab_size - 1}")
 
 
 def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessing") -> TextPreprocessing:
@@ -120,6 +124,20 @@ class Tokenizer:
         with _told(f"{self._path} does not serve for these texts"):
             whole = self._tokenizer.encode_batch([self._spec.prompt + text for text in texts])
         return [[(max(a - before, 0), max(b - before, 0)) for a, b in one.offsets] for one in whole]
+
+    def specials(self) -> frozenset[int]:
+        """Ids of the special tokens, which are no part of a text."""
+        return frozenset(at for at, one in self._tokenizer.get_added_tokens_decoder().items() if one.special)
+
+    def token(self, at: int) -> str:
+        """A single token, written as in a text. Raises InputError for an id that the tokenizer has not."""
+        name = self._tokenizer.id_to_token(at)
+        return str(self._tokenizer.decode([at], skip_special_tokens=False)).strip() or str(name)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token; None where the vocabulary has none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens left out."""

@@ -101,10 +101,16 @@ def test_a_trained_albert_is_one_block_that_loops_twelve_times(tmp_path: Path) -
     source = Path(found.submodule_search_locations[0]) / "models/transformers/albert_heads_8_uspto_all_1310k"
     tensors = torch.load(source / "pytorch_model.bin", weights_only=True, map_location="cpu")
     save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    config = json.loads((source / "config.json").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["AlbertForMaskedLM"]}))
     original = AlbertForMaskedLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
     ids_BN = torch.randint(20, 591, (2, 40), generator=torch.Generator().manual_seed(0))
     mask_BN = (torch.arange(40) < torch.tensor([[40], [23]])).long()
+    real_BN = mask_BN.bool()
+    scores_BNV = read_checkpoint(tmp_path, {})({"input_ids": ids_BN, "attention_mask": mask_BN})
+    wanted_BNV = original(ids_BN, attention_mask=mask_BN).logits
+    torch.testing.assert_close(scores_BNV[real_BN], wanted_BNV[real_BN], atol=TOLERANCE, rtol=0)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["AlbertModel"]}))
     tokens_BND = original.albert(ids_BN, attention_mask=mask_BN).last_hidden_state
     mean_BD = (tokens_BND * mask_BN[..., None]).sum(1) / mask_BN.sum(1, keepdim=True)
     model = read_checkpoint(tmp_path, {})

@@ -14,6 +14,7 @@ from compress.model.ffns.mlp import MlpSpec
 from compress.model.head import HeadSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.embedding import EmbeddingSpec
+from compress.model.heads.masked_language_model import MaskedLanguageModelSpec
 from compress.model.heads.token_classifier import TokenClassifierSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
@@ -27,7 +28,7 @@ HIDDEN, MAX_LENGTH = 16, 12
 
 def model_folder(folder: Path, task: str) -> Path:
     """A compressed model for this task, with its tokenizer."""
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *(["[MASK]"] if task == "masked-lm" else [])]
     _tokenizer(vocabulary, folder)
     scores = ProjectedScoresSpec(num_heads=2, num_kv_heads=2, head_dim=8, scale=8**-0.5)
     block = BlockSpec(
@@ -43,6 +44,8 @@ def model_folder(folder: Path, task: str) -> Path:
         head, labels = ClassifierSpec(num_labels=2, hidden="tanh"), LABELS
     elif task == "token-classification":
         head, labels = TokenClassifierSpec(num_labels=3), TAGS
+    elif task == "masked-lm":
+        head = MaskedLanguageModelSpec(vocab_size=len(vocabulary), width=HIDDEN, activation="gelu", norm=NormSpec())
     structure = Structure(
         task=task,  # type: ignore[arg-type]
         hidden_size=HIDDEN,
@@ -52,7 +55,12 @@ def model_folder(folder: Path, task: str) -> Path:
         final_norm=None,
         head=head,
         labels=labels,
-        preprocessing={"kind": "text", "vocab_size": len(vocabulary), "max_length": MAX_LENGTH},
+        preprocessing={
+            "kind": "text",
+            "vocab_size": len(vocabulary),
+            "max_length": MAX_LENGTH,
+            **({"mask_id": vocabulary.index("[MASK]")} if task == "masked-lm" else {}),
+        },
     )
     torch.manual_seed(0)
     model = Transformer(structure)
@@ -71,7 +79,7 @@ def _tokenizer(vocabulary: list[str], folder: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])
+    tokenizer.add_special_tokens([word for word in vocabulary if word in {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
 

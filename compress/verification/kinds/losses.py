@@ -1,4 +1,4 @@
-"""Losses of a language model: a sequence each, judged by perplexity.
+"""Losses of a language model: a sequence each, judged by perplexity, or its hidden tokens, by pseudo-perplexity.
 
 S samples, N tokens, P places, V vocabulary, K columns, B bootstrap resamples.
 """
@@ -52,6 +52,26 @@ def _token_kl_rows(reference: NextTokens, candidate: NextTokens) -> F64:
         log_p, log_q = log_softmax(p.astype(np.float32)), log_softmax(q.astype(np.float32))
         rows[row] = np.maximum((np.exp(log_p) * (log_p - log_q)).sum(axis=1), 0.0).mean()
     return rows
+
+
+def _masked_rows(p: MaskedTokens) -> F64:
+    return np.stack([p.nll, (p.gold >= 0).sum(axis=1).astype(np.float64)], axis=1)
+
+
+def _masked_right_rows(p: MaskedTokens) -> F64:
+    """[S, 2]: hidden tokens that are the likeliest, hidden tokens."""
+    real = p.gold >= 0
+    return np.stack([((p.best == p.gold) & real).sum(axis=1), real.sum(axis=1)], axis=1).astype(np.float64)
+
+
+def _masked_agreement_rows(reference: MaskedTokens, candidate: MaskedTokens) -> F64:
+    real = reference.gold >= 0
+    same = (reference.best == candidate.best) & real
+    return np.stack([same.sum(axis=1), real.sum(axis=1)], axis=1).astype(np.float64)
+
+
+def _share(means_BK: F64) -> F64:
+    return 100 * means_BK[..., 0] / means_BK[..., 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,3 +181,75 @@ class NextTokens(SequenceLosses):
 
     def plain(self) -> SequenceLosses:
         return SequenceLosses(self.nll, self.tokens, self.bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedTokens(Samples):
+    """A masked language model's answers: the summed loss `nll` (nats) [S] of a text's hidden tokens, the token that the
+    model took for likeliest at each, `best` int64 [S, P], and the true one, `gold` int64 [S, P], -1 behind the last.
+
+    exp of the mean loss is the pseudo-perplexity (Salazar et al. 2020, arXiv 1910.14659), here of a share of the tokens
+    that are hidden together. Raises InputError if the shapes do not fit together or a text has no hidden token.
+    """
+
+    nll: NDArray[np.float64]
+    best: NDArray[np.int64]
+    gold: NDArray[np.int64]
+
+    kind: ClassVar[str] = "masked tokens"
+    shared: ClassVar[tuple[str, ...]] = ("gold",)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            "pseudo_perplexity",
+            "Pseudo-perplexity",
+            "",
+            False,
+            _masked_rows,
+            lambda m: np.exp(m[..., 0] / m[..., 1]),
+            relative=True,
+            unseen=_sequence_failed,
+        ),
+        Metric("masked_top1", "Hidden tokens found", "%", True, _masked_right_rows, _share, unseen=_agreement_failed),
+        Metric(
+            "masked_agreement",
+            "Same likeliest hidden token as the reference",
+            "%",
+            True,
+            _masked_agreement_rows,
+            _share,
+            compares=True,
+            unseen=_agreement_failed,
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nll", as_array(self.nll, np.float64, 1, "nll"))
+        for name in ("best", "gold"):
+            object.__setattr__(self, name, as_array(getattr(self, name), np.int64, 2, name))
+        if self.best.shape != self.gold.shape or len(self.gold) != len(self.nll):
+            raise InputError(
+                f"nll of shape {list(self.nll.shape)}, best {list(self.best.shape)}, gold {list(self.gold.shape)}"
+            )
+        if len(self) and not (self.gold >= 0).any(axis=1).all():
+            raise InputError("each text needs one hidden token at least in gold")
+
+    def knows_nothing(self, confidence: float) -> str | None:
+        right, hidden = _masked_right_rows(self).sum(axis=0).astype(int)
+        return None if right else f"none of {hidden:,} hidden tokens is found: do tokenizer and texts fit?"
+
+    def agree(self, other: Self) -> NDArray[np.bool_]:
+        """On a text where most of the likeliest hidden tokens are the same."""
+        same, hidden = _masked_agreement_rows(self, other).T
+        return np.asarray(same > SAME_TOKENS * hidden)
+
+    def most_changed(self, candidate: Self) -> list[ChangedExample]:
+        count = (self.gold >= 0).sum(axis=1)
+        return of_numbers(self.nll / count, candidate.nll / count, "nats per hidden token", lambda index: "")
+
+    def compact(self) -> NDArray[Any]:
+        return np.concatenate([self.nll, self.best.ravel()]).astype("<f8")
+
+    def restored(self, data: Compact) -> MaskedTokens:
+        numbers = np.frombuffer(data, "<f8")
+        nll, best = numbers[: len(self)], numbers[len(self) :].reshape(self.gold.shape)
+        return MaskedTokens(nll, best.astype(np.int64), self.gold)
