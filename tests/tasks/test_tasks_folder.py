@@ -17,6 +17,7 @@ from targets.errors import InputError
         ({"model_type": "vit-mnist", "image_size": 28}, "image-classification"),
         ({"architectures": ["DeiTForImageClassificationWithTeacher"], "image_size": 224}, "image-classification"),
         ({"architectures": ["BertForSequenceClassification"]}, "text-classification"),
+        ({"architectures": ["BertForTokenClassification"]}, "token-classification"),
         ({"architectures": ["BertModel"]}, "embedding"),
         ({"architectures": ["ViTModel"], "image_size": 224}, "image-embedding"),
         ({"architectures": ["GPT2LMHeadModel"]}, "causal-lm"),
