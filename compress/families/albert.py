@@ -6,11 +6,22 @@ from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.masked import MaskedHead
-from compress.families.text import bert_embedding, encoder_head, plain_block, prefix_of, refuse, structure_of
+from compress.families.text import bert_embedding, encoder_head, layer_of, plain_block, prefix_of, refuse, structure_of
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError
+
+_NAMES = {
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "output": "attention.dense",
+    "up": "ffn",
+    "down": "ffn_output",
+    "mixer_norm": "attention.LayerNorm",
+    "ffn_norm": "full_layer_layer_norm",
+}
 
 
 @reads("albert")
@@ -52,7 +63,7 @@ def read_albert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     for block, count in enumerate(loops):
         group, layer = divmod(block, inner)
         source = f"{body}encoder.albert_layer_groups.{group}.albert_layers.{layer}."
-        state |= _looped(_layer(checkpoint, source, f"blocks.{block}."), count)
+        state |= _looped(layer_of(checkpoint, source, f"blocks.{block}.", _NAMES), count)
     embed = TokenEmbedSpec(
         vocab_size=integer("vocab_size"),
         max_positions=integer("max_position_embeddings"),
@@ -77,19 +88,6 @@ def _schedule(runs: int, groups: int, inner: int) -> tuple[Step, ...]:
     """Run r is of group floor(r * groups / runs), and runs that group's layers one after the other."""
     order = [int(run / (runs / groups)) * inner + layer for run in range(runs) for layer in range(inner)]
     return tuple(Step(block=block, loop=order[:index].count(block), origin=index) for index, block in enumerate(order))
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
-    linear, attention = checkpoint.linear, f"{source}attention."
-    scores = {"query": linear(f"{attention}query"), "key": linear(f"{attention}key")}
-    values = {"value": linear(f"{attention}value"), "output": linear(f"{attention}dense")}
-    return {
-        **stacked(f"{target}mixer.scores", scores),
-        **stacked(f"{target}mixer.values", values),
-        **stacked(f"{target}ffn", {"up": linear(f"{source}ffn"), "down": linear(f"{source}ffn_output")}),
-        **checkpoint.norm(f"{attention}LayerNorm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}full_layer_layer_norm", f"{target}ffn_norm"),
-    }
 
 
 def _looped(state: dict[str, Tensor], loops: int) -> dict[str, Tensor]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.masked import MaskedHead
-from compress.families.text import bert_embedding, encoder_head, plain_block, prefix_of, refuse, structure_of
+from compress.families.text import bert_embedding, encoder_head, layer_of, plain_block, prefix_of, refuse, structure_of
 from compress.model.activations import ActivationName
 from compress.model.bias import BiasSpec
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Structure
 
-#: Reads the weights of a layer from what their names start with, to what they are called in the block.
-Layer = Callable[[Checkpoint, str, str], dict[str, Tensor]]
+_NAMES = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "output": "attention.output.dense",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "mixer_norm": "attention.output.LayerNorm",
+    "ffn_norm": "output.LayerNorm",
+}
 
 
 @reads("bert")
@@ -59,19 +67,19 @@ def read_encoder(
     hidden: str,
     output: str,
     activation: ActivationName = "tanh",
-    layer: Layer | None = None,
+    names: Mapping[str, str] = _NAMES,
     bias: tuple[BiasSpec, Tensor] | None = None,
     token_types: int = 2,
     masked: MaskedHead | None = None,
     **places: Any,
 ) -> tuple[Structure, dict[str, Tensor]]:
     """An encoder that has BERT's blocks. `body`: what its names start with; `hidden` and `output`: the maps of the
-    classifier, with `activation` between them; `layer`: reads the weights of a layer, where they do not have BERT's
-    names; `bias`: of all layers' logits, and its table; `token_types`: how many there are where the config does not
-    say; `masked`: where the head of a masked language model is kept; `places`: where its positions come from (see
-    `TokenEmbedSpec`). A narrow embedding is widened once."""
+    classifier, with `activation` between them; `names`: of the tensors of a layer (see `layer_of`); `bias`: of all
+    layers' logits, and its table; `token_types`: how many there are where the config does not say; `masked`: where the
+    head of a masked language model is kept; `places`: where its positions come from (see `TokenEmbedSpec`). A narrow
+    embedding is widened once."""
     refuse(checkpoint, is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
-    integer, read = checkpoint.integer, layer or _layer
+    integer = checkpoint.integer
     width, norm = integer("hidden_size"), norm_of(checkpoint)
     block = plain_block(
         checkpoint,
@@ -86,7 +94,7 @@ def read_encoder(
     state |= bert_embedding(checkpoint, f"{body}embeddings.")
     layers, narrow = integer("num_hidden_layers"), integer("embedding_size", width)
     for index in range(layers):
-        state |= read(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.")
+        state |= layer_of(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.", names)
     if narrow != width:
         state |= stacked("embed", {"widen": checkpoint.linear(f"{body}embeddings_project")})
     if bias is not None:
@@ -109,17 +117,3 @@ def read_encoder(
         final_norm=None,
     )
     return structure, state
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
-    linear, attention = checkpoint.linear, f"{source}attention."
-    scores = {"query": linear(f"{attention}self.query"), "key": linear(f"{attention}self.key")}
-    values = {"value": linear(f"{attention}self.value"), "output": linear(f"{attention}output.dense")}
-    ffn = {"up": linear(f"{source}intermediate.dense"), "down": linear(f"{source}output.dense")}
-    return {
-        **stacked(f"{target}mixer.scores", scores),
-        **stacked(f"{target}mixer.values", values),
-        **stacked(f"{target}ffn", ffn),
-        **checkpoint.norm(f"{attention}output.LayerNorm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}output.LayerNorm", f"{target}ffn_norm"),
-    }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
-from compress.families.decoder import attention_of, interleaved
-from compress.families.family import reads, stacked
+from compress.families.decoder import attention_of, interleaved_layer
+from compress.families.family import reads
 from compress.families.text import decoder_head, head_dim_of, prefix_of, refuse, structure_of
 from compress.model.biases.alibi import AlibiBiasSpec
 from compress.model.block import BlockSpec
@@ -32,17 +32,12 @@ def read_bloom(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         **checkpoint.norm(f"{body}ln_f", "final_norm"),
     }
     for index in range(layers):
-        state |= _layer(checkpoint, f"{body}h.{index}.", f"blocks.{index}.", heads)
+        state |= interleaved_layer(checkpoint, f"{body}h.{index}.", "self_attention", f"blocks.{index}.", heads)
     blocks = tuple(
         BlockSpec(
-            mixer=attention_of(
-                state,
-                f"blocks.{index}.mixer",
-                heads=heads,
-                kv_heads=heads,
-                head_dim=head_dim,
-                scale=head_dim**-0.5,
-            ).replace(bias=AlibiBiasSpec()),
+            mixer=attention_of(state, f"blocks.{index}.mixer", heads=heads, head_dim=head_dim).replace(
+                bias=AlibiBiasSpec()
+            ),
             mixer_norm=norm,
             ffn=MlpSpec(intermediate_size=4 * width, activation="gelu_new"),
             ffn_norm=norm,
@@ -59,16 +54,3 @@ def read_bloom(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         final_norm=norm,
     )
     return structure, state
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str, heads: int) -> dict[str, Tensor]:
-    linear = checkpoint.linear
-    query, key, value = interleaved(checkpoint, f"{source}self_attention.query_key_value", heads)
-    ffn = {"up": linear(f"{source}mlp.dense_h_to_4h"), "down": linear(f"{source}mlp.dense_4h_to_h")}
-    return {
-        **stacked(f"{target}mixer.scores", {"query": query, "key": key}),
-        **stacked(f"{target}mixer.values", {"value": value, "output": linear(f"{source}self_attention.dense")}),
-        **stacked(f"{target}ffn", ffn),
-        **checkpoint.norm(f"{source}input_layernorm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}post_attention_layernorm", f"{target}ffn_norm"),
-    }

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.families.checkpoint import Checkpoint
-from compress.families.family import reads, stacked
+from compress.families.family import reads
 from compress.families.text import (
     bert_embedding,
     encoder_head,
     head_dim_of,
+    layer_of,
     plain_block,
     prefix_of,
     refuse,
@@ -27,6 +28,17 @@ from compress.model.norms import NormSpec
 from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.structure import Structure
 from targets.errors import InputError
+
+_NAMES = {
+    "query": "attention.self.query_proj",
+    "key": "attention.self.key_proj",
+    "value": "attention.self.value_proj",
+    "output": "attention.output.dense",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "mixer_norm": "attention.output.LayerNorm",
+    "ffn_norm": "output.LayerNorm",
+}
 
 
 @reads("deberta-v2")
@@ -46,7 +58,7 @@ def read_deberta(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     places_SD = _places(checkpoint, f"{body}encoder.", bias, norm) if bias else None
     for index in range(layers):
         source, target = f"{body}encoder.layer.{index}.", f"blocks.{index}."
-        state |= _layer(checkpoint, source, target)
+        state |= layer_of(checkpoint, source, target, _NAMES)
         if places_SD is not None and bias is not None:
             state |= _place_maps(checkpoint, source, target, places_SD, kinds, bias, scale)
     structure = structure_of(
@@ -134,17 +146,3 @@ def _place_maps(
             made_HSK = made_SE.reshape(len(made_SE), -1, bias.head_dim).transpose(0, 1) * factor
         state[f"{target}mixer.bias.{name}"] = made_HSK.contiguous()
     return state
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
-    linear, attention = checkpoint.linear, f"{source}attention."
-    scores = {"query": linear(f"{attention}self.query_proj"), "key": linear(f"{attention}self.key_proj")}
-    values = {"value": linear(f"{attention}self.value_proj"), "output": linear(f"{attention}output.dense")}
-    ffn = {"up": linear(f"{source}intermediate.dense"), "down": linear(f"{source}output.dense")}
-    return {
-        **stacked(f"{target}mixer.scores", scores),
-        **stacked(f"{target}mixer.values", values),
-        **stacked(f"{target}ffn", ffn),
-        **checkpoint.norm(f"{attention}output.LayerNorm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}output.LayerNorm", f"{target}ffn_norm"),
-    }

@@ -1,10 +1,11 @@
-"""What the families of decoders share: which layers see a window, and attention by what the weights hold."""
+"""What the families of decoders share: which layers see a window, attention by what the weights hold, packed layers."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
+from compress.families.family import stacked
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.rope import AnyRope
@@ -37,24 +38,26 @@ def attention_of(
     name: str,
     *,
     heads: int,
-    kv_heads: int,
     head_dim: int,
-    scale: float,
+    kv_heads: int | None = None,
+    scale: float | None = None,
     rope: AnyRope | None = None,
     window: int | None = None,
     causal: bool = True,
     cap: float | None = None,
     norm: NormSpec | None = None,
 ) -> SoftmaxAttentionSpec:
-    """The attention whose weights stand in `state` under `name`, which say what has biases; `norm`: of queries and
-    keys, where they have gains for it."""
+    """The attention whose weights stand in `state` under `name`, which say what has biases. `kv_heads`: as many as
+    `heads` where it is None; `scale`: head_dim**-0.5 where it is None; `norm`: of queries and keys, where they have
+    gains for it."""
+    kv_heads = heads if kv_heads is None else kv_heads
     gains = state.get(f"{name}.scores.query_norm.weight.0")
     normed = gains is not None or (norm is not None and not norm.affine)
     scores = ProjectedScoresSpec(
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
-        scale=scale,
+        scale=head_dim**-0.5 if scale is None else scale,
         query_bias=f"{name}.scores.query.bias.0" in state,
         key_bias=f"{name}.scores.key.bias.0" in state,
         rope=rope,
@@ -70,7 +73,7 @@ def attention_of(
     return SoftmaxAttentionSpec(scores=scores, values=values, causal=causal, window=window, cap=cap)
 
 
-def interleaved(checkpoint: Checkpoint, name: str, heads: int) -> list[tuple[Tensor, Tensor | None]]:
+def _interleaved(checkpoint: Checkpoint, name: str, heads: int) -> list[tuple[Tensor, Tensor | None]]:
     """Query, key and value maps of a matrix in which each head has its own three, one after the other. Raises
     InputError if its rows do not divide into that."""
     weight, bias = checkpoint.linear(name)
@@ -82,3 +85,20 @@ def interleaved(checkpoint: Checkpoint, name: str, heads: int) -> list[tuple[Ten
 
     biases = [None] * 3 if bias is None else parts(bias)
     return list(zip(parts(weight), biases, strict=True))
+
+
+def interleaved_layer(
+    checkpoint: Checkpoint, source: str, attention: str, target: str, heads: int
+) -> dict[str, Tensor]:
+    """State entries of the block `target` from a layer of BLOOM or GPT-NeoX, which differ in what they call their
+    `attention`."""
+    linear, own = checkpoint.linear, f"{source}{attention}."
+    query, key, value = _interleaved(checkpoint, f"{own}query_key_value", heads)
+    ffn = {"up": linear(f"{source}mlp.dense_h_to_4h"), "down": linear(f"{source}mlp.dense_4h_to_h")}
+    return {
+        **stacked(f"{target}mixer.scores", {"query": query, "key": key}),
+        **stacked(f"{target}mixer.values", {"value": value, "output": linear(f"{own}dense")}),
+        **stacked(f"{target}ffn", ffn),
+        **checkpoint.norm(f"{source}input_layernorm", f"{target}mixer_norm"),
+        **checkpoint.norm(f"{source}post_attention_layernorm", f"{target}ffn_norm"),
+    }

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.families.family import Checkpoint, reads, stacked
+from compress.families.family import Checkpoint, reads
 from compress.families.masked import MaskedHead
-from compress.families.text import bert_embedding, encoder_head, plain_block, prefix_of, structure_of
+from compress.families.text import bert_embedding, encoder_head, layer_of, plain_block, prefix_of, structure_of
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Structure
+
+_NAMES = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "output": "attention.out_lin",
+    "up": "ffn.lin1",
+    "down": "ffn.lin2",
+    "mixer_norm": "sa_layer_norm",
+    "ffn_norm": "output_layer_norm",
+}
 
 
 @reads("distilbert")
@@ -36,7 +47,7 @@ def read_distilbert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor
     state |= bert_embedding(checkpoint, f"{body}embeddings.")
     layers = integer("n_layers")
     for index in range(layers):
-        state |= _layer(checkpoint, f"{body}transformer.layer.{index}.", f"blocks.{index}.")
+        state |= layer_of(checkpoint, f"{body}transformer.layer.{index}.", f"blocks.{index}.", _NAMES)
     structure = structure_of(
         checkpoint,
         task=task,
@@ -49,16 +60,3 @@ def read_distilbert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor
         final_norm=None,
     )
     return structure, state
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
-    linear, attention = checkpoint.linear, f"{source}attention."
-    scores = {"query": linear(f"{attention}q_lin"), "key": linear(f"{attention}k_lin")}
-    values = {"value": linear(f"{attention}v_lin"), "output": linear(f"{attention}out_lin")}
-    return {
-        **stacked(f"{target}mixer.scores", scores),
-        **stacked(f"{target}mixer.values", values),
-        **stacked(f"{target}ffn", {"up": linear(f"{source}ffn.lin1"), "down": linear(f"{source}ffn.lin2")}),
-        **checkpoint.norm(f"{source}sa_layer_norm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}output_layer_norm", f"{target}ffn_norm"),
-    }

@@ -6,14 +6,25 @@ from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import attention_of
-from compress.families.family import reads, stacked
-from compress.families.text import decoder_head, head_dim_of, prefix_of, structure_of
+from compress.families.family import reads
+from compress.families.text import decoder_head, head_dim_of, layer_of, prefix_of, structure_of
 from compress.model.block import BlockSpec
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Structure
 from targets.errors import InputError
+
+_NAMES = {
+    "query": "attn.attention.q_proj",
+    "key": "attn.attention.k_proj",
+    "value": "attn.attention.v_proj",
+    "output": "attn.attention.out_proj",
+    "up": "mlp.c_fc",
+    "down": "mlp.c_proj",
+    "mixer_norm": "ln_1",
+    "ffn_norm": "ln_2",
+}
 
 
 @reads("gpt_neo", classes=("gptneo",))
@@ -29,14 +40,13 @@ def read_gpt_neo(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         **checkpoint.norm(f"{body}ln_f", "final_norm"),
     }
     for index in range(layers):
-        state |= _layer(checkpoint, f"{body}h.{index}.", f"blocks.{index}.")
+        state |= layer_of(checkpoint, f"{body}h.{index}.", f"blocks.{index}.", _NAMES)
     blocks = tuple(
         BlockSpec(
             mixer=attention_of(
                 state,
                 f"blocks.{index}.mixer",
                 heads=heads,
-                kv_heads=heads,
                 head_dim=head_dim,
                 scale=1.0,
                 window=window if kind == "local" else None,
@@ -78,16 +88,3 @@ def _kinds(checkpoint: Checkpoint, layers: int) -> list[str]:
             f"not {str(given)[:80]}"
         )
     return kinds
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
-    linear, attention = checkpoint.linear, f"{source}attn.attention."
-    scores = {"query": linear(f"{attention}q_proj"), "key": linear(f"{attention}k_proj")}
-    values = {"value": linear(f"{attention}v_proj"), "output": linear(f"{attention}out_proj")}
-    return {
-        **stacked(f"{target}mixer.scores", scores),
-        **stacked(f"{target}mixer.values", values),
-        **stacked(f"{target}ffn", {"up": linear(f"{source}mlp.c_fc"), "down": linear(f"{source}mlp.c_proj")}),
-        **checkpoint.norm(f"{source}ln_1", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}ln_2", f"{target}ffn_norm"),
-    }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
-from compress.families.decoder import attention_of, interleaved
-from compress.families.family import reads, stacked
+from compress.families.decoder import attention_of, interleaved_layer
+from compress.families.family import reads
 from compress.families.rope import rope_of
 from compress.families.text import decoder_head, head_dim_of, prefix_of, structure_of
 from compress.model.block import BlockSpec
@@ -26,7 +26,7 @@ def read_gpt_neox(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]
     task, head, state = decoder_head(checkpoint, vocabulary, table, tied=False, output="embed_out")
     state |= {"embed.table": checkpoint.tensor(table), **checkpoint.norm(f"{body}final_layer_norm", "final_norm")}
     for index in range(layers):
-        state |= _layer(checkpoint, f"{body}layers.{index}.", f"blocks.{index}.", heads)
+        state |= interleaved_layer(checkpoint, f"{body}layers.{index}.", "attention", f"blocks.{index}.", heads)
     turning = checkpoint.number("rotary_emb_base", 10000.0), checkpoint.number("rotary_pct", 0.25)
     rope = rope_of(checkpoint, head_dim, *turning)
     blocks = tuple(
@@ -35,9 +35,7 @@ def read_gpt_neox(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]
                 state,
                 f"blocks.{index}.mixer",
                 heads=heads,
-                kv_heads=heads,
                 head_dim=head_dim,
-                scale=head_dim**-0.5,
                 rope=rope,
             ),
             mixer_norm=norm,
@@ -59,16 +57,3 @@ def read_gpt_neox(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]
         final_norm=norm,
     )
     return structure, state
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str, heads: int) -> dict[str, Tensor]:
-    linear = checkpoint.linear
-    query, key, value = interleaved(checkpoint, f"{source}attention.query_key_value", heads)
-    ffn = {"up": linear(f"{source}mlp.dense_h_to_4h"), "down": linear(f"{source}mlp.dense_4h_to_h")}
-    return {
-        **stacked(f"{target}mixer.scores", {"query": query, "key": key}),
-        **stacked(f"{target}mixer.values", {"value": value, "output": linear(f"{source}attention.dense")}),
-        **stacked(f"{target}ffn", ffn),
-        **checkpoint.norm(f"{source}input_layernorm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}post_attention_layernorm", f"{target}ffn_norm"),
-    }

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import attention_of
-from compress.families.family import reads, stacked
-from compress.families.text import decoder_head, head_dim_of, prefix_of, refuse, structure_of
+from compress.families.family import reads
+from compress.families.text import decoder_head, head_dim_of, layer_of, prefix_of, refuse, structure_of
 from compress.model.block import BlockSpec
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
@@ -17,6 +17,17 @@ from targets.errors import InputError
 
 #: Rows of the table of positions before the first place.
 _OFFSET = 2
+
+_NAMES = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "output": "self_attn.out_proj",
+    "up": "fc1",
+    "down": "fc2",
+    "mixer_norm": "self_attn_layer_norm",
+    "ffn_norm": "final_layer_norm",
+}
 
 
 @reads("opt")
@@ -38,17 +49,10 @@ def read_opt(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         **checkpoint.norm(f"{body}final_layer_norm", "final_norm"),
     }
     for index in range(layers):
-        state |= _layer(checkpoint, f"{body}layers.{index}.", f"blocks.{index}.")
+        state |= layer_of(checkpoint, f"{body}layers.{index}.", f"blocks.{index}.", _NAMES)
     blocks = tuple(
         BlockSpec(
-            mixer=attention_of(
-                state,
-                f"blocks.{index}.mixer",
-                heads=heads,
-                kv_heads=heads,
-                head_dim=head_dim,
-                scale=head_dim**-0.5,
-            ),
+            mixer=attention_of(state, f"blocks.{index}.mixer", heads=heads, head_dim=head_dim),
             mixer_norm=norm,
             ffn=MlpSpec(
                 intermediate_size=integer("ffn_dim"),
@@ -69,16 +73,3 @@ def read_opt(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         final_norm=norm,
     )
     return structure, state
-
-
-def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
-    linear, attention = checkpoint.linear, f"{source}self_attn."
-    scores = {"query": linear(f"{attention}q_proj"), "key": linear(f"{attention}k_proj")}
-    values = {"value": linear(f"{attention}v_proj"), "output": linear(f"{attention}out_proj")}
-    return {
-        **stacked(f"{target}mixer.scores", scores),
-        **stacked(f"{target}mixer.values", values),
-        **stacked(f"{target}ffn", {"up": linear(f"{source}fc1"), "down": linear(f"{source}fc2")}),
-        **checkpoint.norm(f"{source}self_attn_layer_norm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}final_layer_norm", f"{target}ffn_norm"),
-    }

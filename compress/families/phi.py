@@ -6,14 +6,25 @@ from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import attention_of
-from compress.families.family import reads, stacked
+from compress.families.family import reads
 from compress.families.rope import rope_of
-from compress.families.text import decoder_head, head_dim_of, prefix_of, structure_of
+from compress.families.text import decoder_head, head_dim_of, layer_of, prefix_of, structure_of
 from compress.model.block import BlockSpec
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Structure
+
+_NAMES = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "output": "self_attn.dense",
+    "up": "mlp.fc1",
+    "down": "mlp.fc2",
+    "mixer_norm": "input_layernorm",
+    "ffn_norm": "input_layernorm",
+}
 
 
 @reads("phi")
@@ -37,7 +48,6 @@ def read_phi(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
                 heads=heads,
                 kv_heads=integer("num_key_value_heads", heads),
                 head_dim=head_dim,
-                scale=head_dim**-0.5,
                 rope=rope,
                 norm=norm if normed else None,
             ),
@@ -63,17 +73,8 @@ def read_phi(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
 
 
 def _layer(checkpoint: Checkpoint, source: str, target: str, normed: bool) -> dict[str, Tensor]:
-    linear, attention = checkpoint.linear, f"{source}self_attn."
-    scores = {"query": linear(f"{attention}q_proj"), "key": linear(f"{attention}k_proj")}
-    values = {"value": linear(f"{attention}v_proj"), "output": linear(f"{attention}dense")}
-    state = {
-        **stacked(f"{target}mixer.scores", scores),
-        **stacked(f"{target}mixer.values", values),
-        **stacked(f"{target}ffn", {"up": linear(f"{source}mlp.fc1"), "down": linear(f"{source}mlp.fc2")}),
-        **checkpoint.norm(f"{source}input_layernorm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}input_layernorm", f"{target}ffn_norm"),
-    }
+    state = layer_of(checkpoint, source, target, _NAMES)
     if normed:
-        state |= checkpoint.norm(f"{attention}q_layernorm", f"{target}mixer.scores.query_norm")
-        state |= checkpoint.norm(f"{attention}k_layernorm", f"{target}mixer.scores.key_norm")
+        state |= checkpoint.norm(f"{source}self_attn.q_layernorm", f"{target}mixer.scores.query_norm")
+        state |= checkpoint.norm(f"{source}self_attn.k_layernorm", f"{target}mixer.scores.key_norm")
     return state

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import attention_of
-from compress.families.family import reads, stacked
-from compress.families.text import encoder_head, structure_of
+from compress.families.family import reads
+from compress.families.text import encoder_head, layer_of, structure_of
 from compress.model.biases.buckets import BucketBiasSpec
 from compress.model.block import BlockSpec
 from compress.model.embeds.token import TokenEmbedSpec
@@ -18,6 +18,19 @@ from compress.model.ffns.mlp import MlpSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Structure
 from targets.errors import InputError
+
+_NAMES = {
+    "query": "0.SelfAttention.q",
+    "key": "0.SelfAttention.k",
+    "value": "0.SelfAttention.v",
+    "output": "0.SelfAttention.o",
+    "up": "1.DenseReluDense.wi",
+    "down": "1.DenseReluDense.wo",
+    "mixer_norm": "0.layer_norm",
+    "ffn_norm": "1.layer_norm",
+}
+#: The maps of a gated feed-forward (T5 1.1).
+_GATED = {"gate": "1.DenseReluDense.wi_0", "up": "1.DenseReluDense.wi_1"}
 
 
 @reads("t5", classes=("t5encoder",))
@@ -51,7 +64,6 @@ def read_t5_encoder(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor
                 state,
                 f"blocks.{index}.mixer",
                 heads=heads,
-                kv_heads=heads,
                 head_dim=head_dim,
                 scale=1.0,
                 causal=False,
@@ -84,13 +96,5 @@ def _ffn(checkpoint: Checkpoint, size: int) -> FfnSpec:
 
 
 def _layer(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
-    linear, attention, mlp = checkpoint.linear, f"{source}0.SelfAttention.", f"{source}1.DenseReluDense."
-    gated = f"{mlp}wi_0.weight" in checkpoint
-    maps = {"gate": "wi_0", "up": "wi_1", "down": "wo"} if gated else {"up": "wi", "down": "wo"}
-    return {
-        **stacked(f"{target}mixer.scores", {"query": linear(f"{attention}q"), "key": linear(f"{attention}k")}),
-        **stacked(f"{target}mixer.values", {"value": linear(f"{attention}v"), "output": linear(f"{attention}o")}),
-        **stacked(f"{target}ffn", {place: linear(f"{mlp}{name}") for place, name in maps.items()}),
-        **checkpoint.norm(f"{source}0.layer_norm", f"{target}mixer_norm"),
-        **checkpoint.norm(f"{source}1.layer_norm", f"{target}ffn_norm"),
-    }
+    gated = f"{source}{_GATED['gate']}.weight" in checkpoint
+    return layer_of(checkpoint, source, target, _NAMES | (_GATED if gated else {}))

@@ -5,6 +5,7 @@ D hidden size, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -85,6 +86,20 @@ def bert_embedding(checkpoint: Checkpoint, source: str) -> dict[str, Tensor]:
     for name in ("position", "token_type"):
         if f"{source}{name}_embeddings.weight" in checkpoint.tensors:
             state[f"embed.{name}"] = checkpoint.tensor(f"{source}{name}_embeddings.weight")
+    return state
+
+
+def layer_of(checkpoint: Checkpoint, source: str, target: str, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """State entries of the block `target` from a layer whose names start with `source`. `names`: what the checkpoint
+    calls its maps (query, key, value, output, up, down and, where it is gated, gate) and its norms (mixer_norm,
+    ffn_norm)."""
+    parts = {"mixer.scores": ("query", "key"), "mixer.values": ("value", "output"), "ffn": ("gate", "up", "down")}
+    state: dict[str, Tensor] = {}
+    for part, maps in parts.items():
+        linear = {name: checkpoint.linear(f"{source}{names[name]}") for name in maps if name in names}
+        state |= stacked(f"{target}{part}", linear)
+    for norm in ("mixer_norm", "ffn_norm"):
+        state |= checkpoint.norm(f"{source}{names[norm]}", f"{target}{norm}")
     return state
 
 

@@ -107,15 +107,7 @@ def block(
     if f"{name}ffn.gate.weight" in state:
         last = f"{name}ffn.down.bias.0" in state
         ffn = GatedMlpSpec(intermediate_size=size, activation=gate, bias=biased, output_bias=last)
-    mixer = attention_of(
-        dict(state),
-        f"{name}mixer",
-        heads=heads,
-        kv_heads=heads,
-        head_dim=width // heads,
-        scale=(width // heads) ** -0.5,
-        causal=False,
-    )
+    mixer = attention_of(dict(state), f"{name}mixer", heads=heads, head_dim=width // heads, causal=False)
     return BlockSpec(mixer=mixer, mixer_norm=norm, ffn=ffn, ffn_norm=norm)
 
 
