@@ -44,25 +44,32 @@ def original_stage(job: Job) -> Stage:
 
 
 def stage(job: Job) -> Stage:
-    return Stage(
+    return _shipped_stage(
+        job,
         name="predict",
         does="asks every file that ships about every evaluation sample",
         why="what is gated are the files that ship, asked as a device asks them",
-        inputs={"original": "source", "models": "precision"},
-        produces=Answers,
-        run=answer_shipped,
-        options=Options(data=job.data),
-        sources=job.evaluation,
-        libraries=("onnxruntime", *job.task.libraries),
+        models="precision",
     )
 
 
 def int8_stage(job: Job) -> Stage:
-    return Stage(
+    return _shipped_stage(
+        job,
         name="predict-int8",
         does="asks the original's int8 files about every evaluation sample",
         why="so that the comparison shows what quantization alone costs",
-        inputs={"original": "source", "models": "baseline-int8"},
+        models="baseline-int8",
+    )
+
+
+def _shipped_stage(job: Job, name: str, does: str, why: str, models: str) -> Stage:
+    """Asks the files of the stage `models`."""
+    return Stage(
+        name=name,
+        does=does,
+        why=why,
+        inputs={"original": "source", "models": models},
         produces=Answers,
         run=answer_shipped,
         options=Options(data=job.data),
