@@ -19,6 +19,7 @@ from compress import tasks
 from compress.heal.options import HealOptions
 from compress.judging.questions import questions_of
 from compress.model import load, save
+from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.tasks.masked_lm import hidden_places, masked
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.losses import MaskedTokens
@@ -171,6 +172,13 @@ def test_texts_of_unknown_words_alone_are_left_out(setting: tuple[Path, Path], t
     (tmp_path / "b.txt").write_text("[MASK]\n[MASK] [MASK]\n")
     with pytest.raises(InputError, match="no text with a token of its own"):
         prepared(setting[0], tmp_path / "b.txt")
+
+
+def test_tokens_that_a_mask_may_hide_are_not_trimmed_away(setting: tuple[Path, Path]) -> None:
+    model, inputs = load(setting[0]), {"input_ids": torch.tensor([[2, 5, 3]])}
+    calibration = Calibration(model, lambda: iter([inputs]), note=lambda text: None)
+    with pytest.raises(InputError, match="could not write the tokens that are dropped"):
+        run_rewrite(*parse_options({"use": "trim-vocabulary", "keep": 10, "special": 4}), model, calibration)
 
 
 def test_a_run_ships_a_bundle_that_fills_masks(setting: tuple[Path, Path], tmp_path: Path) -> None:
