@@ -20,7 +20,7 @@ from targets.errors import InputError
 
 #: Names of columns, by what they hold.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "text": ("text", "sentence", "content", "document", "review"),
+    "text": ("text", "sentence", "content", "document", "review", "comment_text"),
     "label": ("label", "labels", "class", "category", "sentiment"),
     "first": ("sentence1", "sentence_1", "sentence_a", "text1", "first"),
     "second": ("sentence2", "sentence_2", "sentence_b", "text2", "second"),

@@ -68,6 +68,12 @@ class TextDataset:
     def check_labels(self) -> None:
         """Raises InputError that names the samples without a label, and for labels that are no classes."""
         bare = [row.name for row in self.rows if row.label is None]
+        several = [row.name for row in self.rows if row.label is None and row.labels]
+        if several:
+            raise InputError(
+                f"{self.location}: {len(several)} of {len(self)} texts have a list of labels: {listed(several)}; a "
+                "model that chooses one class needs one label for each text"
+            )
         if bare:
             some = f"{len(bare)} of {len(self)} texts have no label: {listed(bare)}"
             raise InputError(f"{self.location}: {some}; give columns text and label")
@@ -89,6 +95,16 @@ class TextDataset:
         if bare:
             some = f"{len(bare)} of {len(self)} texts have no tag for each word: {listed(bare)}"
             raise InputError(f"{self.location}: {some}; give .conll files, or .jsonl with words and tags")
+
+    def check_several(self) -> None:
+        """Raises InputError that names the samples of which it is not known which labels they have."""
+        bare = [row.name for row in self.rows if row.labels is None]
+        if bare:
+            some = f"{len(bare)} of {len(self)} texts do not say their labels: {listed(bare)}"
+            raise InputError(
+                f"{self.location}: {some}; give a column labels (a list in .jsonl, else with commas), or a column of 0 "
+                "and 1 for each label"
+            )
 
     def fingerprints(self) -> list[tuple[int, ...]]:
         """Of each text of each sample."""
@@ -140,7 +156,8 @@ class TextDataset:
         from compress.pipeline.digest import digest_of
 
         return digest_of(
-            [[*row.texts, row.label, row.score, row.fault, *row.tags] for row in self.rows] + [list(self.class_names)]
+            [[*row.texts, row.label, row.score, row.fault, *row.tags, row.labels, row.marks] for row in self.rows]
+            + [list(self.class_names)]
         )
 
 

@@ -7,7 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from targets.errors import InputError
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt", ".conll")
 #: Keys of words and of a tag for each of them, in .jsonl and in the `datasets` package.
 WORDS, TAGS = ("words", "tokens"), ("tags", "ner_tags", "labels")
+#: What stands in a column that says whether its title is a label of the text.
+MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 #: Bytes that a file may hold, unpacked.
 MOST_BYTES = 1 << 29
 
@@ -26,7 +28,8 @@ MOST_BYTES = 1 << 29
 @dataclass(frozen=True)
 class Row:
     """One text or a pair of them. `name`: file and line, for messages. `fault`: why it cannot be used. `tags`: one for
-    each word of the text, which spaces separate; () without."""
+    each word of the text, which spaces separate; () without. `labels`: several at once; None where no column says them.
+    `marks`: the columns of 0 and 1, and whether the text has it."""
 
     name: str
     texts: tuple[str, ...]
@@ -34,6 +37,8 @@ class Row:
     score: float | None = None
     fault: str | None = None
     tags: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+    marks: tuple[tuple[str, bool], ...] = ()
 
 
 def kind_of(path: Path) -> str | None:
@@ -127,14 +132,28 @@ def _object(path: Path, number: int, line: str) -> Row:
     tagged = _tagged(f"{path.name}:{number}", value)
     if tagged is not None:
         return tagged
-    used = {key: item for key, item in value.items() if meant(key)}
+    several = _several(value)
+    used = {key: item for key, item in value.items() if key != several and (meant(key) or _is_mark(item))}
     nested = next((key for key, item in used.items() if isinstance(item, list | dict)), None)
     if nested is not None:
         raise InputError(f"{where}: {nested} is a {type(value[nested]).__name__}; give one text")
     broken = next((key for key, item in used.items() if isinstance(item, str) and not is_unicode(item)), None)
     if broken is not None:
         raise InputError(f"{where}: {broken} has half a character (\\ud800 to \\udfff); write it whole")
-    return row_of(f"{path.name}:{number}", list(value), [written(used.get(key)) for key in value])
+    row = row_of(f"{path.name}:{number}", list(value), [written(used.get(key)) for key in value])
+    if several is not None:
+        return replace(row, labels=tuple(map(str, value[several])))
+    return replace(row, labels=None) if row.label is None else row
+
+
+def _several(value: dict[str, Any]) -> str | None:
+    """The key of a list of labels."""
+    names = [key for key, item in value.items() if plain_title(key) in COLUMNS["label"] and isinstance(item, list)]
+    return names[0] if names and all(type(one) in (str, int) for one in value[names[0]]) else None
+
+
+def _is_mark(item: object) -> bool:
+    return isinstance(item, int | float) and item in (0, 1)
 
 
 def tagged_row(name: str, words: Sequence[str], tags: Sequence[str]) -> Row:
@@ -195,7 +214,17 @@ def row_of(name: str, header: Sequence[str], cells: Sequence[str]) -> Row:
         fault = "the text is empty"
     elif score and number is None:
         fault = f"the score {shortened(score)!r} is no number"
-    return Row(name, texts, record.get("label") or None, number, fault)
+    marks = tuple(
+        (title.strip(), MARKS[cell.strip().casefold()])
+        for place, (title, cell) in enumerate(zip(header, cells, strict=True))
+        if place not in places.values() and cell.strip().casefold() in MARKS
+    )
+    return Row(name, texts, record.get("label") or None, number, fault, labels=_parts(record.get("label")), marks=marks)
+
+
+def _parts(cell: str | None) -> tuple[str, ...] | None:
+    """The labels in a cell, between commas; () in an empty one, None without one."""
+    return None if cell is None else tuple(part.strip() for part in cell.split(",")) if cell else ()
 
 
 def written(value: object) -> str:

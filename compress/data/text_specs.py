@@ -51,7 +51,7 @@ def load_texts(
     notes = (copies,) if part == "healing" and len(fresh) < len(healing) else ()
     dataset = TextDataset(location, tuple(rows), names, numbers, notes)
     if limit is not None and limit < len(dataset):
-        groups = dataset.labels if dataset.labelled else np.zeros(len(dataset), np.int64)
+        groups = dataset.labels if dataset.labelled and names else np.zeros(len(dataset), np.int64)
         dataset = dataset.subset(balanced(groups, dataset.names, limit, seed))
     if not len(dataset):
         raise InputError(f"{spec} has no texts{'' if part == 'all' else f' for {part}'}; give more")

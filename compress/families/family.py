@@ -101,19 +101,20 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def labels_of(checkpoint: Checkpoint, count: int) -> tuple[str, ...]:
+def labels_of(checkpoint: Checkpoint, count: int, problem_type: str = _ONE_LABEL) -> tuple[str, ...]:
     """Class names in the order of the logits; see `labels_in`."""
-    return labels_in(checkpoint.config, checkpoint.folder, count)
+    return labels_in(checkpoint.config, checkpoint.folder, count, problem_type)
 
 
-def labels_in(config: Mapping[str, Any], folder: Path, count: int) -> tuple[str, ...]:
+def labels_in(config: Mapping[str, Any], folder: Path, count: int, problem_type: str = _ONE_LABEL) -> tuple[str, ...]:
     """Class names in the order of the logits; numbered ones where the config.json of `folder` names none.
 
-    Raises InputError for an `id2label` that names others than these, and for a head that does not choose one of them.
+    Raises InputError for an `id2label` that names others than these, and for a head that is for another problem than
+    `problem_type`.
     """
     kind = config.get("problem_type") or (_ONE_LABEL if count > 1 else "regression")
-    if kind != _ONE_LABEL:
-        raise InputError(f"{folder}/config.json: a head for {kind} is not supported, only for {_ONE_LABEL}")
+    if kind != problem_type:
+        raise InputError(f"{folder}/config.json: a head for {kind} is not supported, only for {problem_type}")
     names = config.get("id2label") or {}
     if not isinstance(names, Mapping):
         raise InputError(f"{folder}/config.json: id2label must map numbers to names, not be {names!r}")

@@ -173,7 +173,9 @@ def structure_of(
 ) -> Structure:
     """The structure of a text model; without a schedule its blocks run in their order."""
     blocks = parts["blocks"]
-    labels = labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec | TokenClassifierSpec) else ()
+    labels: tuple[str, ...] = ()
+    if isinstance(head, ClassifierSpec | TokenClassifierSpec):
+        labels = labels_of(checkpoint, head.num_labels, tasks.get(task).problem_type)
     return Structure(
         task=task,
         head=head,

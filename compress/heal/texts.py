@@ -26,7 +26,8 @@ INDICES = "indices"
 
 @dataclass(frozen=True)
 class TextFeed:
-    """Batches of token ids for one process of `world`; which follow from (seed, step). `labels` int64 [S], if any;
+    """Batches of token ids for one process of `world`; which follow from (seed, step). `labels` int64 [S], if any,
+    or [S, K] of 0 and 1 where a text has several;
     `most`: so many texts at once at most where all are asked for."""
 
     ids: Sequence[Sequence[int]]
@@ -50,7 +51,7 @@ class TextFeed:
         return {**self._padded(indices_B.tolist()), INDICES: torch.from_numpy(indices_B)}
 
     def batch(self, drawn: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Inputs (B,N) of a training step and one-hot labels (B,K), None without any."""
+        """Inputs (B,N) of a training step and labels (B,K) of 0 and 1, None without any."""
         inputs = {name: tensor for name, tensor in drawn.items() if name != INDICES}
         return inputs, None if self._one_hot is None else self._one_hot[drawn[INDICES]]
 
@@ -74,5 +75,5 @@ class TextFeed:
     def _one_hot(self) -> Tensor | None:
         if self.labels is None:
             return None
-        labels_S = torch.from_numpy(self.labels).to(self.device)
-        return torch.nn.functional.one_hot(labels_S, self.classes).float()
+        labels = torch.from_numpy(self.labels).to(self.device)
+        return (labels if labels.dim() == 2 else torch.nn.functional.one_hot(labels, self.classes)).float()

@@ -76,16 +76,17 @@ def of_folder(folder: Path) -> Task:
 
 
 def of_config(config: Mapping[str, object], folder: Path) -> Task | None:
-    """The task of a checkpoint by the `architectures` of its config.json and, where it is a sentence encoder that was
-    saved with another head, by its modules.json; None where they name no known one."""
+    """The task of a checkpoint by the `architectures` of its config.json, and what else of it a task looks at; where it
+    is a sentence encoder that was saved with another head, by its modules.json; None where they name no known one."""
     classes = config.get("architectures")
     name = str(classes[0]) if isinstance(classes, list) and classes else ""
     if (folder / "modules.json").is_file():
         vectors = [task for task in _for(config) if name.endswith(task.sentence_architectures)]
         if vectors:
             return vectors[0]
-    found = [(len(end), task) for task in _for(config) for end in task.architectures if name.endswith(end)]
-    return max(found, key=lambda one: one[0])[1] if found else None
+    ends = [(len(end), task) for task in _for(config) for end in task.architectures if name.endswith(end)]
+    found = [(size, claim is True, task) for size, task in ends if (claim := task.claims(config)) is not False]
+    return max(found, key=lambda one: one[:2])[2] if found else None
 
 
 def of_graph(inputs: Sequence[Tensor]) -> list[Task]:
@@ -103,7 +104,7 @@ def _for(config: Mapping[str, object]) -> list[Task]:
 
 
 def _endings(config: Mapping[str, object]) -> str:
-    return ", ".join(f"...{end}" for task in _for(config) for end in task.architectures)
+    return ", ".join(dict.fromkeys(f"...{end}" for task in _for(config) for end in task.architectures))
 
 
 def _object(path: Path) -> dict[str, Any]:

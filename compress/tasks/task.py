@@ -125,6 +125,8 @@ class Task(ABC):
     """What the names of a checkpoint's classes end in (config.json, `architectures`)."""
     sentence_architectures: ClassVar[tuple[str, ...]] = ()
     """The same for the body of a folder that has sentence-transformers' modules.json."""
+    problem_type: ClassVar[str] = "single_label_classification"
+    """What config.json calls a head with `labels` that is for this."""
     head: ClassVar[Literal["classes", "vector", "next-token", "token-classes", "masked-token"]]
     """What a checkpoint needs on top of its body (see `compress.families`)."""
     auto_class: ClassVar[str | None] = None
@@ -158,6 +160,11 @@ class Task(ABC):
     def limit(self) -> str:
         """What a gate's number counts: "points lost"."""
         return "points lost" if self.bound == "max_drop" else "% worse"
+
+    def claims(self, config: Mapping[str, object]) -> bool | None:
+        """Whether a checkpoint with one of the `architectures` is for this, by the rest of its config.json; None where
+        the class alone tells. A task that claims it goes before those that the class alone tells."""
+        return None
 
     @abstractmethod
     def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:

@@ -237,6 +237,26 @@ def rows_of(
     return np.concatenate(parts)[np.argsort(order)]
 
 
+def refuse_pairs(dataset: TextDataset) -> None:
+    """Raises InputError for pairs of texts."""
+    pair = next((row.name for row in dataset.rows if len(row.texts) > 1), None)
+    if pair is not None:
+        raise InputError(f"{dataset.location}: {pair} is a pair of texts; a classifier takes one, in a column text")
+
+
+def labels_by_config(task: Task, folder: Path, outputs: Sequence[Declared]) -> tuple[str, ...]:
+    """The labels of a graph with these outputs, by the config.json in its folder. Raises InputError."""
+    from compress.families.family import labels_in
+
+    size = next(tensor.shape[-1] for tensor in outputs if tensor.name == task.outputs[0])
+    if not isinstance(size, int):
+        raise InputError(
+            f"the graph in {folder} does not say how many numbers {task.outputs[0]} has; export it again with a "
+            "fixed last dimension"
+        )
+    return labels_in(read_object(folder / "config.json"), folder, size, task.problem_type)
+
+
 def _second_half(text: str) -> str:
     words = text.split()
     return " ".join(words[len(words) // 2 :]) if len(words) > 3 else text

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.json_files import read_object
 from compress.tasks.task import AnyPart, Prepared, Tell
-from compress.tasks.text import BATCH, TextTask, rows_of
-from targets.errors import InputError
+from compress.tasks.text import BATCH, TextTask, labels_by_config, refuse_pairs, rows_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +38,7 @@ class TextClassification(TextTask):
         return {"kind": "softmax"}
 
     def suited(self, dataset: TextDataset, part: AnyPart) -> TextDataset:
-        pair = next((row.name for row in dataset.rows if len(row.texts) > 1), None)
-        if pair is not None:
-            raise InputError(f"{dataset.location}: {pair} is a pair of texts; a classifier takes one, in a column text")
+        refuse_pairs(dataset)
         if part != "healing":
             dataset.check_labels()
         return dataset
@@ -51,15 +47,7 @@ class TextClassification(TextTask):
         return dataset.for_labels(labels) if dataset.class_names else dataset
 
     def labels_beside(self, folder: Path, outputs: Sequence[Declared]) -> tuple[str, ...]:
-        from compress.families.family import labels_in
-
-        size = next(tensor.shape[-1] for tensor in outputs if tensor.name == self.outputs[0])
-        if not isinstance(size, int):
-            raise InputError(
-                f"the graph in {folder} does not say how many numbers {self.outputs[0]} has; export it again with a "
-                "fixed last dimension"
-            )
-        return labels_in(read_object(folder / "config.json"), folder, size)
+        return labels_by_config(self, folder, outputs)
 
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> Predictions:
         from compress.data.prepared_texts import PreparedTexts

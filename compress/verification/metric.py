@@ -33,6 +33,22 @@ def percent(means_BK: F64) -> F64:
     return 100 * means_BK[..., 0]
 
 
+def micro_f1(means_BK: F64) -> F64:
+    """Micro F1 in percent of (right, found, true); 0 where there is nothing to find and nothing was found."""
+    total = means_BK[..., 1] + means_BK[..., 2]
+    return np.asarray(100 * 2 * means_BK[..., 0] / np.where(total > 0, total, 1.0))
+
+
+def none_right(rows_SK: F64) -> F64:
+    """Rows of (right, found, true) with none right, and at least one found."""
+    return np.stack([0 * rows_SK[:, 0], np.maximum(rows_SK[:, 1], 1), rows_SK[:, 2]], axis=1)
+
+
+def most_right(rows_SK: F64) -> NDArray[np.bool_]:
+    """Where the most are right of rows of (right, found, true)."""
+    return np.asarray(rows_SK[:, 0] == rows_SK[:, 0].max())
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number made of a kind of answers.

@@ -23,6 +23,7 @@ from compress.model.values.projected import ProjectedValuesSpec
 
 WORDS = [f"w{number}" for number in range(60)]
 LABELS, TAGS = ("bad", "good"), ("O", "B-ODD", "I-ODD")
+MARKS = ("toxic", "insult", "threat")
 HIDDEN, MAX_LENGTH = 16, 12
 
 
@@ -42,6 +43,8 @@ def model_folder(folder: Path, task: str) -> Path:
     labels: tuple[str, ...] = ()
     if task == "text-classification":
         head, labels = ClassifierSpec(num_labels=2, hidden="tanh"), LABELS
+    elif task == "multi-label-classification":
+        head, labels = ClassifierSpec(num_labels=3, hidden="tanh"), MARKS
     elif task == "token-classification":
         head, labels = TokenClassifierSpec(num_labels=3), TAGS
     elif task == "masked-lm":
@@ -95,6 +98,15 @@ def labelled(path: Path, count: int) -> Path:
     texts = [sentence(draw) for _ in range(count)]
     rows = [f"{text}\t{LABELS[int(text.split()[0][1:]) % 2]}" for text in texts]
     path.write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    return path
+
+
+def marked(path: Path, texts: list[str], labels: list[list[str]]) -> Path:
+    """Texts with a column of 0 and 1 for each of the labels."""
+    rows = [
+        f"{text},{','.join(str(int(one in own)) for one in MARKS)}" for text, own in zip(texts, labels, strict=True)
+    ]
+    path.write_text("\n".join([f"comment_text,{','.join(MARKS)}", *rows]) + "\n")
     return path
 
 

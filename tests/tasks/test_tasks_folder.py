@@ -18,6 +18,10 @@ from targets.errors import InputError
         ({"architectures": ["DeiTForImageClassificationWithTeacher"], "image_size": 224}, "image-classification"),
         ({"architectures": ["BertForSequenceClassification"]}, "text-classification"),
         ({"architectures": ["BertForTokenClassification"]}, "token-classification"),
+        (
+            {"architectures": ["BertForSequenceClassification"], "problem_type": "multi_label_classification"},
+            "multi-label-classification",
+        ),
         ({"architectures": ["BertModel"]}, "embedding"),
         ({"architectures": ["ViTModel"], "image_size": 224}, "image-embedding"),
         ({"architectures": ["GPT2LMHeadModel"]}, "causal-lm"),

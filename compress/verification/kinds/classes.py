@@ -63,7 +63,7 @@ def _f1_failed(rows_SK: F64) -> F64:
     return np.concatenate([np.zeros_like(other), other, actual], axis=1)
 
 
-def _of_the_rarest_class(rows_SK: F64) -> NDArray[np.bool_]:
+def of_the_rarest_class(rows_SK: F64) -> NDArray[np.bool_]:
     """Right answers of the class with the fewest samples among those that have any: each is worth most to macro F1.
     All samples where none is right."""
     hit, _, actual = np.split(rows_SK, 3, axis=1)
@@ -74,7 +74,7 @@ def _of_the_rarest_class(rows_SK: F64) -> NDArray[np.bool_]:
     return np.asarray(hit[:, rarest] > 0)
 
 
-def _macro_f1(means_BK: F64) -> F64:
+def macro_f1(means_BK: F64) -> F64:
     """Mean F1 in percent over the classes that occur as a label or a prediction."""
     hit, predicted, actual = np.split(means_BK, 3, axis=-1)
     total = predicted + actual
@@ -98,7 +98,7 @@ class Predictions(Samples):
     shared: ClassVar[tuple[str, ...]] = ("labels",)
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("top1", "Top-1 accuracy", "%", True, _correct_rows, percent, rate=True),
-        Metric("f1_macro", "Macro F1", "%", True, _f1_rows, _macro_f1, unseen=_f1_failed, dearest=_of_the_rarest_class),
+        Metric("f1_macro", "Macro F1", "%", True, _f1_rows, macro_f1, unseen=_f1_failed, dearest=of_the_rarest_class),
         Metric(
             "agreement",
             "Same answer as the reference",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.verification.changed import ChangedExample, furthest
-from compress.verification.metric import F64, Metric
+from compress.verification.metric import F64, Metric, micro_f1, most_right, none_right
 from compress.verification.samples import Compact, Samples, as_array
 from runtime.texts.words import NO_ENTITY, Entity, entities_of
 from targets.errors import InputError
@@ -23,21 +23,6 @@ def _entity_rows(p: WordTags) -> F64:
     """[S, 3]: entities that are right, found and true."""
     counts = [(len(found & true), len(found), len(true)) for found, true in zip(p.found(), p.true(), strict=True)]
     return np.array(counts, np.float64).reshape(-1, 3)
-
-
-def _f1(means_BK: F64) -> F64:
-    """Micro F1 in percent; 0 where there is nothing to find and nothing was found."""
-    total = means_BK[..., 1] + means_BK[..., 2]
-    return np.asarray(100 * 2 * means_BK[..., 0] / np.where(total > 0, total, 1.0))
-
-
-def _failed(rows_SK: F64) -> F64:
-    """None of the entities right, and at least one found."""
-    return np.stack([0 * rows_SK[:, 0], np.maximum(rows_SK[:, 1], 1), rows_SK[:, 2]], axis=1)
-
-
-def _of_most_entities(rows_SK: F64) -> NDArray[np.bool_]:
-    return np.asarray(rows_SK[:, 0] == rows_SK[:, 0].max())
 
 
 def _none_alike(rows_SK: F64) -> F64:
@@ -72,9 +57,9 @@ class WordTags(Samples):
             "%",
             True,
             _entity_rows,
-            _f1,
-            unseen=_failed,
-            dearest=_of_most_entities,
+            micro_f1,
+            unseen=none_right,
+            dearest=most_right,
         ),
         Metric(
             "tag_agreement",
