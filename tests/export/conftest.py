@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mini_models import (
+from support.mini_models import (
     DECODER_DYNAMIC,
     DYNAMIC,
     LinearAttentionCell,

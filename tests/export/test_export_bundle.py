@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mini_models import LABELS, cell_inputs, images
+from support.mini_models import LABELS, cell_inputs, images
 
 from export import folders
 from export.bundle import BundleContent, Form, write_bundle, write_zipped
@@ -263,7 +263,7 @@ def test_a_full_disk_is_the_environments_fault(
 
 
 def test_sizes_count_each_weight_once(vit_file: Path, looped_file: Path, int8_file: Path) -> None:
-    from mini_models import MiniViT
+    from support.mini_models import MiniViT
 
     parameters = sum(one.numel() for one in MiniViT().parameters())
     plain, looped, int8 = measure(vit_file), measure(looped_file, {"batch": 1}), measure(int8_file)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from mini_models import DYNAMIC, HEADS, HIDDEN, Block, MiniViT, images, randomised
+from support.mini_models import DYNAMIC, HEADS, HIDDEN, Block, MiniViT, images, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from mini_models import DYNAMIC, HIDDEN, MiniDecoder, MiniViT, cell_inputs, decoder_inputs, images, randomised
+from support.mini_models import DYNAMIC, HIDDEN, MiniDecoder, MiniViT, cell_inputs, decoder_inputs, images, randomised
 from torch import Tensor, nn
 
 from export import graph

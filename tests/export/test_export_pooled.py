@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from model.tiny import block_spec, images, model_of
+from support.tiny import block_spec, images, model_of
 
 from compress.model import Transformer
 from compress.model.embeds.patch import PatchEmbedSpec

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mini_models import HIDDEN, cell_inputs, decoder_inputs, images
 from onnx import TensorProto, helper, numpy_helper
+from support.mini_models import HIDDEN, cell_inputs, decoder_inputs, images
 
 from export import graph
 from export.cpu_graph import optimise_for_cpu

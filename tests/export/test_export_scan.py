@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model.tiny import block_spec, images, model_of
+from support.tiny import block_spec, images, model_of
 
 from compress.model import Step, Transformer
 from compress.model.per_loop import PerLoopSpec

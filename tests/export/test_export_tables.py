@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rewrites.helpers import rewritten
-from rewrites.text_models import VOCABULARY, encoder, plain_calibration
+from support.rewriting import rewritten
+from support.text_models import VOCABULARY, encoder, plain_calibration
 
 from compress.model import Transformer
 from export import graph

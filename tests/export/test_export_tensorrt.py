@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mini_models import HIDDEN
-from model.tiny import block_spec, images, model_of
+from support.mini_models import HIDDEN
+from support.tiny import block_spec, images, model_of
 
 from compress.model.per_loop import PerLoopSpec
 from export import graph

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.checkpoints import CLASSES, saved
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from compress.families import known_types, read_checkpoint
 from targets.errors import InputError
-
-from .checkpoints import CLASSES, saved
 
 LAYER = "vit.encoder.layer.1."
 

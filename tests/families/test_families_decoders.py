@@ -10,12 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.text_checkpoints import PAD, VOCABULARY, saved_class
 from torch import Tensor
 
 from compress.families import read_checkpoint
 from compress.model import Transformer, save
-
-from .text_checkpoints import PAD, VOCABULARY, saved_class
 
 TOLERANCE = 1e-4
 LENGTH = 13

@@ -11,14 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from support.text_checkpoints import batch_of, saved_class
 from torch import Tensor
 
 from compress.families import read_checkpoint
 from compress.model.biases.buckets import BucketBiasSpec
 from compress.model.biases.disentangled import DisentangledBiasSpec
 from targets.errors import InputError
-
-from .text_checkpoints import batch_of, saved_class
 
 TOLERANCE = 1e-4
 LENGTH = 15

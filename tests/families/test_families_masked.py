@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.text_checkpoints import batch_of, saved_class, saved_text
 
 from compress import tasks
 from compress.families import read_checkpoint
 from compress.model.heads.embedding import EmbeddingSpec
 from compress.model.heads.masked_language_model import MaskedLanguageModelSpec
 from targets.errors import InputError
-
-from .text_checkpoints import batch_of, saved_class, saved_text
 
 _SMALL = {"num_hidden_layers": 2, "intermediate_size": 20, "hidden_size": 12, "num_attention_heads": 3}
 _OTHERS: dict[str, dict[str, Any]] = {

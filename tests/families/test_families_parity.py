@@ -10,12 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.checkpoints import pixels, saved
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from compress.families import read_checkpoint
-
-from .checkpoints import pixels, saved
 
 TOLERANCE = 1e-4
 ACTIVATIONS = ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu"]

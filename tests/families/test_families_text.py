@@ -11,14 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.text_checkpoints import FAMILIES, PAD, VOCABULARY, batch_of, saved_text
 from torch import Tensor
 
 from compress.families import read_checkpoint
 from compress.model.heads.embedding import EmbeddingSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from targets.errors import InputError
-
-from .text_checkpoints import FAMILIES, PAD, VOCABULARY, batch_of, saved_text
 
 TOLERANCE = 1e-4
 ENCODERS = ["bert", "roberta", "xlm-roberta", "distilbert", "albert"]

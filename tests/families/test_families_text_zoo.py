@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.text_checkpoints import batch_of, saved_text
 from tokenizers import Tokenizer
 from transformers import AlbertForMaskedLM, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
@@ -20,8 +21,6 @@ from compress.model.heads.embedding import EmbeddingSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.zoo import wheels
 from targets.errors import EnvironmentLacks, InputError
-
-from .text_checkpoints import batch_of, saved_text
 
 TOLERANCE = 1e-4
 TEXT = 'Once upon a time, Lily\'s mom said: "I love you, 7 times!"\nThe naïve 日本 bird — hopped.\t~ xyzzy'

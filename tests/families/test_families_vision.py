@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
+from support.checkpoints import pixels, saved
 from torch import Tensor
 from transformers import PreTrainedModel, SiglipConfig, SiglipForImageClassification
 
@@ -17,8 +18,6 @@ from compress import tasks
 from compress.families import read_checkpoint
 from compress.model.embeds.patch import PatchEmbedSpec
 from targets.errors import InputError
-
-from .checkpoints import pixels, saved
 
 TOLERANCE = 1e-4
 _SIZES = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.checkpoints import pixels, saved
+from support.text_checkpoints import batch_of, saved_text
 from torch import Tensor
 
 from compress.families import read_checkpoint
 from targets.errors import InputError
-
-from .checkpoints import pixels, saved
-from .text_checkpoints import batch_of, saved_text
 
 Tensors = dict[str, Tensor]
 

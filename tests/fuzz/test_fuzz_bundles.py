@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runtime_toys import BundleMaker, oracle
+from support.mutation import draws, kept, mutated, odd
+from support.runtime_toys import BundleMaker, oracle
 
 from compress.data import seen
 from compress.pipeline.tree import digest_tree
-from fuzz.mutation import draws, kept, mutated, odd
 from runtime.bundles.manifest import NAME
 from runtime.session import Session, open_bundle
 from runtime.watch import open_log

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.mutation import draws, kept, mutated, odd
 
 from compress.data import load, load_texts
 from compress.data.classes import match_classes
-from fuzz.mutation import draws, kept, mutated, odd
 from runtime.images.image import prepare
 from runtime.images.reading import decode_image, read_image
 

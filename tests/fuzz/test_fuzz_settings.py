@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from families.checkpoints import saved
-from families.text_checkpoints import saved_text
+from support.checkpoints import saved
+from support.mutation import ODD, draws, kept, mutated, write_odd
+from support.text_checkpoints import saved_text
 
 from compress import recipe, tasks
 from compress.data.processor import preprocessing_from_hf
@@ -24,7 +25,6 @@ from compress.verification.drift import compare
 from compress.verification.files import load
 from compress.verification.kinds.classes import Predictions
 from compress.verification.outcome import Status
-from fuzz.mutation import ODD, draws, kept, mutated, write_odd
 
 RECIPES = {path.stem: path.read_bytes() for path in sorted(recipe.FOLDER.rglob("*.toml"))}
 GATE = """confidence = 0.95
@@ -134,7 +134,7 @@ def test_weights_that_are_damaged(checkpoint: Path) -> None:
 
 
 def test_tokenizers_with_odd_options(tmp_path: Path) -> None:
-    from stages import tiny_texts
+    from support import tiny_texts
 
     folder = tiny_texts.model_folder(tmp_path / "model", "text-classification")
     whole = json.loads((folder / "tokenizer.json").read_text())

@@ -17,9 +17,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from support.healing import damaged, digits, healed, tiny
+
 from compress.heal import checkpoint
 from compress.model import Transformer, save
-from heal.parts import damaged, digits, healed, tiny
 
 OPTIONS: dict[str, Any] = {
     "attention_steps": 2,

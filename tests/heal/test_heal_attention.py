@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import xlogy
+from support.healing import damaged, feed, healed, tiny, vit_mnist
 
 from compress.heal.attention_transfer import AttentionTransfer, row_cross_entropy
 from compress.model import Transformer
 from compress.model.mixers.linformer import Linformer
-
-from .parts import damaged, feed, healed, tiny, vit_mnist
 
 
 def changed(model: Transformer, other: Transformer) -> set[str]:

@@ -7,12 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.healing import GREY, numbered
 from torch import Tensor
 
 from compress.data import ImageDataset
 from compress.heal import HealOptions, ImageFeed, images
-
-from .parts import GREY, numbered
 
 
 @pytest.fixture(scope="module")

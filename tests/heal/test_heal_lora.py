@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from model.tiny import block_spec, logits, model_of
+from support.healing import damaged, feed, healed, tiny
+from support.tiny import block_spec, logits, model_of
 
 from compress.heal.lora import lora_parameters, merged, with_lora
 from compress.model.projection import Projection
 from targets.errors import InputError
-
-from .parts import damaged, feed, healed, tiny
 
 
 def test_it_starts_as_the_model_and_ends_as_plain_weights() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.healing import healed
 
 from compress.heal import checkpoint
 from compress.model import save
 
 from .heal_killed import OPTIONS, pair
-from .parts import healed
 
 SCRIPT = Path(__file__).with_name("heal_killed.py")
 ROOT = Path(__file__).parents[2]

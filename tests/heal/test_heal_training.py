@@ -15,6 +15,7 @@ import torch
 from pydantic import ValidationError
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
+from support.healing import damaged, feed, healed, tiny, vit_mnist
 
 from compress.heal import HealOptions
 from compress.heal.heal import heal as _heal  # noqa: F401
@@ -28,8 +29,6 @@ from compress.model.sequence import Context, Tokens
 from compress.model.structure import output_targets
 from compress.model.values.gated_mean import GatedMeanSpec
 from targets.errors import InputError
-
-from .parts import damaged, feed, healed, tiny, vit_mnist
 
 
 class Log:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.oracle import attention_row, logit, under, weights_of
-from model.tiny import block_spec, images, model_of
+from support.oracle import attention_row, logit, under, weights_of
+from support.tiny import block_spec, images, model_of
 
 from compress import zoo
 from compress.data import load, preprocessing_from_hf

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stages.tiny_texts import LABELS, labelled, model_folder, pairs
+from support.tiny_texts import LABELS, labelled, model_folder, pairs
 
 from compress.judging.fresh import check_fresh
 from compress.judging.questions import questions_of

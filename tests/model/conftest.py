@@ -1,3 +1,3 @@
-from model.threads import one_thread
+from support.threads import one_thread
 
 __all__ = ["one_thread"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.tiny import block_spec, images, model_of
 
 from compress.model import Transformer, load, save
 from compress.model.attention import ValuesSpec
@@ -20,8 +21,6 @@ from compress.model.scores.symmetric import SymmetricScoresSpec
 from compress.model.values.diagonal_low_rank import DiagonalLowRankSpec
 from compress.model.values.gated_mean import GatedMeanSpec
 from targets.errors import InputError
-
-from .tiny import block_spec, images, model_of
 
 EVERY_KIND = (
     block_spec(rope=True, head_dim=4, kv_heads=1),

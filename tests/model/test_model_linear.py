@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import linear_oracle, oracle
+from support.tiny import randomised
 from torch import Tensor
 
 from compress.model.attention import ScoresSpec
@@ -19,9 +21,6 @@ from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.sequence import Context
 from compress.model.values.projected import ProjectedValuesSpec
 from targets.errors import InputError
-
-from . import linear_oracle, oracle
-from .tiny import randomised
 
 LOOPS = 2
 counts = st.integers(1, 3)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tiny import block_spec, images, model_of
 
 from compress.model import Step, Transformer, load, save
 from compress.model.loops import at_loops, most_loops
 from compress.model.per_loop import PerLoopSpec
-from model.tiny import block_spec, images, model_of
 from targets.errors import InputError
 
 OWN = PerLoopSpec(delta_rank=2, signal_rank=1, timestep=True)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import oracle
+from support.tiny import block_spec, images, logits, model_of, randomised
 from torch import Tensor
 
 from compress.model.activations import ACTIVATIONS
@@ -21,9 +23,6 @@ from compress.model.mixers.packed_attention import PackedAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.rope import RopeSpec
 from compress.model.sequence import Context
-
-from . import oracle
-from .tiny import block_spec, images, logits, model_of, randomised
 
 LOOPS = 2
 counts = st.integers(1, 3)

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.tiny import block_spec, images, model_of
 
 from compress.model import Transformer
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.reducers.first import First, FirstSpec
 from compress.model.reducers.grid_mean import GridMean, GridMeanSpec
 from compress.model.sequence import Context, Tokens, aligned, aligned_rows
-from model.tiny import block_spec, images, model_of
 from targets.errors import InputError
 
 #: Five tokens in front of 4 x 6 patches.

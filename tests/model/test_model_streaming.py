@@ -7,14 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.streams import VOCABULARY, decoder, streamed
+from support.tiny import block_spec, randomised
 
 from compress.model import Transformer
 from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.streaming import Streaming
 from compress.model.values.gated_mean import GatedMeanSpec
 from targets.errors import InputError
-
-from .tiny import block_spec, randomised
 
 
 @settings(max_examples=25, deadline=None)

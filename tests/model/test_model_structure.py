@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support import oracle
+from support.tiny import HIDDEN, block_spec, images, logits, model_of, structure_of
 
 from compress.model import Step, Structure, Transformer
 from compress.model.embed import Embed
@@ -25,9 +27,6 @@ from compress.model.sequence import Context
 from compress.model.streaming import Streaming
 from compress.model.structure import output_targets
 from compress.spec import Spec, unknown
-
-from . import oracle
-from .tiny import HIDDEN, block_spec, images, logits, model_of, structure_of
 
 schedules = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=6)
 

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.toys import Number, Text, snapshot
 
 from compress.pipeline import Artifact, Cache, GraphError
 from compress.pipeline.cache import Corrupt
 from compress.pipeline.key import Key
 from runtime.files import cache_root
 from targets.errors import InputError
-
-from .toys import Number, Text, snapshot
 
 KEY = Key.of("toy", {"options": {"rate": 0.1, "layers": [1, 2]}, "seed": 0})
 

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.toys import TOY_RUN, chain, snapshot, stage, write_text
 
 from compress.pipeline import Cache, Graph, Runner, StageContext
 from compress.pipeline.events import Event, RunStarted, StageFailed
 from compress.pipeline.log import JsonLog
 from targets.errors import EnvironmentLacks, GateFailed, InputError
-
-from .toys import TOY_RUN, chain, snapshot, stage, write_text
 
 
 def in_namespace(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -7,11 +7,10 @@ import random
 import re
 
 import pytest
+from support.toys import Number, Text, combine, count_letters, stage
 
 from compress.pipeline import Cache, Graph, GraphError, Runner, Stage
 from targets.errors import InputError
-
-from .toys import Number, Text, combine, count_letters, stage
 
 
 def needs_context_only(context: object) -> None: ...

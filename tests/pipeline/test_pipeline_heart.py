@@ -7,13 +7,12 @@ import time
 from typing import Any
 
 import pytest
+from support.toys import stage, write_text
 
 from compress.pipeline import Cache, Graph, Runner, StageContext
 from compress.pipeline import heart as heart_module
 from compress.pipeline.events import Event, StageFinished, StageProgress, StageWorking
 from compress.pipeline.plain import PlainView
-
-from .toys import stage, write_text
 
 
 def silent(context: StageContext[Any]) -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.toys import Text, shout, stage
 
 from compress.pipeline import Artifact, Cache, Graph, Runner, Stage
 from compress.pipeline.key import Keymaker
-
-from .toys import Text, shout, stage
 
 BASE = stage("b", inputs={"x": "a"}, options={"label": "b"}, sources={"model": "00"}, libraries=("rich",))
 INPUT = {"x": Text(Path("anywhere"), "11")}

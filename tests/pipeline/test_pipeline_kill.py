@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.toys import TOY_KILL, TOY_RUN, short_walk, snapshot, walk_graph
 
 from compress.pipeline import Cache, Runner
-
-from .toys import TOY_KILL, TOY_RUN, short_walk, snapshot, walk_graph
 
 STEPS, PAUSE = 25, 0.008
 Tallied = Callable[[], list[str]]

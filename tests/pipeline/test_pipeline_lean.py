@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from support.toys import Text, stage
+
 from compress.pipeline import Cache, Graph, Runner, StageContext
 from compress.pipeline.digest import digest_tree
-
-from .toys import Text, stage
 
 
 def test_importing_the_graph_brings_in_nothing_heavy() -> None:

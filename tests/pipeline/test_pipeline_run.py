@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.toys import Text, chain, combine, count_letters, snapshot, stage, write_text
 
 from compress.pipeline import Cache, Graph, Runner, Stage, StageContext
 from compress.pipeline.events import (
@@ -29,8 +30,6 @@ from compress.pipeline.events import (
     StageStarted,
 )
 from targets.errors import GateFailed
-
-from .toys import Text, chain, combine, count_letters, snapshot, stage, write_text
 
 Tallied = Callable[[], list[str]]
 

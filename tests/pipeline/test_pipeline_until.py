@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.toys import stage, write_text
 
 from compress.pipeline import Cache, Graph, GraphError, Runner, StageContext
 from compress.spec import Spec
-
-from .toys import stage, write_text
 
 
 class Whom(Spec):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.toys import Text, chain, stage, write_text
 
 from compress.pipeline import Cache, Graph, Runner, StageContext
 from compress.pipeline.events import (
@@ -28,8 +29,6 @@ from compress.pipeline.log import JsonLog
 from compress.pipeline.pace import Pace, clock_time, duration
 from compress.pipeline.plain import PlainView, QuietView
 from compress.pipeline.view import LiveView, view
-
-from .toys import Text, chain, stage, write_text
 
 STORY: list[Event] = [
     RunStarted({"source": "reads the model", "heal": "distils", "export": "writes ONNX", "bundle": "packs"}),

@@ -12,9 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
-from compress.pipeline import Cache, Runner
+from support.toys import short_walk
 
-from .toys import short_walk
+from compress.pipeline import Cache, Runner
 
 _OPERATIONS = ("os.", "open", "shutil.", "fcntl.", "tempfile.")
 

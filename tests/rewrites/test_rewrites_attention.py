@@ -12,7 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.tiny import HIDDEN, block_spec, model_of
+from support.rewriting import calibration_of, moved, rewritten, seen
+from support.tiny import HIDDEN, block_spec, model_of
 
 from compress.heal.anneal import set_share, settled
 from compress.model import Transformer
@@ -23,8 +24,6 @@ from compress.model.scores.symmetric import SymmetricScoresSpec
 from compress.model.values.diagonal_low_rank import DiagonalLowRank
 from compress.model.values.gated_mean import GatedMean
 from compress.rewrites.surgery import attention, logit_forms, value_output_HDD
-
-from .helpers import calibration_of, moved, rewritten, seen
 
 
 def tokens_of(model: Transformer, block: int = 0) -> np.ndarray:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from model.tiny import block_spec, model_of
+from support.rewriting import calibration_of, example
+from support.text_models import decoder, encoder, plain_calibration
+from support.tiny import block_spec, model_of
 
 from compress.model import Transformer
 from compress.model.ffns.affine import AffineSpec
@@ -16,9 +18,6 @@ from compress.model.scores.merged import MergedScoresSpec
 from compress.model.values.gated_mean import GatedMeanSpec
 from compress.rewrites import REWRITES, export_forms, parse_options, run_rewrite
 from targets.errors import InputError
-
-from .helpers import calibration_of, example
-from .text_models import decoder, encoder, plain_calibration
 
 PLAIN = block_spec()
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.tiny import block_spec, model_of
+from support.rewriting import calibration_of, moved, rewritten
+from support.tiny import block_spec, model_of
 
 from compress.data import load, preprocessing_from_hf
 from compress.families import read_checkpoint
@@ -24,8 +25,6 @@ from compress.model.norms import NormSpec
 from compress.rewrites import REWRITES, Calibration
 from compress.zoo import FOLDER
 from targets.errors import InputError
-
-from .helpers import calibration_of, moved, rewritten
 
 EXACT = [
     "align-layers",

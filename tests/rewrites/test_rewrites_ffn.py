@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.oracle import activated
-from model.tiny import HIDDEN, block_spec, model_of
+from support.oracle import activated
+from support.rewriting import Oracle, calibration_of, moved, rewritten, seen, stream_weights
+from support.tiny import HIDDEN, block_spec, model_of
 
 from compress.model import Transformer
 from compress.model.ffns.affine import Affine, Constant, LowRankAffine
@@ -21,8 +22,6 @@ from compress.model.ffns.mlp import Mlp, MlpSpec
 from compress.model.norms import NormSpec
 from compress.rewrites.calibration import Fitting, Moments, roots
 from compress.rewrites.drop_blocks import influence
-
-from .helpers import Oracle, calibration_of, moved, rewritten, seen, stream_weights
 
 RMS = NormSpec(kind="rms")
 

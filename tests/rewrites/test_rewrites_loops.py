@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from heal.parts import damaged, feed, healed, vit_mnist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.tiny import HIDDEN, block_spec, images, logits, model_of
+from support.healing import damaged, feed, healed, vit_mnist
+from support.rewriting import Oracle, calibration_of, moved, rewritten, seen
+from support.tiny import HIDDEN, block_spec, images, logits, model_of
 
 from compress.heal.objective import kl_divergence
 from compress.model import Transformer, load, save
@@ -26,8 +27,6 @@ from compress.rewrites.calibration import truncated
 from compress.rewrites.loop_fit import LayerMap, projections, shared_weight
 from compress.rewrites.tie_layers import TieLayers, _groups
 from targets.errors import InputError
-
-from .helpers import Oracle, calibration_of, moved, rewritten, seen
 
 #: What rounding the weights to fp32 may do to a logit that is computed in float64.
 ROUNDING = 2e-6

@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.tiny import block_spec, model_of
+from support.rewriting import calibration_of, moved, rewritten, seen
 from support.streams import decoder, streamed
+from support.tiny import block_spec, model_of
 from torch import Tensor
 
 from compress.model import Transformer
@@ -24,8 +25,6 @@ from compress.model.mixers.windowed_linear_attention import WindowedLinearAttent
 from compress.model.sequence import Context
 from compress.rewrites import Calibration
 from targets.errors import InputError
-
-from .helpers import calibration_of, moved, rewritten, seen
 
 FEATURES = ("elu", "t2r", "hedgehog", "performer")
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model.tiny import block_spec, images, logits, model_of
+from support.rewriting import calibration_of, example, rewritten
+from support.text_models import encoder, plain_calibration
+from support.tiny import block_spec, images, logits, model_of
 
 from compress.model import Transformer
 from compress.model.ffns.affine import AffineSpec, LowRankAffineSpec
@@ -21,9 +23,6 @@ from compress.rewrites.layers import resolve
 from compress.rewrites.rewrite import rewrite
 from compress.rewrites.surgery import with_blocks
 from targets.errors import InputError
-
-from .helpers import calibration_of, example, rewritten
-from .text_models import encoder, plain_calibration
 
 PLAIN = block_spec()
 ROPE = block_spec(rope=True, head_dim=4)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from model.tiny import HIDDEN, block_spec, images, logits, model_of
+from support.rewriting import SomeImages, calibration_of, moved, rewritten
+from support.text_models import VOCABULARY, decoder, encoder, padded_calibration, plain_calibration
+from support.tiny import HIDDEN, block_spec, images, logits, model_of
 
 from compress.heal import Healed, HealOptions, heal
 from compress.model import Transformer
@@ -24,9 +26,6 @@ from compress.model.scores.merged import MergedScoresSpec
 from compress.model.values.gated_mean import GatedMeanSpec
 from compress.rewrites.slice_width import _written
 from targets.errors import InputError
-
-from .helpers import SomeImages, calibration_of, moved, rewritten
-from .text_models import VOCABULARY, decoder, encoder, padded_calibration, plain_calibration
 
 PLAIN = block_spec()
 RMS = NormSpec(kind="rms")

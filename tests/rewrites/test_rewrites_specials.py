@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from model.tiny import block_spec, model_of
+from support.rewriting import example, moved, rewritten
+from support.tiny import block_spec, model_of
 
 from compress.model import Transformer
 from compress.model.biases.alibi import AlibiBiasSpec
@@ -17,8 +18,6 @@ from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.transformer import Transformer as Model
 from compress.rewrites import REWRITES
 from targets.errors import InputError
-
-from .helpers import example, moved, rewritten
 
 PLAIN = block_spec(heads=3, head_dim=4)
 #: What makes an attention special -> how it is refused.

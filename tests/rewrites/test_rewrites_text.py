@@ -8,6 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rewriting import rewritten
+from support.text_models import (
+    VOCABULARY,
+    decoder,
+    encoder,
+    padded_calibration,
+    plain_calibration,
+    sequences,
+    text_moved,
+)
 from torch import Tensor
 
 from compress import zoo
@@ -18,9 +28,6 @@ from compress.rewrites import Calibration
 from compress.rewrites.calibration import input_moments, roots
 from compress.rewrites.surgery import attention, value_output_HDD
 from targets.errors import InputError
-
-from .helpers import rewritten
-from .text_models import VOCABULARY, decoder, encoder, padded_calibration, plain_calibration, sequences, text_moved
 
 ROUNDING = 3e-6
 #: What is left between two fits of the same tokens, whose sums are taken in another order.

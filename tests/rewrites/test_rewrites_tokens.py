@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from model.tiny import block_spec, images, model_of
+from support.rewriting import Oracle, SomeImages, calibration_of, rewritten
+from support.text_models import decoder, encoder, plain_calibration
+from support.tiny import block_spec, images, model_of
 from torch import Tensor
 
 from compress.heal import HealOptions, heal
@@ -28,9 +30,6 @@ from compress.rewrites import Calibration, Options
 from compress.rewrites.rewrite import Rewrite, run_rewrite
 from compress.rewrites.surgery import with_blocks
 from targets.errors import InputError
-
-from .helpers import Oracle, SomeImages, calibration_of, rewritten
-from .text_models import decoder, encoder, plain_calibration
 
 PLAIN = block_spec()
 BIASED = PLAIN.replace(mixer=PLAIN.mixer.replace(bias=GridBiasSpec(rows=4, columns=4)))  # type: ignore[union-attr]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from runtime_toys import REPO, BundleMaker
+from support.runtime_toys import REPO, BundleMaker
 
 
 @pytest.fixture(autouse=True)

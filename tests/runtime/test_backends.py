@@ -10,7 +10,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runtime_toys import REPO, onnx_accumulator, onnx_classifier, oracle
+from support.runtime_toys import REPO, onnx_accumulator, onnx_classifier, oracle
 
 from runtime import backends
 from runtime.backends import Opening

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runtime_toys import oracle
+from support.runtime_toys import oracle
 
 from runtime import backends
 from runtime.bundles.bundle import open_files

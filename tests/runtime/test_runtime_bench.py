@@ -7,7 +7,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runtime_toys import onnx_accumulator, onnx_classifier
+from support.runtime_toys import onnx_accumulator, onnx_classifier
 
 from runtime.bench import measure, random_inputs, summarise
 from runtime.bundles.manifest import Tensor

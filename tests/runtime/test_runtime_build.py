@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from runtime_toys import KERNEL, WEIGHT, onnx_accumulator, onnx_classifier, oracle
+from support.runtime_toys import KERNEL, WEIGHT, onnx_accumulator, onnx_classifier, oracle
 
 from runtime import backends
 from runtime.build import shortage, workspace

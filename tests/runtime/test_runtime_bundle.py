@@ -8,7 +8,7 @@ import stat
 import zipfile
 
 import pytest
-from runtime_toys import pack
+from support.runtime_toys import pack
 
 from runtime.bundles.bundle import open_files
 from runtime.bundles.manifest import load_manifest

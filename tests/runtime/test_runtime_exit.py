@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from PIL import Image
-from runtime_toys import BIAS, KERNEL, oracle
+from support.runtime_toys import BIAS, KERNEL, oracle
 
 from runtime.bundles.bundle import open_files
 from runtime.exit import Exiting, is_sure, open_exiting

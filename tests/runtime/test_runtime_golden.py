@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from runtime_toys import oracle
+from support.runtime_toys import oracle
 
 from runtime.bundles.bundle import open_files
 from runtime.bundles.golden import Golden, check_golden, load_golden

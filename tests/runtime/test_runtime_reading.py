@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
-from runtime_toys import REPO
+from support.runtime_toys import REPO
 
 from runtime.images import png
 from runtime.images.orientation import orientation_in

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from runtime_toys import LABELS, PREPROCESSING, REPO, oracle
+from support.runtime_toys import LABELS, PREPROCESSING, REPO, oracle
 
 from runtime.images.image import prepare
 

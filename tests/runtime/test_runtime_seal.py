@@ -6,7 +6,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runtime_toys import REPO, pack
+from support.runtime_toys import REPO, pack
 
 from export import sign
 from runtime.bundles import bundle as bundles

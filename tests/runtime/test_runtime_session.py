@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from runtime_toys import LABELS, oracle
+from support.runtime_toys import LABELS, oracle
 
 from runtime.session import open_bundle
 from targets.errors import EnvironmentLacks, GateFailed, InputError
@@ -28,7 +28,7 @@ def onnx_bytes(model):
 
 @pytest.fixture
 def recurrent(maker):
-    from runtime_toys import onnx_accumulator
+    from support.runtime_toys import onnx_accumulator
 
     return maker.write(files={"model.onnx": onnx_bytes(onnx_accumulator())}, **STATE)
 
@@ -128,7 +128,7 @@ def test_a_provider_that_cannot_run_falls_back_with_a_note_and_is_refused_when_s
 
 
 def test_a_jetson_bundle_runs_its_cpu_form_where_there_is_no_tensorrt_and_says_so(maker):
-    from runtime_toys import onnx_classifier
+    from support.runtime_toys import onnx_classifier
 
     models = [
         {"path": "model.onnx", "runtime": "tensorrt", "precision": "fp16", "note": ""},
@@ -164,7 +164,7 @@ def test_a_manifest_that_contradicts_the_model_is_refused_on_opening(maker, chan
 
 
 def test_a_fixed_batch_is_the_largest_batch(maker):
-    from runtime_toys import onnx_classifier
+    from support.runtime_toys import onnx_classifier
 
     shape = [{"name": "pixel_values", "dtype": "float32", "shape": [1, 3, 8, 8]}]
     session = open_bundle(maker.write(files={"model.onnx": onnx_bytes(onnx_classifier(batch=1))}, inputs=shape))

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runtime_toys import REPO
+from support.runtime_toys import REPO
 
 CODE = [REPO / "runtime" / "engines" / name for name in ("engine.py", "engine_session.py", "trt.py")]
 #: TensorRT for RTX alone has it; the code asks for it in one place, for that flavour only.

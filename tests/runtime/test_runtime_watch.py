@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from runtime_toys import REPO
+from support.runtime_toys import REPO
 
 from runtime.watch import Input, listing, look, open_log, watch
 from targets.errors import InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stages.tiny_texts import model_folder
+from support.tiny_texts import model_folder
 
 from runtime.texts.text import Tokenizer, parse_preprocessing
 from runtime.texts.words import Entity, entities_of, first_tokens, places_of

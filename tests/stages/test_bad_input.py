@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from jobs import ROOT, SMALL, compress, one_line_error
 from PIL import Image
+from support.jobs import ROOT, SMALL, compress, one_line_error
 
 from compress import run
 from compress.data import preprocessing_from_hf

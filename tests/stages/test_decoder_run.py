@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jobs import ROOT
+from support.jobs import ROOT
 
 from compress import run, zoo
 from compress.data import load_texts

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs import ROOT
+from support.jobs import ROOT
 
 from compress.stages import outcome
 from export import folders

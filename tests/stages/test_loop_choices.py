@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import tiny_texts
-from jobs import ROOT, environment
 from PIL import Image
+from support import tiny_texts
+from support.jobs import ROOT, environment
 
 import targets
 from compress.pipeline import Cache, Runner

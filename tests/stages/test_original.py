@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from families.checkpoints import saved
-from families.text_checkpoints import saved_text
+from support.checkpoints import saved
+from support.text_checkpoints import saved_text
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from compress.families import read_checkpoint

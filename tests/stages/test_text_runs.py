@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_texts
-from jobs import ROOT
+from support import tiny_texts
+from support.jobs import ROOT
 
 from compress import run
 from compress.judging.questions import questions_of

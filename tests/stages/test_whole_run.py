@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from jobs import ROOT, SMALL, compress, digests, environment, one_line_error
 from PIL import Image
 from support.device import call, commands, make_environment
+from support.jobs import ROOT, SMALL, compress, digests, environment, one_line_error
 
 import targets
 from compress.pipeline import Cache, Runner

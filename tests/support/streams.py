@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from model.tiny import HIDDEN, randomised
 from torch import Tensor
 
 from compress.model import Step, Structure, Transformer
@@ -12,6 +11,7 @@ from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.norms import NormSpec
 from compress.model.streaming import Streaming
+from support.tiny import HIDDEN, randomised
 
 VOCABULARY = 11
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stages.jobs import compress, environment
-from stages.tiny_texts import MARKS, marked, model_folder, sentence
+from support.jobs import compress, environment
+from support.tiny_texts import MARKS, marked, model_folder, sentence
 
 from compress import tasks
 from compress.data.prepared_texts import PreparedTexts

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stages.jobs import compress, environment
-from stages.tiny_texts import WORDS, model_folder
+from support.jobs import compress, environment
+from support.tiny_texts import WORDS, model_folder
 
 from compress import tasks
 from compress.heal.options import HealOptions

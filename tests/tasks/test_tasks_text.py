@@ -26,7 +26,7 @@ from compress.verification.predictions import EmbeddedPairs, NextTokens
 from targets.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
-import tiny_texts
+from support import tiny_texts
 
 ROOT = Path(__file__).parents[2]
 STORIES = ROOT / "compress" / "zoo" / "stories260k"

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stages.jobs import compress, environment
-from stages.tiny_texts import TAGS, model_folder, sentence, tagged
+from support.jobs import compress, environment
+from support.tiny_texts import TAGS, model_folder, sentence, tagged
 
 from compress import tasks
 from compress.data import load_texts

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from model.tiny import HIDDEN, block_spec, model_of
 
 from compress.data import ImageDataset, load
 from compress.families import read_checkpoint
@@ -20,6 +19,7 @@ from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.zoo import FOLDER
+from support.tiny import HIDDEN, block_spec, model_of
 
 MNIST = {
     "kind": "image",

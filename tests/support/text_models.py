@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from model.tiny import HIDDEN, block_spec, randomised
 from torch import Tensor
 
 from compress.model import Step, Structure, Transformer
@@ -15,6 +14,7 @@ from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.norms import NormSpec
 from compress.rewrites import Calibration
 from compress.spec import Spec
+from support.tiny import HIDDEN, block_spec, randomised
 
 VOCABULARY = 29
 LENGTHS = (3, 7, 5, 9)

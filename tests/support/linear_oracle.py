@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from compress.model.feature import FeatureMapSpec
-
-from .oracle import Array, Weights, activated, head, linear, turned, under
+from support.oracle import Array, Weights, activated, head, linear, turned, under
 
 Visible = Callable[[int, int], bool]
 

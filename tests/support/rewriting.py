@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from model.tiny import images, logits
 
 from compress.heal import HealOptions
 from compress.model import Transformer
@@ -15,6 +14,7 @@ from compress.model.block import Site
 from compress.model.sequence import Tokens
 from compress.rewrites import REWRITES, Calibration, parse_options, run_rewrite
 from compress.rewrites.calibration import RIDGES
+from support.tiny import images, logits
 
 
 def calibration_of(model: Transformer, batches: int = 4, size: int = 8, notes: list[str] | None = None) -> Calibration:
