@@ -72,7 +72,7 @@ def used(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rewrite, "calibration_batches", recorded("rewrite", rewrite.calibration_batches))
         patch.setattr(export, "calibration_batches", recorded("export", export.calibration_batches))
-        patch.setattr(precision, "_batches", recorded("precision", precision._batches))
+        patch.setattr(precision, "batches_of", recorded("precision", precision.batches_of))
         patch.setattr(ImageClassification, "feed", fed)
         patch.setenv("EDGEPRESS_CACHE", str(cache.root))
         made = Runner(graph, cache).run(until="precision")

@@ -52,12 +52,13 @@ def test_every_batch_size_gives_torchs_numbers(vit: nn.Module, vit_file: Path, b
 
 def test_two_exports_in_two_processes_give_equal_bytes(vit_file: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from mini_models import *; from export.onnx_model import export_onnx\n"
+        "import sys; from pathlib import Path; from support.mini_models import *\n"
+        "from export.onnx_model import export_onnx\n"
         "export_onnx(randomised(MiniViT()), images(2), ['logits'], DYNAMIC, Path(sys.argv[1]))"
     )
     path = tmp_path / "again.onnx"
     done = subprocess.run(
-        [sys.executable, "-c", code, path], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, path], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
     )
     assert path.read_bytes() == vit_file.read_bytes()
     assert done.stdout == ""

@@ -182,7 +182,7 @@ def test_a_loop_whose_middle_is_read_elsewhere_stays_unrolled(tmp_path: Path) ->
 
         def forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
             seen = {}
-            logits = self.model(inputs, lambda step, site, x_BND: seen.update({(step, site): x_BND}))
+            logits = self.model(inputs, lambda step, site, tokens: seen.update({(step, site): tokens.x_BND}))
             return logits, seen[1, "out"][:, 0]
 
     module = Watched().eval()

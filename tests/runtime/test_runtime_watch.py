@@ -248,7 +248,7 @@ def test_a_folder_that_may_not_be_listed_is_named(folder):
     (folder / "closed").mkdir()
     save_png(folder / "open.png", 1)
     (folder / "closed").chmod(0)
-    for place in (folder, *folder.parents[:3]):
+    for place in (folder, *folder.parents[:4]):
         place.chmod(0o755)
     code = (
         "from pathlib import Path; from runtime.watch import listing, tell\n"

@@ -152,8 +152,10 @@ def test_a_target_with_engines_gets_them_in_its_precisions_for_its_gpus(
     (engines, *_) = Engines.of(artifact(cache, monkeypatch, "engine", "rtx")).lines()
     assert engines.endswith("built and not run")
     command = [sys.executable, "-m", "runtime.selftest", str(bundle)]
-    assert subprocess.run(command, capture_output=True, cwd=ROOT, check=False).returncode == 0
-    built = subprocess.run([*command[:2], "runtime.build", str(bundle)], capture_output=True, text=True, cwd=ROOT)
+    assert subprocess.run([*command, "--allow-failed"], capture_output=True, cwd=ROOT, check=False).returncode == 0
+    built = subprocess.run(
+        [*command[:2], "runtime.build", str(bundle), "--allow-failed"], capture_output=True, text=True, cwd=ROOT
+    )
     assert built.stderr.count("a matching engine is there") == 2, "what came with the bundle is not built again"
 
 

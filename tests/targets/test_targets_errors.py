@@ -104,7 +104,8 @@ def test_a_request_to_end_is_an_interruption() -> None:
 
 def test_ctrl_c_in_a_command_of_the_workstation_says_how_to_go_on() -> None:
     code = (
-        "import time\nfrom compress.cli import start\n"
+        "import signal\nimport time\nfrom compress.cli import start\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it\n"
         "def main() -> int:\n    print('ready', flush=True)\n    time.sleep(30)\n    return 0\n"
         "start(main, 'compress.run')"
     )

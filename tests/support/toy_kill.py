@@ -12,9 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from support.toys import short_walk
-
 from compress.pipeline import Cache, Runner
+from support.toys import short_walk
 
 _OPERATIONS = ("os.", "open", "shutil.", "fcntl.", "tempfile.")
 

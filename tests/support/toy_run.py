@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from support.toys import walk_graph
-
 from compress.pipeline import Cache, Runner
 from compress.pipeline.plain import PlainView
+from support.toys import walk_graph
 from targets.errors import run_cli
 
 
