@@ -17,6 +17,19 @@ import numpy as np
 from compress.data.text_dataset import TextDataset
 from runtime.texts.text import TextPreprocessing, Tokenizer, pad, parse_preprocessing
 
+#: Of each sample the token ids of its texts and the bytes that they stand for, and how many were cut.
+Encodings = tuple[list[tuple[list[int], ...]], np.ndarray, int]
+Encode = Callable[[Tokenizer, TextDataset], Encodings]
+
+
+def encoded(tokenizer: Tokenizer, dataset: TextDataset) -> Encodings:
+    """Each text on its own."""
+    found = tokenizer.encode([text for row in dataset.rows for text in row.texts])
+    rest = iter(zip(found.ids, found.bytes, strict=True))
+    pairs = [[next(rest) for _ in row.texts] for row in dataset.rows]
+    sizes = np.array([sum(size for _, size in one) for one in pairs], np.int64)
+    return [tuple(ids for ids, _ in one) for one in pairs], sizes, found.cut
+
 
 @dataclass(frozen=True)
 class PreparedTexts:
@@ -32,11 +45,12 @@ class PreparedTexts:
     completed: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = field(default=dict, repr=False)
     most: int = sys.maxsize
     tokenizer: Tokenizer | None = field(default=None, repr=False)
+    encode: Encode = field(default=encoded, repr=False)
 
     def tokenized(self, dataset: TextDataset) -> PreparedTexts:
         """Other texts, prepared as these were."""
         assert self.tokenizer is not None
-        texts, sizes, _ = _encoded(self.tokenizer, dataset)
+        texts, sizes, _ = self.encode(self.tokenizer, dataset)
         return replace(self, dataset=dataset, texts=texts, bytes=sizes, notes=())
 
     def padded(self, ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
@@ -96,9 +110,14 @@ class PreparedTexts:
 
 
 def prepare_texts(
-    dataset: TextDataset, preprocessing: Mapping[str, Any], files: Path, skip_corrupt: bool = False
+    dataset: TextDataset,
+    preprocessing: Mapping[str, Any],
+    files: Path,
+    skip_corrupt: bool = False,
+    encode: Encode = encoded,
 ) -> PreparedTexts:
-    """Tokenize the texts. `files`: the folder of the tokenizer; `skip_corrupt`: leave out texts without tokens.
+    """Tokenize the texts. `files`: the folder of the tokenizer; `skip_corrupt`: leave out texts without tokens;
+    `encode`: what makes token ids of the texts of a sample.
 
     Raises InputError for texts that cannot be used or a tokenizer that does not fit the model, EnvironmentLacks
     without the `tokenizers` package.
@@ -106,24 +125,15 @@ def prepare_texts(
     dataset.check()
     spec = parse_preprocessing(preprocessing)
     tokenizer = Tokenizer(files / spec.tokenizer, spec)
-    texts, sizes, cut = _encoded(tokenizer, dataset)
+    texts, sizes, cut = encode(tokenizer, dataset)
     whole = [index for index, one in enumerate(texts) if all(one)]
     if len(whole) < len(texts) and not (skip_corrupt and whole):
         bare = sorted(set(range(len(texts))).difference(whole))
         raise dataset.unusable(dataset.subset(bare).names, "the text has no tokens")
     count = sum(len(one) for one in texts)
     note = (f"{cut} of {count} texts are longer than {spec.max_length} tokens and were cut",) if cut else ()
-    prepared = PreparedTexts(dataset, spec, texts, sizes, dataset.notes + note, tokenizer=tokenizer)
+    prepared = PreparedTexts(dataset, spec, texts, sizes, dataset.notes + note, tokenizer=tokenizer, encode=encode)
     return prepared if len(whole) == len(texts) else prepared.subset(whole)
-
-
-def _encoded(tokenizer: Tokenizer, dataset: TextDataset) -> tuple[list[tuple[list[int], ...]], np.ndarray, int]:
-    """Of each sample the token ids of its texts and the bytes that they stand for, and how many texts were cut."""
-    encoded = tokenizer.encode([text for row in dataset.rows for text in row.texts])
-    rest = iter(zip(encoded.ids, encoded.bytes, strict=True))
-    pairs = [[next(rest) for _ in row.texts] for row in dataset.rows]
-    sizes = np.array([sum(size for _, size in one) for one in pairs], np.int64)
-    return [tuple(ids for ids, _ in one) for one in pairs], sizes, encoded.cut
 
 
 def by_length(ids: list[list[int]], size: int) -> Iterator[list[int]]:

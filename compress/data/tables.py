@@ -22,8 +22,8 @@ from targets.errors import InputError
 COLUMNS: dict[str, tuple[str, ...]] = {
     "text": ("text", "sentence", "content", "document", "review", "comment_text"),
     "label": ("label", "labels", "class", "category", "sentiment"),
-    "first": ("sentence1", "sentence_1", "sentence_a", "text1", "first"),
-    "second": ("sentence2", "sentence_2", "sentence_b", "text2", "second"),
+    "first": ("sentence1", "sentence_1", "sentence_a", "text1", "query", "first"),
+    "second": ("sentence2", "sentence_2", "sentence_b", "text2", "passage", "second"),
     "score": ("score", "similarity", "relatedness_score", "gold"),
 }
 FORMS = "columns text (and label), or sentence1, sentence2 (and score)"

@@ -19,6 +19,7 @@ from compress.data.classes import (
     listed,
     match_classes,
     match_numbers,
+    number_in,
     plain,
 )
 from compress.data.seen import fingerprint
@@ -88,6 +89,17 @@ class TextDataset:
         if bare:
             some = f"{len(bare)} of {len(self)} are no pair with a score: {listed(bare)}"
             raise InputError(f"{self.location}: {some}; give columns sentence1, sentence2 and score")
+
+    def with_numbers(self) -> TextDataset:
+        """A score for each sample: its label where that is a number and no score is given. Raises InputError that names
+        those with neither."""
+        rows = tuple(
+            row if row.score is not None else replace(row, score=number_in(row.label or "")) for row in self.rows
+        )
+        if bare := [row.name for row in rows if row.score is None]:
+            some = f"{len(bare)} of {len(self)} texts have no score: {listed(bare)}"
+            raise InputError(f"{self.location}: {some}; give columns sentence1, sentence2 and score, all in numbers")
+        return replace(self, rows=rows, class_names=(), numbers={})
 
     def check_tags(self) -> None:
         """Raises InputError that names the samples whose words have no tags."""

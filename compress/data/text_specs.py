@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from compress.data.classes import class_number, number_in
 from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.splits import EVALUATED, TRAIN, balanced, halves, part_named
@@ -118,11 +119,14 @@ def _plain(text: str) -> str:
 
 
 def _halves(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
-    """Two seeded halves of each class; equal texts stay on one side."""
-    _, numbers = classes_of(rows)
+    """Two seeded halves of each class; equal texts stay on one side, and so do the pairs of one first text, such as
+    the passages of a query. Labels with fractions are no classes."""
+    given = {row.label for row in rows if row.label is not None}
+    parts = any(class_number(label) is None and number_in(label) is not None for label in given)
+    numbers = {} if parts else classes_of(rows)[1]
     labels = np.array([numbers.get(row.label or "", -1) for row in rows], np.int64)
     contents = [fingerprint("\0".join(row.texts).encode()) for row in rows]
-    groups = [fingerprint("\0".join(map(_plain, row.texts)).encode()) for row in rows]
+    groups = [fingerprint(_plain(row.texts[0]).encode()) for row in rows]
     sides = halves(labels, contents, groups, seed)
     evaluation, healing = ([rows[index] for index in side] for side in sides)
     return evaluation, healing

@@ -114,7 +114,7 @@ def encoder_head(
 ) -> tuple[str, HeadSpec, dict[str, Tensor]]:
     """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads `pool`; `norm`: name
     and kind of a norm between them; `masked`: where the head of a masked language model is kept."""
-    heads = ["classes", "vector", "token-classes", *(["masked-token"] if masked else [])]
+    heads = ["classes", "score", "vector", "token-classes", *(["masked-token"] if masked else [])]
     task, kind = _task(checkpoint, *heads)
     if kind == "masked-token" and masked is not None:
         return task, *masked_head(checkpoint, masked)
@@ -174,7 +174,13 @@ def structure_of(
     """The structure of a text model; without a schedule its blocks run in their order."""
     blocks = parts["blocks"]
     labels: tuple[str, ...] = ()
-    if isinstance(head, ClassifierSpec | TokenClassifierSpec):
+    if tasks.get(task).head == "score":
+        assert isinstance(head, ClassifierSpec)
+        if head.num_labels != 1:
+            raise InputError(
+                f"{checkpoint.folder}: config.json names one output, but the weights have {head.num_labels}"
+            )
+    elif isinstance(head, ClassifierSpec | TokenClassifierSpec):
         labels = labels_of(checkpoint, head.num_labels, tasks.get(task).problem_type)
     return Structure(
         task=task,

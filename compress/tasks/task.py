@@ -127,7 +127,7 @@ class Task(ABC):
     """The same for the body of a folder that has sentence-transformers' modules.json."""
     problem_type: ClassVar[str] = "single_label_classification"
     """What config.json calls a head with `labels` that is for this."""
-    head: ClassVar[Literal["classes", "vector", "next-token", "token-classes", "masked-token"]]
+    head: ClassVar[Literal["classes", "score", "vector", "next-token", "token-classes", "masked-token"]]
     """What a checkpoint needs on top of its body (see `compress.families`)."""
     auto_class: ClassVar[str | None] = None
     """The class of transformers whose `logits` are the task's output; None where that library has none."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.data import TextDataset
-    from compress.data.prepared_texts import PreparedTexts
+    from compress.data.prepared_texts import Encodings, PreparedTexts
     from compress.heal.objective import Feed
     from compress.model import Structure
     from compress.tasks.task import Run
@@ -119,7 +119,7 @@ class TextTask(Task):
 
         assert files is not None
         dataset = self.matched(self._dataset(choice, part), labels or ())
-        return self.usable(prepare_texts(dataset, preprocessing, files, choice.skip_corrupt))
+        return self.usable(prepare_texts(dataset, preprocessing, files, choice.skip_corrupt, self.encoded))
 
     def lacks(self, preprocessing: Mapping[str, Any] | None, files: Path | None) -> str | None:
         return "has no tokenizer" if files is None else super().lacks(preprocessing, files)
@@ -149,6 +149,12 @@ class TextTask(Task):
             lambda found: {one: found[one] for one in self.outputs},
             batch if isinstance(batch, int) else None,
         )
+
+    def encoded(self, tokenizer: Tokenizer, dataset: TextDataset) -> Encodings:
+        """Token ids of the samples' texts, each on its own where the task does not say otherwise."""
+        from compress.data.prepared_texts import encoded
+
+        return encoded(tokenizer, dataset)
 
     def usable(self, data: PreparedTexts) -> PreparedTexts:
         """The samples that the task can judge. Raises InputError if there are none."""
@@ -255,6 +261,12 @@ def labels_by_config(task: Task, folder: Path, outputs: Sequence[Declared]) -> t
             "fixed last dimension"
         )
     return labels_in(read_object(folder / "config.json"), folder, size, task.problem_type)
+
+
+def one_output(config: Mapping[str, object]) -> bool:
+    """Whether the head of a checkpoint gives one number, by its config.json."""
+    names = config.get("id2label")
+    return len(names) == 1 if isinstance(names, Mapping) else config.get("num_labels") == 1
 
 
 def _second_half(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime.texts.text import INPUTS, TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
+from runtime.texts.text import INPUTS, KINDS, TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def text_inputs(bundle: Bundle, ids: bool) -> TextInputs:
     if manifest.preprocessing is None or manifest.preprocessing.get("kind") != "text":
         raise InputError(f"{bundle.source} does not say how a text becomes its input; make the bundle again")
     known = {*INPUTS, *(state.past for state in manifest.state), *(["position_ids"] if manifest.state else [])}
+    known |= {KINDS} if manifest.preprocessing.get("separator") is not None else set()
     strange = [tensor.name for tensor in manifest.inputs if tensor.name not in known]
     if strange:
         raise InputError(f"{bundle.source} needs the input {strange[0]!r}, which no text gives; call it from Python")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask")
+#: Which of two texts a token is of, an input of models that read pairs.
+KINDS = "token_type_ids"
 #: Models round the rows of their table up; more rows than this without a token, or than with one, are another
 #: tokenizer's.
 _SPARE_ROWS = 1024
@@ -29,8 +31,8 @@ _SPARE_ROWS = 1024
 class TextPreprocessing:
     """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
     `max_length` tokens at `truncation_side`, shorter ones are filled up with `pad_id` at `padding_side`; a generated
-    text ends at `stop`. `prompt`: goes before every text; `mask_id`:
-    the token that hides another."""
+    text ends at `stop`. `prompt`: goes before every text; `mask_id`: the token that hides another; `separator`: the
+    token that ends the first of two texts, where the model is told which text a token is of."""
 
     kind: Literal["text"]
     vocab_size: int
@@ -42,10 +44,13 @@ class TextPreprocessing:
     truncation_side: Literal["right", "left"] = "right"
     prompt: str = ""
     mask_id: int | None = None
+    separator: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.max_length) < 1:
             raise ValueError(f"vocab_size is {self.vocab_size}, max_length {self.max_length}, allowed: 1 or more")
+        if self.separator is not None and not 0 <= self.separator < self.vocab_size:
+            raise ValueError(f"separator is {self.separator}, allowed: 0 to {self.vocab_size - 1}")
         if not 0 <= self.pad_id < self.vocab_size:
             raise ValueError(f"pad_id is {self.pad_id}, allowed: 0 to {self.vocab_size - 1}")
         if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
@@ -116,6 +121,50 @@ class Tokenizer:
                 sizes[index] = len(_kept(texts[index], one.offsets, self._spec.truncation_side).encode())
         return Encoded(ids, len(long), sizes)
 
+    def encode_pairs(self, pairs: Sequence[Sequence[str]]) -> Encoded:
+        """Ids of pairs, each as one sequence; one text stands alone. The longer text of a pair is cut first.
+
+        Raises InputError for texts that are no Unicode, or that hold the token that separates them.
+        """
+        for texts in pairs:
+            if not all(map(is_unicode, texts)):
+                raise InputError(f"the text {' '.join(texts)!r} is not valid UTF-8; give it in UTF-8")
+        self._tokenizer.enable_truncation(self._spec.max_length, direction=self._spec.truncation_side)
+        with _told(f"{self._path} does not serve for these texts"):
+            found = self._tokenizer.encode_batch([tuple(texts) if len(texts) > 1 else texts[0] for texts in pairs])
+        ids, sizes, separator = list[list[int]](), list[int](), self._spec.separator
+        for texts, one in zip(pairs, found, strict=True):
+            if separator is not None and list(one.type_ids) != kinds_of(one.ids, separator):
+                raise InputError(
+                    f"the text {' '.join(texts)[:80]!r} holds the token that separates two texts; take it out"
+                )
+            spans = [
+                [place for place, of in zip(one.offsets, one.sequence_ids, strict=True) if of == number]
+                for number in range(len(texts))
+            ]
+            ids.append(list(one.ids) if all(spans) else [])
+            whole = not one.overflowing
+            kept = (
+                text if whole or not span else _kept(text, span, self._spec.truncation_side)
+                for text, span in zip(texts, spans, strict=True)
+            )
+            sizes.append(sum(len(text.encode()) for text in kept))
+        return Encoded(ids, sum(bool(one.overflowing) for one in found), sizes)
+
+    def separator(self) -> int | None:
+        """The token that ends the first of two texts; None where the tokenizer does not say which text a token is of.
+        Raises InputError where it tells texts apart with nothing between them."""
+        self._tokenizer.no_truncation()
+        with _told(f"{self._path} does not serve for pairs of texts"):
+            one = self._tokenizer.encode("a", "a")
+        ids, kinds = list(one.ids), list(one.type_ids)
+        if 1 not in kinds:
+            return None
+        place = kinds.index(1) - 1
+        if place < 0 or one.sequence_ids[place] is not None or kinds_of(ids, ids[place]) != kinds:
+            raise InputError(f"{self._path} puts no separator between two texts, which its model needs; mend it")
+        return ids[place]
+
     def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """For each of the ids that `encode` gives, from where to where in the text its token stands; (0, 0) for what
         is not in it."""
@@ -169,7 +218,8 @@ def is_unicode(text: str) -> bool:
 
 
 def pad(ids: Sequence[Sequence[int]], spec: TextPreprocessing, multiple: int = 1) -> dict[str, np.ndarray]:
-    """`input_ids` and `attention_mask` int64 [B, N], N the longest rounded up to `multiple` (not over max_length).
+    """`input_ids`, `attention_mask` and, with a separator, `token_type_ids`, int64 [B, N]. N is the longest rounded up
+    to `multiple` (not over max_length).
 
     Raises InputError for an id that the model does not have, for more ids than it takes, and for none.
     """
@@ -187,7 +237,18 @@ def pad(ids: Sequence[Sequence[int]], spec: TextPreprocessing, multiple: int = 1
     for row, one in enumerate(ids):
         place = slice(0, len(one)) if spec.padding_side == "right" else slice(length - len(one), length)
         input_ids[row, place], mask[row, place] = one, 1
-    return {"input_ids": input_ids, "attention_mask": mask}
+    padded = {"input_ids": input_ids, "attention_mask": mask}
+    if spec.separator is not None:
+        padded[KINDS] = kinds = np.zeros_like(mask)
+        for row, one in enumerate(ids):
+            kinds[row, mask[row] == 1] = kinds_of(one, spec.separator)
+    return padded
+
+
+def kinds_of(ids: Sequence[int], separator: int) -> list[int]:
+    """Of each token, which of two texts it is of: 0 up to the first separator, 1 behind it."""
+    first = ids.index(separator) + 1 if separator in ids else len(ids)
+    return [0] * first + [1] * (len(ids) - first)
 
 
 def check_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> None:

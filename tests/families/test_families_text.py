@@ -251,7 +251,12 @@ def test_dense_maps_behind_the_pooling_are_applied_in_order(tmp_path: Path, act:
     ("family", "kind", "changes", "fault"),
     [
         ("bert", "ForQuestionAnswering", {}, "ForQuestionAnswering.*not supported"),
-        ("bert", "ForSequenceClassification", {"num_labels": 1}, "a head for regression is not supported"),
+        (
+            "bert",
+            "ForSequenceClassification",
+            {"problem_type": "regression", "num_labels": 2},
+            "a head for regression is not supported",
+        ),
         ("bert", "Model", {"is_decoder": True}, "is_decoder = True is not supported"),
         (
             "llama",

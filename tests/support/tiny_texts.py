@@ -41,10 +41,13 @@ def model_folder(folder: Path, task: str) -> Path:
     )
     head: HeadSpec = EmbeddingSpec()
     labels: tuple[str, ...] = ()
+    pairs: dict[str, int] = {}
     if task == "text-classification":
         head, labels = ClassifierSpec(num_labels=2, hidden="tanh"), LABELS
     elif task == "multi-label-classification":
         head, labels = ClassifierSpec(num_labels=3, hidden="tanh"), MARKS
+    elif task == "text-regression":
+        head, pairs = ClassifierSpec(num_labels=1, hidden="tanh"), {"separator": 3}
     elif task == "token-classification":
         head, labels = TokenClassifierSpec(num_labels=3), TAGS
     elif task == "masked-lm":
@@ -52,7 +55,9 @@ def model_folder(folder: Path, task: str) -> Path:
     structure = Structure(
         task=task,  # type: ignore[arg-type]
         hidden_size=HIDDEN,
-        embed=TokenEmbedSpec(vocab_size=len(vocabulary), max_positions=MAX_LENGTH, norm=NormSpec()),
+        embed=TokenEmbedSpec(
+            vocab_size=len(vocabulary), max_positions=MAX_LENGTH, token_types=2 if pairs else 0, norm=NormSpec()
+        ),
         blocks=(block, block),
         schedule=(Step(block=0, origin=0), Step(block=1, origin=1)),
         final_norm=None,
@@ -62,6 +67,7 @@ def model_folder(folder: Path, task: str) -> Path:
             "kind": "text",
             "vocab_size": len(vocabulary),
             "max_length": MAX_LENGTH,
+            **pairs,
             **({"mask_id": vocabulary.index("[MASK]")} if task == "masked-lm" else {}),
         },
     )
@@ -81,7 +87,9 @@ def _tokenizer(vocabulary: list[str], folder: Path) -> None:
 
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 2), ("[SEP]", 3)]
+    )
     tokenizer.add_special_tokens([word for word in vocabulary if word in {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))

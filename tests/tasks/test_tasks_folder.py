@@ -22,6 +22,14 @@ from targets.errors import InputError
             {"architectures": ["BertForSequenceClassification"], "problem_type": "multi_label_classification"},
             "multi-label-classification",
         ),
+        (
+            {
+                "architectures": ["BertForSequenceClassification"],
+                "problem_type": "multi_label_classification",
+                "id2label": {"0": "LABEL_0"},
+            },
+            "multi-label-classification",
+        ),
         ({"architectures": ["BertModel"]}, "embedding"),
         ({"architectures": ["ViTModel"], "image_size": 224}, "image-embedding"),
         ({"architectures": ["GPT2LMHeadModel"]}, "causal-lm"),

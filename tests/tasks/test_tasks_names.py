@@ -91,7 +91,12 @@ def test_one_task_at_most_is_for_models_that_do_not_say_what_they_are_for() -> N
     assert [task.name for task in tasks.every() if task.fallback] == ["image-classification"]
 
 
-def test_no_two_tasks_on_one_kind_of_input_are_for_the_same_architecture_by_its_name_alone() -> None:
-    plain = [task for task in tasks.every() if task.claims({}) is None]
-    pairs = [(task.noun, end) for task in plain for end in task.architectures]
+@pytest.mark.parametrize("count", [None, 1, 2])
+@pytest.mark.parametrize("problem", [None, "regression", "single_label_classification", "multi_label_classification"])
+def test_no_two_tasks_on_one_kind_of_input_are_for_the_same_checkpoint(count: int | None, problem: str | None) -> None:
+    config: dict[str, object] = {} if problem is None else {"problem_type": problem}
+    if count is not None:
+        config["id2label"] = {str(index): f"LABEL_{index}" for index in range(count)}
+    found = [task for task in tasks.every() if task.claims(config) is not False]
+    pairs = [(task.noun, end, task.claims(config)) for task in found for end in task.architectures]
     assert len(pairs) == len(set(pairs))

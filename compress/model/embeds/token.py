@@ -75,7 +75,11 @@ class TokenEmbed(Embed):
             x_BNE = x_BNE + F.embedding(places_BN, self.position)
         if self.token_type is not None:
             types_BN = inputs.get("token_type_ids")
-            x_BNE = x_BNE + (self.token_type[0] if types_BN is None else F.embedding(types_BN, self.token_type))
+            x_BNE = x_BNE + (
+                self.token_type[0]
+                if types_BN is None or self.spec.token_types < 2
+                else F.embedding(types_BN, self.token_type)
+            )
         if self.norm is not None:
             x_BNE = self.norm(x_BNE)
         x_BND = x_BNE if self.widen is None else self.widen(x_BNE)
