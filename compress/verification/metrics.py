@@ -10,4 +10,5 @@ METRICS: dict[str, Metric] = {metric.name: metric for kind in kinds() for metric
 
 def needs(metric: Metric) -> str:
     """The kinds of samples that it can be computed of, in words."""
-    return " or ".join(kind.kind for kind in kinds() if metric in kind.metrics)
+    *others, last = (kind.kind for kind in kinds() if metric in kind.metrics)
+    return f"{', '.join(others)} or {last}" if others else last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from support.jobs import ROOT
 from support.mini_models import DYNAMIC, HIDDEN, MiniDecoder, MiniViT, cell_inputs, decoder_inputs, images, randomised
 from torch import Tensor, nn
 
@@ -58,7 +60,12 @@ def test_two_exports_in_two_processes_give_equal_bytes(vit_file: Path, tmp_path:
     )
     path = tmp_path / "again.onnx"
     done = subprocess.run(
-        [sys.executable, "-c", code, path], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, path],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert path.read_bytes() == vit_file.read_bytes()
     assert done.stdout == ""
