@@ -1,4 +1,4 @@
-"""Writes into docs/models.md which of the models that people bring are taken, from a file of measured cases.
+"""Writes into docs/reference/models.md which of the models that people bring are taken, from a file of measured cases.
 
 python -m benchmarks.models_table benchmarks/results/models-taken.json
 
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "models.md"
 BEGIN, END = "<!-- taken: begin -->", "<!-- taken: end -->"
 
 

@@ -1,7 +1,7 @@
 """The file for ONNX Runtime on a CPU: every plain attention becomes one com.microsoft Attention node.
 
-Measured (docs/export.md): the fused node, in float or quantised, saves thread hand-overs, transposes and copies. The
-other fusions of ONNX Runtime's transformer optimiser cost more than they save on a CPU and are left out.
+Measured (docs/reference/export.md): the fused node, in float or quantised, saves thread hand-overs, transposes and
+copies. The other fusions of ONNX Runtime's transformer optimiser cost more than they save on a CPU and are left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A graph of cached, resumable stages. It knows nothing about what the stages do.
 
-See docs/pipeline.md. The views are in `compress.pipeline.view` and `compress.pipeline.log`.
+See docs/develop/pipeline.md. The views are in `compress.pipeline.view` and `compress.pipeline.log`.
 """
 
 from compress.pipeline.artifact import Artifact

@@ -91,7 +91,9 @@ def _sarif_rule(rule: str) -> dict[str, Any]:
     what = f"the {metric.title[:1].lower()}{metric.title[1:]} of the candidate" if metric else f"the check {rule!r}"
     meets = "The worse end of its confidence interval must meet the bound of the gate" if metric else "It must pass"
     text = f"Judges {what}. {meets}; what cannot be judged does not pass."
-    advice = "The message says how much the bound was missed, or how many samples it takes. See docs/verification.md."
+    advice = (
+        "The message says how much the bound was missed, or how many samples it takes: docs/reference/verification.md."
+    )
     return {
         "id": rule,
         "shortDescription": {"text": f"Gate on {rule}"},

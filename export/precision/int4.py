@@ -2,7 +2,7 @@
 
 Weights are quantised in blocks along the input, one scale and zero point per block: round-to-nearest, no data needed.
 Such a product reads an eighth of the bytes, which is what one token at a time waits for; for many tokens at once int8
-is faster (docs/export.md). The file is for ONNX Runtime alone.
+is faster (docs/reference/export.md). The file is for ONNX Runtime alone.
 """
 
 from __future__ import annotations

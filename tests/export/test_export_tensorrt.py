@@ -73,7 +73,7 @@ def test_a_loop_with_deltas_is_in_the_engine_once_where_it_is_a_scan(
     roll_loops(half, tmp_path / "scan.onnx")
     stored = sum(array.nbytes for array in graph.weights(graph.load(half)).values())
     assert weights_of(tmp_path / "scan.onnx", "fp16") < 1.1 * stored
-    assert weights_of(half, "fp16") > 1.7 * stored, "TensorRT copies them for each loop, which docs/loops.md says"
+    assert weights_of(half, "fp16") > 1.7 * stored, "TensorRT copies them for each loop: docs/evidence/loops.md"
 
 
 def test_a_recurrent_file_with_its_state_in_float32_builds(

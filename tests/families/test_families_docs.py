@@ -8,7 +8,7 @@ from pathlib import Path
 from compress import zoo
 from compress.families import known_types, read_checkpoint
 
-PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
 
 
 def test_the_table_has_each_model_type() -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs" / "pipeline.md"
+DOCS = Path(__file__).parents[2] / "docs" / "develop" / "pipeline.md"
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compress.rewrites import REWRITES, parse_options
 
-PAGE = (Path(__file__).parents[2] / "docs" / "rewrites.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "rewrites.md").read_text(encoding="utf-8")
 
 
 def test_the_table_has_each_rewrite_with_its_options_and_its_exactness() -> None:

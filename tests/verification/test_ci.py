@@ -11,7 +11,7 @@ import pytest
 from compress.verification.predictions import Predictions
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guide" / "ci.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
