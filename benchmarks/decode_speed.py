@@ -67,7 +67,7 @@ def export(source: str, form: str, path: Path) -> None:
     import torch
 
     from compress.families import read_checkpoint
-    from compress.model.streaming import Streaming
+    from compress.model.forms.streaming import Streaming
     from compress.rewrites import Calibration, parse_options, run_rewrite
     from export.onnx_model import export_onnx
 

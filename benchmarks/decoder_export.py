@@ -21,7 +21,7 @@ import torch
 from benchmarks import text_lab, vit_lab
 from compress import zoo
 from compress.families import read_checkpoint
-from compress.model.streaming import Streaming
+from compress.model.forms.streaming import Streaming
 from export.numerics import check_against
 from export.onnx_model import export_onnx
 from export.sharing import assert_shared_once

@@ -32,7 +32,7 @@ from benchmarks import vit_lab
 from benchmarks.healing_log import Log
 from compress.heal import HealOptions, ImageFeed, heal
 from compress.model import Transformer, load, save
-from compress.model.loops import at_loops
+from compress.model.forms.loops import at_loops
 from compress.rewrites import Calibration
 
 MODEL = "vit-cifar10"

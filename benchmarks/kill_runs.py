@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from benchmarks import vit_lab
-from compress.pipeline.tree import digest_tree
+from compress.pipeline.digest.tree import digest_tree
 
 SETTINGS = (
     *("--set", "data.limit=300", "--set", "calibrate.samples=64", "--set", "calibrate.held_out=64"),

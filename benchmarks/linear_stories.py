@@ -28,7 +28,7 @@ from benchmarks import text_lab, vit_lab
 from compress.families import read_checkpoint
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.model import Transformer
-from compress.model.streaming import Streaming
+from compress.model.forms.streaming import Streaming
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.zoo import locate
 

@@ -32,7 +32,7 @@ from compress import zoo
 from compress.data import load
 from compress.judging.questions import questions_of
 from compress.verification.outcome import Status
-from compress.verification.report_cases import cases, findings
+from compress.verification.report.cases import cases, findings
 from compress.verify import Options, evaluate
 from runtime.bundles.seal import SEAL, seal_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError

@@ -29,12 +29,12 @@ from compress.model import Step, Structure, Transformer
 from compress.model.block import BlockSpec
 from compress.model.embeds.window import WindowEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
+from compress.model.forms.streaming import Streaming
 from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.rope import RopeSpec
 from compress.model.scores.projected import ProjectedScoresSpec
-from compress.model.streaming import Streaming
 from compress.model.values.projected import ProjectedValuesSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from export.bundle import BundleContent, Form, write_bundle

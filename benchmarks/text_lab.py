@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.model import Transformer
-from compress.model.streaming import Streaming
+from compress.model.forms.streaming import Streaming
 from runtime.files import write_atomic
 
 WARMUP = 0.05

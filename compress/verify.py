@@ -45,7 +45,7 @@ def _write(options: Options, report: ReportData) -> None:
     import os
 
     from compress.verification.report import append_summary, to_html, to_markdown
-    from compress.verification.report_ci import to_junit, to_sarif
+    from compress.verification.report.ci import to_junit, to_sarif
     from runtime.files import write_atomic
 
     location = next((path for path in (options.gate, options.baseline) if path is not None), None)
@@ -61,7 +61,7 @@ def _write(options: Options, report: ReportData) -> None:
 
 
 def _show(options: Options, report: ReportData) -> None:
-    from compress.verification.report_cases import cases, findings
+    from compress.verification.report.cases import cases, findings
 
     view = sys.stderr if options.as_json else sys.stdout
     for case in cases(report):

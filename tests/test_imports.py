@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,8 @@ FLOORS = (
     {"model", "pipeline"},
     {"cli", "spec", "json_files", "timm_config"},
 )
+#: The most files that a room holds, and the rooms that hold more since each of their files is one member of a registry.
+ROOM, REGISTRIES = 20, {"compress/families", "compress/rewrites", "compress/stages"}
 #: Imports up the stairs that are still to go.
 UPWARDS = {(f"compress.families.{family}", "compress.tasks") for family in ("text", "vision")}
 
@@ -119,6 +122,16 @@ def test_rooms_of_compress_import_from_the_floors_below_alone() -> None:
         if floor[module.split(".")[1]] >= floor[name.split(".")[1]]
     }
     assert wrong - UPWARDS == set()
+
+
+def test_only_registries_hold_more_files_than_a_reader_takes_in() -> None:
+    rooms = Counter(str(file.parent.relative_to(ROOT)) for package in PACKAGES for file in files_of(package))
+    assert {room for room, count in rooms.items() if count > ROOM} == REGISTRIES
+
+
+def test_no_file_has_more_than_400_lines() -> None:
+    long = [str(file) for package in PACKAGES for file in files_of(package) if file.read_bytes().count(b"\n") > 400]
+    assert long == []
 
 
 def circles(imports: dict[str, set[str]]) -> list[set[str]]:

@@ -140,7 +140,7 @@ class ImageDataset:
         `memo`: a file that remembers the files' own digests, so that a second call only looks at their times.
         """
         from compress.pipeline.digest import digest_of
-        from compress.pipeline.tree import digest_tree
+        from compress.pipeline.digest.tree import digest_tree
 
         arrays = (self._indices, self.labels)
         return digest_of(

@@ -28,7 +28,7 @@ from compress.heal.losses import changed_steps, contexts_fed, distilled, reducin
 from compress.heal.objective import CLASSIFICATION, Feed, Objective
 from compress.heal.options import HealOptions
 from compress.heal.training import Drawn
-from compress.model.loops import at_loops, kept_steps
+from compress.model.forms.loops import at_loops, kept_steps
 from compress.model.sequence import Tokens, aligned
 from compress.model.structure import output_targets
 from compress.model.transformer import Transformer

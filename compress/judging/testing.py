@@ -27,7 +27,7 @@ def assert_no_drift(
     from compress.judging.evaluate import evaluate
     from compress.judging.options import Options
     from compress.verification.outcome import Status
-    from compress.verification.report_cases import cases
+    from compress.verification.report.cases import cases
 
     location = None if data is None else str(data)
     options = Options(

@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.pipeline.artifact import Artifact
 from compress.pipeline.digest import digest_of, library_versions
-from compress.pipeline.reach import Code
+from compress.pipeline.digest.reach import Code
 from compress.pipeline.stage import Stage
 
 _FORMAT = 2  # of a cache entry; a new number leaves all old entries behind

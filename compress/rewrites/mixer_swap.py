@@ -14,9 +14,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 from torch import Tensor
 
 from compress.model.block import BlockSpec, Site
-from compress.model.feature import FeatureMapSpec
-from compress.model.feature_mixer import FeatureMixer
-from compress.model.gated import GatedMixer
+from compress.model.linear.feature import FeatureMapSpec
+from compress.model.linear.feature_mixer import FeatureMixer
+from compress.model.linear.gated import GatedMixer
 from compress.model.mixer import Mixer, MixerSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.scores.projected import ProjectedScoresSpec

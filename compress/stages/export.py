@@ -79,7 +79,7 @@ def export_model(
     context: StageContext[Options], original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
 ) -> None:
     """The model that ships, in the exact form that runs fastest, and at other numbers of loops."""
-    from compress.model.loops import at_loops, most_loops
+    from compress.model.forms.loops import at_loops, most_loops
     from compress.rewrites import Calibration
 
     teacher, changed = original.load(), model.load()

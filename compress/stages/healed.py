@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.pipeline import Stage, StageContext
-from compress.pipeline.tree import digest_tree
+from compress.pipeline.digest.tree import digest_tree
 from compress.spec import Spec
 from compress.stages.artifacts import NOTES, ModelArtifact
 from compress.stages.notes import write_notes

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from compress import tasks, zoo
-from compress.pipeline.tree import digest_tree
+from compress.pipeline.digest.tree import digest_tree
 from compress.recipe import Recipe, others
 from compress.tables import PrecisionMode
 from compress.tasks.task import DataChoice, Part, Task

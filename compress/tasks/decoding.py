@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from compress.data.prepared_texts import PreparedTexts
     from compress.model import Structure, Transformer
-    from compress.model.streaming import Streaming
+    from compress.model.forms.streaming import Streaming
     from compress.tasks.task import Arrays, Prepared
 
 #: (batch, chunk, past) at which the graph must agree with torch: prompts, single tokens, chunks behind a past.
@@ -41,7 +41,7 @@ class Decoding(TextTask):
         return {name: array[:, :GOLDEN_TOKENS] if name in names else array for name, array in inputs.items()}
 
     def module(self, model: Transformer) -> nn.Module:
-        from compress.model.streaming import Streaming
+        from compress.model.forms.streaming import Streaming
 
         return Streaming(model)
 
@@ -93,7 +93,7 @@ def _skeleton(structure: Structure) -> Streaming:
     import torch
 
     from compress.model import Transformer
-    from compress.model.streaming import Streaming
+    from compress.model.forms.streaming import Streaming
 
     with torch.device("meta"):
         return Streaming(Transformer(structure))

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from compress import zoo
 from compress.families import read_checkpoint
-from compress.model.streaming import Streaming
+from compress.model.forms.streaming import Streaming
 from export.numerics import check_against
 from export.onnx_model import export_onnx, read_info
 from export.sharing import assert_shared_once

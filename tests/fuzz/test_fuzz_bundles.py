@@ -14,7 +14,7 @@ from support.mutation import draws, kept, mutated, odd
 from support.runtime_toys import BundleMaker, oracle
 
 from compress.data import seen
-from compress.pipeline.tree import digest_tree
+from compress.pipeline.digest.tree import digest_tree
 from runtime.bundles.manifest import NAME
 from runtime.session import Session, open_bundle
 from runtime.watch import open_log

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.judging.questions import questions_of
 from compress.judging.testing import assert_no_drift
 from compress.verification.predictions import PairScores, Predictions
-from compress.verification.report_cases import findings
+from compress.verification.report.cases import findings
 from compress.verification.report_data import ReportData
 from compress.verify import Options, evaluate, verify
 from runtime.bundles.seal import seal_of

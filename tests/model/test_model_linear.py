@@ -14,7 +14,7 @@ from support.tiny import randomised
 from torch import Tensor
 
 from compress.model.attention import ScoresSpec
-from compress.model.feature import FeatureMapSpec
+from compress.model.linear.feature import FeatureMapSpec
 from compress.model.mixer import Mixer, MixerSpec
 from compress.model.rope import RopeSpec
 from compress.model.scores.projected import ProjectedScoresSpec

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.tiny import block_spec, images, model_of
 
 from compress.model import Step, Transformer, load, save
-from compress.model.loops import at_loops, most_loops
+from compress.model.forms.loops import at_loops, most_loops
 from compress.model.per_loop import PerLoopSpec
 from targets.errors import InputError
 

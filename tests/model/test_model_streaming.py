@@ -10,8 +10,8 @@ from support.streams import VOCABULARY, decoder, streamed
 from support.tiny import block_spec, randomised
 
 from compress.model import Transformer
+from compress.model.forms.streaming import Streaming
 from compress.model.heads.language_model import LanguageModelSpec
-from compress.model.streaming import Streaming
 from compress.model.values.gated_mean import GatedMeanSpec
 from targets.errors import InputError
 

@@ -19,12 +19,12 @@ from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffn import FfnSpec
 from compress.model.ffns.affine import AffineSpec
+from compress.model.forms.streaming import Streaming
 from compress.model.head import Head, HeadSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.norms import NormSpec
 from compress.model.pooling import Pool
 from compress.model.sequence import Context
-from compress.model.streaming import Streaming
 from compress.model.structure import output_targets
 from compress.spec import Spec, unknown
 

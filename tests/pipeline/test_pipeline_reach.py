@@ -12,8 +12,8 @@ from typing import NoReturn
 import pytest
 
 from compress.pipeline import GraphError
-from compress.pipeline.reach import Code
-from compress.pipeline.scan import Source, scan
+from compress.pipeline.digest.reach import Code
+from compress.pipeline.digest.scan import Source, scan
 
 Write = Callable[..., set[str]]
 
@@ -140,7 +140,7 @@ def no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     def scan(text: bytes) -> NoReturn:
         raise AssertionError(f"parsed again: {text!r}")
 
-    monkeypatch.setattr("compress.pipeline.reach.scan", scan)
+    monkeypatch.setattr("compress.pipeline.digest.reach.scan", scan)
 
 
 def test_what_a_file_says_is_remembered_until_the_file_changes(
@@ -172,7 +172,7 @@ def test_a_memo_that_cannot_be_trusted_is_made_anew(
     elif damage == "edited":
         memo.write_bytes(written.replace(b"far.leaf", b"far.laef"))
     elif damage == "version":
-        monkeypatch.setattr("compress.pipeline.reach.version", lambda: "of another Python")
+        monkeypatch.setattr("compress.pipeline.digest.reach.version", lambda: "of another Python")
     else:
         memo.unlink()
         memo.mkdir()

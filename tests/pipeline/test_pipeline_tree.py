@@ -34,7 +34,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return sha256_of(path)
 
-    monkeypatch.setattr("compress.pipeline.tree.sha256_of", noted)
+    monkeypatch.setattr("compress.pipeline.digest.tree.sha256_of", noted)
     return names
 
 

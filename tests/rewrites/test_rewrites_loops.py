@@ -21,7 +21,7 @@ from compress.model import Transformer, load, save
 from compress.model.block import BlockSpec
 from compress.model.ffns.affine import Affine
 from compress.model.ffns.mlp import MlpSpec
-from compress.model.loops import at_loops
+from compress.model.forms.loops import at_loops
 from compress.model.norms import NormSpec
 from compress.rewrites.calibration import truncated
 from compress.rewrites.loop_fit import LayerMap, projections, shared_weight

@@ -17,7 +17,7 @@ from support.tiny import block_spec, model_of
 from torch import Tensor
 
 from compress.model import Transformer
-from compress.model.gated import GatedMixer
+from compress.model.linear.gated import GatedMixer
 from compress.model.mixers.linear_attention import LinearAttention
 from compress.model.mixers.linformer import Linformer
 from compress.model.mixers.sumformer import Sumformer

@@ -22,8 +22,8 @@ DECIDES = {
     "runtime/streams/chunking.py": ("verify", "heal export predict"),
     "compress/heal/objective.py": ("heal rewrite-1-low-rank-heads", ""),
     "compress/rewrites/low_rank_heads.py": ("rewrite-1-low-rank-heads export", "source calibrate heal verify"),
-    "compress/verification/report.py": ("report", "source calibrate heal export predict bundle"),
-    "compress/verification/templates/report.html": ("report", "heal verify"),
+    "compress/verification/report/pages.py": ("report", "source calibrate heal export predict bundle"),
+    "compress/verification/report/templates/report.html": ("report", "heal verify"),
     "runtime/bench.py": ("timing", "heal"),
     "compress/verification/metrics.py": ("baseline predict verify localize", ""),
 }

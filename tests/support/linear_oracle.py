@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.model.feature import FeatureMapSpec
+from compress.model.linear.feature import FeatureMapSpec
 from support.oracle import Array, Weights, activated, head, linear, turned, under
 
 Visible = Callable[[int, int], bool]

@@ -8,9 +8,9 @@ from torch import Tensor
 from compress.model import Step, Structure, Transformer
 from compress.model.block import BlockSpec
 from compress.model.embeds.token import TokenEmbedSpec
+from compress.model.forms.streaming import Streaming
 from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.norms import NormSpec
-from compress.model.streaming import Streaming
 from support.tiny import HIDDEN, randomised
 
 VOCABULARY = 11

@@ -20,12 +20,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from compress.verification import gate
-from compress.verification.charts import axis, intervals, lines, scatter
 from compress.verification.drift import GroupDrift, compare
 from compress.verification.outcome import Status
 from compress.verification.predictions import Predictions
 from compress.verification.report import number_text, picture, size_text, span_text, to_html, to_markdown, write_report
-from compress.verification.report_ci import to_junit, to_sarif
+from compress.verification.report.charts import axis, intervals, lines, scatter
+from compress.verification.report.ci import to_junit, to_sarif
 from compress.verification.report_data import (
     BlockRow,
     Curve,

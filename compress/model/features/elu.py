@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.model.feature import FeatureMap, FeatureMapSpec
+from compress.model.linear.feature import FeatureMap, FeatureMapSpec
 
 
 class EluSpec(FeatureMapSpec):

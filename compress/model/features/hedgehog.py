@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from compress.model.feature import FeatureMap, FeatureMapSpec, per_head
+from compress.model.linear.feature import FeatureMap, FeatureMapSpec, per_head
 
 
 class HedgehogSpec(FeatureMapSpec):

@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from compress.model.feature import FeatureMap, FeatureMapSpec, per_head
+from compress.model.linear.feature import FeatureMap, FeatureMapSpec, per_head
 
 #: Exponents beyond the offset that keys may reach before they are cut off: far from where FP32 ends.
 HEADROOM = 30.0

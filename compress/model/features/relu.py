@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from compress.model.feature import FeatureMap, FeatureMapSpec
+from compress.model.linear.feature import FeatureMap, FeatureMapSpec
 
 
 class ReluSpec(FeatureMapSpec):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.model.attention import per_group
-from compress.model.gated import GatedMixer, GatedSpec, Parts, decayed_since, decaying_sums
-from compress.model.linear import wide
+from compress.model.linear.gated import GatedMixer, GatedSpec, Parts, decayed_since, decaying_sums
+from compress.model.linear.sums import wide
 from compress.model.mixer import StateSpec
 from compress.model.projection import Projection
 

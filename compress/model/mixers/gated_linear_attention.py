@@ -11,8 +11,8 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from compress.model.attention import per_group
-from compress.model.gated import GatedMixer, GatedSpec, Parts, decayed_since, decaying_sums, of_groups
-from compress.model.linear import divided, in_full, with_ones
+from compress.model.linear.gated import GatedMixer, GatedSpec, Parts, decayed_since, decaying_sums, of_groups
+from compress.model.linear.sums import divided, in_full, with_ones
 from compress.model.mixer import StateSpec
 from compress.model.sequence import Context
 

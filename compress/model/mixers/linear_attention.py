@@ -12,8 +12,8 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from compress.model.attention import per_group
-from compress.model.feature_mixer import FeatureMixer, FeatureMixerSpec
-from compress.model.linear import (
+from compress.model.linear.feature_mixer import FeatureMixer, FeatureMixerSpec
+from compress.model.linear.sums import (
     causal_products,
     causal_sums,
     divided,

@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from compress.model.activations import ACTIVATIONS, ActivationName
-from compress.model.linear import in_full, wide
+from compress.model.linear.sums import in_full, wide
 from compress.model.mixer import Mixer, MixerSpec, State, StateSpec
 from compress.model.projection import Projection
 from compress.model.sequence import Context

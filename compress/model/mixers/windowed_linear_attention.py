@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model.attention import per_group
-from compress.model.feature_mixer import FeatureMixer, FeatureMixerSpec
-from compress.model.linear import (
+from compress.model.linear.feature_mixer import FeatureMixer, FeatureMixerSpec
+from compress.model.linear.sums import (
     before_spans,
     causal_products,
     causal_sums,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from compress.model import features as _features  # noqa: F401  (registers the kinds)
 from compress.model import scores as _scores  # noqa: F401
 from compress.model.attention import AnyScores
-from compress.model.feature import AnyFeatureMap
-from compress.model.linear import wide
+from compress.model.linear.feature import AnyFeatureMap
+from compress.model.linear.sums import wide
 from compress.model.mixer import Mixer, MixerSpec
 from compress.model.projection import Projection
 from compress.model.sequence import Context

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.verification import charts
 from compress.verification.drift import Drift, GroupDrift, MetricDrift
 from compress.verification.localize import block_note, stage_note
 from compress.verification.outcome import Status
-from compress.verification.report_cases import Case, cases, findings
-from compress.verification.report_ci import to_junit, to_sarif
+from compress.verification.report import charts
+from compress.verification.report.cases import Case, cases, findings
+from compress.verification.report.ci import to_junit, to_sarif
 from compress.verification.report_data import ReportData, Variant
 from runtime.files import explain, is_special, write_atomic, write_through
 from targets.errors import printable

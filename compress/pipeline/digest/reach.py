@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.pipeline.digest.memo import read_memo, write_memo
+from compress.pipeline.digest.scan import Said, Source, scan, version
 from compress.pipeline.errors import GraphError
-from compress.pipeline.memo import read_memo, write_memo
-from compress.pipeline.scan import Said, Source, scan, version
 
 #: The packages of this project; the one that a function itself is in belongs to them.
 PACKAGES = ("compress", "export", "runtime", "targets")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model.attention import per_group
-from compress.model.feature_mixer import FeatureMixer, FeatureMixerSpec
-from compress.model.linear import SPAN, in_full, only_real, wide
+from compress.model.linear.feature_mixer import FeatureMixer, FeatureMixerSpec
+from compress.model.linear.sums import SPAN, in_full, only_real, wide
 from compress.model.mixer import State
 from compress.model.projection import Projection
 from compress.model.sequence import Context

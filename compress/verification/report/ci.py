@@ -12,7 +12,7 @@ from typing import Any
 
 from compress.verification.metrics import METRICS
 from compress.verification.outcome import Status
-from compress.verification.report_cases import cases
+from compress.verification.report.cases import cases
 from compress.verification.report_data import ReportData
 from targets.errors import printable
 

@@ -1,7 +1,4 @@
-"""Digests of what a stage's result depends on: values and library versions; `reach.py` has those of source code.
-
-All digests are hex SHA-256.
-"""
+"""Digests of values, and library versions. All digests are hex SHA-256."""
 
 from __future__ import annotations
 
@@ -12,10 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from compress.pipeline.tree import digest_tree
 from targets.errors import EnvironmentLacks
-
-__all__ = ["digest_of", "digest_tree", "library_versions"]
 
 
 def digest_of(value: Any) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from compress.pipeline.memo import read_memo, write_memo
+from compress.pipeline.digest.memo import read_memo, write_memo
 from runtime.files import sha256_of
 from targets.errors import InputError
 

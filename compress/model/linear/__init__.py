@@ -1,0 +1,1 @@
+"""What the mixers of linear attention share: feature maps, sums, decays."""
