@@ -7,6 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import edgepress_siblings
 import runtime
 import targets
 from export.archive import plain_entry
@@ -26,11 +27,13 @@ run_cli(main)
 
 
 def app_bytes() -> bytes:
-    """The zipapp of the packages `runtime` and `targets`; equal bytes for equal source."""
+    """The zipapp of the packages `runtime` and `targets` and the module that they ask; equal bytes for equal source."""
     stream = io.BytesIO()
     stream.write(b"#!/usr/bin/env python3\n")
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         _add(archive, "__main__.py", _MAIN)
+        siblings = Path(edgepress_siblings.__file__)
+        _add(archive, siblings.name, siblings.read_bytes())
         for package in (runtime, targets):
             folder = Path(str(package.__file__)).parent
             for path in sorted(path for kind in ("*.py", "*.toml") for path in folder.rglob(kind)):

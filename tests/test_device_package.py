@@ -78,7 +78,7 @@ def test_the_file_is_small_and_the_same_every_time_and_holds_the_device_side_alo
     (tmp_path / APP).write_bytes(app_bytes())
     with zipfile.ZipFile(tmp_path / APP) as archive:
         names = archive.namelist()
-    assert {name.split("/")[0] for name in names} == {"__main__.py", "runtime", "targets"}
+    assert {name.split("/")[0] for name in names} == {"__main__.py", "edgepress_siblings.py", "runtime", "targets"}
     assert {"targets/cpu-x86.toml", "runtime/backends/cpu.py"} <= set(names)
 
 
