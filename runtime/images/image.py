@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from runtime.images.resample import Filter, resize
+from runtime.images.resample import Filter, Window, resize
 from targets.errors import InputError
 from targets.strict import read
 
 if TYPE_CHECKING:
     import numpy as np
+
+Colours = Literal["rgb", "bgr"]
 
 MAX_RESIZED = 1 << 24  # pixels of an image that is brought to another size
 _SLICE = 1 << 22  # most pixels normalised at once: bounds the memory of their indices
@@ -83,21 +85,24 @@ def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessi
     return read(ImagePreprocessing, section, where)
 
 
-def prepare(images: np.ndarray | Sequence[np.ndarray], preprocessing: Mapping[str, object]) -> np.ndarray:
+def prepare(
+    images: np.ndarray | Sequence[np.ndarray], preprocessing: Mapping[str, object], colours: Colours = "rgb"
+) -> np.ndarray:
     """uint8 images to a model's input, float32 [B, C, H, W].
 
     `images` is one array [B, H, W, C] or a sequence of [H, W, C] or [H, W] of any sizes; `preprocessing` is the
-    manifest's section. Raises InputError if an image or the section does not fit.
+    manifest's section; `colours` the order of three or more channels. Raises InputError if an image or the section does
+    not fit.
     """
     import numpy as np
 
     spec = parse_preprocessing(preprocessing)
     if isinstance(images, np.ndarray) and images.ndim == 4:
-        pixels_BHWC = _shape(images, spec)
+        pixels_BHWC = _shape(images, spec, colours)
     elif len(images) == 0:
         pixels_BHWC = np.zeros((0, *spec.size, spec.channels), np.uint8)
     else:
-        pixels_BHWC = np.concatenate([_shape(_as_hwc(image)[None], spec) for image in images])
+        pixels_BHWC = np.concatenate([_shape(_as_hwc(image)[None], spec, colours) for image in images])
     table_VC = (np.arange(256.0)[:, None] * spec.rescale - np.array(spec.mean)) / np.array(spec.std)
     table_CV = table_VC.T.astype(np.float32)
     out = np.empty((len(pixels_BHWC), spec.channels, *spec.size), np.float32)
@@ -121,8 +126,13 @@ def center_crop(images_BHWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         edges = ((0, 0), (top, add_height - top), (left, add_width - left), (0, 0))
         images_BHWC = np.pad(images_BHWC, edges)
         height, width = height + add_height, width + add_width
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    top, left, _, _ = middle((height, width), size)
     return images_BHWC[:, top : top + crop_height, left : left + crop_width]
+
+
+def middle(size: tuple[int, int], crop: tuple[int, int]) -> Window:
+    """Where the middle (height, width) of a larger image lies."""
+    return (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2, *crop
 
 
 def with_channels(images_BHWC: np.ndarray, channels: int) -> np.ndarray:
@@ -142,14 +152,22 @@ def with_channels(images_BHWC: np.ndarray, channels: int) -> np.ndarray:
     return ((luma + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
-def _shape(images_BHWC: np.ndarray, spec: ImagePreprocessing) -> np.ndarray:
+def _shape(images_BHWC: np.ndarray, spec: ImagePreprocessing, colours: Colours) -> np.ndarray:
     """Channels, resize and crop: uint8 [B, *size, channels]."""
     if images_BHWC.dtype != "uint8":
         raise InputError(f"image of type {images_BHWC.dtype}; allowed: uint8")
+    turned = colours == "bgr" and images_BHWC.shape[-1] >= 3
+    if turned and spec.channels == 1:
+        images_BHWC = images_BHWC[..., 2::-1]
     images_BHWC = with_channels(images_BHWC, spec.channels)
-    images_BHWC = resize(images_BHWC, spec.resize.target(*images_BHWC.shape[1:3]), spec.resize.resample)
-    if spec.center_crop is not None:
-        images_BHWC = center_crop(images_BHWC, spec.center_crop)
+    size, crop = spec.resize.target(*images_BHWC.shape[1:3]), spec.center_crop
+    if crop is not None and crop[0] <= size[0] and crop[1] <= size[1]:  # what is cut off need not be computed
+        images_BHWC = resize(images_BHWC, size, spec.resize.resample, middle(size, crop))
+    else:
+        images_BHWC = resize(images_BHWC, size, spec.resize.resample)
+        images_BHWC = images_BHWC if crop is None else center_crop(images_BHWC, crop)
+    if turned and spec.channels == 3:  # the small image is turned, not the camera's
+        images_BHWC = images_BHWC[..., ::-1]
     if images_BHWC.shape[1:3] != spec.size:
         height, width = images_BHWC.shape[1:3]
         wanted = f"{spec.size[0]} x {spec.size[1]}"

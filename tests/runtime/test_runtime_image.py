@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from runtime.images import png
+from runtime.images import resample as resampling
 from runtime.images.image import center_crop, prepare, with_channels
 from runtime.images.reading import decode_image, read_image
 from runtime.images.resample import resize
@@ -70,14 +71,48 @@ def test_resize_is_bit_equal_to_pillow(height, width, new_height, new_width, cha
         np.testing.assert_array_equal(got, wanted)
 
 
+REAL = [((480, 640), (224, 224)), ((375, 500), (256, 341)), ((32, 32), (224, 224)), ((400, 700), (32, 300))]
+
+
+@pytest.mark.parametrize("pillow", [True, False])
 @pytest.mark.parametrize("resample", sorted(PILLOW))
-@pytest.mark.parametrize(
-    ("before", "after"), [((480, 640), (224, 224)), ((375, 500), (256, 341)), ((32, 32), (224, 224))]
-)
-def test_resize_of_real_sizes_is_bit_equal_to_pillow(before, after, resample):
+@pytest.mark.parametrize(("before", "after"), REAL)
+def test_resize_of_real_sizes_is_bit_equal_to_pillow(monkeypatch, before, after, resample, pillow):
+    assert resampling._pillow_agrees()
+    monkeypatch.setattr(resampling, "_pillow_agrees", lambda: pillow)
     image = pixels(0, *before, 3)
     wanted = np.array(Image.fromarray(image).resize(after[::-1], PILLOW[resample]))
+    if not pillow_orders_passes_alike(*before, *after):
+        steps = Image.fromarray(image).resize((before[1], after[0]), PILLOW[resample])
+        wanted = np.array(steps.resize(after[::-1], PILLOW[resample]))
     np.testing.assert_array_equal(resize(image[None], after, resample)[0], wanted)
+    top, left, height, width = window = (3, 5, after[0] - 7, after[1] - 11)
+    part = resize(image[None], after, resample, window)[0]
+    np.testing.assert_array_equal(part, wanted[top : top + height, left : left + width])
+
+
+def test_another_build_of_pillow_that_rounds_otherwise_is_not_used(monkeypatch):
+    def blurred(image, size, resample):
+        return np.full((*size, image.shape[2]), 128, np.uint8)
+
+    monkeypatch.setattr(resampling, "_by_pillow", blurred)
+    resampling._pillow_agrees.cache_clear()
+    image = pixels(3, 400, 500, 3)
+    try:
+        got = resize(image[None], (50, 60), "bilinear")[0]
+    finally:
+        resampling._pillow_agrees.cache_clear()
+    np.testing.assert_array_equal(got, np.array(Image.fromarray(image).resize((60, 50), PILLOW["bilinear"])))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(20, 31, 3), (20, 31, 4), (20, 31, 1), (20, 31)])
+def test_a_frame_of_blue_green_red_is_prepared_as_the_same_in_red_green_blue(channels, shape):
+    spec = {**SPEC, "channels": channels, "mean": SPEC["mean"][:channels], "std": SPEC["std"][:channels]}
+    spec["resize"], spec["center_crop"] = {"mode": "shortest_edge", "size": 10, "resample": "bicubic"}, [8, 8]
+    rgb = pixels(2, *shape)
+    bgr = rgb if rgb.ndim == 2 or shape[2] == 1 else np.concatenate([rgb[..., 2::-1], rgb[..., 3:]], -1)
+    np.testing.assert_array_equal(prepare([bgr], spec, "bgr"), prepare([rgb], spec))
 
 
 def test_a_batch_larger_than_one_slice_of_memory_gives_the_same_pixels(monkeypatch):
