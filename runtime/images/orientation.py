@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-_TAG, _SHORT, _LONG = 0x0112, 3, 4
-_ENTRY = 12  # bytes of a tag
+_TAG = 0x0112
+_ENTRY, _INSIDE = 12, 4  # bytes of a tag, and of a value that is in it and not behind all tags
+#: Types of numbers: EXIF asks for 3 (SHORT), and writers use every other; two parts are a fraction.
+_NUMBERS = {3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d", 13: "I", 16: "Q"}
+_NO_NUMBERS = (1, 2, 7)
 
 
 def orientation_in(exif: bytes | None, xmp: bytes | None = None) -> int:
@@ -23,7 +26,7 @@ def orientation_in(exif: bytes | None, xmp: bytes | None = None) -> int:
     if found is None and xmp:
         match = re.search(rb'tiff:Orientation(?:="|>)([0-9])', xmp)
         found = int(match[1]) if match else None
-    return found if found is not None and 1 <= found <= 8 else 1
+    return int(found) if found is not None and found in range(1, 9) else 1
 
 
 def upright(image_HWC: np.ndarray, orientation: int) -> np.ndarray:
@@ -39,8 +42,9 @@ def upright(image_HWC: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image_HWC[::rows, ::columns])
 
 
-def _in_exif(exif: bytes) -> int | None:
-    """The tag's value in the first directory; None where it is not there or the block is damaged before it."""
+def _in_exif(exif: bytes) -> float | None:
+    """The tag's first value in the first directory, 0 where it is no number; None where it is not there or the block is
+    damaged before it."""
     body = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(body[:2])
     if order is None:
@@ -50,9 +54,18 @@ def _in_exif(exif: bytes) -> int | None:
         (count,) = struct.unpack_from(f"{order}H", body, at)
         for entry in range(at + 2, at + 2 + _ENTRY * count, _ENTRY):
             tag, kind, number = struct.unpack_from(f"{order}HHI", body, entry)
-            if tag == _TAG and kind in (_SHORT, _LONG) and number == 1:
-                value: int = struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", body, entry + 8)[0]
-                return value
+            if tag == _TAG and number and kind in _NO_NUMBERS:
+                return 0
+            if tag == _TAG and number and kind in _NUMBERS:
+                return _value(body, entry + 8, order + _NUMBERS[kind], number)
     except struct.error:
         return None
     return None
+
+
+def _value(body: bytes, place: int, form: str, number: int) -> float:
+    """The first of a tag's values. Raises struct.error where it is not there."""
+    if struct.calcsize(form) * number > _INSIDE:
+        (place,) = struct.unpack_from(f"{form[0]}I", body, place)
+    value, *below = struct.unpack_from(form, body, place)
+    return value / below[0] if below and below[0] else value

@@ -70,6 +70,47 @@ def test_every_orientation_is_turned_as_pillow_turns_it(form: str, mode: str) ->
         np.testing.assert_array_equal(in_colour(decode_image(data, "x")), by_pillow(data), err_msg=str(orientation))
 
 
+ODD_TYPES = {
+    1: "B",
+    2: "B",
+    3: "H",
+    4: "I",
+    5: "II",
+    6: "b",
+    7: "B",
+    8: "h",
+    9: "i",
+    10: "ii",
+    11: "f",
+    12: "d",
+    13: "I",
+}
+
+
+def exif_in_type(orientation: int, order: str, kind: int, count: int) -> bytes:
+    """EXIF whose orientation is stored as a type, and as often, as no writer should."""
+    form = ODD_TYPES[kind] * count
+    values = [orientation, 1] * count if len(ODD_TYPES[kind]) == 2 else [orientation] * count
+    packed = struct.pack(order + form, *values)
+    behind = 8 + 2 + 12 + 4
+    value = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(f"{order}I", behind)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IHHHI", 8, 1, 0x0112, kind, count)
+    return head + value + bytes(4) + packed
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", list(ODD_TYPES))
+def test_an_orientation_of_any_type_and_count_turns_as_pillow_turns_it(order: str, kind: int) -> None:
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
+    for orientation, count in ((6, 1), (6, 2), (8, 1), (3, 3), (9, 1)):
+        exif = exif_in_type(orientation, order, kind, count)
+        for form, how in (("JPEG", {}), ("WEBP", {"lossless": True}), ("WEBP", {"lossless": True, "xmp": xmp})):
+            data = encoded(picture(), form, exif=b"Exif\0\0" + exif, **how)
+            message = f"{form} {orientation} {count}"
+            np.testing.assert_array_equal(decode_image(data, "x"), by_pillow(data), err_msg=message)
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
