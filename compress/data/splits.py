@@ -11,13 +11,15 @@ import numpy as np
 Indices = np.ndarray  # int64 [n], ascending
 #: What people call the parts of their data: the kinds, and the first that exists is evaluated on.
 _PARTS = {"train": "train(ing)?", "test": "test(ing)?", "validation": "val(id(ation)?)?|dev|eval(uation)?"}
+#: What stands before or behind the kind in a name, as in images_val or train2017.
+_BESIDE = "(set|data|images?|imgs?|split)"
 TRAIN = "train"
 EVALUATED = ("test", "validation")
 
 
 def part_named(name: str) -> str | None:
     """`train`, `test` or `validation` for a file or folder that is named so in one of the usual ways, else None."""
-    word = re.sub(r"[ _-]?(set|data|images?|imgs?|split)$", "", name.strip().casefold())
+    word = re.sub(rf"^{_BESIDE}[ _-]?|([ _-]?({_BESIDE}|\d+)|[ _-]v\d+)+$", "", name.strip().casefold())
     return next((part for part, pattern in _PARTS.items() if re.fullmatch(pattern, word)), None)
 
 

@@ -35,7 +35,8 @@ _SYSTEMS |= {"desktop.ini", "system volume information", "@recently-snapshot", "
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _GREY = ("1", "L", "LA", "La")
 _PLANES = set("RGBACMYKLX")  # what Pillow calls a tile of one plane in 8 bits
-_BITS, _WHITE_IS_ZERO, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+#: Tags of TIFF.
+_BITS, _COMPRESSION, _WHITE_IS_ZERO, _SAMPLES, _SAMPLE_FORMAT = 258, 259, 262, 277, 339
 
 
 def is_systems(name: str) -> bool:
@@ -121,10 +122,31 @@ def _read_with_pillow(data: bytes, name: str) -> np.ndarray:
     except pillow.DecompressionBombError as error:
         raise InputError(f"{name}: more pixels than are read; scale it down") from error
     except pillow.UnidentifiedImageError as error:
-        raise InputError(f"{name}: not a readable image: of no form that is read here, or damaged") from error
+        kind = _kind_of_tiff(data) or "of no form that is read here, or damaged"
+        raise InputError(f"{name}: not a readable image: {kind}") from error
     except Exception as error:  # whatever its many decoders raise is this file's fault
         cause = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: not a readable image: {cause[:120]}") from error
+
+
+def _kind_of_tiff(data: bytes) -> str:
+    """What a TIFF that Pillow does not know holds, and what to do; "" for what is no TIFF."""
+    from PIL import TiffImagePlugin
+
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        if not tags:
+            return ""
+        bits, samples = max(tags.get(_BITS, (1,))), int(tags.get(_SAMPLES, 1))
+        form = max(tags.get(_SAMPLE_FORMAT, (1,)))
+    except Exception:  # noqa: BLE001 - damaged, or no TIFF
+        return ""
+    numbers = {2: "signed whole numbers", 3: "floating point numbers"}.get(form, "whole numbers")
+    held = f"{samples} x {numbers} of {bits} bits a pixel, colour kind {tags.get(_WHITE_IS_ZERO)}"
+    return f"a TIFF of {held}, compression {tags.get(_COMPRESSION, 1)}; save it with 8 bits, grey or RGB"
 
 
 def _turn(picture: Any, data: bytes, name: str) -> int:
@@ -157,7 +179,8 @@ def _pixels(picture: Any, name: str) -> np.ndarray:
     """uint8 [H, W, 1] for grey pictures, else [H, W, 3]."""
     import numpy as np
 
-    if picture.mode.startswith("I") or picture.mode == "F":
+    signed = getattr(picture, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0] == 2
+    if picture.mode.startswith("I") or picture.mode == "F" or signed:
         return _high_bytes(picture, name)
     grey = picture.mode in _GREY
     return np.array(picture.convert("L" if grey else "RGB")).reshape(picture.height, picture.width, -1)

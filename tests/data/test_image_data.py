@@ -445,6 +445,9 @@ def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
         ("training_set", "test_set"),
         ("TRAINING", "dev"),
         ("train data", "Validation"),
+        ("train2017", "val2017"),
+        ("images_train", "images-val"),
+        ("train_v2", "dev2"),
     ],
 )
 def test_parts_are_known_in_the_usual_spellings(tmp_path: Path, train: str, test: str) -> None:
