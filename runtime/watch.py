@@ -168,9 +168,12 @@ def listing(folder: Path, suffixes: Sequence[str], note: Callable[[str], None]) 
                 note(f"{Path(place, name)} is passed over: it is a link to a folder; watch that folder itself")
         for name in files:
             if name.lower().endswith(tuple(suffixes)) and not is_systems(name):
-                seen = look(folder, Path(place, name).relative_to(folder).as_posix())
+                path = Path(place, name)
+                seen = look(folder, path.relative_to(folder).as_posix())
                 if seen is not None:
                     found.append(seen)
+                elif os.path.lexists(path):
+                    note(f"{path} is passed over: it is no file, or a link to what is not there")
     return sorted(found, key=lambda one: (one.mtime_ns, one.name))
 
 

@@ -229,15 +229,21 @@ def test_without_pillow_a_jpeg_is_an_error_line_and_a_png_is_answered(bundle, fo
     assert "pip install pillow" in found["0.jpg"]["error"] and "top" in found["1.png"]
 
 
-def test_folders_that_are_passed_over_are_named_once(folder, tmp_path):
+def test_what_is_passed_over_is_named_once(folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (folder / "link").symlink_to(tmp_path / "elsewhere")
     (folder / "@eaDir").mkdir()
     save_png(folder / "@eaDir" / "thumb.png", 1)
     save_png(folder / "a.png", 2)
+    (folder / "b.png").symlink_to("nowhere")
+    os.mkfifo(folder / "c.png")
     notes = []
     assert [one.name for one in listing(folder, (".png",), notes.append)] == ["a.png"]
-    assert notes == [f"{folder}/link is passed over: it is a link to a folder; watch that folder itself"]
+    assert sorted(notes) == [
+        f"{folder}/b.png is passed over: it is no file, or a link to what is not there",
+        f"{folder}/c.png is passed over: it is no file, or a link to what is not there",
+        f"{folder}/link is passed over: it is a link to a folder; watch that folder itself",
+    ]
     with open_log(tmp_path / "r.jsonl") as log:  # several looks, one line
         watch(folder, (".png",), log, lambda paths: [{"top": []} for _ in paths], 1, True)
     assert log.done
