@@ -142,11 +142,17 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
 
 
 def as_array(value: Any, dtype: type[np.generic], ndim: int, name: str) -> NDArray[Any]:
+    """An array of real numbers. Raises InputError for texts, truth values, complex numbers and times, for fractions
+    where whole numbers are wanted, and for whole numbers that the type cannot hold."""
     array = np.asarray(value)
     if array.ndim != ndim:
         raise InputError(f"{name} must have {ndim} dimension(s), got shape {list(array.shape)}")
-    if not (np.issubdtype(array.dtype, np.number) or array.size == 0):
+    if array.dtype.kind not in "iuf" and array.size:
         raise InputError(f"{name} must be numbers, got {array.dtype}")
-    if np.issubdtype(dtype, np.integer) and not np.issubdtype(array.dtype, np.integer) and array.size:
+    whole = np.issubdtype(dtype, np.integer)
+    if whole and array.dtype.kind == "f" and array.size:
         raise InputError(f"{name} must be whole numbers, got {array.dtype}")
-    return np.ascontiguousarray(array, dtype=dtype)
+    kept = np.ascontiguousarray(array, dtype=dtype)
+    if whole and not np.array_equal(kept, array):
+        raise InputError(f"{name} hold numbers that are too large for {kept.dtype}")
+    return kept

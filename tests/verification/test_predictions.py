@@ -60,6 +60,10 @@ def test_a_plain_npz_of_logits_and_labels_is_read(tmp_path: Path) -> None:
         (np.zeros((2, 2)), [0, -1], None, "from -1"),
         (np.zeros((2, 2)), [0.5, 1.0], None, "whole numbers"),
         (np.zeros((2, 2)), ["a", "b"], None, "must be numbers"),
+        (np.zeros((2, 2), complex), [0, 1], None, "logits must be numbers, got complex128"),
+        (np.zeros((2, 2), "m8[s]"), [0, 1], None, "logits must be numbers, got timedelta64"),
+        (np.array([["1", "2"]] * 2), [0, 1], None, "logits must be numbers, got <U1"),
+        (np.zeros((2, 2)), np.array([0, 2**64 - 1], np.uint64), None, "labels hold numbers that are too large"),
         (np.zeros((2, 2)), [0, 1], ["one"], "1 class names for 2 classes"),
     ],
 )
