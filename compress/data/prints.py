@@ -105,19 +105,32 @@ def thumb_of(image_HWC: np.ndarray) -> NDArray[np.uint8]:
 def near(wanted: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int64] | None:
     """For each of `others` [B, T] a place in `wanted` [A, T] of an image that is nearly the same, or -1; None where
     there are too many to compare."""
+    return _near(wanted, others, earlier=False)
+
+
+def near_earlier(thumbs: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+    """For each image [S, T] the place of an earlier one that is nearly the same, or -1; None where there are too many
+    to compare."""
+    return _near(thumbs, thumbs, earlier=True)
+
+
+def _near(wanted: NDArray[np.uint8], others: NDArray[np.uint8], *, earlier: bool) -> NDArray[np.int64] | None:
     if len(wanted) * len(others) > MOST_PAIRS:
         return None
-    key = hashlib.sha256(wanted.tobytes() + b"|" + others.tobytes()).digest()
+    key = hashlib.sha256(wanted.tobytes() + b"|" + others.tobytes() + bytes([earlier])).digest()
     if key not in _near_before:
-        _near_before.clear()
-        _near_before[key] = _compared(wanted, others)
+        for old in [*_near_before][: -_REMEMBERED + 1]:
+            del _near_before[old]
+        _near_before[key] = _compared(wanted, others, earlier)
     return _near_before[key]
 
 
+#: What was compared last: sets to evaluate on among themselves, and with those to heal on.
 _near_before: dict[bytes, NDArray[np.int64]] = {}
+_REMEMBERED = 2
 
 
-def _compared(wanted: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _compared(wanted: NDArray[np.uint8], others: NDArray[np.uint8], earlier: bool) -> NDArray[np.int64]:
     found = np.full(len(others), -1, np.int64)
     if not len(wanted):
         return found
@@ -128,6 +141,8 @@ def _compared(wanted: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[n
         part = slice(start, start + some)
         apart_BA = b_B[part, None] + a_A - 2 * (b_BT[part] @ a_AT.T)  # squared
         apart_BA -= (NEAR * (contrast_B[part, None] + contrast_A)) ** 2
+        if earlier:
+            apart_BA[np.arange(len(wanted)) >= start + np.arange(len(apart_BA))[:, None]] = np.inf
         closest_B = apart_BA.argmin(axis=1)
         for row in np.flatnonzero(apart_BA[np.arange(len(closest_B)), closest_B] < _ROUNDING):
             at, place = int(start + row), int(closest_B[row])

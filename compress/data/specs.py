@@ -10,12 +10,14 @@ import numpy as np
 from compress.data.arrays import ImageArrays
 from compress.data.dataset import Decoder, ImageDataset
 from compress.data.packed import SUFFIX as PACKED
-from compress.data.prints import Prints, near, prints_of
+from compress.data.prints import Prints, near, near_earlier, prints_of
 from compress.data.sources import ImageFiles, Part, Source
 from compress.data.splits import balanced, halves
 from runtime.files import user_path
 from targets.errors import InputError
 
+#: Share of images to evaluate on that may be nearly the same as others without a word.
+_FEW_ALIKE = 0.01
 _ZOO = Path(__file__).parent.parent / "zoo"
 _ZOO_FILES = {
     "cifar10-test": "cifar10/test.jpegs",
@@ -104,8 +106,25 @@ def _indices(source: Source, part: Part | Literal["all"], seed: int) -> tuple[np
         notes = (f"{copies.sum()} training images left out: the evaluation set has them too",) if copies.any() else ()
         healing = healing[~copies]
     if part == "evaluation":
-        return evaluation, ()
+        return evaluation, _scene_notes(source, prints, evaluation)
     return healing, (*notes, *_near_notes(source, prints, evaluation, healing))
+
+
+def _scene_notes(source: Source, prints: Prints, evaluation: np.ndarray) -> tuple[str, ...]:
+    """How many of the different images to evaluate on are nearly the same as others: the risk that the interval does
+    not know of. They stay, and count."""
+    different = evaluation[np.sort(np.unique(prints.pixels[evaluation], return_index=True)[1])]
+    found = near_earlier(prints.thumbs[different])
+    if found is None:
+        return ("too many images to evaluate on to look for ones that are nearly the same",)
+    alike = np.flatnonzero(found >= 0)
+    if len(alike) <= _FEW_ALIKE * len(different):
+        return ()
+    pair = f"{source.names[different[alike[0]]]} as {source.names[different[found[alike[0]]]]}"
+    return (
+        f"{len(alike)} of {len(different)} different images to evaluate on are nearly the same as others ({pair}): if "
+        "these are frames of one scene, they prove less than as many scenes would, and the true interval is wider",
+    )
 
 
 def _near_notes(source: Source, prints: Prints, evaluation: np.ndarray, healing: np.ndarray) -> tuple[str, ...]:

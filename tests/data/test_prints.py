@@ -71,6 +71,24 @@ def test_nearly_equal_images_are_named_and_stay(tmp_path: Path) -> None:
     assert load(str(tmp_path), part="evaluation").notes == ()
 
 
+def test_frames_of_one_scene_among_the_images_to_evaluate_on_are_counted_and_named(tmp_path: Path) -> None:
+    """Twelve scenes: of four there are three frames each, of one a copy, which is no other image at all."""
+    for number in range(12):
+        put(tmp_path / f"test/c{number % 2}/{number:02}.png", picture(number))
+        put(tmp_path / f"train/c{number % 2}/{number:02}.png", picture(100 + number))
+    for number in range(4):
+        for frame in range(2):
+            brighter = np.clip(picture(number).astype(int) + 1 + frame, 0, 255).astype(np.uint8)
+            put(tmp_path / f"test/c{number % 2}/{number:02}-{frame}.png", brighter)
+    put(tmp_path / "test/c1/11-copy.png", picture(11))
+    evaluation = load(str(tmp_path), part="evaluation")
+    assert len(evaluation) == 21
+    (note,) = evaluation.notes
+    assert note.startswith("8 of 20 different images to evaluate on are nearly the same as others (test/c0/00-1.png as ")
+    assert "the true interval is wider" in note and len(note) < 300
+    assert load(str(tmp_path), part="healing").notes == ()
+
+
 @pytest.mark.parametrize("suffix", ["bmp", "pgm", "tif", "png", "npz"])
 def test_images_that_differ_in_one_pixel_anywhere_are_different(tmp_path: Path, suffix: str) -> None:
     base = np.zeros((90, 90), np.uint8)
