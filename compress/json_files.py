@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from runtime.files import check_no_pipe
 from targets.errors import InputError
 
 
@@ -27,6 +28,7 @@ def read_list(path: Path) -> list[Any]:
 
 def read_json(path: Path) -> Any:
     """What a file holds. Raises InputError if it cannot be read."""
+    check_no_pipe(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

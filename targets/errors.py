@@ -102,6 +102,8 @@ def _known(error: Exception) -> EdgepressError | None:
         return EnvironmentLacks(f"out of memory: {error or 'no details'}; ask for less at once")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return EnvironmentLacks(f"no space left for {error.filename or 'standard output'}; free some and run again")
+    if isinstance(error, PermissionError) and error.filename:
+        return InputError(f"{error.filename}: permission denied; may this user read it, or write there?")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return InputError(f"{str(error.filename)[:80]} ...: the name is too long for a file; check the path")
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in _OWN:

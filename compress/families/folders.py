@@ -10,6 +10,7 @@ from compress.json_files import read_object
 from compress.timm_config import in_plain_words
 from targets.errors import InputError
 
+_SUFFIXES = (".json", ".safetensors", ".bin", ".txt", ".model", ".jinja")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -18,10 +19,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     names the folder that was probably meant."""
     if not folder.is_dir():
         raise InputError(f"no such model folder: {folder}{instead_of_file(folder)}")
+    check_files(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} is no model folder: it has no config.json{instead_of_folder(folder)}")
     return in_plain_words(read_object(path))
+
+
+def check_files(folder: Path) -> None:
+    """Raises InputError for what bears the name of a checkpoint's file and is none: a link of the hub's cache to what
+    was cleared away would else be a file that is not there, and its settings be left out without a word."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in _SUFFIXES or path.is_file():
+            continue
+        kind = "a folder" if path.is_dir() else "a pipe or a device" if path.exists() else "a link to what is not there"
+        raise InputError(f"{path} is {kind}, and no file; fetch it again")
 
 
 def instead_of_file(path: Path) -> str:

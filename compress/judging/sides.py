@@ -49,8 +49,9 @@ def open_side(spec: str) -> Side:
         return _compressed(spec, path)
     if (path / "config.json").is_file():
         return _hugging_face(spec, path)
-    from compress.families.folders import instead_of_folder
+    from compress.families.folders import check_files, instead_of_folder
 
+    check_files(path)
     what = f"{spec} is no model that can be read: it has no manifest.json, structure.json or config.json"
     raise InputError(f"{what}{instead_of_folder(path)}")
 

@@ -109,6 +109,8 @@ def _endings(config: Mapping[str, object]) -> str:
 
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object, {} if there is none: the reader of the model tells what is wrong with its files."""
+    if not path.is_file():  # a pipe would be waited on for ever
+        return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

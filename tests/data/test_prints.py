@@ -84,7 +84,7 @@ def test_frames_of_one_scene_among_the_images_to_evaluate_on_are_counted_and_nam
     evaluation = load(str(tmp_path), part="evaluation")
     assert len(evaluation) == 21
     (note,) = evaluation.notes
-    assert note.startswith("8 of 20 different images to evaluate on are nearly the same as others (test/c0/00-1.png as ")
+    assert note.startswith("8 of 20 different images to evaluate on are nearly the same as others (test/c0/00-1.png as")
     assert "the true interval is wider" in note and len(note) < 300
     assert load(str(tmp_path), part="healing").notes == ()
 

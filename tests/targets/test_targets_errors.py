@@ -29,6 +29,7 @@ def command(body: str, **more: object) -> subprocess.CompletedProcess[str]:
         ("errors.EnvironmentLacks('a')", 3),
         ("MemoryError()", 3),
         ("OSError(28, 'full', 'x')", 3),
+        ("PermissionError(13, 'denied', 'x')", 2),
         ("ZeroDivisionError('a')", 70),
         ("FileNotFoundError(2, 'no', 'x')", 70),
         ("RuntimeError('1\\n2')", 70),
