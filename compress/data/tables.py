@@ -22,11 +22,21 @@ from targets.errors import InputError
 COLUMNS: dict[str, tuple[str, ...]] = {
     "text": ("text", "sentence", "content", "document", "review", "comment_text"),
     "label": ("label", "labels", "class", "category", "sentiment"),
-    "first": ("sentence1", "sentence_1", "sentence_a", "text1", "query", "first"),
-    "second": ("sentence2", "sentence_2", "sentence_b", "text2", "passage", "second"),
+    "first": ("sentence1", "sentence_1", "sentence_a", "text1", "query", "first", "premise", "question1", "question"),
+    "second": (
+        "sentence2",
+        "sentence_2",
+        "sentence_b",
+        "text2",
+        "passage",
+        "second",
+        "hypothesis",
+        "question2",
+        "context",
+    ),
     "score": ("score", "similarity", "relatedness_score", "gold"),
 }
-FORMS = "columns text (and label), or sentence1, sentence2 (and score)"
+FORMS = "columns text (and label), or sentence1, sentence2 (and label or score)"
 _MEANT = {name for names in COLUMNS.values() for name in names}
 #: Rows by which a table without a known header is judged, and fewer than which say nothing.
 _LOOKED_AT, _TELLING = 200, 6

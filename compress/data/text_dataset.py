@@ -22,8 +22,8 @@ from compress.data.classes import (
     number_in,
     plain,
 )
+from compress.data.rows import Row
 from compress.data.seen import fingerprint
-from compress.data.text_files import Row
 from targets.errors import InputError
 
 
@@ -32,7 +32,8 @@ class TextDataset:
     """Made by `compress.data.load_texts`; never changes.
 
     `class_names`: in the order of `labels`, () without labels. `numbers`: the label as the data writes it -> its place
-    among them. `notes`: what the user should know of them.
+    among them. `notes`: what the user should know of them. `unanswered`: whether some question has no answer in its
+    text.
     """
 
     location: Path
@@ -40,6 +41,7 @@ class TextDataset:
     class_names: tuple[str, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unanswered: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,6 +110,17 @@ class TextDataset:
             some = f"{len(bare)} of {len(self)} texts have no tag for each word: {listed(bare)}"
             raise InputError(f"{self.location}: {some}; give .conll files, or .jsonl with words and tags")
 
+    def check_questions(self, answered: bool) -> None:
+        """Raises InputError that names the samples that are no question with a text or, with `answered`, that do not
+        say the answers."""
+        bare = [row.name for row in self.rows if len(row.texts) < 2 or (answered and row.answers is None)]
+        if bare:
+            what = "a question, a text and its answers" if answered else "a question with a text"
+            some = f"{len(bare)} of {len(self)} are not {what}: {listed(bare)}"
+            raise InputError(
+                f"{self.location}: {some}; give question, context and answers in .jsonl, in columns or as SQuAD's .json"
+            )
+
     def check_several(self) -> None:
         """Raises InputError that names the samples of which it is not known which labels they have."""
         bare = [row.name for row in self.rows if row.labels is None]
@@ -168,7 +181,10 @@ class TextDataset:
         from compress.pipeline.digest import digest_of
 
         return digest_of(
-            [[*row.texts, row.label, row.score, row.fault, *row.tags, row.labels, row.marks] for row in self.rows]
+            [
+                [*row.texts, row.label, row.score, row.fault, *row.tags, row.labels, row.marks, row.answers]
+                for row in self.rows
+            ]
             + [list(self.class_names)]
         )
 

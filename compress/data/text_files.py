@@ -1,4 +1,4 @@
-"""Texts from files: .tsv and .csv (with a header or without), .jsonl, .txt, .conll, each also as .gz."""
+"""Texts from files: .tsv and .csv (with a header or without), .jsonl, .json (SQuAD), .txt, .conll, each also as .gz."""
 
 from __future__ import annotations
 
@@ -6,39 +6,25 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from compress.data.classes import listed, number_in, shortened
+from compress.data.questions import ANSWERS, answers_in, question_row, squad_rows
+from compress.data.rows import Row
 from compress.data.tables import COLUMNS, FORMS, meant, plain_title, table_rows
 from runtime.texts.text import is_unicode
 from targets.errors import InputError
 
-SUFFIXES = (".tsv", ".csv", ".jsonl", ".txt", ".conll")
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".txt", ".conll")
 #: Keys of words and of a tag for each of them, in .jsonl and in the `datasets` package.
 WORDS, TAGS = ("words", "tokens"), ("tags", "ner_tags", "labels")
 #: What stands in a column that says whether its title is a label of the text.
 MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 #: Bytes that a file may hold, unpacked.
 MOST_BYTES = 1 << 29
-
-
-@dataclass(frozen=True)
-class Row:
-    """One text or a pair of them. `name`: file and line, for messages. `fault`: why it cannot be used. `tags`: one for
-    each word of the text, which spaces separate; () without. `labels`: several at once; None where no column says them.
-    `marks`: the columns of 0 and 1, and whether the text has it."""
-
-    name: str
-    texts: tuple[str, ...]
-    label: str | None = None
-    score: float | None = None
-    fault: str | None = None
-    tags: tuple[str, ...] = ()
-    labels: tuple[str, ...] | None = None
-    marks: tuple[tuple[str, bool], ...] = ()
 
 
 def kind_of(path: Path) -> str | None:
@@ -50,10 +36,7 @@ def kind_of(path: Path) -> str | None:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, in order. Raises InputError that names the line where the file as a whole is wrong."""
     text = _decoded(path)
-    read = {".txt": _paragraphs, ".jsonl": _objects, ".csv": _table, ".tsv": _table, ".conll": _columns}[
-        kind_of(path) or ".txt"
-    ]
-    rows = list(read(path, text))
+    rows = list(_READ[kind_of(path) or ".txt"](path, text))
     if not rows:
         raise InputError(f"{path} holds no texts; name another file")
     return rows
@@ -129,9 +112,9 @@ def _object(path: Path, number: int, line: str) -> Row:
         raise InputError(f"{where}: not readable JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{where}: a {type(value).__name__}; give an object with {FORMS}")
-    tagged = _tagged(f"{path.name}:{number}", value)
-    if tagged is not None:
-        return tagged
+    own = _tagged(f"{path.name}:{number}", value) or question_row(f"{path.name}:{number}", value)
+    if own is not None:
+        return own
     several = _several(value)
     used = {key: item for key, item in value.items() if key != several and (meant(key) or _is_mark(item))}
     nested = next((key for key, item in used.items() if isinstance(item, list | dict)), None)
@@ -219,7 +202,16 @@ def row_of(name: str, header: Sequence[str], cells: Sequence[str]) -> Row:
         for place, (title, cell) in enumerate(zip(header, cells, strict=True))
         if place not in places.values() and cell.strip().casefold() in MARKS
     )
-    return Row(name, texts, record.get("label") or None, number, fault, labels=_parts(record.get("label")), marks=marks)
+    return Row(
+        name,
+        texts,
+        record.get("label") or None,
+        number,
+        fault,
+        labels=_parts(record.get("label")),
+        marks=marks,
+        answers=answers_in(next((cells[titles.index(title)] for title in ANSWERS if title in titles), None)),
+    )
 
 
 def _parts(cell: str | None) -> tuple[str, ...] | None:
@@ -230,3 +222,13 @@ def _parts(cell: str | None) -> tuple[str, ...] | None:
 def written(value: object) -> str:
     """A value as a table has it: nothing is an empty cell."""
     return "" if value is None else str(value)
+
+
+_READ: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+    ".txt": _paragraphs,
+    ".jsonl": _objects,
+    ".json": squad_rows,
+    ".csv": _table,
+    ".tsv": _table,
+    ".conll": _columns,
+}

@@ -12,11 +12,13 @@ from typing import Any, Literal
 import numpy as np
 
 from compress.data.classes import class_number, number_in
+from compress.data.questions import question_row
+from compress.data.rows import Row
 from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.splits import EVALUATED, TRAIN, balanced, halves, part_named
 from compress.data.text_dataset import TextDataset, classes_of
-from compress.data.text_files import SUFFIXES, Row, kind_of, read_rows, row_of, written
+from compress.data.text_files import SUFFIXES, kind_of, read_rows, row_of, written
 from runtime.files import user_path
 from targets.errors import EnvironmentLacks, InputError
 
@@ -154,7 +156,8 @@ def _from_package(name: str) -> tuple[Path, list[Row], int]:
 def _package_rows(split: str, table: Any) -> list[Row]:
     """The rows of a split. The package writes -1 for a label that is kept secret, as those of many test sets are."""
     rows = [
-        row_of(f"{split}:{index}", table.column_names, [written(value) for value in record.values()])
+        question_row(f"{split}:{index}", record)
+        or row_of(f"{split}:{index}", table.column_names, [written(value) for value in record.values()])
         for index, record in enumerate(table)
     ]
     return [replace(row, label=None) if row.label == "-1" else row for row in rows]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from compress.families.each_token import TokenHead
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.masked import MaskedHead
 from compress.families.text import bert_embedding, encoder_head, layer_of, plain_block, prefix_of, refuse, structure_of
@@ -71,13 +72,14 @@ def read_encoder(
     bias: tuple[BiasSpec, Tensor] | None = None,
     token_types: int = 2,
     masked: MaskedHead | None = None,
+    tokens: Mapping[str, TokenHead] | None = None,
     **places: Any,
 ) -> tuple[Structure, dict[str, Tensor]]:
     """An encoder that has BERT's blocks. `body`: what its names start with; `hidden` and `output`: the maps of the
     classifier, with `activation` between them; `names`: of the tensors of a layer (see `layer_of`); `bias`: of all
     layers' logits, and its table; `token_types`: how many there are where the config does not say; `masked`: where the
-    head of a masked language model is kept; `places`: where its positions come from (see `TokenEmbedSpec`). A narrow
-    embedding is widened once."""
+    head of a masked language model is kept, and `tokens` where others are (see `encoder_head`); `places`: where its
+    positions come from (see `TokenEmbedSpec`). A narrow embedding is widened once."""
     refuse(checkpoint, is_decoder=False, add_cross_attention=False, position_embedding_type="absolute")
     integer = checkpoint.integer
     width, norm = integer("hidden_size"), norm_of(checkpoint)
@@ -90,7 +92,7 @@ def read_encoder(
         norm=norm,
         bias=None if bias is None else bias[0],
     )
-    task, head, state = encoder_head(checkpoint, hidden, activation, output, masked=masked)
+    task, head, state = encoder_head(checkpoint, hidden, activation, output, masked=masked, tokens=tokens)
     state |= bert_embedding(checkpoint, f"{body}embeddings.")
     layers, narrow = integer("num_hidden_layers"), integer("embedding_size", width)
     for index in range(layers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.families.bert import norm_of, read_encoder
+from compress.families.each_token import TokenHead
 from compress.families.family import Checkpoint, reads
 from compress.families.masked import MaskedHead
 from compress.families.text import prefix_of
@@ -21,4 +22,17 @@ def read_electra(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         norm_spec=norm_of(checkpoint),
         output="generator_lm_head",
     )
-    return read_encoder(checkpoint, body, "classifier.dense", "classifier.out_proj", activation="gelu", masked=masked)
+    replaced = TokenHead(
+        "discriminator_predictions.dense_prediction",
+        hidden="discriminator_predictions.dense",
+        activation=checkpoint.option("hidden_act", "gelu"),
+    )
+    return read_encoder(
+        checkpoint,
+        body,
+        "classifier.dense",
+        "classifier.out_proj",
+        activation="gelu",
+        masked=masked,
+        tokens={"replaced-token": replaced},
+    )

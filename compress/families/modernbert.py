@@ -7,6 +7,7 @@ from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import FULL, SLIDING, attention_of, layer_types
+from compress.families.each_token import TokenHead
 from compress.families.family import reads, stacked
 from compress.families.llama import split_rows
 from compress.families.masked import MaskedHead
@@ -42,8 +43,16 @@ def read_modernbert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor
         output="decoder",
         activation=activation,
     )
+    each = TokenHead("classifier", hidden="head.dense", activation=activation, norm=("head.norm", norm))
     task, head, state = encoder_head(
-        checkpoint, "head.dense", activation, "classifier", pool=pool, norm=("head.norm", norm), masked=masked
+        checkpoint,
+        "head.dense",
+        activation,
+        "classifier",
+        pool=pool,
+        norm=("head.norm", norm),
+        masked=masked,
+        tokens=dict.fromkeys(("token-classes", "span"), each),
     )
     state |= {
         "embed.table": checkpoint.tensor(f"{body}embeddings.tok_embeddings.weight"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from compress import tasks
+from compress.families.each_token import USUAL, TokenHead, each_token_head
 from compress.families.family import Checkpoint, labels_of, stacked
 from compress.families.masked import MaskedHead, masked_head
 from compress.families.sentence import sentence_head
@@ -111,19 +112,19 @@ def encoder_head(
     pool: Pool = "cls",
     norm: tuple[str, NormSpec] | None = None,
     masked: MaskedHead | None = None,
+    tokens: Mapping[str, TokenHead] | None = None,
 ) -> tuple[str, HeadSpec, dict[str, Tensor]]:
     """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads `pool`; `norm`: name
-    and kind of a norm between them; `masked`: where the head of a masked language model is kept."""
-    heads = ["classes", "score", "vector", "token-classes", *(["masked-token"] if masked else [])]
-    task, kind = _task(checkpoint, *heads)
+    and kind of a norm between them; `masked`: where the head of a masked language model is kept; `tokens`:
+    where heads of tokens are kept that are not where most families have them."""
+    each = {**USUAL, **(tokens or {})}
+    task, kind = _task(checkpoint, "classes", "score", "vector", *each, *(["masked-token"] if masked else []))
     if kind == "masked-token" and masked is not None:
         return task, *masked_head(checkpoint, masked)
     if kind == "vector":
         return task, *sentence_head(checkpoint)
-    if kind == "token-classes":
-        weight_OD, bias_O = checkpoint.linear("classifier")
-        each = TokenClassifierSpec(num_labels=len(weight_OD), bias=bias_O is not None)
-        return task, each, stacked("head", {"output": (weight_OD, bias_O)})
+    if kind in each:
+        return task, *each_token_head(checkpoint, kind, each[kind])
     state = stacked("head", {"hidden": checkpoint.linear(hidden), "output": checkpoint.linear(output)})
     spec = ClassifierSpec(
         num_labels=len(state["head.output.weight"]),

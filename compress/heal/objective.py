@@ -191,3 +191,15 @@ def kl_divergence(logits_BC: Tensor, target_BC: Tensor, temperature: float) -> T
     log_p_BC = F.log_softmax(logits_BC.float() / temperature, dim=-1)
     log_q_BC = F.log_softmax(target_BC.float() / temperature, dim=-1)
     return temperature**2 * F.kl_div(log_p_BC, log_q_BC, reduction="batchmean", log_target=True)
+
+
+def binary_kl(logits_BK: Tensor, target_BK: Tensor, temperature: float) -> Tensor:
+    """T^2 times the sum over the labels of KL(sigmoid(target / T) || sigmoid(logits / T)), mean over the batch."""
+    mine_BK, theirs_BK = logits_BK.float() / temperature, target_BK.float() / temperature
+    wanted_BK = theirs_BK.sigmoid()
+    return temperature**2 * (binary_cross_entropy(mine_BK, wanted_BK) - binary_cross_entropy(theirs_BK, wanted_BK))
+
+
+def binary_cross_entropy(logits_BK: Tensor, wanted_BK: Tensor) -> Tensor:
+    """Summed over the labels, mean over the batch."""
+    return F.binary_cross_entropy_with_logits(logits_BK, wanted_BK, reduction="sum") / len(logits_BK)

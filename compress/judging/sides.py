@@ -167,7 +167,8 @@ def _hugging_face(name: str, path: Path) -> Side:
     def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
         given = {key: torch.from_numpy(array) for key, array in inputs.items() if key != "position_ids"}
         with torch.inference_mode():
-            return {task.outputs[0]: original(**given).logits.numpy()}
+            found = original(**given)
+        return {name: found[name].numpy() for name in task.outputs}
 
     return replace(
         side,

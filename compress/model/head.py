@@ -26,7 +26,7 @@ AnyHead = Annotated[HeadSpec, PlainValidator(HeadSpec.parse), AS_ITS_VARIANT]
 
 
 class Head(nn.Module):
-    #: Names of what comes out, in exported graphs; the first is the answer that is healed and judged.
+    #: Names of what comes out, in exported graphs; see `answer`.
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
 
     def reader(self) -> Projection | None:
@@ -36,6 +36,10 @@ class Head(nn.Module):
     def select(self, x_BND: Tensor) -> Tensor:
         """The tokens that the head will read, so that the final norm works on no others."""
         return x_BND
+
+    def answer(self, outputs: dict[str, Tensor]) -> Tensor:
+        """What is healed and judged of what comes out: the first of it."""
+        return outputs[self.outputs[0]]
 
     def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
         """Each of `outputs` by its name, in their order. `x`: the selected tokens, after the final norm. `embed`: whose

@@ -32,9 +32,9 @@ class Transformer(nn.Module):
         self.head = structure.head.build(structure.hidden_size)
 
     def forward(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> Tensor:
-        """The task's answer, the first of the `outputs`; for classifiers the logits (B, classes), for language models
+        """The task's answer (see `Head.answer`); for classifiers the logits (B, classes), for language models
         those of every next token (B, N, vocabulary). `observe` sees the tensors on the way."""
-        return self.outputs(inputs, observe)[self.head.outputs[0]]
+        return self.head.answer(self.outputs(inputs, observe))
 
     def outputs(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> dict[str, Tensor]:
         """Everything that the head gives, by its names and in their order."""

@@ -116,7 +116,7 @@ def logit_change(model: Transformer, other: Transformer, calibration: Calibratio
     with torch.no_grad():
         logits, others = model(inputs), other(inputs)
     mask_BN = inputs.get("attention_mask")
-    if logits.ndim == 3 and mask_BN is not None:  # of each token: padding means nothing
+    if model.structure.head.each_token and mask_BN is not None:  # of each token: padding means nothing
         logits, others = logits[mask_BN.bool()], others[mask_BN.bool()]
     return float((logits - others).abs().max()), float(logits.abs().max())
 

@@ -84,7 +84,7 @@ def localize(
     whole = evaluation(options.data, original)
     chosen = spread(len(whole), SAMPLES)
     data = whole.subset(chosen)
-    runs = {name: _runner(changes[f"change_{k}"].load(), task.outputs[0]) for k, name in enumerate(options.changes)}
+    runs = {name: _runner(changes[f"change_{k}"].load()) for k, name in enumerate(options.changes)}
     runs["export"] = runner_of(exported.file)
     steps: dict[str, Samples] = {}
     for index, (name, run) in enumerate(runs.items()):
@@ -102,13 +102,13 @@ def localize(
     context.progress(len(runs), len(runs))
 
 
-def _runner(model: Transformer, output: str) -> Run:
+def _runner(model: Transformer) -> Run:
     """The model in torch, called as its exported graph would be."""
     import torch
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            return {output: model(tensors(dict(inputs))).numpy()}
+            return {name: one.numpy() for name, one in model.outputs(tensors(dict(inputs))).items()}
 
     return run
 

@@ -121,7 +121,7 @@ def _apart(mine: Tensor, theirs: Tensor, inputs: dict[str, Tensor]) -> float:
     """The largest difference, of real tokens where it is one of tokens."""
     if mine.shape != theirs.shape:
         return float("inf")
-    if theirs.ndim == 3 and "attention_mask" in inputs:
+    if theirs.shape[:2] == inputs.get("attention_mask", theirs.new_empty(0)).shape:
         mine, theirs = (one[inputs["attention_mask"].bool()] for one in (mine, theirs))
     return float((mine - theirs).abs().max())
 

@@ -63,7 +63,7 @@ def score(
 
         def answer(inputs: Mapping[str, Tensor]) -> Tensor:
             given = run({name: tensor.numpy() for name, tensor in inputs.items()})  # noqa: B023 - used in this turn alone
-            return torch.from_numpy(given[task.outputs[0]])
+            return torch.from_numpy(task.answer(given))
 
         found = drift_from(task, teacher, answer, batches)
         scores.append(FileScore(file.path, found["agreement"], found["drift"], found["held_out"], file.bytes))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell
-from compress.tasks.text import BATCH, TextTask, labels_by_config, refuse_pairs, rows_of
+from compress.tasks.text import BATCH, TextTask, labels_by_config, rows_of
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from compress.data import TextDataset
     from compress.data.prepared_texts import PreparedTexts
-    from compress.data.text_files import Row
+    from compress.data.rows import Row
     from compress.heal.objective import Feed, Objective
     from compress.heal.options import HealOptions
     from compress.model import Structure
@@ -42,6 +42,8 @@ class EachLabel:
     drift_name: str = "mean KL"
 
     def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        from compress.heal.objective import binary_kl
+
         return binary_kl(answer_BK, target_BK, 1.0)
 
     def loss(
@@ -52,25 +54,14 @@ class EachLabel:
         inputs: Mapping[str, Tensor],
         labels: Tensor | None,
     ) -> Tensor:
+        from compress.heal.objective import binary_cross_entropy, binary_kl
+
         loss = options.kl * binary_kl(answer_BK, target_BK, options.temperature)
         if options.task:
             if labels is None:
                 raise InputError("heal.task trains on labels and the data has none; leave it out")
-            loss = loss + options.task * _cross_entropy(answer_BK.float(), labels)
+            loss = loss + options.task * binary_cross_entropy(answer_BK.float(), labels)
         return loss
-
-
-def binary_kl(logits_BK: Tensor, target_BK: Tensor, temperature: float) -> Tensor:
-    """T^2 times the sum over the labels of KL(sigmoid(target / T) || sigmoid(logits / T)), mean over the batch."""
-    mine_BK, theirs_BK = logits_BK.float() / temperature, target_BK.float() / temperature
-    wanted_BK = theirs_BK.sigmoid()
-    return temperature**2 * (_cross_entropy(mine_BK, wanted_BK) - _cross_entropy(theirs_BK, wanted_BK))
-
-
-def _cross_entropy(logits_BK: Tensor, wanted_BK: Tensor) -> Tensor:
-    from torch.nn import functional as F
-
-    return F.binary_cross_entropy_with_logits(logits_BK, wanted_BK, reduction="sum") / len(logits_BK)
 
 
 class MultiLabelClassification(TextTask):
@@ -105,7 +96,12 @@ class MultiLabelClassification(TextTask):
         return prepared
 
     def suited(self, dataset: TextDataset, part: AnyPart) -> TextDataset:
-        refuse_pairs(dataset)
+        pair = next((row.name for row in dataset.rows if len(row.texts) > 1), None)
+        if pair is not None:
+            raise InputError(
+                f"{dataset.location}: {pair} is a pair of texts; several labels at once are of one text, in "
+                "a column text"
+            )
         return dataset
 
     def matched(self, dataset: TextDataset, labels: Sequence[str]) -> TextDataset:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     #: A model file: its inputs by name to its outputs by name.
     Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
+Head = Literal["classes", "score", "vector", "next-token", "token-classes", "masked-token", "span", "replaced-token"]
 Part = Literal["evaluation", "healing"]
 #: What can be opened of the data: a part, or all of it.
 AnyPart = Literal["evaluation", "healing", "all"]
@@ -127,7 +128,7 @@ class Task(ABC):
     """The same for the body of a folder that has sentence-transformers' modules.json."""
     problem_type: ClassVar[str] = "single_label_classification"
     """What config.json calls a head with `labels` that is for this."""
-    head: ClassVar[Literal["classes", "score", "vector", "next-token", "token-classes", "masked-token"]]
+    head: ClassVar[Head]
     """What a checkpoint needs on top of its body (see `compress.families`)."""
     auto_class: ClassVar[str | None] = None
     """The class of transformers whose `logits` are the task's output; None where that library has none."""
@@ -225,6 +226,10 @@ class Task(ABC):
     def module(self, model: Transformer) -> nn.Module:
         """What is exported: a map from a dict of the graph's inputs to its outputs."""
         return model
+
+    def answer(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What is healed and judged of a graph's outputs, as `Head.answer` takes it."""
+        return outputs[self.outputs[0]]
 
     def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
         """Names of all that the graph gives, states included."""

@@ -243,13 +243,6 @@ def rows_of(
     return np.concatenate(parts)[np.argsort(order)]
 
 
-def refuse_pairs(dataset: TextDataset) -> None:
-    """Raises InputError for pairs of texts."""
-    pair = next((row.name for row in dataset.rows if len(row.texts) > 1), None)
-    if pair is not None:
-        raise InputError(f"{dataset.location}: {pair} is a pair of texts; a classifier takes one, in a column text")
-
-
 def labels_by_config(task: Task, folder: Path, outputs: Sequence[Declared]) -> tuple[str, ...]:
     """The labels of a graph with these outputs, by the config.json in its folder. Raises InputError."""
     from compress.families.family import labels_in

@@ -1,4 +1,5 @@
-"""Text classification: one label per text, judged by accuracy; macro F1 is reported beside it."""
+"""Text classification: one label per text, or per pair of texts (entailment, paraphrases), judged by accuracy; macro F1
+is reported beside it."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.tasks.pairs import PairTask
 from compress.tasks.task import AnyPart, Prepared, Tell
-from compress.tasks.text import BATCH, TextTask, labels_by_config, refuse_pairs, rows_of
+from compress.tasks.text import BATCH, labels_by_config, rows_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from runtime.bundles.manifest import Tensor as Declared
 
 
-class TextClassification(TextTask):
-    """The labels of texts."""
+class TextClassification(PairTask):
+    """The labels of texts and of pairs of texts."""
 
     name = "text-classification"
     architectures = ("ForSequenceClassification",)
@@ -38,7 +40,6 @@ class TextClassification(TextTask):
         return {"kind": "softmax"}
 
     def suited(self, dataset: TextDataset, part: AnyPart) -> TextDataset:
-        refuse_pairs(dataset)
         if part != "healing":
             dataset.check_labels()
         return dataset

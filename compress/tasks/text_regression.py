@@ -6,16 +6,13 @@ beside it. B batch, K = 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.data.tokenizer import tokenizer_of
-from compress.json_files import read_object
-from compress.tasks.task import AnyPart, GraphInputs, Prepared, Tell
-from compress.tasks.text import BATCH, TextTask, one_output, rows_of
-from runtime.texts.text import KINDS, Tokenizer, parse_preprocessing
+from compress.tasks.pairs import PairTask
+from compress.tasks.task import AnyPart, Prepared, Tell
+from compress.tasks.text import BATCH, one_output, rows_of
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,16 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.data import TextDataset
-    from compress.data.prepared_texts import Encodings
     from compress.heal.objective import Objective
     from compress.heal.options import HealOptions
     from compress.model import Structure
     from compress.tasks.task import Run
     from compress.verification.kinds.scores import TextScores
     from compress.verification.samples import Samples
-
-#: Families whose config.json may leave out that they have two kinds of tokens.
-_TWO_KINDS = ("albert", "bert", "electra", "nomic_bert")
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class SquaredError:
         return options.kl * self.drift(answer_BK, target_BK, inputs)
 
 
-class TextRegression(TextTask):
+class TextRegression(PairTask):
     """Numbers of texts and of pairs of texts."""
 
     name = "text-regression"
@@ -70,13 +63,6 @@ class TextRegression(TextTask):
     def claims(self, config: Mapping[str, object]) -> bool:
         return one_output(config) and config.get("problem_type") in (None, "regression")
 
-    def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:
-        section = super().preprocessing(folder, note)
-        if "prompt" in section:
-            raise InputError(f"{folder}: a prompt before pairs of texts is not supported; remove default_prompt_name")
-        separator = _separator(folder, section)
-        return section if separator is None else {**section, "separator": separator}
-
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "none"}
 
@@ -85,27 +71,6 @@ class TextRegression(TextTask):
         if part == "healing":
             return replace(dataset, class_names=(), numbers={})
         return dataset.with_numbers()
-
-    def encoded(self, tokenizer: Tokenizer, dataset: TextDataset) -> Encodings:
-        import numpy as np
-
-        found = tokenizer.encode_pairs([row.texts for row in dataset.rows])
-        return [(ids,) for ids in found.ids], np.array(found.bytes, np.int64), found.cut
-
-    def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
-        import torch
-
-        plain = super().graph_inputs(structure, seed)
-        if structure.preprocessing.get("separator") is None:
-            return plain
-        generator = torch.Generator().manual_seed(seed)
-
-        def completed(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-            shape = inputs["input_ids"].shape
-            return {**inputs, KINDS: torch.randint(2, shape, generator=generator)}
-
-        dynamic = {**plain.dynamic, KINDS: plain.dynamic["input_ids"]}
-        return GraphInputs(completed(plain.example), dynamic, list(map(completed, plain.cases)))
 
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> TextScores:
         import numpy as np
@@ -138,18 +103,6 @@ class TextRegression(TextTask):
 
     def agreement_text(self, agreement: float, count: int) -> str:
         return f"1 / (1 + difference from the original's number) is {agreement:.4f} on {count} held-out"
-
-
-def _separator(folder: Path, section: Mapping[str, Any]) -> int | None:
-    """The token that ends the first of two texts; None for a model that is not told which text a token is of.
-    Raises InputError where its tokenizer does not separate them."""
-    config, own = read_object(folder / "config.json"), tokenizer_of(folder)
-    options = folder / "tokenizer_config.json"
-    inputs = read_object(options).get("model_input_names") if options.is_file() else None
-    kinds = config.get("type_vocab_size", 2 if config.get("model_type") in _TWO_KINDS else 0)
-    if own is None or not isinstance(kinds, int) or kinds < 2 or (isinstance(inputs, list) and KINDS not in inputs):
-        return None
-    return Tokenizer(own, parse_preprocessing(section)).separator()
 
 
 TASK = TextRegression()

@@ -1,4 +1,4 @@
-"""Texts in, the most probable classes out."""
+"""Texts, or pairs of texts, in; the most probable classes out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.image_classification import label_line
-from runtime.answers.texts import TextInputs, text_inputs
+from runtime.answers.texts import PairInputs, text_inputs
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TextLabels(TextInputs):
+class TextLabels(PairInputs):
     """Labels of texts."""
 
     options: ClassVar = ("top",)

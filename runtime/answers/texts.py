@@ -62,6 +62,25 @@ class TextInputs:
         print(f"note: a text is longer than {self.spec.max_length} tokens and was cut", file=sys.stderr)
 
 
+@dataclass(frozen=True)
+class PairInputs(TextInputs):
+    """Texts, or pairs of them; a tab stands between the two texts of a pair."""
+
+    def ids_of(self, text: str) -> list[int]:
+        """Token ids of a text, or of two with a tab between them. Raises InputError."""
+        if self.tokenizer is None:
+            return parse_ids(text)
+        texts = [part.strip() for part in text.split("\t")]
+        if len(texts) > 2 or not all(texts):
+            raise InputError(f"{text!r} is neither a text nor two with one tab between them; give one of these")
+        encoded = self.tokenizer.encode_pairs([texts])
+        if not encoded.ids[0]:
+            raise InputError(f"one of {text!r} has no tokens; give texts that are not empty")
+        if encoded.cut:
+            self.tell_cut()
+        return encoded.ids[0]
+
+
 def inputs_for(session: Session, padded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those that the model declares, in the types that it declares."""
     return {tensor.name: padded[tensor.name].astype(tensor.dtype) for tensor in session.manifest.inputs}

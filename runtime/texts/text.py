@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from runtime.texts.spans import NOWHERE, Window, without_spaces
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import read
 
@@ -25,6 +26,8 @@ KINDS = "token_type_ids"
 #: Models round the rows of their table up; more rows than this without a token, or than with one, are another
 #: tokenizer's.
 _SPARE_ROWS = 1024
+#: Tokens that two windows on a long text share, and the fewest of a text that a window should show.
+OVERLAP, _LEAST_ROOM = 128, 16
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class TextPreprocessing:
             raise ValueError(f"pad_id is {self.pad_id}, allowed: 0 to {self.vocab_size - 1}")
         if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
             raise ValueError(f"mask_id is {self.mask_id}, allowed: 0 to {self.vocab_size - 1}")
+
+    def real(self, row_N: np.ndarray, count: int) -> np.ndarray:
+        """The numbers of a text's own `count` tokens among those of a padded row."""
+        return row_N[:count] if self.padding_side == "right" else row_N[len(row_N) - count :]
 
 
 def parse_preprocessing(section: Mapping[str, object], where: str = "preprocessing") -> TextPreprocessing:
@@ -132,12 +139,9 @@ class Tokenizer:
         self._tokenizer.enable_truncation(self._spec.max_length, direction=self._spec.truncation_side)
         with _told(f"{self._path} does not serve for these texts"):
             found = self._tokenizer.encode_batch([tuple(texts) if len(texts) > 1 else texts[0] for texts in pairs])
-        ids, sizes, separator = list[list[int]](), list[int](), self._spec.separator
+        ids, sizes = list[list[int]](), list[int]()
         for texts, one in zip(pairs, found, strict=True):
-            if separator is not None and list(one.type_ids) != kinds_of(one.ids, separator):
-                raise InputError(
-                    f"the text {' '.join(texts)[:80]!r} holds the token that separates two texts; take it out"
-                )
+            self._check_kinds(texts, one)
             spans = [
                 [place for place, of in zip(one.offsets, one.sequence_ids, strict=True) if of == number]
                 for number in range(len(texts))
@@ -150,6 +154,49 @@ class Tokenizer:
             )
             sizes.append(sum(len(text.encode()) for text in kept))
         return Encoded(ids, sum(bool(one.overflowing) for one in found), sizes)
+
+    def windows(self, question: str, text: str) -> list[Window]:
+        """A question with as many parts of the text as it takes to see all of it, each as one sequence of the model's
+        length at most. Two that follow each other share `OVERLAP` tokens, or half of what fits where that is less.
+
+        Raises InputError for texts that are no Unicode, for a question that leaves no room or that holds the token that
+        separates it from the text.
+        """
+        if not is_unicode(question + text):
+            raise InputError(f"the text {question!r} is not valid UTF-8; give it in UTF-8")
+        longest = self._spec.max_length
+        self._tokenizer.no_truncation()
+        with _told(f"{self._path} does not serve for these texts"):
+            whole = self._tokenizer.encode(question, text)
+        room = longest - sum(of != 1 for of in whole.sequence_ids)
+        if room < min(_LEAST_ROOM, longest // 2):
+            raise InputError(
+                f"the question {question[:60]!r} has {longest - room} tokens with those around it, the model takes "
+                f"{longest}; shorten it"
+            )
+        found = [whole]
+        if len(whole.ids) > longest:
+            self._tokenizer.enable_truncation(longest, stride=min(OVERLAP, room // 2), strategy="only_second")
+            with _told(f"{self._path} does not serve for these texts"):
+                first = self._tokenizer.encode(question, text)
+            found = [first, *first.overflowing]
+        self._check_kinds((question, text), found[0])
+        return [
+            Window(
+                list(one.ids),
+                [
+                    without_spaces(text, *place) if of == 1 else NOWHERE
+                    for place, of in zip(one.offsets, one.sequence_ids, strict=True)
+                ],
+            )
+            for one in found
+        ]
+
+    def _check_kinds(self, texts: Sequence[str], one: Any) -> None:
+        """Raises InputError for texts of which the separator does not say which token is of which."""
+        separator = self._spec.separator
+        if separator is not None and list(one.type_ids) != kinds_of(one.ids, separator):
+            raise InputError(f"the text {' '.join(texts)[:80]!r} holds the token that separates two texts; take it out")
 
     def separator(self) -> int | None:
         """The token that ends the first of two texts; None where the tokenizer does not say which text a token is of.

@@ -9,34 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from support.damage import answers_of, hurt
 from support.tiny_texts import LABELS, labelled, model_folder, pairs
 
 from compress.judging.fresh import check_fresh
 from compress.judging.questions import questions_of
 from compress.model import load, save
 from compress.verification.outcome import Status
-from compress.verification.predictions import Samples
 from compress.verify import Options, evaluate, verify
 from targets.errors import InputError
 
 SAMPLES = 450
-
-
-def hurt(folder: Path, destination: Path, size: float) -> Path:
-    """A copy of the model with noise of this size in its second block."""
-    shutil.copytree(folder, destination)
-    model = load(folder)
-    with torch.no_grad():
-        for parameter in model.block(1).parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    save(model, destination)
-    return destination
-
-
-def answers_of(folder: Path, data: Path) -> Samples:
-    questions = questions_of(str(folder), str(folder), str(data), "all")
-    return questions.answers(questions.sides[0])
 
 
 @pytest.fixture(scope="module")

@@ -238,7 +238,7 @@ def test_without_the_tokenizers_package_ids_still_work(classifier: Path) -> None
         ("text-classification", "w1 w2\nw3\nw4\n", "2 of 2 texts have no label"),
         ("text-classification", "text\tlabel\nw1\tbad\nw1\t\n", "1 of 2 texts have no label: mine.tsv:3; give columns"),
         ("text-classification", "text\tstars\nw1\tbad\nw1\tgood\n", "2 of 2 texts have no label: mine.tsv:2"),
-        ("text-classification", "sentence1\tsentence2\tlabel\nw1\tw2\tbad\n", "mine.tsv:2 is a pair of texts"),
+        ("text-classification", "premise\thypothesis\tlabel\nw1\tw2\t\n", "1 of 1 texts have no label: mine.tsv:2"),
         ("embedding", "w1\tbad\nw1\tgood\n", "2 of 2 are no pair with a score: mine.tsv:1, mine.tsv:2; give columns"),
         ("embedding", "w1\tw2\tmuch\nw1\tw3\t1\n", "its columns are not known"),
     ],

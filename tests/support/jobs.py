@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 #: A run that takes seconds: few samples, few steps, and a gate that so few samples can still judge.
@@ -27,6 +29,27 @@ def compress(cache: Path, *arguments: str, cwd: Path | None = None) -> subproces
     return subprocess.run(
         command, capture_output=True, text=True, env=environment(cache), cwd=cwd or ROOT, check=False, timeout=280
     )
+
+
+def shipped(model: Path, data: Path, folder: Path, *arguments: str) -> Path:
+    """The bundle that a run with the recipe `identity` makes of a model for the CPU in fp32; its cache is beside it."""
+    done = compress(
+        folder / "cache",
+        *("--model", str(model), "--data", str(data), "--target", "cpu", "--recipe", "identity"),
+        *("--out", str(folder / "out"), "--max-drop", "20", "--set", "precision.mode=fp32", *arguments),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out" / "bundle"
+
+
+def asked(bundle: Path, *inputs: str) -> list[dict[str, Any]]:
+    """What the device's command answers to these inputs and options, in a process of its own."""
+    command = [sys.executable, "-m", "runtime.run", str(bundle), *inputs, "--json"]
+    env = environment(bundle.parents[1] / "cache")
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
+    return results
 
 
 def one_line_error(done: subprocess.CompletedProcess[str], code: int) -> str:

@@ -15,6 +15,8 @@ from compress.model.head import HeadSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.embedding import EmbeddingSpec
 from compress.model.heads.masked_language_model import MaskedLanguageModelSpec
+from compress.model.heads.replaced import ReplacedSpec
+from compress.model.heads.span import SpanSpec
 from compress.model.heads.token_classifier import TokenClassifierSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
@@ -50,6 +52,10 @@ def model_folder(folder: Path, task: str) -> Path:
         head, pairs = ClassifierSpec(num_labels=1, hidden="tanh"), {"separator": 3}
     elif task == "token-classification":
         head, labels = TokenClassifierSpec(num_labels=3), TAGS
+    elif task == "question-answering":
+        head, pairs = SpanSpec(), {"separator": 3}
+    elif task == "replaced-token-detection":
+        head = ReplacedSpec(hidden="gelu")
     elif task == "masked-lm":
         head = MaskedLanguageModelSpec(vocab_size=len(vocabulary), width=HIDDEN, activation="gelu", norm=NormSpec())
     structure = Structure(

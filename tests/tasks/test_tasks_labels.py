@@ -15,16 +15,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.damage import answers_of, hurt
 from support.jobs import compress, environment
 from support.tiny_texts import MARKS, marked, model_folder, sentence
 
 from compress import tasks
 from compress.data.prepared_texts import PreparedTexts
 from compress.families import read_checkpoint
+from compress.heal.objective import binary_kl
 from compress.heal.options import HealOptions
-from compress.judging.questions import questions_of
 from compress.model import load, save
-from compress.tasks.multi_label_classification import binary_kl
 from compress.tasks.task import AnyPart, DataChoice
 from compress.verification.kinds.labels import LabelSets
 from compress.verification.kinds.labels import binary_kl as measured_kl
@@ -38,8 +38,7 @@ TASK = tasks.get("multi-label-classification")
 
 
 def sets_of(folder: Path, data: Path) -> LabelSets:
-    questions = questions_of(str(folder), str(folder), str(data), "all")
-    found = questions.answers(questions.sides[0])
+    found = answers_of(folder, data)
     assert isinstance(found, LabelSets)
     return found
 
@@ -67,17 +66,6 @@ def opened(folder: Path, data: Path, part: AnyPart = "all") -> PreparedTexts:
     found = TASK.open(choice, part, structure.labels, structure.preprocessing, folder)
     assert isinstance(found, PreparedTexts)
     return found
-
-
-def hurt(folder: Path, destination: Path, size: float) -> Path:
-    destination.mkdir()
-    model = load(folder)
-    with torch.no_grad():
-        for parameter in model.block(1).parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    save(model, destination)
-    (destination / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    return destination
 
 
 @pytest.mark.parametrize(

@@ -12,24 +12,30 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.damage import answers_of, hurt
 from support.jobs import compress, environment
 from support.tiny_texts import WORDS, model_folder
 
 from compress import tasks
 from compress.heal.options import HealOptions
-from compress.judging.questions import questions_of
 from compress.model import load, save
 from compress.rewrites import Calibration, parse_options, run_rewrite
-from compress.tasks.masked_lm import hidden_places, masked
+from compress.tasks.hidden import hidden_places
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.losses import MaskedTokens
 from compress.verification.metrics import METRICS
 from compress.verification.outcome import Status
 from compress.verify import Options, evaluate
+from runtime.texts.text import TextPreprocessing
 from targets.errors import InputError
 
 TASK = tasks.get("masked-lm")
 SPECIALS, MASK, STEPS = frozenset({0, 2, 3, 64}), 64, 250
+
+
+def masked(ids: list[int], specials: frozenset[int], mask: int) -> list[int]:
+    spec = TextPreprocessing(kind="text", vocab_size=65, max_length=80, mask_id=mask)
+    return TASK.seen(ids, specials, spec)  # type: ignore[attr-defined,no-any-return]
 
 
 def told(path: Path, count: int, seed: int) -> Path:
@@ -70,22 +76,10 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder, data
 
 
-def answers_of(folder: Path, data: Path) -> MaskedTokens:
-    questions = questions_of(str(folder), str(folder), str(data), "all")
-    found = questions.answers(questions.sides[0])
+def masked_of(folder: Path, data: Path) -> MaskedTokens:
+    found = answers_of(folder, data)
     assert isinstance(found, MaskedTokens)
     return found
-
-
-def hurt(folder: Path, destination: Path, size: float) -> Path:
-    destination.mkdir()
-    model = load(folder)
-    with torch.no_grad():
-        for parameter in model.block(1).parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    save(model, destination)
-    (destination / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    return destination
 
 
 @given(st.lists(st.integers(0, 64), min_size=1, max_size=80))
@@ -108,7 +102,7 @@ def test_the_model_sees_masks_and_padding_stays(setting: tuple[Path, Path]) -> N
 
 
 def test_pseudo_perplexity_is_that_of_torch_one_text_after_the_other(setting: tuple[Path, Path]) -> None:
-    found, samples, model = answers_of(*setting), prepared(*setting), load(setting[0])
+    found, samples, model = masked_of(*setting), prepared(*setting), load(setting[0])
     nll, right, count = 0.0, 0, 0
     for ids in samples.ids:
         places = hidden_places(ids, SPECIALS)
@@ -132,7 +126,7 @@ def test_a_damaged_block_does_not_pass_and_one_hardly_changed_does(setting: tupl
 
 
 def test_answers_are_kept_whole(setting: tuple[Path, Path]) -> None:
-    found = answers_of(*setting)
+    found = masked_of(*setting)
     again = found.restored(found.compact().tobytes())
     assert all(np.array_equal(value, again.arrays()[name]) for name, value in found.arrays().items())
     with pytest.raises(InputError, match="one hidden token at least"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.damage import answers_of, hurt
 from support.jobs import compress, environment
 from support.tiny_texts import WORDS, model_folder
 
@@ -17,8 +18,7 @@ from compress import tasks
 from compress.data import load_texts
 from compress.families import read_checkpoint
 from compress.heal.options import HealOptions
-from compress.judging.questions import questions_of
-from compress.model import load, save
+from compress.model import load
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.scores import TextScores
 from compress.verification.metrics import METRICS
@@ -32,8 +32,7 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 
 def scores_of(folder: Path, data: Path) -> TextScores:
-    questions = questions_of(str(folder), str(folder), str(data), "all")
-    found = questions.answers(questions.sides[0])
+    found = answers_of(folder, data)
     assert isinstance(found, TextScores)
     return found
 
@@ -58,17 +57,6 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     plain = scores_of(folder, written(root / "plain.tsv", pairs, [0.0] * len(pairs))).scores
     noisy = plain + draw.normal(0, 0.1 * plain.std(), len(plain))
     return folder, written(root / "pairs.tsv", pairs, list(noisy))
-
-
-def hurt(folder: Path, destination: Path, size: float) -> Path:
-    destination.mkdir()
-    model = load(folder)
-    with torch.no_grad():
-        for parameter in model.block(1).parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    save(model, destination)
-    (destination / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    return destination
 
 
 def checkpoint(folder: Path, labels: int = 1) -> torch.nn.Module:

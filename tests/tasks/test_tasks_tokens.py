@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.damage import answers_of, hurt
 from support.jobs import compress, environment
 from support.tiny_texts import TAGS, model_folder, sentence, tagged
 
 from compress import tasks
 from compress.data import load_texts
 from compress.families import read_checkpoint
-from compress.judging.questions import questions_of
-from compress.model import load, save
+from compress.model import load
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.tags import WordTags
 from compress.verification.metrics import METRICS
@@ -29,8 +29,7 @@ TASK = tasks.get("token-classification")
 
 
 def tags_of(folder: Path, data: Path) -> WordTags:
-    questions = questions_of(str(folder), str(folder), str(data), "all")
-    found = questions.answers(questions.sides[0])
+    found = answers_of(folder, data)
     assert isinstance(found, WordTags)
     return found
 
@@ -48,17 +47,6 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         tags = [TAGS[tag] for tag in answers[index, : len(words)]]
         told.append((words, ["O"] * len(words) if index % 10 == 0 else tags))
     return folder, tagged(root / "texts.conll", told)
-
-
-def hurt(folder: Path, destination: Path, size: float) -> Path:
-    destination.mkdir()
-    model = load(folder)
-    with torch.no_grad():
-        for parameter in model.block(1).parameters():
-            parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    save(model, destination)
-    (destination / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    return destination
 
 
 def options(*sides: Path, data: Path, max_drop: float = 2.0) -> Options:
