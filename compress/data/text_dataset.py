@@ -22,8 +22,8 @@ from compress.data.classes import (
     number_in,
     plain,
 )
-from compress.data.rows import Row
 from compress.data.seen import fingerprint
+from compress.data.texts.rows import Row
 from targets.errors import InputError
 
 

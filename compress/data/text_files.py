@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.data.classes import listed, number_in, shortened
-from compress.data.questions import ANSWERS, answers_in, question_row, squad_rows
-from compress.data.rows import Row
 from compress.data.tables import COLUMNS, FORMS, meant, plain_title, table_rows
+from compress.data.texts.questions import ANSWERS, answers_in, question_row, squad_rows
+from compress.data.texts.rows import Row
 from runtime.texts.text import is_unicode
 from targets.errors import InputError
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 
 from compress.data.classes import class_number, number_in
-from compress.data.questions import question_row
-from compress.data.rows import Row
 from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.splits import EVALUATED, TRAIN, balanced, halves, part_named
 from compress.data.text_dataset import TextDataset, classes_of
 from compress.data.text_files import SUFFIXES, kind_of, read_rows, row_of, written
+from compress.data.texts.questions import question_row
+from compress.data.texts.rows import Row
 from runtime.files import user_path
 from targets.errors import EnvironmentLacks, InputError
 

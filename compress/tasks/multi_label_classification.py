@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from compress.data import TextDataset
     from compress.data.prepared_texts import PreparedTexts
-    from compress.data.rows import Row
+    from compress.data.texts.rows import Row
     from compress.heal.objective import Feed, Objective
     from compress.heal.options import HealOptions
     from compress.model import Structure

@@ -20,13 +20,13 @@ from targets.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from compress.data import TextDataset
     from compress.data.prepared_texts import Encodings
     from compress.heal.objective import Feed, Objective
     from compress.heal.options import HealOptions
-    from compress.model import Structure
+    from compress.model import Structure, Transformer
     from compress.tasks.task import Run
     from compress.verification.kinds.spans import Spans
     from compress.verification.samples import Samples
@@ -87,6 +87,11 @@ class QuestionAnswering(PairTask):
 
         texts = [tuple(window.ids for window in _windows(tokenizer, row.texts)) for row in dataset.rows]
         return texts, np.array([len(" ".join(row.texts).encode()) for row in dataset.rows], np.int64), 0
+
+    def module(self, model: Transformer) -> nn.Module:
+        from compress.model.forms.outputs import AllOutputs
+
+        return AllOutputs(model)
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         import numpy as np

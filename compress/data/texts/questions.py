@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.data.rows import Row
+from compress.data.texts.rows import Row
 from runtime.texts.text import is_unicode
 from targets.errors import InputError
 

@@ -1,0 +1,1 @@
+"""Samples of texts as files have them."""
