@@ -118,7 +118,7 @@ def encoder_head(
     and kind of a norm between them; `masked`: where the head of a masked language model is kept; `tokens`:
     where heads of tokens are kept that are not where most families have them."""
     each = {**USUAL, **(tokens or {})}
-    task, kind = _task(checkpoint, "classes", "score", "vector", *each, *(["masked-token"] if masked else []))
+    task, kind = task_of(checkpoint, "classes", "score", "vector", *each, *(["masked-token"] if masked else []))
     if kind == "masked-token" and masked is not None:
         return task, *masked_head(checkpoint, masked)
     if kind == "vector":
@@ -144,7 +144,7 @@ def decoder_head(
     `output`: name of the map to the scores, where it is not tied.
     Raises InputError where config and weights disagree about a tied head, which versions of transformers read
     differently."""
-    task, kind = _task(checkpoint, "next-token", "classes", "vector")
+    task, kind = task_of(checkpoint, "next-token", "classes", "vector")
     if kind == "vector":
         return task, *sentence_head(checkpoint)
     if kind == "classes":
@@ -193,7 +193,7 @@ def structure_of(
     )
 
 
-def _task(checkpoint: Checkpoint, *heads: str) -> tuple[str, str]:
+def task_of(checkpoint: Checkpoint, *heads: str) -> tuple[str, str]:
     """Name and head of the task that the checkpoint is for. Raises InputError for a head that the family has not."""
     task = tasks.of_config(checkpoint.config, checkpoint.folder)
     if task is None or task.head not in heads:

@@ -21,12 +21,15 @@ DATA = {
 
 
 def locate(source: str) -> Path:
-    """The folder of a model given as `zoo:NAME` or as a path.
+    """The folder of a model given as `zoo:NAME` or as a path; of static embeddings one of the usual form.
 
-    Raises InputError for an unknown name, EnvironmentLacks if the package that holds the model is not installed.
+    Raises InputError for an unknown name or static embeddings that cannot be read, EnvironmentLacks if the package that
+    holds the model is not installed.
     """
     if not source.startswith("zoo:"):
-        return user_path(source)
+        from compress.zoo.static import usual_form
+
+        return usual_form(user_path(source))
     name = source.removeprefix("zoo:")
     if name not in DATA:
         raise InputError(unknown("zoo model", name, DATA))

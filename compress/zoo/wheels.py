@@ -29,14 +29,14 @@ def _minilm() -> Path:
 def _smollm2() -> Path:
     """SmolLM2-135M-Instruct: a dequantised Q4_1 file, so a teacher of that precision, saved as fp32."""
     source = _package(*_SMOLLM2) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    return _converted(f"smollm2-{_SMOLLM2[2]}", lambda folder: from_gguf(source, folder))
+    return converted(f"smollm2-{_SMOLLM2[2]}", lambda folder: from_gguf(source, folder))
 
 
 def _minilm_sst2() -> Path:
     """MiniLM fine-tuned on SST-2: the package's weights and the difference that comes with edgepress."""
     base, difference = _minilm(), FOLDER / "minilm-sst2"
     digest = sha256_of(difference / "difference.safetensors")[:12]
-    return _converted(f"minilm-sst2-{digest}", lambda folder: classifier_of(base, difference, folder))
+    return converted(f"minilm-sst2-{digest}", lambda folder: classifier_of(base, difference, folder))
 
 
 #: Zoo model -> its folder. Raises EnvironmentLacks if the package is missing.
@@ -81,7 +81,7 @@ def _package(model: str, distribution: str, version: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _converted(name: str, convert: Callable[[Path], None]) -> Path:
+def converted(name: str, convert: Callable[[Path], None]) -> Path:
     """The folder of a converted model, made now if it is not there. Whole or absent, whoever else makes it too."""
     folder = cache_root() / "zoo" / f"{name}-{_VERSION}"
     if folder.is_dir():

@@ -181,6 +181,6 @@ def test_a_conversion_that_fails_leaves_nothing_behind(monkeypatch: pytest.Monke
         raise InputError("the source is damaged")
 
     with pytest.raises(InputError, match="damaged"):
-        wheels._converted("x", broken)
+        wheels.converted("x", broken)
     assert list((tmp_path / "zoo").iterdir()) == []
-    assert wheels._converted("x", lambda folder: (folder / "config.json").write_text("{}")).is_dir()
+    assert wheels.converted("x", lambda folder: (folder / "config.json").write_text("{}")).is_dir()
