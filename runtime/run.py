@@ -42,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--watch", metavar="DIR", type=Path, help="process files as they appear in this folder")
     parser.add_argument("--out", metavar="FILE", type=Path, help="JSON Lines file for --watch; resumes if it exists")
     parser.add_argument("--once", action="store_true", help="with --watch: stop when the folder is drained")
+    parser.add_argument(
+        "--source", metavar="S", help="answer frames: a folder, a video file, -, v4l2:/dev/video0 or rtsp://..."
+    )
+    parser.add_argument("--frames", metavar="N", type=positive, help="with --source: stop after so many")
     parser.add_argument("--exit", action="store_true", help="stop at the first number of loops that is sure")
     add_session_options(parser)
     return parser
@@ -108,16 +112,19 @@ def _from_stdin() -> Iterator[str]:
 def main() -> int:
     """Run the command line; the exit code."""
     args = _parser().parse_intermixed_args()  # options may stand between the inputs
+    if args.source is not None:
+        return _follow(args)
+    if args.frames:
+        raise InputError("--frames belongs to --source")
     if bool(args.watch) != bool(args.out):
         raise InputError("--watch and --out belong together: --watch DIR --out results.jsonl")
     if args.once and not args.watch:
         raise InputError("--once belongs to --watch")
     if bool(args.inputs) == bool(args.watch):
-        raise InputError("give images or texts, or --watch DIR to wait for images")
+        raise InputError("give images or texts, or --watch DIR to wait for images, or --source S for frames")
     if args.watch and args.json:
         raise InputError("--json does not go with --watch, whose results are JSON Lines in --out")
-    if args.exit and (args.loops or args.provider):
-        raise InputError("--exit runs every number of loops on the CPU; leave out --loops and --provider")
+    _check_exit(args)
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
     bundle = open_bundle_for_cli(args.bundle, args).one()
@@ -138,6 +145,28 @@ def main() -> int:
     if args.exit:
         print(session.backend, file=sys.stderr)
     return 0
+
+
+def _follow(args: argparse.Namespace) -> int:
+    from runtime.follow import follow
+    from runtime.frames import image_answerer
+    from runtime.sources import open_source
+
+    if args.inputs or args.watch or args.out or args.once:
+        raise InputError("--source brings its own inputs; leave out INPUT, --watch, --out and --once")
+    _check_exit(args)
+    bundle = open_bundle_for_cli(args.bundle, args).one()
+    answerer = image_answerer(bundle)
+    wanted = _wanted(args, answerer, bundle)
+    source = open_source(args.source)
+    session = _exiting(bundle, args) if args.exit else open_for_cli(bundle, args)
+    follow(session, answerer, source, wanted, args.frames, args.json)
+    return 0
+
+
+def _check_exit(args: argparse.Namespace) -> None:
+    if args.exit and (args.loops or args.provider):
+        raise InputError("--exit runs every number of loops on the CPU; leave out --loops and --provider")
 
 
 def _wanted(args: argparse.Namespace, answerer: Answerer, bundle: Bundle) -> Wanted:

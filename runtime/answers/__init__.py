@@ -38,8 +38,11 @@ class Answerer(Protocol):
 
     options: ClassVar[tuple[str, ...]]
     """Options of `runtime.run` that change the answers, such as `top`; the others are refused."""
-    suffixes: tuple[str, ...]
-    """Endings of files that can be waited for in a folder; () where inputs are no files."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of files that can be waited for in a folder; () where inputs are no files."""
+        ...
 
     def expand(self, given: Sequence[str]) -> list[str]:
         """One string per input (a folder becomes the files in it). Raises InputError."""

@@ -12,8 +12,11 @@ from runtime.images.reading import SUFFIXES
 from targets.errors import EdgepressError, EnvironmentLacks, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from runtime.answers import Wanted
     from runtime.bundles.bundle import Bundle
+    from runtime.images.frame import Frame
     from runtime.session import Session
     from runtime.watch import Result
 
@@ -42,18 +45,10 @@ class ImageLabels:
                 raise InputError(f"no file or folder {name or repr(name)}")
         return paths
 
-    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | EdgepressError]:
-        from runtime.images.classify import classify, prepare_one
+    def answer(self, session: Session, inputs: Sequence[str | Frame], wanted: Wanted) -> list[Result | EdgepressError]:
+        from runtime.images.classify import classify
 
-        answers: dict[int, Result | EdgepressError] = {}
-        pixels = {}
-        for at, path in enumerate(inputs):
-            try:
-                pixels[at] = prepare_one(session, Path(path))
-            except (InputError, EnvironmentLacks) as error:  # without Pillow a JPEG is one file's fault, not the end
-                answers[at] = error
-            except MemoryError:
-                answers[at] = EnvironmentLacks(f"{path}: takes more memory than there is; scale it down")
+        pixels, answers = prepared(session, inputs)
         if pixels:
             for at, guesses in zip(pixels, classify(session, list(pixels.values()), wanted.top), strict=True):
                 answers[at] = {"top": [vars(guess) for guess in guesses]}
@@ -61,6 +56,24 @@ class ImageLabels:
 
     def line(self, result: Result) -> str:
         return label_line(result)
+
+
+def prepared(
+    session: Session, images: Sequence[str | Frame]
+) -> tuple[dict[int, np.ndarray], dict[int, Result | EdgepressError]]:
+    """Of each image the model's input, float32 [C, H, W], or why that one cannot be used."""
+    from runtime.images.classify import prepare_one
+
+    pixels: dict[int, np.ndarray] = {}
+    faults: dict[int, Result | EdgepressError] = {}
+    for at, one in enumerate(images):
+        try:
+            pixels[at] = prepare_one(session, one)
+        except (InputError, EnvironmentLacks) as error:  # without Pillow a JPEG is one file's fault, not the end
+            faults[at] = error
+        except MemoryError:
+            faults[at] = EnvironmentLacks(f"{one}: takes more memory than there is; scale it down")
+    return pixels, faults
 
 
 def label_line(result: Result) -> str:

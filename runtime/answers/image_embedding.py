@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.embedding import VECTOR, vector_line
-from runtime.answers.image_classification import ImageLabels
-from targets.errors import EdgepressError, EnvironmentLacks, InputError
+from runtime.answers.image_classification import ImageLabels, prepared
+from targets.errors import EdgepressError, InputError
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
     from runtime.bundles.bundle import Bundle
+    from runtime.images.frame import Frame
     from runtime.session import Session
     from runtime.watch import Result
 
@@ -24,21 +24,11 @@ class ImageVectors(ImageLabels):
 
     options: ClassVar[tuple[str, ...]] = ()
 
-    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | EdgepressError]:
+    def answer(self, session: Session, inputs: Sequence[str | Frame], wanted: Wanted) -> list[Result | EdgepressError]:
         """The vector of each image."""
         import numpy as np
 
-        from runtime.images.classify import prepare_one
-
-        answers: dict[int, Result | EdgepressError] = {}
-        pixels = {}
-        for at, path in enumerate(inputs):
-            try:
-                pixels[at] = prepare_one(session, Path(path))
-            except (InputError, EnvironmentLacks) as error:
-                answers[at] = error
-            except MemoryError:
-                answers[at] = EnvironmentLacks(f"{path}: takes more memory than there is; scale it down")
+        pixels, answers = prepared(session, inputs)
         if pixels:
             manifest = session.manifest
             output = session.run({manifest.inputs[0].name: np.stack(list(pixels.values()))})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.images.frame import Frame
 from runtime.images.image import prepare
 from runtime.images.reading import read_image
 from runtime.session import Session
@@ -25,15 +25,15 @@ class Guess:
     probability: float
 
 
-def prepare_one(session: Session, path: Path) -> np.ndarray:
-    """Read one image as the model's input, float32 [C, H, W]. Raises InputError that names the file."""
+def prepare_one(session: Session, given: str | Frame) -> np.ndarray:
+    """One image, a file's path or a frame, as the model's input, float32 [C, H, W]. Raises InputError that names it."""
     preprocessing = session.manifest.preprocessing
     assert preprocessing is not None
-    image = read_image(path)
+    frame = given if isinstance(given, Frame) else Frame(given, read_image(given))
     try:
-        return prepare([image], preprocessing)[0]
+        return prepare([frame.pixels], preprocessing, frame.colours)[0]
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{frame.name}: {error}") from error
 
 
 def classify(session: Session, pixels: Sequence[np.ndarray], top: int) -> list[list[Guess]]:
