@@ -18,7 +18,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("compress", "export", "runtime", "targets")
 #: What the device side may import beside the standard library and numpy, inside functions only.
 OPTIONAL = {
-    "runtime": {"onnxruntime", "PIL", "tokenizers", "cryptography", "tensorrt", "tensorrt_rtx_bindings", "openvino"},
+    "runtime": {
+        "onnxruntime",
+        "PIL",
+        "tokenizers",
+        "cryptography",
+        "tensorrt",
+        "tensorrt_rtx_bindings",
+        "openvino",
+        "cv2",
+    },
     "targets": set[str](),
 }
 HEAVY = {
