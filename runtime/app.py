@@ -17,8 +17,11 @@ VERBS = {
     "selftest": ("runtime.selftest", ()),
     "bench": ("runtime.bench", ()),
     "build": ("runtime.build", ()),
+    "deploy": ("runtime.deploy", ()),
     "targets": ("targets.__main__", ()),
 }
+#: Verbs that do not begin with a bundle.
+_OF_NONE = ("deploy", "targets")
 _HELP = f"""usage: python3 {APP} VERB ...
 
   run INPUT...             ask the bundle about images or texts
@@ -26,6 +29,7 @@ _HELP = f"""usage: python3 {APP} VERB ...
   selftest                 replay the golden inputs
   bench                    time it, and find the fastest backend and number of threads
   build                    build the TensorRT engines on this device
+  deploy STORE BUNDLE      make it the current bundle of a store on this device
   targets                  list, show or check devices
 
 VERB --help tells more. Outside a bundle, name one: python3 {APP} run BUNDLE INPUT..."""
@@ -41,7 +45,7 @@ def main() -> int:
     if verb not in VERBS:
         raise InputError(f"unknown command {verb!r}; allowed: {', '.join(VERBS)}")
     module, options = VERBS[verb]
-    sys.argv = [f"{APP} {verb}", *(_bundle() if verb != "targets" else []), *options, *rest]
+    sys.argv = [f"{APP} {verb}", *(_bundle() if verb not in _OF_NONE else []), *options, *rest]
     command: Callable[[], int] = import_module(module).main
     return command()
 

@@ -121,6 +121,15 @@ def write_through(path: Path, data: bytes, append: bool = False) -> None:
         file.write(data)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def check_writable(folder: Path) -> None:
     """Whether files can be put into a folder, before the work that fills it. Raises as `write_atomic` does."""
     probe = folder / ".edgepress"

@@ -29,7 +29,7 @@ def main() -> int:
     add_session_options(parser)
     args = parser.parse_args()
     bundle = open_bundle_for_cli(args.bundle, args)
-    checked = [_check(one, args) for one in bundle.graphs.values()]
+    checked = _checked(bundle, args)
     if args.json:
         graphs = [one.report() for one in checked]
         every = {"passed": all(checked), "graphs": dict(zip(bundle.graphs, graphs, strict=True))}
@@ -37,6 +37,16 @@ def main() -> int:
     for one in checked:
         one.tell(silent=args.json)
     return 0
+
+
+def check_all(bundle: Bundle, args: argparse.Namespace) -> None:
+    """The self-test of every graph of a bundle, without a word. `args`: the options of a session. Raises GateFailed."""
+    for one in _checked(bundle, args):
+        one.tell(silent=True)
+
+
+def _checked(bundle: Bundle, args: argparse.Namespace) -> list[_Checked]:
+    return [_check(one, args) for one in bundle.graphs.values()]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from runtime.files import explain, parse_json
+from runtime.files import explain, parse_json, sync_folder
 from runtime.images.reading import is_systems
 from targets.errors import EdgepressError, InputError, one_line
 
@@ -73,7 +73,7 @@ def open_log(path: Path) -> Iterator[ResultLog]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"another process writes results to {path}; stop it or name another file") from error
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         yield ResultLog(stream, _read_back(stream, path))
     finally:
         with suppress(OSError):  # closing tries once more to write what `append` said could not be written
@@ -192,12 +192,3 @@ def _parse(line: bytes, where: str) -> Input:
         return Input(str(record["input"]), int(record["bytes"]), int(record["mtime_ns"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: not a result line; name another file for the results") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -56,8 +56,8 @@ def open_files(path: Path | str, public_key: Path | None = None) -> Bundle:
     Raises InputError, or EnvironmentLacks if the disk is full or a signature cannot be checked here.
     """
     source = possible(Path(path))
-    if source.is_dir():
-        return _verified(source, source, public_key)
+    if source.is_dir():  # a link may lead elsewhere before all files are read
+        return _verified(source, source.resolve() if source.is_symlink() else source, public_key)
     if not source.is_file():
         raise InputError(f"no bundle at {source}")
     if not zipfile.is_zipfile(source):
