@@ -16,7 +16,14 @@ from targets.errors import InputError
 
 MODULES = "modules.json"
 #: The pooling modes that there is a pool for.
-_POOLS: dict[str, Pool] = {"cls": "cls", "mean": "mean", "lasttoken": "last", "max": "max"}
+_POOLS: dict[str, Pool] = {
+    "cls": "cls",
+    "mean": "mean",
+    "mean_sqrt_len": "mean-sqrt",
+    "weightedmean": "weighted-mean",
+    "lasttoken": "last",
+    "max": "max",
+}
 #: The last name of a class of torch -> the activation.
 _ACTIVATIONS: dict[str, ActivationName | None] = {
     "Identity": None,
@@ -37,6 +44,11 @@ def modules_of(folder: Path) -> list[tuple[str, Path]]:
         if not isinstance(module, dict) or not isinstance(module.get("path", ""), str):
             raise InputError(f"{file}: a module must be an object with type and path, not {module!r}")
     return [(str(one.get("type", "")).rsplit(".", 1)[-1], folder / Path(one.get("path", "")).name) for one in modules]
+
+
+def is_sparse(folder: Path) -> bool:
+    """Whether a folder is of a sparse encoder, whose vectors are as wide as the vocabulary."""
+    return any(kind == "MLMTransformer" for kind, _ in modules_of(folder))
 
 
 def sentence_head(checkpoint: Checkpoint) -> tuple[EmbeddingSpec, dict[str, Tensor]]:

@@ -15,7 +15,8 @@ from compress import tasks
 from compress.families.each_token import USUAL, TokenHead, each_token_head
 from compress.families.family import Checkpoint, labels_of, stacked
 from compress.families.masked import MaskedHead, masked_head
-from compress.families.sentence import sentence_head
+from compress.families.sentence import is_sparse, sentence_head
+from compress.families.splade import splade_head
 from compress.model.activations import ActivationName
 from compress.model.bias import BiasSpec
 from compress.model.block import BlockSpec
@@ -121,6 +122,8 @@ def encoder_head(
     task, kind = task_of(checkpoint, "classes", "score", "vector", *each, *(["masked-token"] if masked else []))
     if kind == "masked-token" and masked is not None:
         return task, *masked_head(checkpoint, masked)
+    if kind == "vector" and is_sparse(checkpoint.folder):
+        return task, *splade_head(checkpoint, masked)
     if kind == "vector":
         return task, *sentence_head(checkpoint)
     if kind in each:
@@ -139,15 +142,15 @@ def encoder_head(
 def decoder_head(
     checkpoint: Checkpoint, vocab_size: int, table: str, *, tied: bool, output: str = "lm_head"
 ) -> tuple[str, HeadSpec, dict[str, Tensor]]:
-    """Task and head of a decoder: scores of the next token, a classifier on the last token, or an embedding. `table`:
-    name of the token table; `tied`: what the family takes `tie_word_embeddings` for where the config does not say;
-    `output`: name of the map to the scores, where it is not tied.
+    """Task and head of a decoder: scores of the next token, a classifier or a number on the last token, or an
+    embedding. `table`: name of the token table; `tied`: what the family takes `tie_word_embeddings` for where the
+    config does not say; `output`: name of the map to the scores, where it is not tied.
     Raises InputError where config and weights disagree about a tied head, which versions of transformers read
     differently."""
-    task, kind = task_of(checkpoint, "next-token", "classes", "vector")
+    task, kind = task_of(checkpoint, "next-token", "classes", "score", "vector")
     if kind == "vector":
         return task, *sentence_head(checkpoint)
-    if kind == "classes":
+    if kind in ("classes", "score"):
         weight_OD, bias_O = checkpoint.linear("score")
         spec = ClassifierSpec(num_labels=len(weight_OD), pools=("last",), bias=bias_O is not None)
         return task, spec, stacked("head", {"output": (weight_OD, bias_O)})

@@ -111,7 +111,12 @@ def _pairs(model: Transformer, inputs: dict[str, Tensor], answer: Any) -> list[t
             return [(mine, answer[name]) for name, mine in model.outputs(inputs).items() if name in answer]
         tokens_BND, vector_BD = _tokens(model, inputs), model(inputs)
     # Which of its tensors is the vector differs between classes (CLIP's tokens are not normed, ViT's pooler is a map).
-    known = [(vector_BD, "image_embeds"), (tokens_BND, "last_hidden_state"), (vector_BD, "pooler_output")]
+    known = [
+        (vector_BD, "image_embeds"),
+        (vector_BD, "text_embeds"),
+        (tokens_BND, "last_hidden_state"),
+        (vector_BD, "pooler_output"),
+    ]
     found = [(mine, answer[name]) for mine, name in known if answer.get(name) is not None]
     same = [pair for pair in found if pair[0].shape == pair[1].shape]
     return sorted(same or found, key=lambda pair: _apart(pair[0], pair[1], inputs))[:1]

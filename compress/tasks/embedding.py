@@ -27,7 +27,7 @@ class Embedding(TextTask):
     """Vectors of texts. Any texts are good for healing; evaluation needs pairs with scores."""
 
     name = "embedding"
-    architectures = ("Model",)
+    architectures = ("Model", "TextModelWithProjection")
     sentence_architectures = ("ForMaskedLM",)
     head = "vector"
     outputs = (OUTPUT,)

@@ -205,7 +205,7 @@ def test_pooling_and_normalisation_come_from_the_files_of_sentence_transformers(
     [
         (("Transformer", "Pooling", "LayerNorm"), {"pooling_mode": "mean"}, "a 'LayerNorm' module is not supported"),
         (("Transformer", "Pooling", "Normalize", "Dense"), {"pooling_mode": "mean"}, "a Dense module behind Normalize"),
-        (("Transformer", "Pooling"), {"pooling_mode": "weightedmean"}, "pooling weightedmean is not supported"),
+        (("Transformer", "Pooling"), {"pooling_mode": "attention"}, "pooling attention is not supported"),
         (("Transformer", "Pooling"), {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "pooling"),
         (("Transformer", "Pooling"), {}, "pooling unknown"),
         (("Transformer", "Pooling"), None, "cannot be read"),

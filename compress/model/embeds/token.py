@@ -27,6 +27,8 @@ class TokenEmbedSpec(EmbedSpec):
     to both. `width`: of all tables (ALBERT), the hidden size if not given. `rank`: the table is (V x R)(R x E).
     `scale`: what is read from the token table is multiplied by it, and by a tied head not (Gemma).
     `rows`: the table has so many rows, and a lookup of V numbers says which one a token reads.
+    `end`: a text ends at the first of this token, or at its first token of the `highest` number; what is behind is
+    taken for padding (CLIP).
     """
 
     kind: Literal["token"] = "token"
@@ -39,6 +41,7 @@ class TokenEmbedSpec(EmbedSpec):
     rank: PositiveInt | None = None
     rows: PositiveInt | None = None
     scale: float = 1.0
+    end: NonNegativeInt | Literal["highest"] | None = None
     norm: NormSpec | None = None
 
     def sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -83,7 +86,7 @@ class TokenEmbed(Embed):
         if self.norm is not None:
             x_BNE = self.norm(x_BNE)
         x_BND = x_BNE if self.widen is None else self.widen(x_BNE)
-        return x_BND, Context(mask_BM, places_BN)
+        return x_BND, Context(mask_BM if self.spec.end is None else self._ended(ids_BN, mask_BM), places_BN)
 
     def logits(self, x_BND: Tensor) -> Tensor:
         assert self.row_V is None, "a tied head gives a score to every token"
@@ -97,6 +100,14 @@ class TokenEmbed(Embed):
             real_BN = mask_BM.long()
             return real_BN.cumsum(dim=1) * real_BN + (self.spec.offset - 1) * real_BN + self._padded(real_BN)
         return torch.arange(ids_BN.shape[1], device=ids_BN.device)[None] + self.spec.offset
+
+    def _ended(self, ids_BN: Tensor, mask_BM: Tensor | None) -> Tensor:
+        """The mask of a text with nothing real behind its end."""
+        # Numbers of 32 bits: ONNX takes the largest of those and not of 64 bits on every runtime.
+        marked_BN = (ids_BN if self.spec.end == "highest" else ids_BN == self.spec.end).int()
+        place_N = torch.arange(ids_BN.shape[1], device=ids_BN.device)
+        before_BN = place_N <= marked_BN.argmax(dim=1, keepdim=True)
+        return before_BN if mask_BM is None else mask_BM.bool() & before_BN
 
     def _padded(self, real_BN: Tensor) -> Tensor:
         """Padding reads the row before the first place, as RoBERTa does."""

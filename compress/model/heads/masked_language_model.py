@@ -16,12 +16,11 @@ from compress.model.projection import Projection
 from compress.model.sequence import Context
 
 
-class MaskedLanguageModelSpec(HeadSpec):
-    """Scores of each token (B,N,V): h W + b, or `tied`, h table^T + b, with h = norm(act(x W1 + b1)) of size `width`
-    (BERT, Devlin et al. 2019, arXiv 1810.04805)."""
+class TokenScoresSpec(HeadSpec):
+    """h W + b, or `tied`, h table^T + b, with h = norm(act(x W1 + b1)) of size `width` (BERT, Devlin et al. 2019, arXiv
+    1810.04805)."""
 
-    each_token: ClassVar[bool] = True
-    kind: Literal["masked-language-model"] = "masked-language-model"
+    kind: str
     vocab_size: PositiveInt
     width: PositiveInt
     activation: ActivationName
@@ -30,12 +29,19 @@ class MaskedLanguageModelSpec(HeadSpec):
     tied: bool = True
     bias: bool = True
 
+
+class MaskedLanguageModelSpec(TokenScoresSpec):
+    """Scores of each token (B,N,V)."""
+
+    each_token: ClassVar[bool] = True
+    kind: Literal["masked-language-model"] = "masked-language-model"
+
     def build(self, hidden_size: int) -> MaskedLanguageModel:
         return MaskedLanguageModel(self, hidden_size)
 
 
 class MaskedLanguageModel(Head):
-    def __init__(self, spec: MaskedLanguageModelSpec, hidden_size: int) -> None:
+    def __init__(self, spec: TokenScoresSpec, hidden_size: int) -> None:
         super().__init__()
         self.spec = spec
         self.dense = Projection(hidden_size, spec.width, bias=spec.dense_bias)
