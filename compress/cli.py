@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from targets.cli import program
 from targets.errors import INTERRUPTED, InputError, report, run_cli
 
 try:
@@ -18,16 +19,16 @@ __all__ = ["start", "typer"]
 
 def start(command: Callable[..., int], module: str, **app: Any) -> NoReturn:
     """Run `python -m module` and exit with the command's code; mistakes of the command line are told in one line."""
-    program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, **app)
-    program.command()(command)
-    run_cli(lambda: _guarded(program, f"python -m {module}"))
+    commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, **app)
+    commands.command()(command)
+    run_cli(lambda: _guarded(commands, program(f"python -m {module}")))
 
 
-def _guarded(program: typer.Typer, name: str) -> int:
+def _guarded(commands: typer.Typer, name: str) -> int:
     usage_error: Any = typer.BadParameter.__base__
     _check_given(sys.argv[1:])
     try:
-        code = int(program(standalone_mode=False, prog_name=name) or 0)
+        code = int(commands(standalone_mode=False, prog_name=name) or 0)
     except usage_error as error:
         raise InputError(f"{error.format_message()} See {name} --help.") from error
     except typer.Abort as error:

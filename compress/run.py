@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,18 +49,12 @@ def main(
     70 a fault of edgepress itself, 130 interrupted.
     """
     from compress.pipeline import Runner
-    from compress.pipeline.log import JsonLog
     from compress.pipeline.view import view
     from compress.stages.graph import build_graph
-    from compress.stages.outcome import check_out, deliver
+    from compress.whole import cache_for, carry_out, job_of, overrides
 
-    overrides = list(settings or [])
-    overrides += [f"model.source={json.dumps(model)}"] if model is not None else []
-    overrides += [f"data.source={json.dumps(data)}"] if data is not None else []
-    overrides += [f"gate.max_drop={max_drop}"] if max_drop is not None else []
-    overrides += ["model.check=false"] if no_check else []
-    with _cache(no_cache) as cache:
-        job = _job(target, recipe, overrides, seed, cache.root)
+    with cache_for(no_cache) as cache:
+        job = job_of(target, recipe, overrides(settings, model, data, max_drop, not no_check), seed, cache)
         graph = build_graph(job)
         stream = sys.stderr if as_json else sys.stdout
         remark = job.remark()
@@ -71,35 +62,11 @@ def main(
             print(printable(f"note: {remark}"), file=stream)
         if dry_run or explain:
             return _show_plan(Runner(graph, cache, seed=seed), explain, as_json)
-        check_out(out)
-        artifacts = Runner(graph, cache, [view(stream), JsonLog(out / "log.jsonl")], seed=seed).run()
-        outcome = deliver(artifacts, out)
+        outcome = carry_out(graph, cache, seed, out, [view(stream)])
     print(json.dumps(asdict(outcome)) if as_json else printable(outcome.text()))
     if outcome.verdict != "pass":
         raise GateFailed(f"the gate did not pass: {outcome.reason}")
     return 0
-
-
-def _job(target: str, recipe: str, overrides: list[str], seed: int, cache_root: Path) -> Any:
-    import targets
-    from compress.recipe import load_for_model
-    from compress.stages.graph import Job
-
-    name = Path(recipe).stem if recipe.endswith(".toml") else recipe
-    return Job(load_for_model(recipe, overrides), name, targets.load(target), seed, cache_root / "digests.json")
-
-
-@contextmanager
-def _cache(throw_away: bool) -> Iterator[Any]:
-    from compress.pipeline import Cache
-
-    if not throw_away:
-        yield Cache()
-        return
-    from compress.data.prints import remembered_in
-
-    with tempfile.TemporaryDirectory(prefix="edgepress-") as folder, remembered_in(Path(folder)):
-        yield Cache(Path(folder))
 
 
 def _show_plan(runner: Any, explain: bool, as_json: bool) -> int:

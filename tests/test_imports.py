@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("compress", "export", "runtime", "targets")
+PACKAGES = ("edgepress", "compress", "export", "runtime", "targets")
 #: What the device side may import beside the standard library and numpy, inside functions only.
 OPTIONAL = {
     "runtime": {
@@ -48,6 +48,7 @@ HEAVY = {
 #: The rooms inside `compress`, upper floors first: a room imports from the floors below it alone.
 FLOORS = (
     {"run", "verify"},
+    {"whole"},
     {"stages"},
     {"judging", "recipe"},
     {"tables"},

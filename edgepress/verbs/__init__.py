@@ -1,0 +1,1 @@
+"""Commands of `edgepress` that no other package has, one file each."""

@@ -1,0 +1,66 @@
+"""A live model of transformers with its processor, labelled images, and one run of both from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from support.checkpoints import saved
+
+import edgepress
+from compress.pipeline.events import Event
+
+
+class Run(NamedTuple):
+    """What went in, what came out, and the events on the way."""
+
+    model: Any
+    processor: Any
+    data: tuple[np.ndarray, np.ndarray]
+    result: edgepress.Compressed
+    events: list[Event]
+
+
+def images(count: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images [S, 8, 8, 3] of noise, and labels [S] of five classes."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, (count, 8, 8, 3), np.uint8), np.arange(count) % 5
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A model and its processor."""
+    from transformers import ViTImageProcessor
+
+    model = saved(tmp_path_factory.mktemp("live"), "vit")
+    return model, ViTImageProcessor(size={"height": 8, "width": 8})
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache that all tests of this folder share."""
+    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "library-cache"))
+    yield
+
+
+@pytest.fixture(scope="session")
+def run(live: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The whole way in fp32 without changes of the architecture: a pass without luck."""
+    events: list[Event] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "library-cache"))
+        data = images()
+        result = edgepress.compress(
+            live[0],
+            data,
+            processor=live[1],
+            target="cpu",
+            recipe="identity",
+            settings={"precision.mode": "fp32", "calibrate.samples": 32, "calibrate.held_out": 32},
+            max_drop=6,
+            out=tmp_path_factory.mktemp("run") / "out",
+            progress=events.append,
+        )
+    return Run(*live, data, result, events)
