@@ -78,7 +78,7 @@ def test_a_bundle_is_opened_and_asked(run: Run, tmp_path: Path) -> None:
     answers = run.result.open()(*pictures, top=2)
     inputs = run.processor([Image.open(path) for path in pictures], return_tensors="pt")
     wanted = run.model(**inputs).logits.argmax(-1).tolist()
-    assert [answer["classes"][0]["label"] for answer in answers] == [f"LABEL_{index}" for index in wanted]
+    assert [answer["top"][0]["label"] for answer in answers] == [f"LABEL_{index}" for index in wanted]
     assert [answer["input"] for answer in answers] == [str(path) for path in pictures]
 
 
@@ -120,7 +120,7 @@ def test_the_steps_one_by_one_give_a_file_that_answers_as_the_model(run: Run, tm
     [
         ({"processor": None}, "a live model needs what prepares its inputs"),
         ({"target": "nope"}, "unknown target 'nope'"),
-        ({"settings": {"heal.stepps": 3}}, "stepps"),
+        ({"settings": {"gate.max_dorp": 3}}, "max_dorp"),
         ({"recipe": "quik"}, "unknown recipe 'quik'"),
         ({"model": 3}, "the model is a int"),
         ({"data": 3}, "data is a int"),

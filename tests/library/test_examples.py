@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from library.conftest import Run
 from PIL import Image
@@ -32,8 +33,11 @@ def test_an_example_is_short_and_listed(path: Path) -> None:
     assert f"({path.name})" in (EXAMPLES / "README.md").read_text()
 
 
-def test_a_live_model_is_compressed(tmp_path: Path) -> None:
-    assert "verdict: pass" in example("compress_live_model.py", tmp_path / "out", cwd=tmp_path)
+def test_a_live_model_is_compressed(run: Run, tmp_path: Path) -> None:
+    run.model.save_pretrained(tmp_path / "model")
+    run.processor.save_pretrained(tmp_path / "model")
+    np.savez(tmp_path / "data.npz", images=run.data[0], labels=run.data[1])
+    assert "verdict: pass" in example("compress_live_model.py", "model", "data.npz", "out", cwd=tmp_path)
 
 
 def test_a_bundle_is_asked(run: Run, tmp_path: Path) -> None:

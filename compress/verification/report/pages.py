@@ -10,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,39 @@ class View:
     def more_cases(self) -> list[Case]:
         """The passed checks of single classes and slices."""
         return [c for c in cases(self.data) if c.status is Status.PASS and not c.passed_overall]
+
+    @property
+    def advice(self) -> str:
+        """Whether to ship, in a word or two."""
+        return {
+            Status.PASS: "Yes, by this gate",
+            Status.FAIL: "No",
+            Status.ERROR: "Not known: it could not be judged",
+            Status.NOT_RUN: "Not known: it was not compared",
+        }[self.data.verdict]
+
+    def lost_chart(self) -> charts.Intervals | None:
+        """The first check on a drop, against its limit: what the verdict hangs on."""
+        chart = self.gate_chart()
+        return None if chart is None else replace(chart, rows=chart.rows[:1])
+
+    def won(self) -> list[str]:
+        """What became better or worse beside accuracy, against the original and against its plain quantized forms."""
+        pairs = (("bytes", "smaller", "larger"), ("latency_ms", "faster", "slower"))
+        found = [f"{gain} than the original" for pair in pairs if (gain := self.gain(*pair)) and "same" not in gain]
+        for one in self.baselines("bytes"):
+            gains = [gain for pair in pairs if (gain := self.gain(*pair, one)) and "same" not in gain]
+            found += [f"{' and '.join(gains)} than {one.name}"] if gains else []
+        return found
+
+    def not_shown(self) -> list[str]:
+        """What the numbers of this report say nothing about."""
+        timed = any(one.latency_ms is not None for one in self.data.variants)
+        found = [f"speed and memory on {self.data.target}" if timed else "speed: nothing was timed"]
+        unrun = any("no engine was run" in note or "built and not run" in note for note in self.data.notes)
+        found += ["a TensorRT engine at work"] if unrun else []
+        samples = self.data.drift.samples if self.data.drift is not None else 0
+        return [*found, f"inputs unlike these {samples:,} samples" if samples else "predictions of any kind"]
 
     def gate_chart(self) -> charts.Intervals | None:
         """The checks on drops in the unit of the main metric, each against its limit."""
