@@ -11,14 +11,11 @@ from targets.errors import EdgepressError, InputError, one_line, printable
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
-    from runtime.answers.image_classification import ImageLabels
-    from runtime.session import Session
+    from runtime.field.asking import Asking
     from runtime.sources import Source
 
 
-def follow(
-    session: Session, answerer: ImageLabels, source: Source, wanted: Wanted, most: int | None, as_json: bool
-) -> None:
+def follow(asked: Asking, source: Source, wanted: Wanted, most: int | None, as_json: bool) -> None:
     """Print a line per frame, of `most` frames at most: a text, or a JSON object. A frame that cannot be used is a line
     with `error` (on standard error, if the others are texts), and the next one is answered.
 
@@ -27,7 +24,7 @@ def follow(
     failed = 0
     for frame in islice(source.frames(), most):
         name = {} if isinstance(frame, EdgepressError) else {"input": frame.name}
-        result = frame if isinstance(frame, EdgepressError) else answerer.answer(session, [frame], wanted)[0]
+        result = frame if isinstance(frame, EdgepressError) else asked.answer([frame], wanted)[0]
         if isinstance(result, EdgepressError):
             failed += 1
             line = (
@@ -36,6 +33,7 @@ def follow(
             print(line, file=sys.stdout if as_json else sys.stderr, flush=True)
         else:
             whole = {**name, **result}
-            print(json.dumps(whole) if as_json else printable(answerer.line(whole)), flush=True)
+            print(json.dumps(whole) if as_json else printable(asked.answerer.line(whole)), flush=True)
+    asked.finish()
     if failed:
         raise InputError(f"{failed} frames of {source.name} could not be used; see the lines with an error")

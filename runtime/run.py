@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from runtime.answers import Streamer, Wanted, answerer_of
 from runtime.cli import add_session_options, open_bundle_for_cli, open_for_cli, positive
+from runtime.field.options import add_field_options, asking
 from runtime.texts.generate import DRAW, Sampling
 from targets.cli import Parser
 from targets.errors import EdgepressError, InputError, printable, run_cli
@@ -19,6 +20,7 @@ from targets.errors import EdgepressError, InputError, printable, run_cli
 if TYPE_CHECKING:
     from runtime.answers import Answerer
     from runtime.bundles.bundle import Bundle
+    from runtime.field.asking import Asking
     from runtime.session import Session
     from runtime.watch import Result
 
@@ -47,15 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--frames", metavar="N", type=positive, help="with --source: stop after so many")
     parser.add_argument("--exit", action="store_true", help="stop at the first number of loops that is sure")
+    add_field_options(parser)
     add_session_options(parser)
     return parser
 
 
-def _answer_all(
-    session: Session, answerer: Answerer, inputs: Iterable[str], size: int, wanted: Wanted, args: argparse.Namespace
-) -> None:
+def _answer_all(asked: Asking, inputs: Iterable[str], size: int, wanted: Wanted, args: argparse.Namespace) -> None:
     """Print a line per input as it is done, or one JSON object at the end."""
-    results = []
+    session, answerer, results = asked.session, asked.answerer, []
     stream = iter(inputs)
     if isinstance(answerer, Streamer) and not args.json:
         for place, one in enumerate(stream):
@@ -64,7 +65,7 @@ def _answer_all(
             print(flush=True)
         return
     for place, some in enumerate(iter(lambda: list(islice(stream, size)), [])):
-        for one, result in zip(some, answerer.answer(session, some, wanted.at(place)), strict=True):
+        for one, result in zip(some, asked.answer(some, wanted.at(place)), strict=True):
             if isinstance(result, EdgepressError):
                 raise result
             results.append({"input": one, **result})
@@ -83,15 +84,16 @@ def _answer_all(
         print(json.dumps(whole, indent=2))
 
 
-def _watch(session: Session, answerer: Answerer, wanted: Wanted, args: argparse.Namespace) -> int:
+def _watch(asked: Asking, wanted: Wanted, args: argparse.Namespace) -> int:
     from runtime.watch import open_log, watch
 
     def answer(paths: Sequence[Path]) -> Sequence[Result | EdgepressError]:
-        return answerer.answer(session, [str(path) for path in paths], wanted)
+        return asked.answer([str(path) for path in paths], wanted)
 
     with open_log(args.out) as log:
         print(f"watching {args.watch}, {len(log.done)} inputs done before", file=sys.stderr)
-        failed = watch(args.watch, answerer.suffixes, log, answer, session.max_batch, args.once)
+        failed = watch(args.watch, asked.answerer.suffixes, log, answer, asked.session.max_batch, args.once)
+    asked.finish()
     if failed:
         raise InputError(f"{failed} inputs could not be read; see the lines with an error in {args.out}")
     return 0
@@ -136,14 +138,16 @@ def main() -> int:
     together = len(inputs) > 1 and not isinstance(answerer, Streamer)
     batch = bundle.manifest.max_batch if together else 1
     session = _exiting(bundle, args) if args.exit else open_for_cli(bundle, args, batch)
+    asked = asking(args, session, answerer)
     if args.watch:
-        return _watch(session, answerer, wanted, args)
+        return _watch(asked, wanted, args)
     if inputs:
-        _answer_all(session, answerer, inputs, session.max_batch if together else 1, wanted, args)
+        _answer_all(asked, inputs, session.max_batch if together else 1, wanted, args)
     else:
-        _answer_all(session, answerer, _from_stdin(), 1, wanted, args)
+        _answer_all(asked, _from_stdin(), 1, wanted, args)
     if args.exit:
         print(session.backend, file=sys.stderr)
+    asked.finish()
     return 0
 
 
@@ -160,7 +164,7 @@ def _follow(args: argparse.Namespace) -> int:
     wanted = _wanted(args, answerer, bundle)
     source = open_source(args.source)
     session = _exiting(bundle, args) if args.exit else open_for_cli(bundle, args)
-    follow(session, answerer, source, wanted, args.frames, args.json)
+    follow(asking(args, session, answerer), source, wanted, args.frames, args.json)
     return 0
 
 

@@ -1,0 +1,78 @@
+"""The options of `runtime.run` that let others look on: a shadow and metrics."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from runtime.answers import Answerer
+    from runtime.field.asking import Asking, Observer
+    from runtime.field.shadow import Shadow
+    from runtime.session import Session
+
+_OF_SHADOW = ("share", "differ", "record")
+
+
+def add_field_options(parser: argparse.ArgumentParser) -> None:
+    """--shadow and what belongs to it, --metrics."""
+    parser.add_argument("--shadow", metavar="OTHER", help="a bundle that gets a share of the inputs too, to compare")
+    parser.add_argument("--shadow-share", metavar="P", type=_share, help="of the inputs (default 0.05)")
+    parser.add_argument("--shadow-differ", metavar="P", type=_share, help="of its answers may differ (default 0.05)")
+    parser.add_argument("--shadow-record", metavar="FILE", type=Path, help="where they go (default shadow.jsonl)")
+    parser.add_argument("--metrics", metavar="FILE|:PORT", help="counts and latencies in the format of Prometheus")
+
+
+def asking(args: argparse.Namespace, session: Session, answerer: Answerer) -> Asking:
+    """The session with those who look on. Raises InputError for options that do not go together, and what opening the
+    other bundle raises."""
+    from runtime.field.asking import Asking
+
+    idle = [name for name in _OF_SHADOW if getattr(args, f"shadow_{name}") is not None]
+    if idle and not args.shadow:
+        raise InputError(f"--shadow-{idle[0]} belongs to --shadow OTHER")
+    observers: list[Observer] = []
+    shadow = _shadow(args, session, answerer) if args.shadow else None
+    if shadow is not None:
+        observers.append(shadow)
+    if args.metrics:
+        from runtime.field.metrics import Metrics
+
+        observers.append(Metrics(args.metrics, [shadow.numbers] if shadow else []))
+    return Asking(session, answerer, observers)
+
+
+def _shadow(args: argparse.Namespace, session: Session, answerer: Answerer) -> Shadow:
+    from runtime.answers import Streamer, answerer_of
+    from runtime.cli import open_bundle_for_cli, open_for_cli
+    from runtime.field.record import Record
+    from runtime.field.sequential import Share
+    from runtime.field.shadow import Shadow
+
+    other = open_bundle_for_cli(args.shadow, args).one()
+    tasks = session.manifest.task, other.manifest.task
+    if tasks[0] != tasks[1]:
+        raise InputError(f"{other.source} is a bundle for {tasks[1]}, {session.bundle.source} for {tasks[0]}")
+    if isinstance(answerer, Streamer):
+        raise InputError(f"--shadow compares whole answers; {session.bundle.source} writes them bit by bit")
+    record = Record(args.shadow_record or Path("shadow.jsonl"))
+    if args.shadow_differ == 1:
+        raise InputError("--shadow-differ 1 allows every answer to differ; leave out --shadow")
+    share, differ = args.shadow_share or 0.05, args.shadow_differ or 0.05
+    return Shadow(
+        open_for_cli(other, args), answerer_of(other, args.ids), record, Share(differ), max(1, round(1 / share))
+    )
+
+
+def _share(text: str) -> float:
+    """An argument that is a share."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share: a number above 0, at most 1")
+    return value
