@@ -227,12 +227,15 @@ def for_cpu(source: Path, path: Path, mode: str, how: _Quantizing | None) -> str
     `how` None quantizes every layer, whatever it costs. Returns what the file is.
     """
     from export.cpu_graph import optimise_for_cpu
-    from export.precision.int4 import to_int4
+    from export.precision.int4 import fit_int4, to_int4
     from export.precision.int8_dynamic import to_int8_dynamic
 
     if mode == "int4":  # ONNX Runtime has no fused attention with 4-bit weights
-        remark = how.within(source, path, lambda out, exclude: to_int4(source, out, exclude)) if how else ""
-        return f"4-bit weights{remark}"
+        if how is None:
+            to_int4(source, path)
+            return "4-bit weights"
+        fitted = fit_int4(source, how.calibration())
+        return f"4-bit weights{how.within(source, path, lambda out, exclude: to_int4(source, out, exclude, fitted))}"
     if mode != "int8":
         optimise_for_cpu(source, path)
         return "fused for ONNX Runtime on a CPU"
