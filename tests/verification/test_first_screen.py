@@ -47,8 +47,15 @@ def test_it_says_whether_to_ship_and_shows_what_was_lost_against_the_limit(wrong
 
 def test_it_says_what_was_won_against_the_original_and_its_plain_int8() -> None:
     screen = first_screen(report(0))
-    assert "5× smaller than the original; 2× faster than the original" in screen
-    assert "1.2× smaller and 1.5× faster than original int8" in screen
+    assert "<dt>Better</dt><dd>5× smaller and 2× faster than the original; 1.2× smaller and 1.5× faster than" in screen
+    assert "<dt>Worse</dt>" not in screen
+
+
+def test_what_became_worse_is_not_among_what_was_won() -> None:
+    slow = Variant(name="model.onnx", role="candidate", bytes=200, metric=99.0, latency_ms=6.0)
+    screen = first_screen(report(0, variants=(*report(0).variants[:2], slow)))
+    assert "<dt>Better</dt><dd>2× smaller than the original</dd>" in screen
+    assert "<dt>Worse</dt><dd>1.5× slower than the original; 2× larger and 2× slower than original int8</dd>" in screen
 
 
 def test_it_says_what_was_not_shown() -> None:

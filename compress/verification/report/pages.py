@@ -177,14 +177,23 @@ class View:
         chart = self.gate_chart()
         return None if chart is None else replace(chart, rows=chart.rows[:1])
 
-    def won(self) -> list[str]:
-        """What became better or worse beside accuracy, against the original and against its plain quantized forms."""
-        pairs = (("bytes", "smaller", "larger"), ("latency_ms", "faster", "slower"))
-        found = [f"{gain} than the original" for pair in pairs if (gain := self.gain(*pair)) and "same" not in gain]
-        for one in self.baselines("bytes"):
-            gains = [gain for pair in pairs if (gain := self.gain(*pair, one)) and "same" not in gain]
-            found += [f"{' and '.join(gains)} than {one.name}"] if gains else []
-        return found
+    def won(self) -> str:
+        """What became better beside accuracy, against the original and against its plain quantized forms; "" if
+        nothing did."""
+        return self._changed("smaller", "faster")
+
+    def paid(self) -> str:
+        """What became worse beside accuracy."""
+        return self._changed("larger", "slower")
+
+    def _changed(self, *words: str) -> str:
+        others = [("the original", self.reference), *((one.name, one) for one in self.baselines("bytes"))]
+        found = []
+        for name, other in others:
+            every = (self.gain("bytes", "smaller", "larger", other), self.gain("latency_ms", "faster", "slower", other))
+            gains = [gain for gain in every if gain and gain.endswith(words)]
+            found += [f"{' and '.join(gains)} than {name}"] if gains else []
+        return "; ".join(found)
 
     def not_shown(self) -> list[str]:
         """What the numbers of this report say nothing about."""
