@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.loops_from_scratch import TimestepEncoding
+from benchmarks.experiments.loops_from_scratch import TimestepEncoding
 
 
 @pytest.mark.parametrize(("loops", "width"), [(2, 8), (6, 16), (12, 192)])

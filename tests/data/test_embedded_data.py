@@ -135,7 +135,7 @@ def make(tmp_path: Path, out: str) -> Path:
     np.savez(tmp_path / "mnist.npz", **arrays)
     torch.save({"b.weight": torch.arange(6.0).reshape(2, 3), "a": torch.ones(1)}, tmp_path / "vit.pt")
     sources = ["--cifar10", "cifar.zip", "--mnist", "mnist.npz", "--vit-mnist", "vit.pt", "--out", out]
-    maker = ROOT / "benchmarks" / "make_embedded_data.py"
+    maker = ROOT / "benchmarks" / "make" / "embedded_data.py"
     subprocess.run([sys.executable, maker, *sources], cwd=tmp_path, check=True, capture_output=True)
     return tmp_path / out
 
