@@ -47,6 +47,7 @@ HEAVY = {
 
 #: The rooms inside `compress`, upper floors first: a room imports from the floors below it alone.
 FLOORS = (
+    {"search"},
     {"run", "verify"},
     {"whole"},
     {"stages"},

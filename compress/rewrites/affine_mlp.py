@@ -9,6 +9,7 @@ from compress.rewrites.calibration import AffineFit, Calibration
 from compress.rewrites.layers import Layers
 from compress.rewrites.mlp_fit import replace_ffns
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, nothing_to_choose
 
 NAME = "affine-mlp"
 
@@ -17,7 +18,7 @@ class AffineMlp(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, AffineMlp)
+@rewrite(NAME, AffineMlp, search=SearchRange(("ffn",), nothing_to_choose))
 def affine_mlp(model: Transformer, options: AffineMlp, calibration: Calibration) -> Transformer:
     """Replace feed-forwards by y = x B + c: D^2 numbers in place of 2 D F.
 

@@ -13,6 +13,7 @@ from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, step_of, taps
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, nothing_to_choose
 from compress.rewrites.surgery import rebuilt, single_loop
 from targets.errors import InputError
 
@@ -23,7 +24,7 @@ class DropBlocks(Options):
     layers: Layers = Field(examples=[[0]])
 
 
-@rewrite(NAME, DropBlocks)
+@rewrite(NAME, DropBlocks, search=SearchRange(("mixer", "ffn"), nothing_to_choose, renumbers=True))
 def drop_blocks(model: Transformer, options: DropBlocks, calibration: Calibration) -> Transformer:
     """Remove whole blocks from the schedule.
 

@@ -11,6 +11,7 @@ from compress.rewrites.calibration import AffineFit, Calibration, Fitting
 from compress.rewrites.layers import Layers
 from compress.rewrites.mlp_fit import replace_ffns
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, nothing_to_choose
 
 NAME = "drop-mlp"
 
@@ -19,7 +20,7 @@ class DropMlp(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, DropMlp)
+@rewrite(NAME, DropMlp, search=SearchRange(("ffn",), nothing_to_choose))
 def drop_mlp(model: Transformer, options: DropMlp, calibration: Calibration) -> Transformer:
     """Replace feed-forwards by their mean output (bias compensation): D numbers in place of 2 D F.
 

@@ -13,6 +13,7 @@ from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
 from compress.rewrites.calibration import Calibration, input_moments, truncated
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, nothing_to_choose
 from compress.rewrites.surgery import (
     EVERY,
     attention,
@@ -40,7 +41,7 @@ class DropProjection(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, DropProjection)
+@rewrite(NAME, DropProjection, search=SearchRange(("mixer",), nothing_to_choose))
 def drop_projection(model: Transformer, options: DropProjection, calibration: Calibration) -> Transformer:
     """Drop value and output projections: y = sum_h a_h A_h x + b.
 

@@ -10,6 +10,7 @@ from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
 from compress.rewrites.calibration import AffineFit, Calibration
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, nothing_to_choose
 from compress.rewrites.surgery import EVERY, attention, attention_spec, single_loop, values_spec, with_blocks
 from compress.rewrites.value_fit import annealed, fit_projection, importance
 
@@ -25,7 +26,7 @@ class DropValue(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, DropValue)
+@rewrite(NAME, DropValue, search=SearchRange(("mixer",), nothing_to_choose))
 def drop_value(model: Transformer, options: DropValue, calibration: Calibration) -> Transformer:
     """Drop the value projection: y = (sum_h a_h A_h) x W + b.
 

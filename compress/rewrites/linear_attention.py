@@ -11,6 +11,7 @@ from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.mixer_swap import FeatureOptions, check_heads, feature_mixer, start_features, swap_mixers
 from compress.rewrites.rewrite import rewrite
+from compress.rewrites.search_range import SearchRange, each
 
 NAME = "linear-attention"
 
@@ -21,7 +22,7 @@ class LinearAttentionOptions(FeatureOptions):
     eps: PositiveFloat = 1e-6
 
 
-@rewrite(NAME, LinearAttentionOptions)
+@rewrite(NAME, LinearAttentionOptions, search=SearchRange(("mixer",), each(feature=("t2r", "elu"))))
 def linear_attention(model: Transformer, options: LinearAttentionOptions, calibration: Calibration) -> Transformer:
     """Replace softmax(q k^T) v by phi(q) (phi(k)^T v) / phi(q) sum phi(k): linear cost, and a state of fixed size.
 

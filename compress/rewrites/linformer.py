@@ -18,6 +18,7 @@ from compress.rewrites.calibration import Calibration
 from compress.rewrites.layers import Layers
 from compress.rewrites.mixer_swap import CARRIES, swap_mixers
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, each
 from compress.rewrites.surgery import attention_spec, values_spec
 from targets.errors import InputError
 
@@ -33,7 +34,7 @@ class LinformerOptions(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, LinformerOptions)
+@rewrite(NAME, LinformerOptions, search=SearchRange(("mixer",), each(pools=(16, 4))))
 def linformer(model: Transformer, options: LinformerOptions, calibration: Calibration) -> Transformer:
     """Replace attention over all tokens by attention over pools of them: cost linear in the length, which is limited.
 

@@ -12,6 +12,7 @@ from compress.rewrites.calibration import AffineFit, Calibration
 from compress.rewrites.layers import Layers
 from compress.rewrites.mlp_fit import replace_ffns
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, parts_of_width
 from targets.errors import InputError
 
 NAME = "low-rank-affine-mlp"
@@ -22,7 +23,7 @@ class LowRankAffineMlp(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, LowRankAffineMlp)
+@rewrite(NAME, LowRankAffineMlp, search=SearchRange(("ffn",), parts_of_width("rank", 0.25, 0.5, 0.125), early=True))
 def low_rank_affine_mlp(model: Transformer, options: LowRankAffineMlp, calibration: Calibration) -> Transformer:
     """Replace feed-forwards by y = (x P) R + c: 2 D rank numbers in place of 2 D F.
 

@@ -11,6 +11,7 @@ from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, Moments, roots, taps
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, each
 from compress.rewrites.surgery import rebuilt
 from compress.rewrites.width import Width, counted
 from targets.errors import InputError
@@ -24,7 +25,7 @@ class LowRankEmbedding(Options):
     rank: Width = Field(examples=[2])
 
 
-@rewrite(NAME, LowRankEmbedding)
+@rewrite(NAME, LowRankEmbedding, search=SearchRange(("table",), each(rank=(0.67, 0.58, 0.5, 0.33))))
 def low_rank_embedding(model: Transformer, options: LowRankEmbedding, calibration: Calibration) -> Transformer:
     """Factorise the token table (V x E) into (V x R)(R x E).
 

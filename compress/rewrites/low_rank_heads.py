@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
@@ -9,11 +12,13 @@ from torch import Tensor
 from compress.model.block import BlockSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttention
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
+from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues
 from compress.rewrites.calibration import Calibration, Moments, input_moments, roots, truncated
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, counts, head_size
 from compress.rewrites.surgery import (
     EVERY,
     Special,
@@ -47,7 +52,14 @@ class LowRankHeads(Options):
         return self
 
 
-@rewrite(NAME, LowRankHeads)
+def _ranks(structure: Structure) -> Iterator[dict[str, Any]]:
+    """Both sizes of a head alike, then what is carried over alone, which rotary positions allow."""
+    sizes = counts(head_size(structure) or 1, 0.5, 0.25, 0.75, 0.125)
+    yield from ({"rank": size, "value_rank": size} for size in sizes)
+    yield from ({"value_rank": size} for size in sizes[:2])
+
+
+@rewrite(NAME, LowRankHeads, search=SearchRange(("mixer",), _ranks, early=True))
 def low_rank_heads(model: Transformer, options: LowRankHeads, calibration: Calibration) -> Transformer:
     """Truncate each head's query-key form, its value-output map, or both, to a lower rank.
 

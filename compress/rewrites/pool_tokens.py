@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import fmean
+from typing import Any
 
 from pydantic import Field, NonNegativeInt
 
@@ -16,6 +18,7 @@ from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, step_of
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange
 from compress.rewrites.surgery import with_blocks
 from targets.errors import InputError
 
@@ -29,7 +32,13 @@ class PoolTokens(Options):
     size: int = Field(default=2, ge=2)
 
 
-@rewrite(NAME, PoolTokens)
+def _places(structure: Structure) -> Iterator[dict[str, Any]]:
+    """Behind the middle, then earlier and later."""
+    count = len(structure.blocks)
+    yield from ({"after": place} for place in dict.fromkeys((count // 2 - 1, count // 4, 2 * count // 3)) if place >= 0)
+
+
+@rewrite(NAME, PoolTokens, search=SearchRange(("tokens",), _places))
 def pool_tokens(model: Transformer, options: PoolTokens, calibration: Calibration) -> Transformer:
     """Let the mean of each `size` x `size` cell of patches go on behind a layer, and the class token as it is.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
@@ -10,11 +13,13 @@ from compress.model.attention import attend, join_heads, split_heads
 from compress.model.block import BlockSpec
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
 from compress.model.sequence import Context
+from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
 from compress.rewrites.calibration import AffineFit, Calibration, Moments, target_moments
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, counts, head_count
 from compress.rewrites.surgery import Special, attention, attention_spec, single_loop, with_blocks
 from targets.errors import InputError
 
@@ -30,7 +35,11 @@ class PruneHeads(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, PruneHeads)
+def _heads(structure: Structure) -> Iterator[dict[str, Any]]:
+    yield from ({"keep": count} for count in counts(head_count(structure) or 1, 0.5, 0.75, 0.25))
+
+
+@rewrite(NAME, PruneHeads, search=SearchRange(("mixer",), _heads, early=True))
 def prune_heads(model: Transformer, options: PruneHeads, calibration: Calibration) -> Transformer:
     """Keep the most useful heads of a layer and fit its output projection again.
 

@@ -14,6 +14,7 @@ from compress.rewrites.calibration import AffineFit, Calibration, target_moments
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.mlp_fit import change_in_turn
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, each
 from compress.rewrites.surgery import single_loop, with_blocks
 from compress.rewrites.width import Width, counted
 from targets.errors import InputError
@@ -28,7 +29,11 @@ class PruneNeurons(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, PruneNeurons)
+@rewrite(
+    NAME,
+    PruneNeurons,
+    search=SearchRange(("ffn",), each(keep=(0.75, 0.5, 0.25, 0.875, 0.625, 0.375, 0.125)), early=True),
+)
 def prune_neurons(model: Transformer, options: PruneNeurons, calibration: Calibration) -> Transformer:
     """Keep the most useful hidden units of a feed-forward and fit its second map again.
 

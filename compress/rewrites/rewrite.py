@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
+from compress.rewrites.search_range import SearchRange
 from compress.spec import Spec, first_cause, unknown
 from targets.errors import InputError
 
@@ -35,13 +36,15 @@ Apply = Callable[[Transformer, Any, Calibration], Transformer]
 @dataclass(frozen=True)
 class Rewrite:
     """`exact`: the rewritten model computes the same function, and this is asserted when it runs. `on_export`: export
-    applies it by itself, to models that it does not refuse; it must be exact and have no options to choose."""
+    applies it by itself, to models that it does not refuse; it must be exact and have no options to choose. `search`:
+    what a search may try of it; None for one that no search chooses."""
 
     name: str
     options: type[Options]
     apply: Apply
     exact: bool
     on_export: bool = False
+    search: SearchRange | None = None
 
     @property
     def summary(self) -> str:
@@ -53,14 +56,19 @@ REWRITES: dict[str, Rewrite] = {}
 
 
 def rewrite(
-    name: str, options: type[OptionsT], *, exact: bool = False, on_export: bool = False
+    name: str,
+    options: type[OptionsT],
+    *,
+    exact: bool = False,
+    on_export: bool = False,
+    search: SearchRange | None = None,
 ) -> Callable[[Callable[[Transformer, OptionsT, Calibration], Transformer]], Apply]:
     """Register a function as the rewrite that recipes call `name`."""
 
     def register(apply: Callable[[Transformer, OptionsT, Calibration], Transformer]) -> Apply:
         if name in REWRITES:
             raise TypeError(f"two rewrites are called {name!r}")
-        REWRITES[name] = Rewrite(name, options, apply, exact, on_export)
+        REWRITES[name] = Rewrite(name, options, apply, exact, on_export, search)
         return apply
 
     return register

@@ -13,6 +13,7 @@ from compress.model.values.gated_mean import GatedMean, GatedMeanSpec
 from compress.rewrites.calibration import Calibration, input_moments, roots
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, parts_of_width
 from compress.rewrites.surgery import (
     Special,
     attention,
@@ -38,7 +39,7 @@ class SingleHead(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, SingleHead)
+@rewrite(NAME, SingleHead, search=SearchRange(("mixer",), parts_of_width("rank", 0.5, 0.25)))
 def single_head(model: Transformer, options: SingleHead, calibration: Calibration) -> Transformer:
     """Collapse the heads of a layer into one head with one merged value-output matrix.
 

@@ -27,6 +27,7 @@ from compress.model.values.projected import ProjectedValues
 from compress.rewrites.calibration import Calibration, Moments, input_moments, taps
 from compress.rewrites.fold_norm import FoldNorm, fold_norm
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, each
 from compress.rewrites.surgery import EVERY, attention, single_loop, values_spec
 from compress.rewrites.width import Width, counted
 from targets.errors import InputError
@@ -42,7 +43,7 @@ class SliceWidth(Options):
     width: Width = Field(examples=[5])
 
 
-@rewrite(NAME, SliceWidth)
+@rewrite(NAME, SliceWidth, search=SearchRange(("stream",), each(width=(0.75, 0.5))))
 def slice_width(model: Transformer, options: SliceWidth, calibration: Calibration) -> Transformer:
     """Remove directions of the residual stream: every map that reads or writes it becomes narrower.
 

@@ -17,6 +17,7 @@ from compress.rewrites.calibration import AffineFit, Calibration, Moments, roots
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.mixer_swap import mixer_samples
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, parts_of_width
 from compress.rewrites.surgery import EVERY, attention_spec, single_loop, with_blocks
 from targets.errors import InputError
 
@@ -35,7 +36,7 @@ class SumformerOptions(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, SumformerOptions)
+@rewrite(NAME, SumformerOptions, search=SearchRange(("mixer",), parts_of_width("summary_size", 0.5, 0.25)))
 def sumformer(model: Transformer, options: SumformerOptions, calibration: Calibration) -> Transformer:
     """Replace attention by y_i = psi(x_i, mean_j phi(x_j)): linear cost, a state of one vector.
 

@@ -13,6 +13,7 @@ from compress.rewrites.calibration import AffineFit, Calibration, target_moments
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.mlp_fit import change_in_turn
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, each
 from compress.rewrites.surgery import single_loop, with_blocks
 from targets.errors import InputError
 
@@ -26,7 +27,7 @@ class SwapActivation(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, SwapActivation)
+@rewrite(NAME, SwapActivation, search=SearchRange(("ffn",), each(to=("relu",))))
 def swap_activation(model: Transformer, options: SwapActivation, calibration: Calibration) -> Transformer:
     """Give feed-forwards another activation function: ReLU costs a sixth of GELU on a CPU.
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from compress.model.block import BlockSpec
 from compress.model.scores.symmetric import SymmetricScores, SymmetricScoresSpec
+from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, Moments, input_moments, roots
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.search_range import SearchRange, counts, head_size
 from compress.rewrites.surgery import (
     Special,
     attention,
@@ -37,7 +42,11 @@ class SymmetricQk(Options):
     layers: Layers = "all"
 
 
-@rewrite(NAME, SymmetricQk)
+def _ranks(structure: Structure) -> Iterator[dict[str, Any]]:
+    yield from ({"rank": size} for size in (head_size(structure) or 1, *counts(head_size(structure) or 1, 0.5)))
+
+
+@rewrite(NAME, SymmetricQk, search=SearchRange(("mixer",), _ranks))
 def symmetric_qk(model: Transformer, options: SymmetricQk, calibration: Calibration) -> Transformer:
     """Replace each head's query-key form by its best symmetric fit, which one projection makes for both sides.
 

@@ -185,13 +185,14 @@ class ShippedModels(Artifact):
 @dataclass(frozen=True)
 class FileScore:
     """How alike a file answers to the original on `samples` samples: `agreement` from 0 to 1, and `drift` by what
-    healing minimises."""
+    healing minimises, as a mean and of each sample (`drifts`), so that two files can be compared in pairs."""
 
     path: str
     agreement: float
     drift: float
     samples: int
     bytes: int
+    drifts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ class Scores(Artifact):
 
     def load(self) -> list[FileScore]:
         """In the order in which a device should try the files."""
-        return [FileScore(**row) for row in json.loads((self.path / "scores.json").read_text())]
+        rows = json.loads((self.path / "scores.json").read_text())
+        return [FileScore(**{**row, "drifts": tuple(row["drifts"])}) for row in rows]
 
 
 @dataclass(frozen=True)

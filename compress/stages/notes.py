@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from compress.model import Transformer
     from compress.tasks.task import Task
 
+_DIGITS = 7
 #: Libraries whose versions the numbers of a run depend on.
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
 
@@ -27,6 +28,26 @@ def write_notes(context: StageContext[Any], notes: dict[str, Any]) -> None:
 
 def sizes(before: Transformer, after: Transformer) -> dict[str, int]:
     return {"parameters_before": before.num_parameters(), "parameters": after.num_parameters()}
+
+
+def sample_drifts(
+    task: Task,
+    original: Callable[[dict[str, Tensor]], Tensor],
+    model: Callable[[dict[str, Tensor]], Tensor],
+    batches: Callable[[], Iterator[dict[str, Tensor]]],
+) -> tuple[float, ...]:
+    """How far each sample's answer drifted, by what healing minimises, to so many digits as machines agree on."""
+    import torch
+
+    found: list[float] = []
+    with torch.no_grad():
+        for inputs in batches():
+            wanted, given = original(inputs), model(inputs)
+            for row in range(len(wanted)):
+                one = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
+                drift = task.objective.drift(given[row : row + 1], wanted[row : row + 1], one)
+                found.append(round(float(drift), _DIGITS))
+    return tuple(found)
 
 
 def drift_from(

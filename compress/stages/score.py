@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from compress.pipeline import Stage, StageContext
 from compress.spec import Spec
 from compress.stages.artifacts import CalibrationSet, FileScore, Scores, ShippedModels, SourceModel
-from compress.stages.notes import drift_from
+from compress.stages.notes import drift_from, sample_drifts
 from compress.stages.samples import healing, runner_of, tensor_batches
 from compress.tasks.task import DataChoice
 from runtime.files import write_atomic
@@ -66,7 +66,8 @@ def score(
             return torch.from_numpy(task.answer(given))
 
         found = drift_from(task, teacher, answer, batches)
-        scores.append(FileScore(file.path, found["agreement"], found["drift"], found["held_out"], file.bytes))
+        drifts = sample_drifts(task, teacher, answer, batches)
+        scores.append(FileScore(file.path, found["agreement"], found["drift"], found["held_out"], file.bytes, drifts))
         context.log(f"{file.path}: {found['text']}")
     rows = json.dumps([asdict(one) for one in scores], indent=1)
     write_atomic(context.folder / "scores.json", f"{rows}\n".encode())

@@ -98,6 +98,12 @@ def decode_alternating(
     ]
 
 
+def peak_bytes(path: Path | str, threads: int) -> int:
+    """Largest resident memory of a process that runs a model (a bundle or an ONNX file) on one input. Raises what
+    `time_alternating` raises."""
+    return int(_bench(path, threads, _options(0.1, 1, 128))["peak_rss_mb"] * 1e6)
+
+
 def thread_counts(most: int) -> list[int]:
     """Numbers of threads worth a trial: `most`, and the powers of two below it, from the top."""
     powers = [1 << place for place in range(most.bit_length()) if 1 << place < most]
