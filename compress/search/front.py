@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -119,23 +119,24 @@ class Predictor:
             limits["bytes"] = self.size.before(budget.bytes) - self.bases[frame]["bytes"]
         return None if any(limit < 0 for limit in limits.values()) else limits
 
-    def least(self) -> tuple[float, float]:
-        """The fewest milliseconds and the fewest bytes that any combination is predicted to have."""
-        ms = min(
-            self.time(self.bases[frame][threads] + cheapest(items, threads))
-            for frame, items in enumerate(self.items)
-            for threads in self.threads
-        )
-        size = min(
-            self.size(self.bases[frame]["bytes"] + cheapest(items, "bytes")) for frame, items in enumerate(self.items)
-        )
-        return ms, size
+    def cheapest(self) -> tuple[Candidate, Candidate]:
+        """The combinations that are predicted to be the fastest and the smallest."""
+        times = [
+            self.candidate(frame, one) for frame in range(len(self.items)) for one in self._least(frame, self.threads)
+        ]
+        sizes = [
+            self.candidate(frame, one) for frame in range(len(self.items)) for one in self._least(frame, ["bytes"])
+        ]
+        return min(times, key=lambda one: one.ms), min(sizes, key=lambda one: one.bytes)
+
+    def _least(self, frame: int, names: Sequence[str]) -> list[Chosen]:
+        return [cheapest(self.items[frame], name) for name in names]
 
     def sweep(self, budget: Budget) -> list[Candidate]:
         """The front of predicted time and drift: the best for each of some times, and the original; other limits than
         that of time hold for all but the original."""
         whole = self.candidate(0, self.library.originals)
-        low, _ = self.least()
+        low = self.cheapest()[0].ms
         times = np.geomspace(low * 1.001, max(whole.ms, low * 1.001), SWEEP)
         found = [one for ms in times for one in self.best(replace(budget, ms=float(ms)))]
         return undominated([*found, whole])

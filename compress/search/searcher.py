@@ -233,7 +233,7 @@ class Searcher:
         if self.wish.limits.any():
             within = [*priced.predictor.best(budget, most=8), *within]
         if not within:  # what comes nearest, so that something is handed over
-            within = front[:2]
+            within = list(priced.predictor.cheapest())
         different = list({one.choices: one for one in within}.values())
         if not self.wish.limits.any():
             return front, sorted(different, key=lambda one: one.ms)

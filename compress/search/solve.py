@@ -70,13 +70,13 @@ def solve(
     return tuple(int(index) for index in np.flatnonzero(found.x[:count] > 0.5))
 
 
-def cheapest(items: Sequence[Item], name: str) -> float:
-    """The least that covers everything can cost of one budget, whatever the drift."""
+def cheapest(items: Sequence[Item], name: str) -> Chosen:
+    """What covers everything and costs least of one budget, whatever the drift."""
     least = [Item(item.slots, item.costs[name], {}) for item in items]
     low = min(min(item.drift for item in least), 0.0)
     found = solve([Item(item.slots, item.drift - low * len(item.slots), {}) for item in least], {})
     assert found is not None, "the originals cover everything"
-    return sum(items[index].costs[name] for index in found)
+    return found
 
 
 def sums(
