@@ -1,8 +1,10 @@
-"""The options of `runtime.run` that let others look on: a shadow and metrics."""
+"""The options of `runtime.run` that let others look on: a shadow, drift and metrics."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from targets.errors import InputError
 if TYPE_CHECKING:
     from runtime.answers import Answerer
     from runtime.field.asking import Asking, Observer
+    from runtime.field.looking import Looking
     from runtime.field.shadow import Shadow
     from runtime.session import Session
 
@@ -18,11 +21,17 @@ _OF_SHADOW = ("share", "differ", "record")
 
 
 def add_field_options(parser: argparse.ArgumentParser) -> None:
-    """--shadow and what belongs to it, --metrics."""
+    """--shadow and what belongs to it, --drift, --metrics."""
     parser.add_argument("--shadow", metavar="OTHER", help="a bundle that gets a share of the inputs too, to compare")
     parser.add_argument("--shadow-share", metavar="P", type=_share, help="of the inputs (default 0.05)")
     parser.add_argument("--shadow-differ", metavar="P", type=_share, help="of its answers may differ (default 0.05)")
     parser.add_argument("--shadow-record", metavar="FILE", type=Path, help="where they go (default shadow.jsonl)")
+    parser.add_argument(
+        "--drift",
+        metavar="FILE",
+        type=Path,
+        help="tell when inputs look unlike those in this summary; it is learned from the first 500 if it is not there",
+    )
     parser.add_argument("--metrics", metavar="FILE|:PORT", help="counts and latencies in the format of Prometheus")
 
 
@@ -35,14 +44,28 @@ def asking(args: argparse.Namespace, session: Session, answerer: Answerer) -> As
     if idle and not args.shadow:
         raise InputError(f"--shadow-{idle[0]} belongs to --shadow OTHER")
     observers: list[Observer] = []
-    shadow = _shadow(args, session, answerer) if args.shadow else None
-    if shadow is not None:
+    others: list[Callable[[], dict[str, float]]] = []
+    if args.shadow:
+        shadow = _shadow(args, session, answerer)
         observers.append(shadow)
+        others.append(shadow.numbers)
+    if args.drift:
+        looking = _looking(args, session)
+        session = replace(session, backend=looking)
+        others.append(looking.numbers)
     if args.metrics:
         from runtime.field.metrics import Metrics
 
-        observers.append(Metrics(args.metrics, [shadow.numbers] if shadow else []))
+        observers.append(Metrics(args.metrics, others))
     return Asking(session, answerer, observers)
+
+
+def _looking(args: argparse.Namespace, session: Session) -> Looking:
+    from runtime.field.looking import Looking
+
+    if session.manifest.state:
+        raise InputError(f"--drift looks at whole inputs; {session.bundle.source} takes them bit by bit")
+    return Looking.at(session.backend, session.manifest.outputs[0].name, args.drift)
 
 
 def _shadow(args: argparse.Namespace, session: Session, answerer: Answerer) -> Shadow:

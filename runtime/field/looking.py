@@ -1,0 +1,70 @@
+"""A model whose inputs and outputs are looked at on their way, for drift."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.backends import Loaded
+from runtime.field.drift import Monitor, Summary, numbers_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from runtime.bundles.manifest import Tensor
+
+
+@dataclass(frozen=True)
+class Looking:
+    """The backend `of`, with a monitor of its inputs and of one of its outputs. `file`: where the summary is, or goes
+    once it is learned."""
+
+    of: Loaded
+    output: str
+    monitor: Monitor
+    file: Path
+
+    @classmethod
+    def at(cls, of: Loaded, output: str, file: Path) -> Looking:
+        """With the summary in the file, if it is there. Raises InputError for another file."""
+        return cls(of, output, Monitor(Summary.load(file) if file.exists() else None), file)
+
+    @property
+    def provider(self) -> str:
+        """What computes."""
+        return self.of.provider
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """As the model declares them."""
+        return self.of.inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """As the model declares them."""
+        return self.of.outputs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name. At the end of a window with drift a line on standard error tells of it."""
+        results = self.of.run(inputs)
+        learning = self.monitor.summary is None
+        drifted = self.monitor.see(numbers_of(inputs, [results[self.output]]))
+        if learning and self.monitor.summary is not None:
+            self.monitor.summary.save(self.file)
+            print(f"note: what inputs look like was learned from {self.monitor.learned}: {self.file}", file=sys.stderr)
+        if drifted:
+            told = ", ".join(f"{name} (p {p:.1g})" for name, p in sorted(drifted.items(), key=lambda one: one[1])[:4])
+            more = f" and {len(drifted) - 4} more" if len(drifted) > 4 else ""
+            print(f"warning: the last {self.monitor.window} inputs look otherwise: {told}{more}", file=sys.stderr)
+        return results
+
+    def numbers(self) -> dict[str, float]:
+        """For metrics."""
+        return {
+            "drift_windows": self.monitor.windows,
+            "drift_alarms": self.monitor.alarms,
+            "drift_now": float(bool(self.monitor.last)),
+        }
