@@ -19,6 +19,7 @@ MASK, PLACES = "attention_mask", "position_ids"
 #: The dynamic dimension of the sequences that are fed at once.
 BATCH = "batch"
 #: How the input and the output of a state begin: a cache has the names of Optimum, others keep their size.
+_MEMORY = "memory."
 _CACHE, _FIXED = ("past_key_values.", "present."), ("past_", "present_")
 
 
@@ -27,6 +28,16 @@ def names(step: int, name: str, grows: bool) -> tuple[str, str]:
     which grows by a row a token, `past_N_NAME` and `present_N_NAME` for what keeps its size."""
     (past, present), dot = (_CACHE, ".") if grows else (_FIXED, "_")
     return f"{past}{step}{dot}{name}", f"{present}{step}{dot}{name}"
+
+
+def memory_name(step: int, name: str) -> str:
+    """What a decoder's step keeps of the source: an output of the graph `encoder`, an input of the graph `decoder`."""
+    return f"{_MEMORY}{step}.{name}"
+
+
+def is_memory(name: str) -> bool:
+    """Whether an input of a decoder is what its encoder made of the source."""
+    return name.startswith(_MEMORY)
 
 
 def is_past(name: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class PreparedTexts:
     tokenizer: Tokenizer | None = field(default=None, repr=False)
     encode: Encode = field(default=encoded, repr=False)
 
-    def tokenized(self, dataset: TextDataset) -> PreparedTexts:
+    def tokenized(self, dataset: TextDataset) -> Self:
         """Other texts, prepared as these were."""
         assert self.tokenizer is not None
         texts, sizes, _ = self.encode(self.tokenizer, dataset)
@@ -99,7 +99,7 @@ class PreparedTexts:
             for start in range(0, len(ids), size):
                 yield self.padded(ids[start : start + size])
 
-    def subset(self, indices: Collection[int]) -> PreparedTexts:
+    def subset(self, indices: Collection[int]) -> Self:
         chosen = list(indices)
         return replace(
             self,

@@ -22,7 +22,19 @@ from targets.errors import InputError
 COLUMNS: dict[str, tuple[str, ...]] = {
     "text": ("text", "sentence", "content", "document", "review", "comment_text"),
     "label": ("label", "labels", "class", "category", "sentiment"),
-    "first": ("sentence1", "sentence_1", "sentence_a", "text1", "query", "first", "premise", "question1", "question"),
+    "first": (
+        "sentence1",
+        "sentence_1",
+        "sentence_a",
+        "text1",
+        "query",
+        "first",
+        "premise",
+        "question1",
+        "question",
+        "source",
+        "src",
+    ),
     "second": (
         "sentence2",
         "sentence_2",
@@ -33,10 +45,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "hypothesis",
         "question2",
         "context",
+        "target",
+        "tgt",
     ),
     "score": ("score", "similarity", "relatedness_score", "gold"),
 }
-FORMS = "columns text (and label), or sentence1, sentence2 (and label or score)"
+FORMS = "columns text (and label), or sentence1, sentence2 (and label or score), or source, target"
 _MEANT = {name for names in COLUMNS.values() for name in names}
 #: Rows by which a table without a known header is judged, and fewer than which say nothing.
 _LOOKED_AT, _TELLING = 200, 6

@@ -35,14 +35,14 @@ def kind_of(path: Path) -> str | None:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, in order. Raises InputError that names the line where the file as a whole is wrong."""
-    text = _decoded(path)
+    text = decoded(path)
     rows = list(_READ[kind_of(path) or ".txt"](path, text))
     if not rows:
         raise InputError(f"{path} holds no texts; name another file")
     return rows
 
 
-def _decoded(path: Path) -> str:
+def decoded(path: Path) -> str:
     """The file as text. Raises InputError that names the line of the first byte that is not UTF-8."""
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
@@ -74,7 +74,7 @@ def _from_utf16(path: Path, data: bytes) -> bytes:
 
 def _paragraphs(path: Path, text: str) -> Iterator[Row]:
     """Paragraphs between blank lines; in a file without blank lines, its lines."""
-    lines = _lines(text)
+    lines = lines_of(text)
     whole = any(not line.strip() for line in lines[:-1])
     start, held = 1, list[str]()
     for number, line in enumerate([*lines, ""], start=1):
@@ -88,13 +88,13 @@ def _paragraphs(path: Path, text: str) -> Iterator[Row]:
             held = []
 
 
-def _lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
     """What editors and `wc` count as lines; other separators, such as U+2028, are characters of a text."""
     return text.replace("\r\n", "\n").split("\n")
 
 
 def _objects(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(_lines(text), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         if not line.strip():
             continue
         yield _object(path, number, line)
@@ -153,7 +153,7 @@ def _columns(path: Path, text: str) -> Iterator[Row]:
     """CoNLL: a word a line, its tag in the last column; a blank line ends a sentence."""
     held: list[tuple[str, str]] = []
     start = 1
-    for number, line in enumerate([*_lines(text), ""], start=1):
+    for number, line in enumerate([*lines_of(text), ""], start=1):
         cells = line.split("\t") if "\t" in line else line.split()
         if cells and cells[0] != "-DOCSTART-":
             start = start if held else number

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compress.data.classes import class_number, number_in
+from compress.data.line_pairs import is_line_pairs, read_line_pairs
 from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.splits import EVALUATED, TRAIN, balanced, halves, part_named
@@ -23,7 +24,10 @@ from runtime.files import user_path
 from targets.errors import EnvironmentLacks, InputError
 
 _ZOO = Path(__file__).parent.parent / "zoo" / "text"
-_FORMS = f"zoo:NAME, datasets:NAME, a file ({' '.join(SUFFIXES)}), or a folder with train and test files"
+_FORMS = (
+    f"zoo:NAME, datasets:NAME, a file ({' '.join(SUFFIXES)}), a folder with train and test files, or "
+    "FOLDER#de-en for line-aligned train.de and train.en"
+)
 
 
 def load_texts(
@@ -37,7 +41,8 @@ def load_texts(
     """The texts that `spec` names.
 
     `spec`: `zoo:NAME`; a .tsv, .csv, .jsonl or .txt file (also .gz); a folder with `train.*` and `test.*` (else
-    `dev.*`, `val.*`) of those; `datasets:NAME` or `datasets:NAME#CONFIG` where the `datasets` package is installed.
+    `dev.*`, `val.*`) of those; `FOLDER#SOURCE-TARGET` for line-aligned files such as train.de and train.en;
+    `datasets:NAME` or `datasets:NAME#CONFIG` where the `datasets` package is installed.
     `part`: "evaluation" and "healing" never share a text. They are the data's own sets where it has two, otherwise two
     seeded halves of each class; texts of the evaluation part are then left out of the other.
     `limit`: at most so many samples, evenly over the classes, seeded. `skip_corrupt`: leave out what cannot be used.
@@ -65,6 +70,9 @@ def _files(spec: str) -> tuple[Path, list[Row], int]:
     """Where the texts are, all of them, and how many of the first are the data's evaluation set (0: it has none)."""
     if spec.startswith("datasets:"):
         return _from_package(spec.removeprefix("datasets:"))
+    if is_line_pairs(spec):
+        location, pairs = read_line_pairs(spec)
+        return location, *_joined(next((pairs[name] for name in EVALUATED if name in pairs), None), pairs.get(TRAIN))
     path = _zoo(spec.removeprefix("zoo:")) if spec.startswith("zoo:") else user_path(spec)
     if path.is_file() and kind_of(path):
         return path, read_rows(path), 0

@@ -86,7 +86,7 @@ _MATTERS: dict[str, tuple[object, ...]] = {
     "use_swiglu_ffn": (False,),
 }
 #: What follows the stem of a family in the name of a class.
-_CLASS = re.compile(r"(for|model|lmhead|doubleheads|textmodel|encodermodel|visionmodel|preTraining)", re.I)
+_CLASS = re.compile(r"(for|model|mtmodel|lmhead|doubleheads|textmodel|encodermodel|visionmodel|preTraining)", re.I)
 
 
 def check_options(checkpoint: Checkpoint, note: Callable[[str], None]) -> None:

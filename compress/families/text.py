@@ -154,6 +154,13 @@ def decoder_head(
         weight_OD, bias_O = checkpoint.linear("score")
         spec = ClassifierSpec(num_labels=len(weight_OD), pools=("last",), bias=bias_O is not None)
         return task, spec, stacked("head", {"output": (weight_OD, bias_O)})
+    return task, *next_token_head(checkpoint, vocab_size, table, tied=tied, output=output)
+
+
+def next_token_head(
+    checkpoint: Checkpoint, vocab_size: int, table: str, *, tied: bool, output: str
+) -> tuple[HeadSpec, dict[str, Tensor]]:
+    """Scores of the next token; the arguments and the errors are those of `decoder_head`."""
     if checkpoint.config.get("tie_word_embeddings", tied):
         own = f"{output}.weight"
         if own in checkpoint.tensors and not torch.equal(checkpoint.tensor(own), checkpoint.tensor(table)):
@@ -161,10 +168,10 @@ def decoder_head(
                 f"{checkpoint.folder}: config.json ties the head to {table}, but the weights hold another {own}; "
                 "set tie_word_embeddings to false to use it, or remove it"
             )
-        return task, LanguageModelSpec(vocab_size=vocab_size), {}
+        return LanguageModelSpec(vocab_size=vocab_size), {}
     weight_VD, bias_V = checkpoint.linear(output)
     head = LanguageModelSpec(vocab_size=vocab_size, tied=False, bias=bias_V is not None)
-    return task, head, stacked("head", {"output": (weight_VD, bias_V)})
+    return head, stacked("head", {"output": (weight_VD, bias_V)})
 
 
 def structure_of(

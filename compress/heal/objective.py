@@ -124,7 +124,7 @@ class LanguageModel:
     drift_name: str = "mean KL"
 
     def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return _token_kl(answer_BK, target_BK, inputs, temperature=1.0)
+        return token_kl(answer_BK, target_BK, inputs["attention_mask"], temperature=1.0)
 
     def loss(
         self,
@@ -134,12 +134,12 @@ class LanguageModel:
         inputs: Mapping[str, Tensor],
         labels: Tensor | None,
     ) -> Tensor:
-        loss = options.kl * _token_kl(answer_BK, target_BK, inputs, options.temperature)
+        loss = options.kl * token_kl(answer_BK, target_BK, inputs["attention_mask"], options.temperature)
         if options.task:
             mask_BN, ids_BN = inputs["attention_mask"], inputs["input_ids"]
             scores_BVN = answer_BK[:, :-1].float().transpose(1, 2)
             surprise_BN = F.cross_entropy(scores_BVN, ids_BN[:, 1:], reduction="none")
-            loss = loss + options.task * _mean_of_real(surprise_BN, mask_BN[:, 1:] * mask_BN[:, :-1])
+            loss = loss + options.task * mean_of_real(surprise_BN, mask_BN[:, 1:] * mask_BN[:, :-1])
         return loss
 
 
@@ -150,7 +150,7 @@ class MaskedLanguageModel:
     drift_name: str = "mean KL"
 
     def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return _token_kl(answer_BK, target_BK, inputs, temperature=1.0)
+        return token_kl(answer_BK, target_BK, inputs["attention_mask"], temperature=1.0)
 
     def loss(
         self,
@@ -162,17 +162,18 @@ class MaskedLanguageModel:
     ) -> Tensor:
         if options.task:
             raise InputError("heal.task trains on labels, which hidden tokens do not have here; leave it out")
-        return options.kl * _token_kl(answer_BK, target_BK, inputs, options.temperature)
+        return options.kl * token_kl(answer_BK, target_BK, inputs["attention_mask"], options.temperature)
 
 
-def _token_kl(logits_BNV: Tensor, target_BNV: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+def token_kl(logits_BNV: Tensor, target_BNV: Tensor, mask_BN: Tensor, temperature: float) -> Tensor:
+    """T^2 KL from the target's tokens, mean over those that the mask has."""
     log_p_BNV = F.log_softmax(logits_BNV.float() / temperature, dim=-1)
     log_q_BNV = F.log_softmax(target_BNV.float() / temperature, dim=-1)
     distance_BN = F.kl_div(log_p_BNV, log_q_BNV, reduction="none", log_target=True).sum(dim=-1)
-    return temperature**2 * _mean_of_real(distance_BN, inputs["attention_mask"])
+    return temperature**2 * mean_of_real(distance_BN, mask_BN)
 
 
-def _mean_of_real(value_BN: Tensor, mask_BN: Tensor) -> Tensor:
+def mean_of_real(value_BN: Tensor, mask_BN: Tensor) -> Tensor:
     """Over the tokens that are no padding. The padding is computed and weighed with 0, so that shapes are fixed."""
     real_BN = mask_BN.to(value_BN.dtype)
     return (value_BN * real_BN).sum() / real_BN.sum().clamp(min=1)

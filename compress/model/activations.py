@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from torch import Tensor
 from torch.nn import functional as F
 
-ActivationName = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "tanh"]
+ActivationName = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "swish", "tanh"]
 
 
 def _quick_gelu(x: Tensor) -> Tensor:
@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": _quick_gelu,
     "relu": F.relu,
     "silu": F.silu,
+    "swish": F.silu,
     "tanh": F.tanh,
 }
 assert set(ACTIVATIONS) == set(get_args(ActivationName))

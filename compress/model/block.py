@@ -1,4 +1,5 @@
-"""One block: norm, mixer, norm, feed-forward, with a declared place of the residual.
+"""One block: norm, mixer, norm, feed-forward, with a declared place of the residual; in a decoder that reads an encoder
+norm and cross-attention between the two.
 
 B batch, N tokens, D hidden size.
 """
@@ -12,9 +13,11 @@ from typing import Any, Literal
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
-from compress.model import ffns as _ffns  # noqa: F401  (registers the kinds)
+from compress.model import crosses as _crosses  # noqa: F401  (registers the kinds)
+from compress.model import ffns as _ffns  # noqa: F401
 from compress.model import mixers as _mixers  # noqa: F401
 from compress.model import reducers as _reducers  # noqa: F401
+from compress.model.cross import AnyCross, Cross
 from compress.model.ffn import AnyFfn, Ffn
 from compress.model.mixer import AnyMixer, Mixer, State, StateSpec
 from compress.model.norms import Norm, NormSpec
@@ -25,7 +28,7 @@ from compress.model.sequence import Context, Tokens
 from compress.spec import Spec
 
 #: Where a block shows its tokens: around both halves, then its output before (`whole`) and after the reducer.
-Site = Literal["mixer.in", "mixer.out", "ffn.in", "ffn.out", "whole", "out"]
+Site = Literal["mixer.in", "mixer.out", "cross.in", "cross.out", "ffn.in", "ffn.out", "whole", "out"]
 Observer = Callable[[Site, Tokens], None]
 Mix = Callable[[Tensor], Tensor]
 
@@ -39,7 +42,8 @@ class BlockSpec(Spec):
     `parallel`: x + mixer(norm(x)) + ffn(norm(x)). `loops`: how often the schedule runs the block; what differs
     per loop (gains, biases and what `per_loop` says) is indexed by the loop. A missing mixer or ffn adds nothing.
     `mixer_out_norm`, `ffn_out_norm`: norms of what the halves give, before it is added (Gemma 2, OLMo 2).
-    `reducer`: fewer tokens leave the block than came in."""
+    `reducer`: fewer tokens leave the block than came in. `cross`: reads an encoder's tokens between the two halves,
+    with a norm of its own in the place that `residual` says."""
 
     mixer: AnyMixer | None
     mixer_norm: NormSpec | None
@@ -51,6 +55,8 @@ class BlockSpec(Spec):
     mixer_out_norm: NormSpec | None = None
     ffn_out_norm: NormSpec | None = None
     reducer: AnyReducer | None = None
+    cross: AnyCross | None = None
+    cross_norm: NormSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -69,6 +75,12 @@ class BlockSpec(Spec):
             self.residual != "pre" or any(norm is None or not norm.affine for norm in norms)
         ):
             raise ValueError("timestep gains need a pre-norm block whose norms have gains")
+        return self
+
+    @model_validator(mode="after")
+    def _cross_attention_stands_between_halves(self) -> BlockSpec:
+        if self.cross is not None and self.residual == "parallel":
+            raise ValueError("a block whose halves stand beside each other has no place between them for `cross`")
         return self
 
     @model_validator(mode="after")
@@ -91,6 +103,8 @@ class Block(nn.Module):
     ffn: Ffn | None
     mixer_norm: Norm | None
     ffn_norm: Norm | None
+    cross: Cross | None
+    cross_norm: Norm | None
     mixer_out_norm: Norm | None
     ffn_out_norm: Norm | None
 
@@ -102,16 +116,20 @@ class Block(nn.Module):
         self.mixer_norm = spec.mixer_norm.build(hidden_size, spec.loops) if spec.mixer_norm else None
         self.ffn = spec.ffn.build(hidden_size, spec.loops) if spec.ffn else None
         self.ffn_norm = spec.ffn_norm.build(hidden_size, spec.loops) if spec.ffn_norm else None
+        self.cross = spec.cross.build(hidden_size, spec.loops) if spec.cross else None
+        self.cross_norm = _built(spec.cross_norm, spec.cross, hidden_size, spec.loops)
         self.mixer_out_norm = _built(spec.mixer_out_norm, spec.mixer, hidden_size, spec.loops)
         self.ffn_out_norm = _built(spec.ffn_out_norm, spec.ffn, hidden_size, spec.loops)
         self.mixer_gain: OutputGain | None = None
+        self.cross_gain: OutputGain | None = None
         self.ffn_gain: OutputGain | None = None
         self.ffn_signal: LevelSignal | None = None
         self._tell_loops_apart(spec, hidden_size)
 
     def _tell_loops_apart(self, spec: BlockSpec, hidden_size: int) -> None:
         own, loops = spec.per_loop, spec.loops
-        for half, rank in zip((self.mixer, self.ffn), own.delta_ranks, strict=True):
+        ranks = own.delta_ranks
+        for half, rank in zip((self.mixer, self.cross, self.ffn), (ranks[0], *ranks), strict=True):
             if half is not None and rank:
                 add_deltas(half, rank, loops)
         if own.signal_rank and self.mixer is not None:
@@ -121,6 +139,7 @@ class Block(nn.Module):
             self.ffn_signal = LevelSignal(hidden_size, own.signal_rank, loops)
         if own.timestep:
             self.mixer_gain = OutputGain(hidden_size, loops) if self.mixer is not None else None
+            self.cross_gain = OutputGain(hidden_size, loops) if self.cross is not None else None
             self.ffn_gain = OutputGain(hidden_size, loops) if self.ffn is not None else None
 
     def forward(
@@ -181,11 +200,16 @@ class Block(nn.Module):
         kept_BND, after = x_BND[:, : self.leading], self._worked_on(context)
         if self.residual == "post":
             x_BND = _norm(self.mixer_norm, kept_BND + self._mixed(mix, x_BND, loop, context, observe), loop)
+            if self.cross is not None:
+                x_BND = _norm(self.cross_norm, x_BND + self._crossed(self.cross, x_BND, loop, after, observe), loop)
             return _norm(self.ffn_norm, x_BND + self._feed(x_BND, loop, after, observe), loop)
         mixed_BND = self._mixed(mix, _norm(self.mixer_norm, x_BND, loop), loop, context, observe)
         if self.residual == "parallel":
             return kept_BND + mixed_BND + self._feed(_norm(self.ffn_norm, kept_BND, loop), loop, after, observe)
         x_BND = kept_BND + mixed_BND
+        if self.cross is not None:
+            normed_BND = _norm(self.cross_norm, x_BND, loop)
+            x_BND = x_BND + self._crossed(self.cross, normed_BND, loop, after, observe)
         return x_BND + self._feed(_norm(self.ffn_norm, x_BND, loop), loop, after, observe)
 
     def _mixed(self, mix: Mix | None, x_BND: Tensor, loop: int, context: Context, observe: Observer) -> Tensor | float:
@@ -197,6 +221,14 @@ class Block(nn.Module):
             y_BND = self.mixer_gain(y_BND, loop)
         observe("mixer.out", Tokens(y_BND, self._worked_on(context)))
         return _norm(self.mixer_out_norm, y_BND, loop)
+
+    def _crossed(self, cross: Cross, x_BND: Tensor, loop: int, context: Context, observe: Observer) -> Tensor:
+        observe("cross.in", Tokens(x_BND, context))
+        y_BND = cross(x_BND, loop, context)
+        if self.cross_gain is not None:
+            y_BND = self.cross_gain(y_BND, loop)
+        observe("cross.out", Tokens(y_BND, context))
+        return y_BND
 
     def _feed(self, x_BND: Tensor, loop: int, context: Context, observe: Observer) -> Tensor | float:
         if self.ffn is None:

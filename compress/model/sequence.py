@@ -1,6 +1,7 @@
 """Which tokens there are: what a sequence carries besides its tokens, and the original's tensors for the same tokens.
 
-B batch, N tokens at hand, P tokens before them, M = P + N, R tokens that are left, D hidden size.
+B batch, N tokens at hand, P tokens before them, M = P + N, R tokens that are left, S tokens of an encoder, D hidden
+size.
 """
 
 from __future__ import annotations
@@ -33,16 +34,28 @@ class Reduction(Protocol):
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What the cross-attention of a decoder reads: the encoder's tokens (B,S,D), or `kept`, what a block made of them
+    once and is handed at every step. `mask_BS`: True at real tokens; None means all are real."""
+
+    mask_BS: Tensor | None
+    x_BSD: Tensor | None = None
+    kept: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Context:
     """What a sequence carries besides its tokens. `mask_BM`: True at real tokens, in the chunk form those of the past
     first; None means all are real. `positions_BN`: the place of each token in its sequence; None means 0, 1, 2, ...
     `rows`: only the first so many tokens are asked for as output; None means all. `sources`: what made the tokens at
-    hand of those that the embedding gave, in order; nothing means that each stands for itself."""
+    hand of those that the embedding gave, in order; nothing means that each stands for itself. `memory`: of an encoder,
+    where there is one."""
 
     mask_BM: Tensor | None = None
     positions_BN: Tensor | None = None
     rows: int | None = None
     sources: tuple[Reduction, ...] = ()
+    memory: Memory | None = None
 
     def places_BN(self, x_BND: Tensor) -> Tensor:
         """The place of each token of x in its sequence (1 or B, N)."""
@@ -62,7 +75,7 @@ class Context:
             places_BN = reduction(places_BN[..., None].float(), real_BN)[..., 0]
         if mask_BN is not None:
             mask_BN = reduction(mask_BN[..., None].float())[..., 0] > 0
-        return Context(mask_BN, places_BN, self.rows, _joined(self.sources, reduction))
+        return Context(mask_BN, places_BN, self.rows, _joined(self.sources, reduction), self.memory)
 
 
 class Tokens(NamedTuple):

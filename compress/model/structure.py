@@ -28,7 +28,8 @@ class Step(Spec):
 
 
 class Structure(Spec):
-    """embed -> blocks in the order of the schedule -> final norm -> head."""
+    """embed -> blocks in the order of the schedule -> final norm -> head. `encoder`: a stack of its own, whose tokens
+    the blocks' cross-attention reads."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     task: str
@@ -40,6 +41,7 @@ class Structure(Spec):
     head: AnyHead
     labels: tuple[str, ...]
     preprocessing: dict[str, Any]
+    encoder: Structure | None = None
 
     @model_validator(mode="after")
     def _schedule_runs_every_loop_once(self) -> Structure:
@@ -47,6 +49,13 @@ class Structure(Spec):
         given = [(step.block, step.loop) for step in self.schedule]
         if len(given) != len(set(given)) or set(given) != wanted:
             raise ValueError(f"the schedule {given} does not run each loop of each block once")
+        return self
+
+    @model_validator(mode="after")
+    def _who_crosses_has_a_memory(self) -> Structure:
+        crossing = any(block.cross is not None for block in self.blocks)
+        if crossing != (self.encoder is not None):
+            raise ValueError("cross-attention and an encoder belong together, and one of the two is missing")
         return self
 
 

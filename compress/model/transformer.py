@@ -1,18 +1,20 @@
 """The canonical transformer: every family is read into it and every rewrite maps it to another one.
 
-B batch, N tokens, D hidden size.
+B batch, N tokens, S tokens of a source, D hidden size.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from compress.model.block import Block, Site
+from compress.model.embeds.token import TokenEmbed
 from compress.model.mixer import State, StateSpec
-from compress.model.sequence import Context, Tokens
+from compress.model.sequence import Context, Memory, Tokens
 from compress.model.structure import Structure
 
 #: Called with the index of the step in the schedule, the site in its block, and the tokens seen there.
@@ -20,7 +22,10 @@ StepObserver = Callable[[int, Site, Tokens], None]
 
 
 class Transformer(nn.Module):
-    """embed -> blocks in the order of the schedule -> final norm -> head."""
+    """embed -> blocks in the order of the schedule -> final norm -> head.
+
+    One with an encoder reads the source as `input_ids` and `attention_mask`, and its own tokens as `decoder_input_ids`.
+    """
 
     def __init__(self, structure: Structure) -> None:
         super().__init__()
@@ -30,6 +35,10 @@ class Transformer(nn.Module):
         norm = structure.final_norm
         self.final_norm = norm.build(structure.hidden_size, loops=1) if norm else None
         self.head = structure.head.build(structure.hidden_size)
+        self.encoder = Transformer(structure.encoder) if structure.encoder else None
+        if self.encoder is not None and isinstance(self.encoder.embed, TokenEmbed) and self.encoder.embed.spec.borrowed:
+            assert isinstance(self.embed, TokenEmbed), "only a table of tokens can be lent"
+            self.encoder.embed.borrow(self.embed)
 
     def forward(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> Tensor:
         """The task's answer (see `Head.answer`); for classifiers the logits (B, classes), for language models
@@ -38,7 +47,7 @@ class Transformer(nn.Module):
 
     def outputs(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> dict[str, Tensor]:
         """Everything that the head gives, by its names and in their order."""
-        x_BND, context = self.embed(inputs)
+        x_BND, context = self._begun(inputs)
         for index, step in enumerate(self.structure.schedule):
             block = self.block(step.block)
             if observe is None:
@@ -47,21 +56,56 @@ class Transformer(nn.Module):
                 x_BND, context = block(x_BND, step.loop, context, _at_step(observe, index))
         return self._answer(x_BND, context)
 
+    def remembered(self, inputs: dict[str, Tensor]) -> Memory:
+        """What the encoder makes of a source: `input_ids` (B,S) and, where given, `attention_mask` (B,S)."""
+        assert self.encoder is not None, "a model without an encoder remembers nothing"
+        return Memory(inputs.get("attention_mask"), self.encoder(inputs))
+
+    def kept(self, memory: Memory) -> list[tuple[Tensor, ...]]:
+        """Per step of the schedule, what its cross-attention keeps of the source (see `Cross.keep`)."""
+        return [
+            () if cross is None else cross.keep(memory, step.loop)
+            for step in self.structure.schedule
+            for cross in [self.block(step.block).cross]
+        ]
+
+    def kept_specs(self) -> list[tuple[StateSpec, ...]]:
+        """Per step of the schedule, what `kept` gives."""
+        crosses = [self.block(step.block).cross for step in self.structure.schedule]
+        return [() if cross is None else cross.kept_spec() for cross in crosses]
+
     def state_specs(self) -> list[tuple[StateSpec, ...]] | None:
         """Per step of the schedule what `chunk` hands on; None if some block looks ahead."""
         specs = [self.block(step.block).state_spec() for step in self.structure.schedule]
         known = [spec for spec in specs if spec is not None]
         return known if len(known) == len(specs) else None
 
-    def chunk(self, inputs: dict[str, Tensor], states: list[State]) -> tuple[dict[str, Tensor], list[State]]:
+    def chunk(
+        self, inputs: dict[str, Tensor], states: list[State], kept: list[tuple[Tensor, ...]] | None = None
+    ) -> tuple[dict[str, Tensor], list[State]]:
         """The outputs for the next tokens, and the state of each step after them (see `Mixer.chunk`). The inputs are
-        those of `forward`, with `position_ids` where a position matters and the past in front of `attention_mask`."""
+        those of the embedding, with `position_ids` where a position matters and the past in front of `attention_mask`.
+        `kept`: what `kept` gave for the source, whose mask is `encoder_attention_mask`."""
         x_BND, context = self.embed(inputs)
+        mask_BS = inputs.get("encoder_attention_mask")
         after = []
-        for step, state in zip(self.structure.schedule, states, strict=True):
+        for index, (step, state) in enumerate(zip(self.structure.schedule, states, strict=True)):
+            if kept is not None:
+                context = replace(context, memory=Memory(mask_BS, kept=kept[index]))
             x_BND, new = self.block(step.block).chunk(x_BND, state, step.loop, context)
             after.append(new)
         return self._answer(x_BND, context), after
+
+    def _begun(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
+        """The embedded tokens and their context; of a decoder its own tokens, with the source in the memory."""
+        if self.encoder is None:
+            x_BND, context = self.embed(inputs)
+            return x_BND, context
+        own = {"input_ids": inputs["decoder_input_ids"]}
+        if "decoder_attention_mask" in inputs:
+            own["attention_mask"] = inputs["decoder_attention_mask"]
+        x_BND, context = self.embed(own)
+        return x_BND, replace(context, memory=self.remembered(inputs))
 
     def _answer(self, x_BND: Tensor, context: Context) -> dict[str, Tensor]:
         x_BND = self.head.select(x_BND)

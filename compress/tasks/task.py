@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     #: A model file: its inputs by name to its outputs by name.
     Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
-Head = Literal["classes", "score", "vector", "next-token", "token-classes", "masked-token", "span", "replaced-token"]
+Head = Literal[
+    "classes",
+    "score",
+    "vector",
+    "next-token",
+    "token-classes",
+    "masked-token",
+    "span",
+    "replaced-token",
+    "target-token",
+]
 Part = Literal["evaluation", "healing"]
 #: What can be opened of the data: a part, or all of it.
 AnyPart = Literal["evaluation", "healing", "all"]

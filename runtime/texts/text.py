@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask")
+#: The tokens that a decoder has written so far, beside the source in `INPUTS`.
+TARGET = "decoder_input_ids"
 #: Which of two texts a token is of, an input of models that read pairs.
 KINDS = "token_type_ids"
 #: Models round the rows of their table up; more rows than this without a token, or than with one, are another
@@ -31,11 +33,35 @@ OVERLAP, _LEAST_ROOM = 128, 16
 
 
 @dataclass(frozen=True)
+class TargetText:
+    """What a decoder writes: its tokens begin with `start` and then those of `forced`, end with a token of `stop`, and
+    are `max_length` at most. `banned` ones are never written. `tokenizer` names the file that reads and writes them.
+    `beams`, `length_penalty`, `no_repeat` (no n-gram of this size twice, 0 without) and `early`: how the model's makers
+    search (see `runtime.texts.search`)."""
+
+    start: int
+    max_length: int
+    tokenizer: str = TOKENIZER
+    forced: tuple[int, ...] = ()
+    banned: tuple[int, ...] = ()
+    beams: int = 1
+    length_penalty: float = 1.0
+    no_repeat: int = 0
+    early: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.max_length, self.beams) < 1 or self.no_repeat < 0:
+            given = f"max_length {self.max_length}, beams {self.beams}, no_repeat {self.no_repeat}"
+            raise ValueError(f"{given}, allowed: 1 or more, and no_repeat from 0")
+
+
+@dataclass(frozen=True)
 class TextPreprocessing:
     """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
     `max_length` tokens at `truncation_side`, shorter ones are filled up with `pad_id` at `padding_side`; a generated
     text ends at `stop`. `prompt`: goes before every text; `mask_id`: the token that hides another; `separator`: the
-    token that ends the first of two texts, where the model is told which text a token is of."""
+    token that ends the first of two texts, where the model is told which text a token is of. `target`: what a decoder
+    writes, where the text is the source of another."""
 
     kind: Literal["text"]
     vocab_size: int
@@ -48,8 +74,14 @@ class TextPreprocessing:
     prompt: str = ""
     mask_id: int | None = None
     separator: int | None = None
+    target: TargetText | None = None
 
     def __post_init__(self) -> None:
+        named = self.target
+        ids = () if named is None else (named.start, *named.forced, *named.banned)
+        odd = next((one for one in ids if not 0 <= one < self.vocab_size), None)
+        if odd is not None:
+            raise ValueError(f"target names the token {odd}, allowed: 0 to {self.vocab_size - 1}")
         if min(self.vocab_size, self.max_length) < 1:
             raise ValueError(f"vocab_size is {self.vocab_size}, max_length {self.max_length}, allowed: 1 or more")
         if self.separator is not None and not 0 <= self.separator < self.vocab_size:
@@ -127,6 +159,16 @@ class Tokenizer:
                 ids[index] = list(one.ids)
                 sizes[index] = len(_kept(texts[index], one.offsets, self._spec.truncation_side).encode())
         return Encoded(ids, len(long), sizes)
+
+    def encode_bare(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids without the special tokens that a text begins and ends with. Raises InputError as `encode` does."""
+        broken = next((text for text in texts if not is_unicode(text)), None)
+        if broken is not None:
+            raise InputError(f"the text {broken!r} is not valid UTF-8; give it in UTF-8")
+        self._tokenizer.no_truncation()
+        with _told(f"{self._path} does not serve for these texts"):
+            found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [list(one.ids) for one in found]
 
     def encode_pairs(self, pairs: Sequence[Sequence[str]]) -> Encoded:
         """Ids of pairs, each as one sequence; one text stands alone. The longer text of a pair is cut first.

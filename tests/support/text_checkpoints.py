@@ -54,6 +54,8 @@ def saved_class(folder: Path, name: str, config_name: str, *, seed: int = 0, **o
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue  # positions that are computed and never trained
             noise = torch.randn(parameter.shape, generator=generator)
             gain = parameter.ndim == 1 and name.endswith("weight")
             parameter.copy_(1 + 0.3 * noise if gain else noise * parameter.shape[-1] ** -0.5)

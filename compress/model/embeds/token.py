@@ -4,6 +4,7 @@ R rank.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -29,6 +30,9 @@ class TokenEmbedSpec(EmbedSpec):
     `rows`: the table has so many rows, and a lookup of V numbers says which one a token reads.
     `end`: a text ends at the first of this token, or at its first token of the `highest` number; what is behind is
     taken for padding (CLIP).
+    `borrowed`: an encoder reads the token table of its decoder and has none of its own.
+    `waves`: the positions are not learned but sines and cosines of place / 10000^(2k / E) (`even`: Vaswani et al. 2017,
+    arXiv 1706.03762) or of place / 10000^(k / (E/2 - 1)) (`closed`: tensor2tensor), all sines first.
     """
 
     kind: Literal["token"] = "token"
@@ -43,6 +47,8 @@ class TokenEmbedSpec(EmbedSpec):
     scale: float = 1.0
     end: NonNegativeInt | Literal["highest"] | None = None
     norm: NormSpec | None = None
+    borrowed: bool = False
+    waves: Literal["even", "closed"] | None = None
 
     def sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
         return {"input_ids": torch.randint(self.vocab_size, (batch, tokens), generator=generator)}
@@ -53,15 +59,21 @@ class TokenEmbedSpec(EmbedSpec):
 
 class TokenEmbed(Embed):
     row_V: Tensor | None
+    position: Tensor | None
 
     def __init__(self, spec: TokenEmbedSpec, hidden_size: int) -> None:
         super().__init__()
         self.spec = spec
         width = spec.width or hidden_size
-        self.table = _table(spec.rows or spec.vocab_size, spec.rank or width)
+        self._lender: tuple[TokenEmbed, ...] = ()
+        if not spec.borrowed:
+            self.table = _table(spec.rows or spec.vocab_size, spec.rank or width)
         self.register_buffer("row_V", torch.zeros(spec.vocab_size, dtype=torch.int32) if spec.rows else None)
         self.factor = Projection(spec.rank, width, bias=False) if spec.rank else None
-        self.position = _table(spec.max_positions, width) if spec.max_positions else None
+        if spec.waves:
+            self.register_buffer("position", waves_of(spec.max_positions, width, spec.waves), persistent=False)
+        else:
+            self.position = _table(spec.max_positions, width) if spec.max_positions else None
         self.token_type = _table(spec.token_types, width) if spec.token_types else None
         self.norm = spec.norm.build(width, loops=1) if spec.norm else None
         self.widen = Projection(width, hidden_size) if spec.width else None
@@ -69,9 +81,7 @@ class TokenEmbed(Embed):
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
         ids_BN, mask_BM = inputs["input_ids"], inputs.get("attention_mask")
         places_BN = self._places(ids_BN, mask_BM, inputs.get("position_ids"))
-        x_BNE = F.embedding(ids_BN if self.row_V is None else self.row_V[ids_BN], self.table)
-        if self.factor is not None:
-            x_BNE = self.factor(x_BNE)
+        x_BNE = self._lender[0].looked_up(ids_BN) if self._lender else self.looked_up(ids_BN)
         if self.spec.scale != 1.0:
             x_BNE = x_BNE * self.spec.scale
         if self.position is not None:
@@ -87,6 +97,15 @@ class TokenEmbed(Embed):
             x_BNE = self.norm(x_BNE)
         x_BND = x_BNE if self.widen is None else self.widen(x_BNE)
         return x_BND, Context(mask_BM if self.spec.end is None else self._ended(ids_BN, mask_BM), places_BN)
+
+    def looked_up(self, ids_BN: Tensor) -> Tensor:
+        """What the token table says (B,N,E)."""
+        x_BNE = F.embedding(ids_BN if self.row_V is None else self.row_V[ids_BN], self.table)
+        return x_BNE if self.factor is None else self.factor(x_BNE)
+
+    def borrow(self, lender: TokenEmbed) -> None:
+        """Read the table of `lender` from now on. It stays the lender's: no weight of this module is added."""
+        self._lender = (lender,)
 
     def logits(self, x_BND: Tensor) -> Tensor:
         assert self.row_V is None, "a tied head gives a score to every token"
@@ -112,6 +131,16 @@ class TokenEmbed(Embed):
     def _padded(self, real_BN: Tensor) -> Tensor:
         """Padding reads the row before the first place, as RoBERTa does."""
         return (1 - real_BN) * max(0, self.spec.offset - 1)
+
+
+def waves_of(count: int, width: int, kind: Literal["even", "closed"]) -> Tensor:
+    """Rows of sines and cosines (count, width), in the precision in which the originals compute them."""
+    half = width // 2
+    exact = torch.float64 if kind == "even" else torch.float32
+    place_N1 = torch.arange(count, dtype=exact, device="cpu")[:, None]  # a constant, also of a model without weights
+    steps = half if kind == "even" else half - 1
+    rate_K = torch.exp(torch.arange(half, dtype=exact, device="cpu") * (-math.log(10000) / steps))
+    return torch.cat([(place_N1 * rate_K).sin(), (place_N1 * rate_K).cos()], dim=1).float()
 
 
 def _table(rows: int, width: int) -> nn.Parameter:

@@ -61,12 +61,20 @@ class ProjectedScores(Scores):
 
     def forward(self, x_BND: Tensor, loop: int, context: Context) -> tuple[Tensor, Tensor]:
         q_BHNK = self._heads(self.query(x_BND, loop), self.spec.num_heads, self.query_norm, loop)
-        k_BGNK = self._heads(self.key(x_BND, loop), self.spec.num_kv_heads, self.key_norm, loop)
+        k_BGNK = self.keys(x_BND, loop)
         if self.spec.rope is not None:
             places_BN = context.places_BN(x_BND)
             q_BHNK = rotate(q_BHNK, places_BN, self.spec.rope)
             k_BGNK = rotate(k_BGNK, places_BN, self.spec.rope)
         return q_BHNK * self.spec.scale, k_BGNK
+
+    def queries(self, x_BND: Tensor, loop: int) -> Tensor:
+        """Scaled queries (B,H,N,K) without rotary positions."""
+        return self._heads(self.query(x_BND, loop), self.spec.num_heads, self.query_norm, loop) * self.spec.scale
+
+    def keys(self, x_BND: Tensor, loop: int) -> Tensor:
+        """Keys (B,G,N,K) without rotary positions."""
+        return self._heads(self.key(x_BND, loop), self.spec.num_kv_heads, self.key_norm, loop)
 
     def _heads(self, x_BNW: Tensor, heads: int, norm: Norm | None, loop: int) -> Tensor:
         if norm is None:

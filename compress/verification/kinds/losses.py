@@ -45,7 +45,7 @@ def _token_agreement_rows(reference: NextTokens, candidate: NextTokens) -> F64:
     return np.stack([same.sum(axis=1), (reference.best >= 0).sum(axis=1)], axis=1).astype(np.float64)
 
 
-def _token_kl_rows(reference: NextTokens, candidate: NextTokens) -> F64:
+def _token_kl_rows(reference: Any, candidate: Any) -> F64:
     """Mean KL(reference || candidate) in nats over the places that are kept of each sequence."""
     rows = np.empty((len(reference), 1))
     for row, (p, q) in enumerate(zip(reference.log_probs, candidate.log_probs, strict=True)):
@@ -72,6 +72,12 @@ def _masked_agreement_rows(reference: MaskedTokens, candidate: MaskedTokens) -> 
 
 def _share(means_BK: F64) -> F64:
     return 100 * means_BK[..., 0] / means_BK[..., 1]
+
+
+#: Of anything with `log_probs` at places of sequences.
+TOKEN_KL = Metric(
+    "token_kl", "Mean KL per token", "nats", False, _token_kl_rows, first, compares=True, unseen=kl_failed
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +170,7 @@ class NextTokens(SequenceLosses):
             compares=True,
             unseen=_agreement_failed,
         ),
-        Metric("token_kl", "Mean KL per token", "nats", False, _token_kl_rows, first, compares=True, unseen=kl_failed),
+        TOKEN_KL,
     )
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ S samples, K columns.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -21,8 +22,9 @@ from runtime.texts.text import is_unicode
 from targets.errors import EnvironmentLacks, InputError
 
 
-def _output_rows(p: TextOutputs) -> F64:
-    return p.counts.astype(np.float64)
+def _output_rows(p: Any) -> F64:
+    counts: NDArray[np.int64] = p.counts
+    return counts.astype(np.float64)
 
 
 #: Weighted sums of counts are scaled to so many texts, so that rounding to whole n-grams does not show.
@@ -38,6 +40,19 @@ def _output_failed(rows_SK: F64) -> F64:
     return np.concatenate([np.zeros((len(rows_SK), 4)), rows_SK[:, 4:]], axis=1)
 
 
+#: Of anything with the `counts` of BLEU.
+BLEU = Metric(
+    "bleu",
+    "BLEU",
+    "points",
+    True,
+    _output_rows,
+    of_rows=lambda rows: corpus_bleu(rows.sum(axis=0)),
+    of_weights=_weighted_bleu,
+    unseen=_output_failed,
+)
+
+
 @dataclass(frozen=True, eq=False)
 class TextOutputs(Samples):
     """What BLEU counts of each text that a system wrote, int64 [S, 10]: n-grams of 1 to 4 that are right, n-grams of 1
@@ -48,18 +63,7 @@ class TextOutputs(Samples):
 
     kind: ClassVar[str] = "text outputs"
     shared: ClassVar[tuple[str, ...]] = ("gold",)
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
-            "bleu",
-            "BLEU",
-            "points",
-            True,
-            _output_rows,
-            of_rows=lambda rows: corpus_bleu(rows.sum(axis=0)),
-            of_weights=_weighted_bleu,
-            unseen=_output_failed,
-        ),
-    )
+    metrics: ClassVar[tuple[Metric, ...]] = (BLEU,)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", as_array(self.counts, np.int64, 2, "counts"))
@@ -79,7 +83,6 @@ def read_outputs(path: Path) -> TextOutputs:
 
     Raises InputError that names the line, EnvironmentLacks without sacrebleu.
     """
-    bleu = _bleu()
     counts, gold = [], []
     try:
         lines = path.read_bytes().split(b"\n")
@@ -97,10 +100,20 @@ def read_outputs(path: Path) -> TextOutputs:
             raise InputError(f'{path}, line {number}: give {{"output": text, "reference": text}}')
         if not is_unicode(output + reference):
             raise InputError(f"{path}, line {number}: half a character (\\ud800 to \\udfff); write it whole")
-        score = bleu.corpus_score([output], [[reference]])
-        counts.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
-        gold.append(int.from_bytes(hashlib.sha256(reference.encode()).digest()[:7], "big"))
+        counts.append(bleu_counts(output, reference))
+        gold.append(digest_of(reference))
     return TextOutputs(np.array(counts, np.int64).reshape(-1, 10), np.array(gold, np.int64))
+
+
+def bleu_counts(output: str, reference: str) -> list[int]:
+    """What BLEU counts of one text (see `TextOutputs`). Raises EnvironmentLacks without sacrebleu."""
+    score = _bleu().corpus_score([output], [[reference]])
+    return [*score.counts, *score.totals, score.sys_len, score.ref_len]
+
+
+def digest_of(text: str) -> int:
+    """A number that tells texts apart."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def corpus_bleu(sums_K: np.ndarray) -> float:
@@ -112,6 +125,7 @@ def corpus_bleu(sums_K: np.ndarray) -> float:
     return float(score.score)
 
 
+@functools.cache
 def _bleu() -> Any:
     if importlib.util.find_spec("sacrebleu") is None:
         raise EnvironmentLacks("BLEU needs the package sacrebleu; pip install sacrebleu")

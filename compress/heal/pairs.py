@@ -1,0 +1,104 @@
+"""Pairs of a source and a target for healing, and what is minimised on them.
+
+B batch, S source tokens, N target tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compress.data.prepared_pairs import TARGET_MASK, pair_inputs
+from compress.heal.objective import mean_of_real, token_kl
+from compress.heal.options import HealOptions
+from compress.heal.order import epoch_order
+from compress.heal.texts import MULTIPLE
+from runtime.texts.text import TextPreprocessing
+from targets.errors import InputError
+
+#: The tokens that the target says (B,N); those behind it are not weighed.
+WANTED = "wanted"
+
+
+@dataclass(frozen=True)
+class PairFeed:
+    """Batches of pairs of token ids for one process of `world`; which follow from (seed, step)."""
+
+    pairs: Sequence[tuple[Sequence[int], ...]]
+    spec: TextPreprocessing
+    seed: int
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    most: int = sys.maxsize
+
+    def draw(self, step: int, options: HealOptions) -> dict[str, Tensor]:
+        """The inputs of a step. Raises InputError for options that texts have no use for."""
+        if options.mixup:
+            raise InputError("heal.mixup mixes images; leave it out for texts")
+        indices_B = epoch_order(len(self.pairs), self.seed, step, options.batch_size, self.rank, self.world)
+        return self._padded(indices_B.tolist())
+
+    def batch(self, drawn: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Inputs of a training step and the tokens that the targets say (B,N)."""
+        return dict(drawn), drawn[WANTED]
+
+    def plain(self, size: int) -> list[dict[str, Tensor]]:
+        """All pairs once, in order."""
+        size = min(size, self.most)
+        return [
+            {
+                name: tensor.to(self.device)
+                for name, tensor in self._padded(range(start, min(start + size, len(self.pairs)))).items()
+            }
+            for start in range(0, len(self.pairs), size)
+        ]
+
+    def judging(self, size: int) -> list[dict[str, Tensor]]:
+        """All pairs."""
+        return self.plain(size)
+
+    def _padded(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        sources, targets = zip(*(self.pairs[index] for index in indices), strict=True)
+        inputs = {
+            name: torch.from_numpy(array) for name, array in pair_inputs(sources, targets, self.spec, MULTIPLE).items()
+        }
+        wanted = torch.zeros_like(inputs[TARGET_MASK])
+        for row, target in zip(wanted, targets, strict=True):
+            row[: len(target)] = torch.tensor(target)
+        return {**inputs, WANTED: wanted}
+
+
+@dataclass(frozen=True)
+class TargetTokens:
+    """KL from the original's next tokens, mean over the real ones of the targets (word-level distillation, Kim and Rush
+    2016, arXiv 1606.07947); `task`: cross-entropy with the targets themselves. Sequence-level distillation is the same
+    on targets that the original wrote."""
+
+    drift_name: str = "mean KL"
+
+    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return token_kl(answer_BK, target_BK, inputs[TARGET_MASK], temperature=1.0)
+
+    def loss(
+        self,
+        options: HealOptions,
+        answer_BK: Tensor,
+        target_BK: Tensor,
+        inputs: Mapping[str, Tensor],
+        labels: Tensor | None,
+    ) -> Tensor:
+        loss = options.kl * token_kl(answer_BK, target_BK, inputs[TARGET_MASK], options.temperature)
+        if options.task:
+            assert labels is not None
+            surprise_BN = F.cross_entropy(answer_BK.float().transpose(1, 2), labels, reduction="none")
+            loss = loss + options.task * mean_of_real(surprise_BN, inputs[TARGET_MASK])
+        return loss
+
+
+TARGET_TOKENS = TargetTokens()
