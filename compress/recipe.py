@@ -43,14 +43,20 @@ class Recipe(Spec):
 
 def schema() -> dict[str, Any]:
     """JSON schema of a recipe, with every registered rewrite; kept in `recipes/recipe.schema.json` for editors."""
-    from compress.rewrites import REWRITES
+    from compress.rewrites import REWRITES, STACKS
 
     document = Recipe.model_json_schema()
     choices = []
     for name, method in sorted(REWRITES.items()):
         table = method.options.model_json_schema()
         optional = {"type": "boolean", "default": False, "description": "Leave a model that it refuses as it is."}
-        table["properties"] = {"use": {"const": name}, "optional": optional, **table.get("properties", {})}
+        stack = {"enum": list(STACKS), "description": "Which stack of an encoder-decoder it works on."}
+        table["properties"] = {
+            "use": {"const": name},
+            "optional": optional,
+            "stack": stack,
+            **table.get("properties", {}),
+        }
         table["required"] = ["use", *table.get("required", [])]
         choices.append(table)
     document["properties"]["rewrite"]["items"] = {"oneOf": choices}

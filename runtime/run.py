@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.answers import Streamer, Wanted, answerer_of
+from runtime.bundles.manifest import DECODER
 from runtime.cli import add_session_options, open_bundle_for_cli, open_for_cli, positive
 from runtime.field.options import add_field_options, asking
 from runtime.texts.generate import DRAW, Sampling
@@ -33,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--top", metavar="K", type=positive, help="classes to show (default 1)")
     parser.add_argument("--tokens", metavar="N", type=positive, help="to write at most (default 128)")
+    parser.add_argument(
+        "--beams", metavar="N", type=positive, help="texts that a translator keeps at once; 1 is greedy"
+    )
     parser.add_argument("--temperature", metavar="T", type=float, help="0 writes the likeliest (default)")
     parser.add_argument("--top-k", metavar="K", type=positive, help="draw from the K likeliest tokens")
     parser.add_argument("--top-p", metavar="P", type=float, help="draw from the likeliest tokens of probability P")
@@ -129,7 +133,8 @@ def main() -> int:
     _check_exit(args)
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
-    bundle = open_bundle_for_cli(args.bundle, args).one()
+    bundle = open_bundle_for_cli(args.bundle, args)
+    bundle = bundle.one(DECODER if DECODER in bundle.graphs else None)
     answerer = answerer_of(bundle, args.ids)
     wanted = _wanted(args, answerer, bundle)
     if args.watch and not answerer.suffixes:
@@ -175,7 +180,7 @@ def _check_exit(args: argparse.Namespace) -> None:
 
 def _wanted(args: argparse.Namespace, answerer: Answerer, bundle: Bundle) -> Wanted:
     """What the user asks for. Raises InputError for what would change nothing."""
-    given = {name: value for name in ("top", "tokens", *DRAW) if (value := getattr(args, name)) is not None}
+    given = {name: value for name in ("top", "tokens", "beams", *DRAW) if (value := getattr(args, name)) is not None}
     idle = [name for name in given if name not in answerer.options]
     if idle:
         raise InputError(f"{_flag(idle[0])} says nothing to {bundle.source}, a bundle for {bundle.manifest.task}")

@@ -104,10 +104,12 @@ def _chunked(session: Session, golden: Golden) -> list[Chunked]:
     """What a recurrent model answers to its first golden sample, over and over, in chunks; nothing for others."""
     if not session.manifest.state:
         return []
+    from runtime.states import of_source
     from runtime.streams.chunking import check_chunking
     from runtime.streams.stream import Stream
 
-    stream = Stream(session)
+    fixed = {name: array[:1] for name, array in golden.inputs.items() if of_source(name)}
+    stream = Stream(session, fixed=fixed)
     limit = (session.manifest.preprocessing or {}).get("max_length")
     longest = limit if isinstance(limit, int) else None
     return check_chunking(stream, golden.inputs[stream.input_name][0], session.model.precision, longest)

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 MASK, PLACES = "attention_mask", "position_ids"
 #: The dynamic dimension of the sequences that are fed at once.
 BATCH = "batch"
-#: How the input and the output of a state begin: a cache has the names of Optimum, others keep their size.
+#: 1 at the real tokens of the source, where it stands beside a decoder's own tokens.
+SOURCE_MASK = "encoder_attention_mask"
 _MEMORY = "memory."
+#: How the input and the output of a state begin: a cache has the names of Optimum, others keep their size.
 _CACHE, _FIXED = ("past_key_values.", "present."), ("past_", "present_")
 
 
@@ -36,8 +38,13 @@ def memory_name(step: int, name: str) -> str:
 
 
 def is_memory(name: str) -> bool:
-    """Whether an input of a decoder is what its encoder made of the source."""
+    """Whether a tensor is what an encoder made of the source for its decoder."""
     return name.startswith(_MEMORY)
+
+
+def of_source(name: str) -> bool:
+    """Whether an input of a decoder says what its source is, and so stays the same from step to step."""
+    return is_memory(name) or name == SOURCE_MASK
 
 
 def is_past(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compress.data.classes import class_number, number_in
-from compress.data.line_pairs import is_line_pairs, read_line_pairs
+from compress.data.pairs.line_files import is_line_pairs, read_line_pairs
 from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.splits import EVALUATED, TRAIN, balanced, halves, part_named

@@ -50,7 +50,7 @@ class AttentionTransfer:
         """Mean over the mixers of MSE / variance of their outputs, on the hidden states of the teacher, plus `rows`
         times the cross-entropy of their attention rows where they have such (Hedgehog, arXiv 2402.04347)."""
         with torch.no_grad():
-            start = Tokens(*self.teacher.embed(inputs))
+            start = self.teacher.begun(inputs)
             reducing = self._reducing()
             seen = _seen(self.teacher, inputs, self.origins, reducing)
             contexts = contexts_fed(self.student, start.context, [seen[step, "out"] for step in reducing])

@@ -200,7 +200,7 @@ class _Session:
         def loss(drawn: Drawn) -> Tensor:
             inputs, _ = self.train.batch(drawn.tensors)
             with torch.no_grad(), self._autocast():
-                start = Tokens(*self.teacher.embed(inputs))
+                start = self.teacher.begun(inputs)
                 _, hidden = traced(self.teacher, inputs, needed)
             by_target = dict(zip(needed, hidden, strict=True))
             contexts = contexts_fed(self.student, start.context, [by_target[self.targets[step]] for step in reducing])

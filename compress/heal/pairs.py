@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress.data.prepared_pairs import TARGET_MASK, pair_inputs
+from compress.data.pairs.prepared import TARGET_MASK, pair_inputs
 from compress.heal.objective import mean_of_real, token_kl
 from compress.heal.options import HealOptions
 from compress.heal.order import epoch_order

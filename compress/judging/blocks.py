@@ -78,7 +78,7 @@ class _Trace:
 
 
 def _trace(model: Transformer, inputs: dict[str, Tensor]) -> _Trace:
-    trace = _Trace([Tokens(*model.embed(inputs))], [])
+    trace = _Trace([model.begun(inputs)], [])
     for step in model.structure.schedule:
         seen: dict[Site, Tokens] = {}
         model.block(step.block)(trace.states[-1].x_BND, step.loop, trace.states[-1].context, seen.__setitem__)

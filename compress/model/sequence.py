@@ -6,6 +6,7 @@ size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -92,6 +93,12 @@ class Tokens(NamedTuple):
     def reduced(self, reduction: Reduction) -> Tokens:
         """The tokens that are left."""
         return Tokens(reduction(self.x_BND, self.real_BN), self.context.reduced(reduction))
+
+
+def answered_mask(inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """1 at the real ones of the tokens that a model answers for: a decoder's own, where there is an encoder; None means
+    all are real."""
+    return inputs.get("decoder_attention_mask" if "decoder_input_ids" in inputs else "attention_mask")
 
 
 def aligned(theirs: Tokens, mine: Context) -> Tensor:

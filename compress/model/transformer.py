@@ -47,7 +47,7 @@ class Transformer(nn.Module):
 
     def outputs(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> dict[str, Tensor]:
         """Everything that the head gives, by its names and in their order."""
-        x_BND, context = self._begun(inputs)
+        x_BND, context = self.begun(inputs)
         for index, step in enumerate(self.structure.schedule):
             block = self.block(step.block)
             if observe is None:
@@ -96,16 +96,15 @@ class Transformer(nn.Module):
             after.append(new)
         return self._answer(x_BND, context), after
 
-    def _begun(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
+    def begun(self, inputs: dict[str, Tensor]) -> Tokens:
         """The embedded tokens and their context; of a decoder its own tokens, with the source in the memory."""
         if self.encoder is None:
-            x_BND, context = self.embed(inputs)
-            return x_BND, context
+            return Tokens(*self.embed(inputs))
         own = {"input_ids": inputs["decoder_input_ids"]}
         if "decoder_attention_mask" in inputs:
             own["attention_mask"] = inputs["decoder_attention_mask"]
         x_BND, context = self.embed(own)
-        return x_BND, replace(context, memory=self.remembered(inputs))
+        return Tokens(x_BND, replace(context, memory=self.remembered(inputs)))
 
     def _answer(self, x_BND: Tensor, context: Context) -> dict[str, Tensor]:
         x_BND = self.head.select(x_BND)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from compress.model.block import BlockSpec
 from compress.model.ffns.affine import Affine, AffineSpec
-from compress.model.sequence import Tokens, aligned
+from compress.model.sequence import aligned
 from compress.model.structure import Step, output_targets
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, Fitting, taps
@@ -94,7 +94,7 @@ def _moments(
         mine = taps(model, inputs, {(first - 1, "out") for first, _ in runs if first})
         theirs = taps(calibration.original, inputs, {(targets[last], "out") for _, last in runs})
         for first, last in runs:
-            before = mine[first - 1, "out"] if first else Tokens(*model.embed(inputs))
+            before = mine[first - 1, "out"] if first else model.begun(inputs)
             y_BND = aligned(theirs[targets[last], "out"], before.context)
             moments[first, last].add(before.x_BND, y_BND - before.x_BND, y_BND, before.real_BN)
     return moments

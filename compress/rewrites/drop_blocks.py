@@ -7,7 +7,7 @@ from pydantic import Field
 from torch.nn import functional as F
 
 from compress.model.block import BlockSpec, Site
-from compress.model.sequence import Tokens, aligned
+from compress.model.sequence import aligned
 from compress.model.structure import Step
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration, step_of, taps
@@ -70,7 +70,7 @@ def influence(model: Transformer, calibration: Calibration, blocks: list[int]) -
         seen = taps(model, inputs, wanted)
         count += 1
         for block, step in steps.items():
-            before, after = seen[step - 1, "out"] if step else Tokens(*model.embed(inputs)), seen[step, "whole"]
+            before, after = seen[step - 1, "out"] if step else model.begun(inputs), seen[step, "whole"]
             cosine_BN = F.cosine_similarity(aligned(before, after.context), after.x_BND, dim=-1)
             real_BN = after.real_BN
             real = cosine_BN if real_BN is None else cosine_BN[real_BN]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 import torch
 from pydantic import ValidationError
 
+from compress.model.sequence import answered_mask
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.search_range import SearchRange
+from compress.rewrites.stacks import ENCODER, STACKS, encoder_of, source_of, with_encoder
 from compress.spec import Spec, first_cause, unknown
 from targets.errors import InputError
 
+#: Keys of a recipe's `[[rewrite]]` table that are not the method's own.
+OF_THE_RECIPE = ("use", "optional", "stack")
 #: An exact rewrite may move a logit by this much (fp32), relative to the largest logit where that is above 1.
 EXACTNESS = 1e-5
 
@@ -77,7 +81,8 @@ def rewrite(
 def parse_options(table: Mapping[str, Any]) -> tuple[Rewrite, Options]:
     """Read a recipe's `[[rewrite]]` table. Raises InputError with the key, what was given and what is allowed.
 
-    `optional` is the recipe's, not the method's: whether a model that the method refuses is left as it is.
+    `optional` and `stack` are the recipe's, not the method's: whether a model that the method refuses is left as it is,
+    and which stack of an encoder-decoder it works on.
     """
     if "use" not in table:
         raise InputError("a [[rewrite]] of the recipe says not which; give it use = NAME")
@@ -87,6 +92,8 @@ def parse_options(table: Mapping[str, Any]) -> tuple[Rewrite, Options]:
     method = REWRITES[name]
     if not isinstance(table.get("optional", False), bool):
         raise InputError(f"rewrite {name!r}: optional: must be true or false (given: {table['optional']!r})")
+    if table.get("stack", STACKS[0]) not in STACKS:
+        raise InputError(f"rewrite {name!r}: stack: must be {' or '.join(STACKS)} (given: {table['stack']!r})")
     try:
         return method, method.options.model_validate(options_in(table))
     except ValidationError as error:
@@ -100,14 +107,27 @@ def export_forms() -> list[Rewrite]:
 
 def options_in(table: Mapping[str, Any]) -> dict[str, Any]:
     """The method's own options in a recipe's `[[rewrite]]` table."""
-    return {key: value for key, value in table.items() if key not in ("use", "optional")}
+    return {key: value for key, value in table.items() if key not in OF_THE_RECIPE}
 
 
-def run_rewrite(method: Rewrite, options: Options, model: Transformer, calibration: Calibration) -> Transformer:
-    """Apply a rewrite and check what every rewrite owes: finite weights, and the same logits if it is exact.
+def run_rewrite(
+    method: Rewrite, options: Options, model: Transformer, calibration: Calibration, stack: str | None = None
+) -> Transformer:
+    """Apply a rewrite to a model, or to one `stack` of an encoder-decoder, and check what every rewrite owes: finite
+    weights, and the same logits if it is exact.
 
-    Raises InputError if the rewrite is refused for this model, or an exact one turns out not to be exact.
+    Raises InputError if the rewrite is refused for this model, or an exact one turns out not to be exact, and for a
+    stack that is not said where there are two, or said where there is one.
     """
+    if (stack is None) != (model.encoder is None):
+        known = " or ".join(f'"{one}"' for one in STACKS)
+        wanted = f"say which: stack = {known}" if stack is None else "leave stack out"
+        count = "one stack" if model.encoder is None else "an encoder and a decoder"
+        raise InputError(f"rewrite {method.name!r}: this model has {count}; {wanted}")
+    if stack == ENCODER:
+        mine, theirs = encoder_of(model), encoder_of(calibration.original)
+        sources = replace(calibration, original=theirs, batches=lambda: map(source_of, calibration.batches()))
+        return with_encoder(model, run_rewrite(method, options, mine, sources))
     with torch.no_grad():
         result = method.apply(model, options, calibration).eval()
         for name, tensor in result.state_dict().items():
@@ -123,7 +143,7 @@ def logit_change(model: Transformer, other: Transformer, calibration: Calibratio
     inputs = next(calibration.batches())
     with torch.no_grad():
         logits, others = model(inputs), other(inputs)
-    mask_BN = inputs.get("attention_mask")
+    mask_BN = answered_mask(inputs)
     if model.structure.head.each_token and mask_BN is not None:  # of each token: padding means nothing
         logits, others = logits[mask_BN.bool()], others[mask_BN.bool()]
     return float((logits - others).abs().max()), float(logits.abs().max())

@@ -126,7 +126,7 @@ class OnnxModel(Noted):
 
     @property
     def graphs(self) -> dict[str, Path]:
-        """The file of each graph of the model by its name: one, `model`, for all that exists today."""
+        """The file of each graph of the model by its name: `model`, and the parts that it was cut into."""
         return {path.stem: path for path in sorted(self.path.glob("*.onnx")) if "." not in path.stem}
 
     @property
@@ -163,8 +163,12 @@ class ShippedModels(Artifact):
     """The files that ship, in the order in which a device should try them."""
 
     def every(self) -> list[ShippedFile]:
-        """All of them, those of other numbers of loops last."""
-        return [ShippedFile(**row) for row in json.loads((self.path / "models.json").read_text())]
+        """All of a whole model, those of other numbers of loops last."""
+        return [file for file in self._files() if file.graph == GRAPH]
+
+    def parts(self) -> list[ShippedFile]:
+        """The files that a whole one was cut into: a device runs an encoder and a decoder apart."""
+        return [file for file in self._files() if file.graph != GRAPH]
 
     def entries(self) -> list[ShippedFile]:
         """Those of the whole model."""
@@ -175,6 +179,9 @@ class ShippedModels(Artifact):
         """Those of other numbers of loops, fewest first; they count only where the gate lets them pass."""
         every = self.every()
         return [file for file in every if file.loops != every[0].loops]
+
+    def _files(self) -> list[ShippedFile]:
+        return [ShippedFile(**row) for row in json.loads((self.path / "models.json").read_text())]
 
     @property
     def weights(self) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     from compress.stages.job import Job
     from compress.verification.drift import Drift
-    from runtime.bundles.manifest import BundleTarget
+    from export.bundle import Form, GraphContent
+    from runtime.bundles.manifest import BundleTarget, State
 
 
 class Options(Spec):
@@ -95,18 +97,21 @@ def write(
     verdict, _ = judge(comparison)
     passed = {name: drift for name, drift in {**comparison.variants(), **comparison.exits()}.items() if drift}
     files = [*models.entries(), *(file for file in models.variants() if file.path in passed)]
-    forms = [Form(file.entry, models.path / file.path) for file in files]
+    forms = [Form(file.entry, models.path / file.path) for file in [*files, *models.parts()]]
+    inputs, state = _golden_inputs(context, original, forms[0].source), original.task.states(model.structure())
+    graphs = graphs_of(forms, inputs, state) if models.parts() else {}
     content = BundleContent(
         task=structure.task,
         target=_target_section(context, original),
         forms=forms,
-        golden_inputs=_golden_inputs(context, original, forms[0].source),
+        golden_inputs={} if graphs else inputs,
         edgepress=version("edgepress"),
         verdict="pass" if verdict == "pass" else "fail",
         preprocessing=structure.preprocessing,
         postprocessing=original.task.postprocessing(structure),
         labels=list(structure.labels) or None,
-        state=original.task.states(model.structure()),
+        state=() if graphs else state,
+        graphs=graphs,
         drift={name: _summary(drift) for name, drift in {**comparison.drifts(), **passed}.items()},
         exit=EarlyExit(probability) if probability is not None and passed.keys() & comparison.exits() else None,
         model={"source": context.options.model, "recipe": context.options.recipe},
@@ -136,6 +141,27 @@ def _golden_inputs(context: StageContext[Options], original: SourceModel, graph:
     count = original.task.golden
     inputs = original.task.shortened(next(data.batches(count, spread(len(data), count))))
     return fitted(graph.name, inputs, read_info(graph).inputs)
+
+
+def graphs_of(
+    forms: Sequence[Form], inputs: Mapping[str, np.ndarray], state: Sequence[State]
+) -> dict[str, GraphContent]:
+    """What a bundle holds of a whole model (`inputs`: golden ones) and of the encoder and the decoder that it was cut
+    into: the decoder gets what the encoder makes of the same sources."""
+    from export.bundle import GraphContent
+    from runtime import ort, states
+    from runtime.bundles.manifest import DECODER, ENCODER, GRAPH, main_file
+    from runtime.texts.text import INPUTS, TARGET
+
+    files = {form.entry.path: form.source for form in forms}
+    encoder, decoder = (ort.load(files[main_file(name)], threads=1) for name in (ENCODER, DECODER))
+    source = {name: inputs[name] for name in INPUTS}
+    known = {INPUTS[0]: inputs[TARGET], states.SOURCE_MASK: source[INPUTS[1]], **encoder.run(source)}
+    return {
+        GRAPH: GraphContent(inputs),
+        ENCODER: GraphContent(source),
+        DECODER: GraphContent(fitted(main_file(DECODER), known, decoder.inputs), state),
+    }
 
 
 def _summary(drift: Drift) -> dict[str, Any]:

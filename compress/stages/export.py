@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,8 +72,12 @@ def stage(job: Job, model: str) -> Stage:
 
 
 def export_plain(context: StageContext[PlainOptions], original: SourceModel) -> None:
-    """The original as it is, for comparison."""
+    """The original as it is, for comparison; an encoder and a decoder in the parts that a device would run."""
+    from export.cut import cut, is_whole
+
     write_notes(context, _export(context, original.task, original.load()))
+    if is_whole(context.folder / "model.onnx"):
+        cut(context.folder / "model.onnx")
 
 
 def export_model(
@@ -105,16 +110,17 @@ def export_model(
 def in_export_form(model: Transformer, calibration: Calibration) -> tuple[Transformer, list[str]]:
     """The same function in the form that runs fastest, and the rewrites that it took: those of `export_forms` that the
     model does not refuse."""
-    from compress.rewrites import export_forms, run_rewrite
+    from compress.rewrites import STACKS, export_forms, run_rewrite
 
     applied = []
-    for method in export_forms():
+    stacks = [None] if model.encoder is None else list(STACKS)
+    for method, stack in itertools.product(export_forms(), stacks):
         try:
-            model = run_rewrite(method, method.options(), model, calibration)
+            model = run_rewrite(method, method.options(), model, calibration, stack)
         except InputError as refusal:  # such as a head that reads every token, which leaves nothing to trim
             calibration.note(f"left out: {refusal}")
             continue
-        applied.append(method.name)
+        applied.append(method.name if stack is None else f"{method.name} ({stack})")
     return model, applied
 
 

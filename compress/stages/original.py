@@ -86,7 +86,8 @@ def _inputs(model: Transformer) -> dict[str, Tensor]:
     ids_BN = torch.where(ids_BN == pad, (pad + 1) % int(section["vocab_size"]), ids_BN)
     mask_BN = torch.ones_like(ids_BN)
     ids_BN[1, length - length // 3 :], mask_BN[1, length - length // 3 :] = pad, 0
-    return {"input_ids": ids_BN, "attention_mask": mask_BN}
+    inputs = {"input_ids": ids_BN, "attention_mask": mask_BN}
+    return inputs if model.encoder is None else {**inputs, "decoder_input_ids": ids_BN.flip(0)[:1].repeat(2, 1)}
 
 
 def _options(original: Any, model: Transformer, config: dict[str, Any]) -> dict[str, bool]:
@@ -124,16 +125,19 @@ def _pairs(model: Transformer, inputs: dict[str, Tensor], answer: Any) -> list[t
 
 def _apart(mine: Tensor, theirs: Tensor, inputs: dict[str, Tensor]) -> float:
     """The largest difference, of real tokens where it is one of tokens."""
+    from compress.model.sequence import answered_mask
+
     if mine.shape != theirs.shape:
         return float("inf")
-    if theirs.shape[:2] == inputs.get("attention_mask", theirs.new_empty(0)).shape:
-        mine, theirs = (one[inputs["attention_mask"].bool()] for one in (mine, theirs))
+    real_BN = answered_mask(inputs)
+    if real_BN is not None and theirs.shape[:2] == real_BN.shape:
+        mine, theirs = (one[real_BN.bool()] for one in (mine, theirs))
     return float((mine - theirs).abs().max())
 
 
 def _tokens(model: Transformer, inputs: dict[str, Tensor]) -> Tensor:
     """The tokens behind the final norm (B,N,D)."""
-    x_BND, context = model.embed(inputs)
+    x_BND, context = model.begun(inputs)
     for step in model.structure.schedule:
         x_BND, context = model.block(step.block)(x_BND, step.loop, context)
     return x_BND if model.final_norm is None else model.final_norm(x_BND)

@@ -68,7 +68,8 @@ def apply_rewrite(
     method, options = parse_options(context.options.rewrite)
     context.progress(0, 2, method.summary)
     try:
-        after = run_rewrite(method, options, before, Calibration(teacher, batches, note))
+        stack = context.options.rewrite.get("stack")
+        after = run_rewrite(method, options, before, Calibration(teacher, batches, note), stack)
     except InputError as refusal:
         if not context.options.rewrite.get("optional", False):
             raise

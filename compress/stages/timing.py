@@ -68,7 +68,7 @@ def time_models(
     length = source.task.timing_length(structure)
     result = time_alternating(files, rounds=ROUNDS, seconds=SECONDS, length=length)
     result["machine"] = context.options.machine
-    if source.task.states(structure):
+    if source.task.keeps_state:
         contexts = contexts_of(structure)
         context.progress(0, 1, f"decoding behind {', '.join(map(str, contexts))} tokens")
         decoders = (ORIGINAL, *(file.path for file in shipped.entries()))

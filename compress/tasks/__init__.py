@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from compress.tasks.task import Task
     from runtime.bundles.manifest import Tensor
 
-_SHARED = {"decoding", "feeding", "hidden", "images", "pairs", "target_text", "task", "text"}
+_SHARED = {"decoding", "feeding", "hidden", "images", "pairs", "task", "text"}
 _NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
 
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data import TextDataset
-    from compress.data.prepared_pairs import PreparedPairs
+    from compress.data.pairs.prepared import PreparedPairs
     from compress.heal.objective import Feed, Objective
     from compress.model import Structure, Transformer
-    from compress.model.source_to_target import SourceToTarget
+    from compress.model.forms.source_to_target import SourceToTarget
     from compress.tasks.task import Arrays, Run
     from compress.verification.kinds.translations import Translations
     from compress.verification.samples import Samples
@@ -48,13 +48,14 @@ class TextToText(TextTask):
     name = "text-to-text"
     architectures = ("ForConditionalGeneration", "MTModel")
     head = "target-token"
+    auto_class = "AutoModelForSeq2SeqLM"
     outputs = ("logits",)
     metric = "bleu"
     recipes = "translation"
     golden = 2
 
     def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:
-        from compress.tasks.target_text import target_section
+        from compress.data.pairs.target_text import target_section
 
         section = super().preprocessing(folder, note)
         section = {**section, "target": target_section(folder, section)}
@@ -62,7 +63,7 @@ class TextToText(TextTask):
         return section
 
     def copy_files(self, folder: Path, destination: Path) -> None:
-        from compress.data.marian_tokenizer import TARGET_TOKENIZER, target_tokenizer_of
+        from compress.data.pairs.target_text import TARGET_TOKENIZER, target_tokenizer_of
 
         super().copy_files(folder, destination)
         own = target_tokenizer_of(folder)
@@ -84,7 +85,7 @@ class TextToText(TextTask):
         preprocessing: Mapping[str, Any],
         files: Path | None,
     ) -> PreparedPairs:
-        from compress.data.prepared_pairs import PreparedPairs, encoded_pairs
+        from compress.data.pairs.prepared import PreparedPairs, encoded_pairs
 
         assert files is not None
         dataset, spec = self._dataset(choice, part), parse_preprocessing(preprocessing)
@@ -107,7 +108,7 @@ class TextToText(TextTask):
         )
 
     def module(self, model: Transformer) -> nn.Module:
-        from compress.model.source_to_target import SourceToTarget
+        from compress.model.forms.source_to_target import SourceToTarget
 
         return SourceToTarget(model)
 
@@ -121,8 +122,13 @@ class TextToText(TextTask):
         import torch
 
         generator, form = torch.Generator().manual_seed(seed), _skeleton(structure)
-        cases = [form.example(*sizes, generator) for sizes in CHECKED_SIZES]
-        return GraphInputs(form.example(2, 5, 4, 3, generator), form.dynamic, cases)
+        longest = int(structure.preprocessing["max_length"])
+
+        def example(batch: int, length: int, chunk: int, past: int) -> dict[str, Tensor]:
+            chunk = min(chunk, longest)
+            return form.example(batch, min(length, longest), chunk, min(past, longest - chunk), generator)
+
+        return GraphInputs(example(2, 5, 4, 3), form.dynamic, [example(*sizes) for sizes in CHECKED_SIZES])
 
     def shortened(self, inputs: Arrays) -> Arrays:
         return {name: array[:, :GOLDEN_TOKENS] for name, array in inputs.items()}
@@ -130,7 +136,7 @@ class TextToText(TextTask):
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> Translations:
         import numpy as np
 
-        from compress.data.prepared_pairs import PreparedPairs
+        from compress.data.pairs.prepared import PreparedPairs
         from compress.verification.kinds.texts import bleu_counts, digest_of
         from compress.verification.kinds.translations import Translations, chrf_counts
 
@@ -174,14 +180,14 @@ class TextToText(TextTask):
         return TARGET_TOKENS
 
     def feed(self, data: Prepared, seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Feed:
-        from compress.data.prepared_pairs import PreparedPairs
+        from compress.data.pairs.prepared import PreparedPairs
         from compress.heal.pairs import PairFeed
 
         assert isinstance(data, PreparedPairs)
         return PairFeed(data.texts, data.spec, seed, device, rank, world, data.most)
 
     def agreement(self, wanted_BK: Tensor, given_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        from compress.data.prepared_pairs import TARGET_MASK
+        from compress.data.pairs.prepared import TARGET_MASK
 
         real_BN = inputs[TARGET_MASK].float()
         same_BN = (wanted_BK.argmax(-1) == given_BK.argmax(-1)).float()
@@ -238,7 +244,7 @@ def _skeleton(structure: Structure) -> SourceToTarget:
     import torch
 
     from compress.model import Transformer
-    from compress.model.source_to_target import SourceToTarget
+    from compress.model.forms.source_to_target import SourceToTarget
 
     with torch.device("meta"):
         return SourceToTarget(Transformer(structure))

@@ -22,10 +22,12 @@ _KNOWN = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__pat
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a user asks for: the `top` most probable classes; at most so many `tokens`, drawn as `sampling` says."""
+    """What a user asks for: the `top` most probable classes; at most so many `tokens`, drawn as `sampling` says, or the
+    best of so many `beams` (None: as the model's makers search)."""
 
     top: int = 1
     tokens: int = 128
+    beams: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
 
     def at(self, place: int) -> Wanted:

@@ -11,7 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.backends import check_runtimes
-from runtime.bundles.manifest import MAX_BYTES, NAME, Manifest, is_inside, load_manifest, parse_manifest, verify_files
+from runtime.bundles.manifest import (
+    GRAPH,
+    MAX_BYTES,
+    NAME,
+    Manifest,
+    is_inside,
+    load_manifest,
+    parse_manifest,
+    verify_files,
+)
 from runtime.bundles.seal import SEAL, SIGNATURE, check_seal, check_signature
 from runtime.files import cache_root, explain, possible, sha256_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError
@@ -23,11 +32,13 @@ _SEAL_BYTES = 1 << 10
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. `source` is what the user named, `root` the folder that holds it."""
+    """A verified bundle. `source` is what the user named, `root` the folder that holds it; `whole`: the manifest of all
+    graphs, where `manifest` is of one of them."""
 
     source: Path
     root: Path
     manifest: Manifest
+    whole: Manifest | None = None
 
     @property
     def packed(self) -> bool:
@@ -37,13 +48,16 @@ class Bundle:
     @property
     def graphs(self) -> dict[str, Bundle]:
         """The bundle of each graph of its model, as if there were no other."""
-        return {name: replace(self, manifest=self.manifest.of(name)) for name in self.manifest.named}
+        every = self.whole or self.manifest
+        return {name: replace(self, manifest=every.of(name), whole=every) for name in every.named}
 
     def one(self, graph: str | None = None) -> Bundle:
-        """The bundle of one graph; without a name, of the only one. Raises InputError where that is not clear."""
+        """The bundle of one graph; without a name, of the only one, of this one where that is clear already, or of the
+        whole model. Raises InputError where there is no such graph."""
         graphs = self.graphs
-        if graph is None and len(graphs) == 1:
+        if graph is None and (len(graphs) == 1 or self.whole is not None):
             return self
+        graph = GRAPH if graph is None and GRAPH in graphs else graph
         if graph not in graphs:
             given = "" if graph is None else f", not {graph!r}"
             raise InputError(f"{self.source} has the graphs {', '.join(graphs)}{given}; name one of them")

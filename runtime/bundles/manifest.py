@@ -29,6 +29,8 @@ TENSORRT, ONNXRUNTIME = "tensorrt", "onnxruntime"
 GOLDEN = "golden.npz"
 #: The graph of a model that has one.
 GRAPH = "model"
+#: The graphs of a model that reads a source once and then writes step by step; `GRAPH` is the two as one.
+ENCODER, DECODER = "encoder", "decoder"
 #: The dynamic dimension of a cache: rows of the tokens before, none at the start of a sequence.
 GROWING = "past"
 #: The dynamic dimension of what a call feeds to a model with state.

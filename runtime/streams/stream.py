@@ -85,8 +85,9 @@ class Stream:
     """`batch` sequences of one model. Whatever raises leaves them where they were. Calls from several threads wait for
     each other, so that no step is lost; in which order they come is the callers' affair."""
 
-    def __init__(self, model: Session | Stepped, batch: int = 1) -> None:
-        """Raises InputError for a model without state, or one whose inputs are no sequence."""
+    def __init__(self, model: Session | Stepped, batch: int = 1, fixed: Mapping[str, np.ndarray] | None = None) -> None:
+        """`fixed`: what a decoder reads of its sources, a row each, at every step. Raises InputError for a model
+        without state, or one whose other inputs are no sequence."""
         import numpy as np
 
         self._model = model = model if isinstance(model, Stepped) else Stepped.of(model)
@@ -94,7 +95,11 @@ class Stream:
             raise InputError(f"{model.source}: its model has no state, so it cannot be fed as a stream")
         if batch < 1 or batch > model.max_batch:
             raise InputError(f"batch is {batch}; allowed: 1 to {model.max_batch}")
-        given = [tensor for tensor in model.inputs if tensor.name not in (MASK, PLACES)]
+        self._fixed = dict(fixed or {})
+        short = next((name for name, array in self._fixed.items() if len(array) != batch), None)
+        if short is not None:
+            raise InputError(f"{short} has {len(self._fixed[short])} rows for {batch} sequences; give one each")
+        given = [tensor for tensor in model.inputs if tensor.name not in (MASK, PLACES, *self._fixed)]
         if len(given) != 1 or len(given[0].shape) < 2:
             names = ", ".join(tensor.name for tensor in given)
             raise InputError(f"{model.source}: a stream has one input of tokens, this model has: {names}")
@@ -175,18 +180,18 @@ class Stream:
         if not index.size or index.min() < 0 or index.max() >= self._batch or len(index) > self._model.max_batch:
             raise InputError(f"rows {list(rows)}: allowed: 1 to {self._model.max_batch} of 0 to {self._batch - 1}")
         now = self._moment
-        other = Stream(self._model, len(index))
+        other = Stream(self._model, len(index), {name: array[index] for name, array in self._fixed.items()})
         other._moment = _Moment(
             {name: array[index] for name, array in now.states.items()}, now.seen_B[index], now.real_BP[index]
         )
         return other
 
     def save(self) -> bytes:
-        """The state as bytes, for `load` on a stream of the same model file and batch."""
+        """The state as bytes, for `load` on a stream of the same model file, batch and sources."""
         import numpy as np
 
         now = self._moment
-        header = {"format": _FORMAT, "model": self._model.sha256, "batch": self._batch}
+        header = {"format": _FORMAT, "model": self._model.sha256, "batch": self._batch, "source": self._stamp()}
         arrays = {
             "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
             "seen": now.seen_B,
@@ -202,14 +207,14 @@ class Stream:
         """Go on from a saved state.
 
         Raises InputError, and stays as it is, if the bytes are no saved state, damaged, of a newer edgepress, of
-        another model or batch, of other shapes, or not finite.
+        another model or batch, of other sources or shapes, or not finite.
         """
         moment = self._read(data)
         with self._turn:
             self._moment = moment
 
     def _at(self, moment: _Moment) -> Stream:
-        other = Stream(self._model, self._batch)
+        other = Stream(self._model, self._batch, self._fixed)
         other._moment = moment
         return other
 
@@ -260,7 +265,8 @@ class Stream:
         places_BN = states.positions(mask_BN, moment.seen_B)
         inputs = {self._tokens.name: x, MASK: real_BM, PLACES: places_BN}
         feed = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
-        outputs = check_outputs(model.run({**feed, **moment.states}), [*model.outputs, *model.presents], model.file)
+        fed = {**feed, **self._fixed, **moment.states}
+        outputs = check_outputs(model.run(fed), [*model.outputs, *model.presents], model.file)
         after = replace(
             moment,
             states={state.past: outputs[state.present] for state in model.state},
@@ -268,6 +274,15 @@ class Stream:
             real_BP=real_BM if self._caches else moment.real_BP,
         )
         return outputs[model.outputs[0].name], after
+
+    def _stamp(self) -> str:
+        """Which sources the state belongs to; "" for a model that has none."""
+        if not self._fixed:
+            return ""
+        digest = hashlib.sha256()
+        for name, array in sorted(self._fixed.items()):
+            digest.update(f"{name} {array.dtype} {list(array.shape)} ".encode() + array.tobytes())
+        return digest.hexdigest()
 
     def _read(self, data: bytes) -> _Moment:
         import zipfile
@@ -293,6 +308,8 @@ class Stream:
                 f"the saved state is of another model file (sha256 {model[:12]}...) than "
                 f"{self._model.file} ({self._model.sha256[:12]}...)"
             )
+        if str(header.get("source", "")) != self._stamp():
+            raise InputError("the saved state is of another source than this stream's; start from this source again")
         if batch != self._batch:
             raise InputError(f"the saved state has {batch} sequences, this stream {self._batch}")
         saved = {state.past: arrays[f"state {state.past}"] for state in self._model.state}

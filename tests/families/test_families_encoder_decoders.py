@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.families import read_checkpoint
 from compress.model import Transformer, load, save
-from compress.model.source_to_target import SourceToTarget
+from compress.model.forms.source_to_target import SourceToTarget
 
 TOLERANCE = 1e-4
 _BART = {

@@ -24,13 +24,13 @@ ORDERS, BETA = 6, 2
 
 
 def chrf_counts(output: str, reference: str) -> list[int]:
-    """What chrF counts of one text: for n-grams of 1 to 6 characters, spaces aside, how many the output has, how many
-    the reference has, and how many are in both (Popovic 2015)."""
+    """What chrF counts of one text: for n-grams of 1 to 6 characters, spaces aside, how many the output has (0 where
+    the reference has none, as in sacrebleu), how many the reference has, and how many are in both (Popovic 2015)."""
     texts = ["".join(text.split()) for text in (output, reference)]
     counts = []
     for order in range(1, ORDERS + 1):
         mine, gold = (Counter(text[at : at + order] for at in range(len(text) - order + 1)) for text in texts)
-        counts += [mine.total(), gold.total(), (mine & gold).total()]
+        counts += [mine.total() if gold else 0, gold.total(), (mine & gold).total()]
     return counts
 
 

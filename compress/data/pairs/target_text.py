@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.data.marian_tokenizer import TARGET_TOKENIZER, target_tokenizer_of
 from compress.json_files import read_object
 from targets.errors import InputError
 
+#: The tokenizer of the texts that are written, where it is not that of the sources.
+TARGET_TOKENIZER = "target_tokenizer.json"
 #: Tokens of a text where nothing says more.
 _LONGEST = 512
 
@@ -34,7 +35,7 @@ def target_section(folder: Path, section: Mapping[str, Any]) -> dict[str, Any]:
     banned += [one for one in given.get("suppress_tokens") or [] if isinstance(one, int)]
     found = {
         "start": start,
-        "max_length": min(int(section["max_length"]), _whole(given.get("max_length")) or _LONGEST),
+        "max_length": max(1, min(int(section["max_length"]), _whole(given.get("max_length")) or _LONGEST) - 1),
         "forced": [forced] if isinstance(forced, int) else [],
         "banned": sorted(set(banned)),
         "beams": _whole(given.get("num_beams")) or 1,
@@ -43,6 +44,12 @@ def target_section(folder: Path, section: Mapping[str, Any]) -> dict[str, Any]:
         "early": given.get("early_stopping") is True,
     }
     return found if target_tokenizer_of(folder) is None else {**found, "tokenizer": TARGET_TOKENIZER}
+
+
+def target_tokenizer_of(folder: Path) -> Path | None:
+    """A tokenizer.json of the texts that the folder's model writes; None where the sources' serves for both."""
+    own = folder / TARGET_TOKENIZER
+    return own if own.is_file() else None
 
 
 def _whole(value: object) -> int | None:

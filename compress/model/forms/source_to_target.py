@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.model.embeds.token import TokenEmbedSpec
+from compress.model.forms.streaming import NamedState, named_states
 from compress.model.mixer import PAST, StateSpec
 from compress.model.mixer import State as MixerState
-from compress.model.streaming import NamedState, named_states
 from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from runtime import states

@@ -1,0 +1,126 @@
+"""One exported graph of an encoder-decoder becomes the files that a device runs: `encoder`, once a source, `decoder`,
+every step, and the `model` as a whole from its first token on. All passes (fusing, quantizing) work on the one graph
+before it is cut, so that the three are the same numbers; their weights are stored once, in a file beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from export import graph
+from export.apart import store_apart
+from runtime import states
+from runtime.bundles.manifest import DECODER, ENCODER, GRAPH
+from runtime.states import SOURCE_MASK
+from runtime.texts.text import INPUTS, TARGET
+from targets.errors import InputError
+
+
+def _load(path: Path) -> Any:
+    """The graph; sizes of the batch and of the source are read off the mask of the source, which all parts have: the
+    exporter reads them off whichever input has them."""
+    model, (ids, mask) = graph.load(path), INPUTS
+    inputs = {one.name for one in model.graph.input}
+    for node in model.graph.node:
+        if node.op_type != "Shape" or node.input[0] not in inputs:
+            continue
+        of_batch = (graph.attribute(node, "start", 0), graph.attribute(node, "end", None)) == (0, 1)
+        if of_batch or node.input[0] == ids:
+            node.input[0] = mask
+    return model
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a graph is of an encoder and a decoder that can be cut apart."""
+    model = graph.load(path)
+    return any(states.is_memory(output.name) for output in model.graph.output)
+
+
+def cut(path: Path) -> dict[str, Path]:
+    """Cut a graph in place: `path` becomes the whole from the first token on, beside it stand the files of the encoder
+    and of the decoder, and the weights of the three in one file more. Returns the files by graph.
+
+    Raises InputError if a decoder's step needs more of the source than what is kept of it.
+    """
+    parts = {GRAPH: _from_the_start(path), ENCODER: _encoder(path), DECODER: _decoder(path)}
+    files = {name: path.with_name(path.name.replace(GRAPH, name, 1)) for name in parts}
+    for name, model in parts.items():
+        graph.save(model, files[name])
+    store_apart(list(files.values()), path.with_name(f"{path.name}.data"))
+    return files
+
+
+def _encoder(path: Path) -> Any:
+    model = _load(path)
+    _keep_outputs(model, [one.name for one in model.graph.output if states.is_memory(one.name)])
+    return _with_inputs(model, path, set(INPUTS))
+
+
+def _decoder(path: Path) -> Any:
+    """Its tokens are `input_ids`."""
+    model = _load(path)
+    ids, mask = INPUTS
+    memory = [one for one in model.graph.output if states.is_memory(one.name)]
+    names = {one.name for one in memory}
+    graph.set_nodes(model, [node for node in model.graph.node if names.isdisjoint(node.output)])
+    model.graph.input.extend(graph.copied(one) for one in memory)
+    _keep_outputs(model, [one.name for one in model.graph.output if one.name not in names])
+    pasts = {one.name for one in model.graph.input if states.is_past(one.name)}
+    model = _with_inputs(model, path, {mask, TARGET, *pasts, *names})
+    return _renamed(model, {TARGET: ids, mask: SOURCE_MASK})
+
+
+def _from_the_start(path: Path) -> Any:
+    """The whole with its states made inside: zeros, none of a cache."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    model = _load(path)
+    _keep_outputs(model, [one.name for one in model.graph.output if not _is_state(one.name)])
+    made = [helper.make_node("Shape", [INPUTS[1]], ["start.batch"], start=0, end=1, name="start.batch/Shape")]
+    for one in [one for one in model.graph.input if states.is_past(one.name)]:
+        sizes = [dim.dim_value for dim in one.type.tensor_type.shape.dim][1:]  # a dimension that grows begins at 0
+        rest, shape = f"{one.name}.sizes", f"{one.name}.shape"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), rest))
+        made.append(helper.make_node("Concat", ["start.batch", rest], [shape], axis=0, name=f"{shape}/Concat"))
+        zero = numpy_helper.from_array(np.zeros(1, np.float32))
+        made.append(helper.make_node("ConstantOfShape", [shape], [one.name], value=zero, name=f"{one.name}/Fresh"))
+    graph.set_nodes(model, [*made, *model.graph.node])
+    return _with_inputs(model, path, {*INPUTS, TARGET})
+
+
+def _is_state(name: str) -> bool:
+    return states.is_memory(name) or name.startswith(("present.", "present_"))
+
+
+def _keep_outputs(model: Any, names: Iterable[str]) -> None:
+    wanted = set(names)
+    kept = [graph.copied(one) for one in model.graph.output if one.name in wanted]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    graph.drop_unused(model)
+
+
+def _with_inputs(model: Any, path: Path, allowed: set[str]) -> Any:
+    """The model with those of its inputs that it reads. Raises InputError if it reads another one."""
+    read = {name for node in model.graph.node for name in graph.names_read(node)}
+    read -= {name for node in model.graph.node for name in node.output}
+    kept = [graph.copied(one) for one in model.graph.input if one.name in read]
+    strange = [one.name for one in kept if one.name not in allowed]
+    if strange:
+        raise InputError(f"{path.name} cannot be cut: a part of it reads {strange[0]}, which it would not be given")
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    return model
+
+
+def _renamed(model: Any, names: dict[str, str]) -> Any:
+    """The model with some of its inputs called otherwise."""
+    for one in model.graph.input:
+        one.name = names.get(one.name, one.name)
+    for node in model.graph.node:
+        for at, name in enumerate(node.input):
+            node.input[at] = names.get(name, name)
+    return model

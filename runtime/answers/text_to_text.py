@@ -1,0 +1,109 @@
+"""Source texts in, the texts that a decoder writes for them out: the encoder runs once a source, the decoder step by
+step, with beam search or greedily."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+from runtime.answers.texts import TextInputs, text_inputs
+from runtime.bundles.manifest import ENCODER
+from runtime.states import SOURCE_MASK, of_source
+from runtime.texts.search import Written, search
+from runtime.texts.text import INPUTS, TargetText, Tokenizer, pad
+from targets.errors import InputError
+
+if TYPE_CHECKING:
+    from runtime.answers import Wanted
+    from runtime.bundles.bundle import Bundle
+    from runtime.session import Session
+    from runtime.streams.stream import Stream
+    from runtime.watch import Result
+
+
+@dataclass(frozen=True)
+class Translations(TextInputs):
+    """What an encoder-decoder writes for each source. `bundle`: of the decoder; `writer`: the tokenizer of what it
+    writes."""
+
+    bundle: Bundle | None = None
+    writer: Tokenizer | None = None
+    options: ClassVar = ("tokens", "beams")
+
+    @cached_property
+    def target(self) -> TargetText:
+        assert self.spec.target is not None
+        return self.spec.target
+
+    @cached_property
+    def encoder(self) -> Session:
+        """The session of the encoder, opened once."""
+        from runtime.session import open_session
+
+        assert self.bundle is not None
+        return open_session(self.bundle.one(ENCODER))
+
+    def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
+        """The text for each source, or its token ids where sources are given as ids; several are searched at once."""
+        ids: dict[int, list[int]] = {}
+        results: dict[int, Result | InputError] = {}
+        for at, text in enumerate(inputs):
+            try:
+                ids[at] = self.ids_of(text)
+            except InputError as fault:
+                results[at] = fault
+        together = max(1, session.max_batch // self._beams(wanted))
+        order = sorted(ids, key=lambda at: len(ids[at]))
+        for start in range(0, len(order), together):
+            some = order[start : start + together]
+            for at, texts in zip(some, self.written(session, [ids[one] for one in some], wanted), strict=True):
+                results[at] = {"text": self._text(texts[0].ids), "score": round(texts[0].score, 4)}
+        return [results[at] for at in range(len(inputs))]
+
+    def written(self, session: Session, sources: Sequence[Sequence[int]], wanted: Wanted) -> list[list[Written]]:
+        """The best texts of each source, given as token ids. Raises InputError for a source that cannot be used."""
+        longest = min(wanted.tokens, self.target.max_length)
+        rows = self._begun(session, sources)
+        return search(rows, len(sources), self.target, self.spec.stop, self._beams(wanted), longest)
+
+    def line(self, result: Result) -> str:
+        """The text."""
+        return str(result["text"])
+
+    def tell_cut(self) -> None:
+        """Say on stderr that a source was cut."""
+        print(f"note: a source is longer than {self.spec.max_length} tokens and was cut", file=sys.stderr)
+
+    def _begun(self, session: Session, sources: Sequence[Sequence[int]]) -> Stream:
+        """The decoder before its first token, with what it reads of the sources."""
+        from runtime.streams.stream import Stream
+
+        padded, (_, mask) = pad(sources, self.spec), INPUTS
+        memory = {SOURCE_MASK: padded[mask], **self.encoder.run(padded)}
+        named = [tensor.name for tensor in session.manifest.inputs if of_source(tensor.name)]
+        return Stream(session, len(sources), {name: memory[name] for name in named})
+
+    def _beams(self, wanted: Wanted) -> int:
+        return self.target.beams if wanted.beams is None else wanted.beams
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids)) if self.writer is None else self.writer.decode(ids)
+
+
+def open_answerer(bundle: Bundle, ids: bool) -> Translations:
+    """Raises InputError for a bundle that is not of an encoder and a decoder, EnvironmentLacks without the `tokenizers`
+    package."""
+    if ENCODER not in bundle.graphs:
+        raise InputError(f"{bundle.source} has no graph {ENCODER!r}, which reads the source; make the bundle again")
+    read = text_inputs(bundle.one(ENCODER), ids)
+    target = read.spec.target
+    if target is None:
+        raise InputError(f"{bundle.source} does not say what its decoder writes; make the bundle again")
+    if read.tokenizer is None or target.tokenizer == read.spec.tokenizer:
+        return Translations(**vars(read), bundle=bundle, writer=read.tokenizer)
+    if target.tokenizer not in bundle.manifest.files:
+        raise InputError(f"{bundle.source}: its manifest lists no {target.tokenizer}, so none can be trusted")
+    return Translations(**vars(read), bundle=bundle, writer=Tokenizer(bundle.root / target.tokenizer, read.spec))
