@@ -77,6 +77,10 @@ class Checkpoint:
             raise InputError(
                 f"{self.folder}: {name} is stored as {dtype}, not as floating point; save it in fp16 or fp32"
             )
+        if not tensor.numel():
+            raise InputError(
+                f"{self.folder}: {name} is empty, of the shape {tuple(tensor.shape)}; save the model again"
+            )
         if shape is not None and tensor.shape != shape:
             raise InputError(f"{self.folder}: {name} has the shape {tuple(tensor.shape)}, but its config says {shape}")
         return tensor.float()

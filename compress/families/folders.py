@@ -11,6 +11,7 @@ from compress.timm_config import in_plain_words
 from targets.errors import InputError
 
 _SUFFIXES = (".json", ".safetensors", ".bin", ".txt", ".model", ".jinja")
+_ADAPTER = "adapter_config.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -23,6 +24,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder} is no model folder: it has no config.json{instead_of_folder(folder)}")
+    if (folder / _ADAPTER).is_file():
+        raise InputError(
+            f"{folder} holds {_ADAPTER} beside a whole model: merge the adapter into it (peft: merge_and_unload) and "
+            "save that, or move it away"
+        )
     return in_plain_words(read_object(path))
 
 
@@ -47,7 +53,7 @@ def instead_of_file(path: Path) -> str:
 
 def instead_of_folder(folder: Path) -> str:
     """What to give instead of a folder that is no model, as the end of a message; "" where nothing is known."""
-    if (folder / "adapter_config.json").is_file():
+    if (folder / _ADAPTER).is_file():
         return ". It is a LoRA adapter: merge it into its base model first (peft: merge_and_unload), and save that"
     snapshots = sorted(folder.glob("snapshots/*/config.json"))
     if snapshots:

@@ -58,13 +58,16 @@ def _files(folder: Path, note: Note) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    shards = read_object(index).get("weight_map")
+    content = read_object(index)
+    shards = content.get("weight_map")
+    if not isinstance(content.get("metadata", {}), dict):
+        raise InputError(f"{index}: metadata is no table; fetch it again")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise InputError(f"{index} has no weight_map from names of tensors to names of files; fetch it again")
     files = sorted({index.parent / Path(name).name for name in shards.values()})
     for file in files:
         if not file.is_file():
-            raise InputError(f"{file} is missing; {index.name} names it; fetch it again")
+            raise InputError(f"{_short(str(file))} is missing; {index.name} names it; fetch it again")
     return files
 
 
@@ -74,7 +77,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise InputError(f"{file} is damaged or truncated ({error}); fetch it again") from error
+        raise InputError(f"{file} is damaged or truncated ({_short(str(error))}); fetch it again") from error
 
 
 def _read_pickled(file: Path) -> dict[str, Tensor]:
@@ -100,3 +103,7 @@ def _unwrapped(tensors: dict[str, Tensor], note: Note) -> dict[str, Tensor]:
             note(f"the weights were saved from inside a wrapper: {wrapper!r} in front of every name is left out")
             tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:116]} ..."

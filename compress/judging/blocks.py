@@ -5,6 +5,7 @@ B batch, N tokens, D hidden size, H heads, M keys.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ def comparable(original: Structure, structure: Structure) -> str | None:
 
 
 def compare_blocks(original: Transformer, model: Transformer, batches: Iterable[dict[str, Tensor]]) -> list[BlockRow]:
-    """A row for the embedding and one per step of the model's schedule, in order. Padding is left out.
+    """A row for the embedding and one per step of the model's schedule, in order; none where a block gives what is not
+    finite. Padding is left out.
 
     Raises ValueError where the two are not `comparable` or there is no batch.
     """
@@ -52,6 +54,8 @@ def compare_blocks(original: Transformer, model: Transformer, batches: Iterable[
                 sums[index + 1].add_attention(wanted.attention[step.origin], given.attention[index])
     if not sums[0].tokens:
         raise ValueError("there is no input to compare the blocks on")
+    if not all(total.finite for total in sums):
+        return []
     return [total.row(name) for name, total in zip(names, sums, strict=True)]
 
 
@@ -123,6 +127,10 @@ class _Sums:
         kl_TH = _real(kl_BHN.transpose(1, 2), mine.sides[0])
         self.rows += kl_TH.numel()
         self.kl += float(kl_TH.sum())
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.error + self.own + self.size + self.cosine + self.kl)
 
     def row(self, name: str) -> BlockRow:
         size = max(self.size, 1e-30)

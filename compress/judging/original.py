@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ def load_original(name: str, path: Path, auto_class: str) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{name} lacks weights that {auto_class} needs: {listed(missing)}")
     return model.eval()
+
+
+def answered(name: str, model: Any, inputs: Mapping[str, Any]) -> Any:
+    """What the model gives, by name. Raises InputError for inputs that it does not take, such as images of a size
+    that its preprocessing gives and its config does not have."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            return model(**inputs)
+    except MemoryError:
+        raise
+    except Exception as error:  # of transformers and of torch: the folder's files do not fit together
+        raise InputError(
+            f"{name}: {type(model).__name__} does not take what its folder prepares: {_first(error)}"
+        ) from error
 
 
 def _first(error: Exception) -> str:

@@ -142,7 +142,8 @@ class Questions:
             {name: torch.from_numpy(array) for name, array in inputs.items()}
             for inputs in self.inputs(self.reference, spread(len(self), BLOCK_SAMPLES))
         )
-        return compare_blocks(original, model, batches), None
+        rows = compare_blocks(original, model, batches)
+        return rows, None if rows else "The blocks were not compared: some give NaN or infinite values."
 
 
 def questions_of(reference: str, candidate: str, data: str | None, part: AnyPart) -> Questions:

@@ -151,7 +151,7 @@ def _hugging_face(name: str, path: Path) -> Side:
     owes nothing to edgepress.
     """
     from compress.families import check_known, read_checkpoint
-    from compress.judging.original import count_parameters, knows, load_original
+    from compress.judging.original import answered, count_parameters, knows, load_original
 
     task = tasks.of_folder(path)
     check_known(path)
@@ -166,9 +166,8 @@ def _hugging_face(name: str, path: Path) -> Side:
 
     def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
         given = {key: torch.from_numpy(array) for key, array in inputs.items() if key != "position_ids"}
-        with torch.inference_mode():
-            found = original(**given)
-        return {name: found[name].numpy() for name in task.outputs}
+        found = answered(name, original, given)
+        return {one: found[one].numpy() for one in task.outputs}
 
     return replace(
         side,

@@ -40,6 +40,8 @@ CHECKED_SIZES = ((1, 3), (2, 16), (3, 7))
 _POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length")
 #: Families whose places begin behind the padding's row.
 _BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+#: What tokenizers say that know no limit is far more.
+_NO_LIMIT = 1e6
 _DYNAMIC = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
 
 
@@ -66,8 +68,12 @@ class TextTask(Task):
         config, tokens = _object(folder / "config.json"), _object(folder / "tokenizer_config.json")
         sentences = _object(folder / "sentence_bert_config.json")
         pad = config.get("pad_token_id")
-        limits = [sentences.get("max_seq_length"), tokens.get("model_max_length"), _positions(config)]
-        known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 1e6]
+        limits = [
+            _limit(folder / "sentence_bert_config.json", sentences, "max_seq_length"),
+            _limit(folder / "tokenizer_config.json", tokens, "model_max_length"),
+            _positions(config),
+        ]
+        known = [int(limit) for limit in limits if limit is not None and 0 < limit < _NO_LIMIT]
         lacking = [] if isinstance(config.get("vocab_size"), int) else ["vocab_size"]
         lacking += [] if known else [f"how long a text may be ({_POSITIONS[0]})"]
         if lacking:
@@ -292,9 +298,18 @@ def _prompt(folder: Path) -> str:
     return prompt
 
 
+def _limit(file: Path, options: Mapping[str, Any], name: str) -> float | None:
+    """How many tokens a text may have by a file; None where it does not say. Raises InputError for what is no number of
+    them."""
+    value = options.get(name)
+    if value is not None and (type(value) not in (int, float) or not value > 0):
+        raise InputError(f"{file}: {name} must be a number of 1 or more, not {str(value)[:40]!r}")
+    return value
+
+
 def _positions(config: dict[str, Any]) -> int | None:
     """How many tokens fit into the position table."""
-    size = next((config[name] for name in _POSITIONS if isinstance(config.get(name), int)), None)
+    size = next((config[name] for name in _POSITIONS if type(config.get(name)) is int), None)
     if size is not None and config.get("model_type") in _BEHIND_PADDING:
         pad = config.get("pad_token_id")
         return int(size) - (pad if isinstance(pad, int) else 1) - 1

@@ -32,7 +32,7 @@ HIDDEN, MAX_LENGTH = 16, 12
 def model_folder(folder: Path, task: str) -> Path:
     """A compressed model for this task, with its tokenizer."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *(["[MASK]"] if task == "masked-lm" else [])]
-    _tokenizer(vocabulary, folder)
+    write_tokenizer(vocabulary, folder)
     scores = ProjectedScoresSpec(num_heads=2, num_kv_heads=2, head_dim=8, scale=8**-0.5)
     block = BlockSpec(
         mixer=SoftmaxAttentionSpec(scores=scores, values=ProjectedValuesSpec(num_kv_heads=2, head_dim=8)),
@@ -88,7 +88,7 @@ def model_folder(folder: Path, task: str) -> Path:
     return folder
 
 
-def _tokenizer(vocabulary: list[str], folder: Path) -> None:
+def write_tokenizer(vocabulary: list[str], folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]"))
