@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.data.classes import listed
 from targets.errors import EnvironmentLacks, InputError
+
+if TYPE_CHECKING:
+    from compress.model import Transformer
 
 
 def knows(path: Path) -> bool:
@@ -46,6 +50,17 @@ def load_original(name: str, path: Path, auto_class: str) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{name} lacks weights that {auto_class} needs: {listed(missing)}")
     return model.eval()
+
+
+def resized(original: Any, model: Transformer, config: Mapping[str, Any]) -> dict[str, bool]:
+    """What images of another size than the model was trained on need."""
+    from compress.model.embeds.patch import PatchEmbedSpec
+
+    embed, trained = model.structure.embed, config.get("image_size")
+    if not isinstance(embed, PatchEmbedSpec) or list(embed.image_size) in (trained, [trained, trained]):
+        return {}
+    known = inspect.signature(original.forward).parameters
+    return {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
 
 
 def answered(name: str, model: Any, inputs: Mapping[str, Any]) -> Any:

@@ -151,7 +151,7 @@ def _hugging_face(name: str, path: Path) -> Side:
     owes nothing to edgepress.
     """
     from compress.families import check_known, read_checkpoint
-    from compress.judging.original import answered, count_parameters, knows, load_original
+    from compress.judging.original import answered, count_parameters, knows, load_original, resized
 
     task = tasks.of_folder(path)
     check_known(path)
@@ -164,8 +164,10 @@ def _hugging_face(name: str, path: Path) -> Side:
 
     original = load_original(name, path, task.auto_class)
 
+    asked = resized(original, model, read_object(path / "config.json"))
+
     def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
-        given = {key: torch.from_numpy(array) for key, array in inputs.items() if key != "position_ids"}
+        given = {key: torch.from_numpy(array) for key, array in inputs.items() if key != "position_ids"} | asked
         found = answered(name, original, given)
         return {one: found[one].numpy() for one in task.outputs}
 

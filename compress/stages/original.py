@@ -6,11 +6,11 @@ B batch, N tokens, D hidden size.
 from __future__ import annotations
 
 import importlib.util
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.json_files import read_object
+from compress.judging.original import resized
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ _MOST = 1_500_000_000
 #: Largest difference that rounding makes, as a part of the largest output where that is above 1.
 _TOLERANCE = 1e-3
 _NOT = "not held against the original library"
-_UNLOADABLE = (ImportError, OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError)
 
 
 def held_against_original(folder: Path, model: Transformer) -> str:
@@ -54,8 +53,10 @@ def held_against_original(folder: Path, model: Transformer) -> str:
         if loading["missing_keys"]:
             return f"{_NOT}: {name} of transformers lacks weights here ({min(loading['missing_keys'])})"
         with torch.no_grad():
-            answer = original.eval()(**inputs, **_options(original, model, config))
-    except _UNLOADABLE as error:
+            answer = original.eval()(**inputs, **resized(original, model, config))
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - transformers and its libraries have classes of their own
         return f"{_NOT}: transformers does not run this folder ({str(error).partition(chr(10))[0][:120]})"
     apart, largest, held = 0.0, 1.0, _pairs(model, inputs, answer)
     if not held:
@@ -88,17 +89,6 @@ def _inputs(model: Transformer) -> dict[str, Tensor]:
     ids_BN[1, length - length // 3 :], mask_BN[1, length - length // 3 :] = pad, 0
     inputs = {"input_ids": ids_BN, "attention_mask": mask_BN}
     return inputs if model.encoder is None else {**inputs, "decoder_input_ids": ids_BN.flip(0)[:1].repeat(2, 1)}
-
-
-def _options(original: Any, model: Transformer, config: dict[str, Any]) -> dict[str, bool]:
-    """What images of another size than the model was trained on need."""
-    from compress.model.embeds.patch import PatchEmbedSpec
-
-    embed, trained = model.structure.embed, config.get("image_size")
-    if not isinstance(embed, PatchEmbedSpec) or list(embed.image_size) in (trained, [trained, trained]):
-        return {}
-    known = inspect.signature(original.forward).parameters
-    return {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
 
 
 def _pairs(model: Transformer, inputs: dict[str, Tensor], answer: Any) -> list[tuple[Tensor, Tensor]]:

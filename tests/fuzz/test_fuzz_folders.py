@@ -164,12 +164,17 @@ def test_a_damaged_folder_ends_in_a_line_that_names_the_cause(folder: Path, dama
     assert cause in refusal(folder)
 
 
-def test_images_of_a_size_that_the_model_does_not_take_are_no_fault_of_edgepress(tmp_path: Path) -> None:
+def test_images_of_another_size_than_the_models_are_answered_as_a_run_answers_them(tmp_path: Path) -> None:
+    """Both resample the positions; what is of neither size is no fault of edgepress."""
     saved(tmp_path, "vit")
     (tmp_path / "processor_config.json").write_text('{"image_processor": {"size": {"height": 16, "width": 16}}}')
     side = open_side(str(tmp_path))
-    with pytest.raises(EdgepressError, match=r"ViTForImageClassification does not take what its folder prepares: .*16"):
-        side.call({"pixel_values": torch.zeros(1, 3, 16, 16).numpy()})
+    pixels = torch.rand(1, 3, 16, 16)
+    assert side.canonical is not None
+    mine = side.canonical()({"pixel_values": pixels})
+    torch.testing.assert_close(torch.from_numpy(side.call({"pixel_values": pixels.numpy()})["logits"]), mine)
+    with pytest.raises(EdgepressError, match=r"ViTForImageClassification does not take what its folder prepares: ."):
+        side.call({"pixel_values": torch.zeros(1, 5, 16, 16).numpy()})
 
 
 def checked(folder: Path, data: Path) -> str:
