@@ -56,6 +56,10 @@ class Budget:
     ms: float | None = None
     bytes: float | None = None
 
+    def keeps(self, one: Candidate) -> bool:
+        """Whether a candidate is predicted to be within it."""
+        return (self.ms is None or one.ms <= self.ms) and (self.bytes is None or one.bytes <= self.bytes)
+
 
 class Predictor:
     """What combinations of a library are predicted to be. `costs`: of each probe, by its id; `time`, `size`: what puts

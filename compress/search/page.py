@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from compress.search.front import Candidate
@@ -14,10 +13,8 @@ from compress.search.gating import Gated
 from compress.search.limits import Limits
 from compress.search.rungs import Scored
 from runtime.files import write_atomic
-from targets.errors import printable
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SHARED = Path(__file__).parents[1] / "verification" / "templates"
 
 
 @dataclass(frozen=True)
@@ -93,18 +90,9 @@ def write_page(found: Findings, folder: Path) -> None:
 
 
 def _html(found: Findings) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from compress.verification.report.charts import scatter
+    from compress.verification.report.pages import TEMPLATES, View, environment
 
-    from compress.verification.charts import scatter
-
-    environment = Environment(
-        loader=FileSystemLoader([_TEMPLATES, _SHARED]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if isinstance(value, str) and type(value) is str else value,
-    )
     points = [(f"{one.ms:.3g} ms", one.ms, one.drift, "other") for one in found.predicted]
     predicted = scatter(points, "Predicted ms", "Predicted drift", higher_is_better=False)
     last = {one.candidate.choices: one for one in found.healed}
@@ -124,8 +112,6 @@ def _html(found: Findings) -> str:
         higher_is_better=True,
         y_limits=(0.0, 100.0),
     )
-    return environment.get_template("front.html").render(
-        found=found,
-        plots=[one for one in (predicted, healed) if one is not None],
-        view=SimpleNamespace(lower_first=str),
-    )
+    plots = [one for one in (predicted, healed) if one is not None]
+    template = environment([_TEMPLATES, TEMPLATES], markdown=False).get_template("front.html")
+    return template.render(found=found, plots=plots, view=View)

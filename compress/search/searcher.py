@@ -229,7 +229,7 @@ class Searcher:
         """The front of what is predicted, and the candidates worth healing, best first."""
         budget = self.budget(priced)
         front = priced.predictor.sweep(replace(budget, ms=None))
-        within = [one for one in front if budget.ms is None or one.ms <= budget.ms]
+        within = [one for one in front if budget.keeps(one)]
         if self.wish.limits.any():
             within = [*priced.predictor.best(budget, most=8), *within]
         if not within:  # what comes nearest, so that something is handed over

@@ -9,7 +9,7 @@ import base64
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from targets.errors import printable
 
 if TYPE_CHECKING:
     import numpy as np
+    from jinja2 import Environment
     from numpy.typing import NDArray
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -82,10 +83,19 @@ def picture(image_HWC: NDArray[np.uint8]) -> str:
 
 
 def _render(template: str, data: ReportData, markdown: bool) -> str:
+    return (
+        environment([TEMPLATES], markdown)
+        .get_template(template)
+        .render(data=data, cases=cases(data), findings=findings(data), view=View(data))
+    )
+
+
+def environment(folders: Sequence[Path], markdown: bool) -> Environment:
+    """How templates of these folders are read: strictly, without control characters, with the filters of a report."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+    found = Environment(
+        loader=FileSystemLoader(folders),
         autoescape=not markdown,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -93,16 +103,14 @@ def _render(template: str, data: ReportData, markdown: bool) -> str:
         keep_trailing_newline=True,
         finalize=_inert,
     )
-    environment.filters |= {
+    found.filters |= {
         "size": size_text,
         "number": number_text,
         "span": span_text,
         "threads": threads_text,
         "cell": _markdown_cell,
     }
-    return environment.get_template(template).render(
-        data=data, cases=cases(data), findings=findings(data), view=View(data)
-    )
+    return found
 
 
 class View:
