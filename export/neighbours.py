@@ -9,7 +9,10 @@ from typing import Any
 #: Operators that find one scale for a whole tensor while it runs, and so for all samples in it.
 ONE_SCALE = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 #: What to tell of such a file wherever it is judged.
-ASKED_ALONE = "asked one sample at a time: it rounds by the largest number of a batch, so neighbours change its answers"
+ASKED_ALONE = (
+    "asked one sample at a time: it rounds by the largest number of a batch, so neighbours change its answers; static "
+    "int8, fp16 and fp32 files have no such scale"
+)
 
 
 def depends_on_batch(path: Path) -> bool:
