@@ -45,8 +45,8 @@ class PrecisionTable(Spec):
     into the weights before int8 (SmoothQuant's alpha, 0 to 1); none if not given. `max_error`: largest error of the
     quantized outputs, as a part of their size, on samples that nothing was fitted on; where it is larger, up to
     `max_kept` of the layers that cost most stay in fp32. `rest`: what TensorRT's int8 file computes in beside its int8
-    layers. `loops`: looped blocks as nodes of each loop, or as one Scan
-    node: fewer bytes, but runtimes fuse less."""
+    layers. `attention`: "int8" quantizes attention's products in that file too, where TensorRT can fuse them.
+    `loops`: looped blocks as nodes of each loop, or as one Scan node: fewer bytes, but runtimes fuse less."""
 
     mode: PrecisionMode | None = None
     calibration: CalibrationMethod = "percentile"
@@ -54,6 +54,7 @@ class PrecisionTable(Spec):
     max_error: NonNegativeFloat = 0.2
     max_kept: NonNegativeInt = 8
     rest: Literal["fp32", "fp16"] = "fp32"
+    attention: Literal["float", "int8"] = "float"
     loops: Literal["unrolled", "scan"] = "unrolled"
 
 

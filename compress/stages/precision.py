@@ -215,10 +215,11 @@ def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
     from export.precision.int8_static import activation_ranges, quantise_static
 
     if mode == "int8":
-        ranges = activation_ranges(source, how.calibration(), how.options.calibration)
+        attention = how.options.attention == "int8"
+        ranges = activation_ranges(source, how.calibration(), how.options.calibration, attention)
 
         def quantise(out: Path, exclude: Collection[str]) -> Precision:
-            made = quantise_static(source, out, ranges, exclude)
+            made = quantise_static(source, out, ranges, exclude, attention)
             if how.options.rest == "fp16":
                 to_fp16(out, out)
             return made

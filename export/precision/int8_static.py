@@ -2,9 +2,10 @@
 weight, one per activation. Standard operators only.
 
 Quantised are the operators with a constant weight: the input of each goes through QuantizeLinear/DequantizeLinear and
-its weight is stored as int8 behind a DequantizeLinear. Left in float: products of two activations (attention's
-logits and mixed values: a small part of the work, and the part that int8 hurts most), biases, norms, softmax. Outputs
-are not quantised either: each is read by an operator that does not want int8. Embedding tables become float16.
+its weight is stored as int8 behind a DequantizeLinear. Left in float: biases, norms, softmax and, unless they are asked
+for, products of two activations (attention's logits and mixed values: a small part of the work, and the part that int8
+hurts most). Outputs are not quantised either: each is read by an operator that does not want int8. Embedding tables
+become float16.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import graph
+from export.precision.attention import Attention, fusable
 from export.precision.calibrate import Method, thresholds
 from export.precision.result import Precision, check_names, describe
 from export.precision.symmetric import quantise
@@ -40,37 +42,60 @@ def to_int8_static(
     batches: Iterable[Mapping[str, np.ndarray]],
     method: Method = "percentile",
     exclude: Collection[str] = (),
+    attention: bool = False,
 ) -> Precision:
-    """Write the Q/DQ form, with activation ranges from `batches` of real inputs. `exclude` names nodes to leave alone.
+    """Write the Q/DQ form, with activation ranges from `batches` of real inputs. `exclude` names nodes to leave alone;
+    with `attention` the products of attention are quantised too, where TensorRT can fuse them.
 
     Raises InputError for an unknown node or method, no batch, or a graph with nothing to quantise.
     """
-    return quantise_static(source, path, activation_ranges(source, batches, method), exclude)
+    return quantise_static(source, path, activation_ranges(source, batches, method, attention), exclude, attention)
 
 
 def activation_ranges(
-    source: Path, batches: Iterable[Mapping[str, np.ndarray]], method: Method = "percentile"
+    source: Path,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    method: Method = "percentile",
+    attention: bool = False,
 ) -> dict[str, float]:
     """What every layer reads -> the magnitude that becomes 127, from `batches` of real inputs.
 
     Raises InputError for an unknown method, no batch, or a graph with nothing to quantise.
     """
     model, sites = _load(source)
-    return thresholds(model, sorted({site.node.input[0] for site in sites}), batches, method)
+    blocks = fusable(model) if attention else []
+    read = {site.node.input[0] for site in sites} | {
+        name for one in blocks for node in one.products for name in node.input
+    }
+    tops = thresholds(model, sorted(read), batches, method)
+    return tops | {one.second.input[0]: 1.0 for one in blocks}  # of a softmax; a percentile would cut the sure ones off
 
 
-def quantise_static(source: Path, path: Path, ranges: Mapping[str, float], exclude: Collection[str] = ()) -> Precision:
+def quantise_static(
+    source: Path,
+    path: Path,
+    ranges: Mapping[str, float],
+    exclude: Collection[str] = (),
+    attention: bool = False,
+) -> Precision:
     """`to_int8_static` with ranges that were measured before. Raises InputError for an unknown node, or if nothing is
     left to quantise."""
     model, sites = _load(source)
-    check_names(exclude, [site.node.name for site in sites])
+    blocks = fusable(model) if attention else []
+    check_names(exclude, [*(site.node.name for site in sites), *_names(blocks)])
     chosen = [site for site in sites if site.node.name not in exclude]
     if not chosen:
         raise InputError(f"{source.name} has no layer left to quantise; leave the precision at fp32")
-    _insert(model, chosen, ranges)
+    blocks = [one for one in blocks if not {*_names([one])} & {*exclude}]  # one product alone would not be fused
+    _insert(model, chosen, blocks, ranges)
     changed = [*halve_tables(model), *(site.node.name for site in chosen)]
+    changed += _names(blocks)
     graph.save(model, path)
     return describe("int8", source, path, changed, sorted(exclude))
+
+
+def _names(blocks: Iterable[Attention]) -> list[str]:
+    return [node.name for one in blocks for node in one.products]
 
 
 def _load(source: Path) -> tuple[Any, list[_Site]]:
@@ -98,7 +123,7 @@ def _sites(model: Any) -> list[_Site]:
     return found
 
 
-def _insert(model: Any, sites: list[_Site], tops: Mapping[str, float]) -> None:
+def _insert(model: Any, sites: list[_Site], blocks: list[Attention], tops: Mapping[str, float]) -> None:
     import numpy as np
     from onnx import helper, numpy_helper
 
@@ -111,17 +136,31 @@ def _insert(model: Any, sites: list[_Site], tops: Mapping[str, float]) -> None:
         stored.setdefault(name, array)
         return name
 
-    for site in sites:
-        node, x = site.node, site.node.input[0]
-        new = before.setdefault(node.name, [])
+    def pair(node: Any, place: int) -> None:
+        """Let the node read what QuantizeLinear and DequantizeLinear make of this input."""
+        x = node.input[place]
         if x not in quantised:
             quantised.add(x)
             scale = np.float32(tops[x] / 127 or 1.0)
-            pair = [constant(f"{x}.scale", np.array(scale)), constant(f"{x}.zero", np.zeros((), np.int8))]
-            new.append(helper.make_node("QuantizeLinear", [x, *pair], [f"{x}.int8"], name=f"{x}/QuantizeLinear"))
-            new.append(
-                helper.make_node("DequantizeLinear", [f"{x}.int8", *pair], [f"{x}.dq"], name=f"{x}/DequantizeLinear")
+            how = [constant(f"{x}.scale", np.array(scale)), constant(f"{x}.zero", np.zeros((), np.int8))]
+            before.setdefault(node.name, []).extend(
+                [
+                    helper.make_node("QuantizeLinear", [x, *how], [f"{x}.int8"], name=f"{x}/QuantizeLinear"),
+                    helper.make_node(
+                        "DequantizeLinear", [f"{x}.int8", *how], [f"{x}.dq"], name=f"{x}/DequantizeLinear"
+                    ),
+                ]
             )
+        node.input[place] = f"{x}.dq"
+
+    places = {node.name: place for place, node in enumerate(model.graph.node)}
+    reading = [(site.node, (0,)) for site in sites]
+    reading += [(node, (0, 1)) for one in blocks for node in one.products]
+    for node, inputs in sorted(reading, key=lambda one: places[one[0].name]):  # a pair stands before its first reader
+        for place in inputs:
+            pair(node, place)
+    for site in sites:
+        node = site.node
         int8, scales = quantise(weights[site.weight], site.axis)
         names = [
             constant(f"{site.weight}.int8", int8),
@@ -129,7 +168,8 @@ def _insert(model: Any, sites: list[_Site], tops: Mapping[str, float]) -> None:
             constant(f"{site.weight}.zero", np.zeros(len(scales), np.int8)),
         ]
         out = f"{node.name}.weight"
-        new.append(helper.make_node("DequantizeLinear", names, [out], name=f"{node.name}/Dequantize", axis=site.axis))
-        node.input[0], node.input[1] = f"{x}.dq", out
+        whole = helper.make_node("DequantizeLinear", names, [out], name=f"{node.name}/Dequantize", axis=site.axis)
+        before.setdefault(node.name, []).append(whole)
+        node.input[1] = out
     graph.set_nodes(model, [one for node in model.graph.node for one in (*before.get(node.name, ()), node)])
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
