@@ -103,7 +103,7 @@ def _opencv(name: str) -> Any:
         raise EnvironmentLacks(
             f"{name}: reading it needs OpenCV: pip install opencv-python-headless; or pipe pictures in: see --source -"
         )
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what does not open is told in one line
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what does not open ends in one line
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 

@@ -1,6 +1,6 @@
 """How soon a shadow and the drift monitor tell of a planted change, and how often of none: 1,000 streams each.
 
-    python -m benchmarks.field_simulation --json benchmarks/results/field-simulation.json
+    python -m benchmarks field-simulation --json benchmarks/results/field-simulation.json
 
 Shadow: each input differs with a fixed probability, 5 % are allowed; a stream ends with its verdict or after 2,000
 inputs. Drift: a reference of 500 inputs of nine numbers (normal, beta, classes, lengths), then windows of 200; in some
@@ -10,18 +10,15 @@ streams one of the numbers moves by so many standard deviations from the third w
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.lab import record
 from runtime.cli import positive
 from runtime.field.drift import LEARNED, LEVEL, WINDOW, Summary, numbers_of
 from runtime.field.sequential import LEVEL as SHADOW_LEVEL
 from runtime.field.sequential import Share
-from runtime.files import write_atomic
-from runtime.measuring.power import cpu_name
 from targets.errors import run_cli
 
 if TYPE_CHECKING:
@@ -101,7 +98,7 @@ def cost_us(side: int, generator: np.random.Generator) -> float:
 
 def main() -> int:
     """Run the command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.field_simulation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks field-simulation", description=__doc__)
     parser.add_argument("--streams", metavar="N", type=positive, default=1000)
     parser.add_argument("--json", metavar="FILE", type=Path, required=True)
     args = parser.parse_args()
@@ -109,16 +106,14 @@ def main() -> int:
 
     generator = np.random.default_rng(0)
     report = {
-        "command": f"python -m benchmarks.field_simulation --streams {args.streams}",
-        "cpu": cpu_name(),
-        "versions": {"numpy": metadata.version("numpy")},
+        "command": f"python -m benchmarks field-simulation --streams {args.streams}",
         "seed": 0,
         "streams": args.streams,
         "shadow": {"allowed": ALLOWED, "level": SHADOW_LEVEL, "rows": shadow_rows(args.streams, generator)},
         "drift": {"level": LEVEL, "learned": LEARNED, "window": WINDOW, "rows": drift_rows(args.streams, generator)},
         "drift_cost_us": {f"{side} x {side}": cost_us(side, generator) for side in (32, 224)},
     }
-    write_atomic(args.json, json.dumps(report, indent=1).encode() + b"\n")
+    record.save(args.json, report)
     return 0
 
 
