@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Part of the time that candidates heal in; the rest is for trials, times and the gate.
-_HEALING = 0.6
+_HEALING = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,13 @@ class Effort:
 def effort(hours: float) -> Effort:
     """What fits into so many hours of two cores."""
     seconds = hours * 3600
-    if seconds < 60:
-        return Effort(1, 0, 64, 2, 0, 0, seconds * _HEALING)
+    healing = seconds * _HEALING
+    if seconds < 180:
+        return Effort(1, 0, 64, 5, 0, 0, healing)
     if seconds < 600:
-        return Effort(4, 1, 128, 10, 4, 3, seconds * _HEALING)
+        return Effort(2, 0, 128, 10, 4, 3, healing)
     if seconds < 2700:
-        return Effort(8, 2, 256, 25, 16, 8, seconds * _HEALING)
-    return Effort(15, 4, 512, 50, 32, 16, seconds * _HEALING)
+        return Effort(4, 1, 256, 25, 16, 8, healing)
+    if seconds < 10_000:
+        return Effort(6, 1, 256, 25, 24, 10, healing)
+    return Effort(15, 4, 512, 50, 32, 16, healing)
