@@ -44,7 +44,6 @@ def read(model: Any, processor: Any = None) -> Draft:
     Raises InputError for a model that is not read.
     """
     from compress import tasks, zoo
-    from compress.families import read_checkpoint
     from edgepress.given import models
     from edgepress.given.kept import kept
     from runtime.files import cache_root
@@ -52,7 +51,7 @@ def read(model: Any, processor: Any = None) -> Draft:
     root = cache_root()
     folder = zoo.locate(models.source_of(model, processor, root) or "")
     task = tasks.of_folder(folder)
-    found = read_checkpoint(folder, task.preprocessing(folder, _unheard))
+    found = tasks.read_checkpoint(folder, task.preprocessing(folder, _unheard))
     return Draft(found, found, kept(root, "files", lambda place: task.copy_files(folder, place)))
 
 

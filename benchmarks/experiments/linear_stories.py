@@ -26,11 +26,11 @@ from torch import Tensor
 
 from benchmarks.lab import record
 from benchmarks.lab import texts as text_lab
-from compress.families import read_checkpoint
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.model import Transformer
 from compress.model.forms.streaming import Streaming
 from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.tasks import read_checkpoint
 from compress.zoo import locate
 
 LENGTH, FIRST = 256, 1  # tokens of a row; the token that starts a story

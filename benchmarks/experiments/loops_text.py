@@ -26,10 +26,10 @@ from benchmarks.experiments.rewrites_vit import Row, Tables, measure_rows
 from benchmarks.lab import texts as text_lab
 from compress import zoo
 from compress.data import load_texts
-from compress.families import read_checkpoint
 from compress.model import Structure, Transformer
 from compress.model.heads.embedding import EmbeddingSpec
 from compress.rewrites import Calibration
+from compress.tasks import read_checkpoint
 
 MODULE = "loops-text"
 PAIRS = "zoo:sts"

@@ -29,10 +29,10 @@ from benchmarks.lab import record
 from benchmarks.lab import texts as text_lab
 from compress import zoo
 from compress.data import load_texts
-from compress.families import read_checkpoint
 from compress.model import Structure, Transformer
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.rewrites import Calibration
+from compress.tasks import read_checkpoint
 
 
 def rows(structure: Structure) -> Iterator[Row]:

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from compress.data import ImageDataset, preprocessing_from_hf
 from compress.data import load as load_images
-from compress.families import read_checkpoint
 from compress.model import Transformer
 from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.tasks import read_checkpoint
 from compress.verification.statistics import paired_rate_interval
 
 ROOT = Path(__file__).parents[2]

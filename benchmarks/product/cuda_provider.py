@@ -26,8 +26,8 @@ import torch
 
 from benchmarks.lab import record
 from compress import tasks, zoo
-from compress.families import read_checkpoint
 from compress.model import Transformer, load
+from compress.tasks import read_checkpoint
 from compress.tasks.task import GraphInputs, Task
 from runtime import backends, ort
 from runtime.backends import Loaded, Opening

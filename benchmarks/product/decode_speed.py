@@ -66,9 +66,9 @@ def export(source: str, form: str, path: Path) -> None:
     """Write one form of the model."""
     import torch
 
-    from compress.families import read_checkpoint
     from compress.model.forms.streaming import Streaming
     from compress.rewrites import Calibration, parse_options, run_rewrite
+    from compress.tasks import read_checkpoint
     from export.onnx_model import export_onnx
 
     with tempfile.TemporaryDirectory() as folder:

@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.lab import record
 from compress import zoo
-from compress.families import read_checkpoint
 from compress.model.forms.streaming import Streaming
+from compress.tasks import read_checkpoint
 from export.numerics import check_against
 from export.onnx_model import export_onnx
 from export.sharing import assert_shared_once

@@ -38,7 +38,7 @@ def models(folder: Path) -> tuple[Path, Path]:
     """The original in fp32 and in dynamic int8, each beside its processor and labels."""
     from compress import tasks, zoo
     from compress.data import preprocessing_from_hf
-    from compress.families import read_checkpoint
+    from compress.tasks import read_checkpoint
     from export.onnx_model import export_onnx
     from export.precision.int8_dynamic import to_int8_dynamic
 

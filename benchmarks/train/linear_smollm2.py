@@ -35,7 +35,6 @@ from torch import Tensor
 
 from benchmarks.lab import record
 from benchmarks.lab import texts as text_lab
-from compress.families import read_checkpoint
 from compress.heal.attention_transfer import AttentionTransfer
 from compress.heal.lora import lora_parameters, merged, with_lora
 from compress.model import Transformer, load, save
@@ -43,6 +42,7 @@ from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.mixers.windowed_linear_attention import WindowedLinearAttentionSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.rewrites.mixer_swap import transfer_errors
+from compress.tasks import read_checkpoint
 from compress.zoo.wheels import from_gguf
 from runtime.files import write_atomic
 

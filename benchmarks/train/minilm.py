@@ -34,7 +34,6 @@ from benchmarks.lab.training import Log
 from compress import tasks, zoo
 from compress.data import TextDataset, load_texts
 from compress.data.prepared_texts import PreparedTexts, prepare_texts
-from compress.families import read_checkpoint
 from compress.heal import HealOptions, heal
 from compress.heal.texts import TextFeed
 from compress.model import Transformer, save
@@ -46,6 +45,7 @@ from compress.stages import healed
 from compress.stages.artifacts import Answers, Comparison, Timing
 from compress.stages.graph import Job, build_graph
 from compress.stages.outcome import deliver
+from compress.tasks import read_checkpoint
 from compress.tasks.task import Task
 from compress.verification.estimate import Sampling, estimate_drop
 from compress.verification.metrics import METRICS

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.families.purpose import Purpose
 from targets.errors import InputError
 
 #: More than any size of a model.
@@ -53,13 +54,14 @@ class Config(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder as read from disk: its config, its tensors by their own names, and how its inputs are prepared. `used`:
-    names of the tensors that were asked for."""
+    """A folder as read from disk: its config, its tensors by their own names, how its inputs are prepared, and what it
+    is for. `used`: names of the tensors that were asked for."""
 
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     preprocessing: dict[str, Any]
+    purpose: Purpose
     used: set[str] = field(default_factory=set)
 
     def __contains__(self, name: str) -> bool:

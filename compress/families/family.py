@@ -12,6 +12,7 @@ from torch import Tensor
 from compress.families.checkpoint import Checkpoint, Config
 from compress.families.folders import read_config
 from compress.families.options import check_class, check_options
+from compress.families.purpose import Purpose
 from compress.families.weights import read_weights
 from compress.model.files import assemble, check_finite
 from compress.model.structure import Structure
@@ -52,9 +53,11 @@ def _silent(line: str) -> None:
     pass
 
 
-def read_checkpoint(folder: Path, preprocessing: dict[str, Any], note: Callable[[str], None] = _silent) -> Transformer:
+def read_checkpoint(
+    folder: Path, purpose: Purpose, preprocessing: dict[str, Any], note: Callable[[str], None] = _silent
+) -> Transformer:
     """Read a Hugging Face folder (config.json and weights) into a `Transformer` in evaluation mode, fp32. What a user
-    should know of how it was read goes to `note`.
+    should know of how it was read goes to `note`. `compress.tasks.read_checkpoint` finds the purpose by the folder.
 
     Raises InputError if the folder, its config or its weights are missing, damaged, not finite or of an
     architecture that no family reads, and for a tensor or an option of the config that matters and that its family
@@ -64,7 +67,7 @@ def read_checkpoint(folder: Path, preprocessing: dict[str, Any], note: Callable[
     reader = _reader(folder, config)
     tensors = read_weights(folder, config, note)
     check_finite(tensors, folder)
-    checkpoint = Checkpoint(folder, config, tensors, preprocessing)
+    checkpoint = Checkpoint(folder, config, tensors, preprocessing, purpose)
     check_class(checkpoint, _STEMS[str(config["model_type"])])
     try:
         structure, state = reader(checkpoint)

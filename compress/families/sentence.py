@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
+from compress.families.purpose import Purpose
 from compress.families.weights import read_weights
 from compress.json_files import read_list, read_object
 from compress.model.activations import ActivationName
@@ -64,7 +65,7 @@ def sentence_head(checkpoint: Checkpoint) -> tuple[EmbeddingSpec, dict[str, Tens
         if kind == "Pooling":
             pool = _pool(folder / "config.json")
         elif kind == "Dense":
-            spec, weights = _dense(folder)
+            spec, weights = _dense(folder, checkpoint.purpose)
             state |= {f"head.dense.{len(dense)}.{name}": tensor for name, tensor in weights.items()}
             dense.append(spec)
         elif kind == "Normalize":
@@ -86,14 +87,14 @@ def _pool(file: Path) -> Pool:
     return _POOLS[names[0]]
 
 
-def _dense(folder: Path) -> tuple[DenseSpec, dict[str, Tensor]]:
+def _dense(folder: Path, purpose: Purpose) -> tuple[DenseSpec, dict[str, Tensor]]:
     """A map and its weights. Raises InputError."""
     config = read_object(folder / "config.json")
     named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     if named not in _ACTIVATIONS:
         known = ", ".join(_ACTIVATIONS)
         raise InputError(f"{folder}/config.json: activation_function {named} is not supported, only {known}")
-    checkpoint = Checkpoint(folder, config, read_weights(folder, config, _silent), {})
+    checkpoint = Checkpoint(folder, config, read_weights(folder, config, _silent), {}, purpose)
     weight_OI, bias_O = checkpoint.linear("linear")
     spec = DenseSpec(size=len(weight_OI), activation=_ACTIVATIONS[named], bias=bias_O is not None)
     return spec, {"weight": weight_OI, **({} if bias_O is None else {"bias.0": bias_O})}

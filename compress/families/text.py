@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress import tasks
 from compress.families.each_token import USUAL, TokenHead, each_token_head
 from compress.families.family import Checkpoint, labels_of, stacked
 from compress.families.masked import MaskedHead, masked_head
@@ -185,14 +184,14 @@ def structure_of(
     """The structure of a text model; without a schedule its blocks run in their order."""
     blocks = parts["blocks"]
     labels: tuple[str, ...] = ()
-    if tasks.get(task).head == "score":
+    if checkpoint.purpose.head == "score":
         assert isinstance(head, ClassifierSpec)
         if head.num_labels != 1:
             raise InputError(
                 f"{checkpoint.folder}: config.json names one output, but the weights have {head.num_labels}"
             )
     elif isinstance(head, ClassifierSpec | TokenClassifierSpec):
-        labels = labels_of(checkpoint, head.num_labels, tasks.get(task).problem_type)
+        labels = labels_of(checkpoint, head.num_labels, checkpoint.purpose.problem_type)
     return Structure(
         task=task,
         head=head,
@@ -205,12 +204,12 @@ def structure_of(
 
 def task_of(checkpoint: Checkpoint, *heads: str) -> tuple[str, str]:
     """Name and head of the task that the checkpoint is for. Raises InputError for a head that the family has not."""
-    task = tasks.of_config(checkpoint.config, checkpoint.folder)
-    if task is None or task.head not in heads:
+    purpose = checkpoint.purpose
+    if purpose.head not in heads:
         classes = checkpoint.config.get("architectures")
-        names = ", ".join(one.name for one in tasks.every() if one.noun == "texts" and one.head in heads)
+        names = ", ".join(task for task, head in purpose.heads.items() if head in heads)
         raise InputError(
             f"{checkpoint.folder}/config.json: architectures {classes!r} is not supported for this family, only "
             f"classes for {names}"
         )
-    return task.name, task.head
+    return purpose.task, purpose.head

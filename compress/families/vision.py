@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compress import tasks
 from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import attention_of
 from compress.families.family import stacked
@@ -113,12 +112,12 @@ def block(
 
 def task_of(checkpoint: Checkpoint) -> str:
     """Name of the task that the checkpoint is for."""
-    return tasks.of_folder(checkpoint.folder).name
+    return checkpoint.purpose.task
 
 
 def gives_vectors(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint is for a task that asks for a vector, so that it needs no classifier."""
-    return tasks.of_folder(checkpoint.folder).head == "vector"
+    return checkpoint.purpose.head == "vector"
 
 
 def pair(checkpoint: Checkpoint, name: str) -> tuple[int, int]:

@@ -150,13 +150,13 @@ def _hugging_face(name: str, path: Path) -> Side:
     Where the original library knows the architecture and gives the task's answers, that runs it, so that the reference
     owes nothing to edgepress.
     """
-    from compress.families import check_known, read_checkpoint
+    from compress.families import check_known
     from compress.judging.original import answered, count_parameters, knows, load_original, resized
 
     task = tasks.of_folder(path)
     check_known(path)
     notes: list[str] = []
-    model = read_checkpoint(path, task.preprocessing(path, notes.append))
+    model = tasks.read_checkpoint(path, task.preprocessing(path, notes.append))
     side = replace(_torch_side(name, path, "model folder", model, task), notes=tuple(notes))
     if task.auto_class is None or not knows(path):
         return side

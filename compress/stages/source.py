@@ -43,7 +43,6 @@ def _checked(job: Job) -> bool:
 
 def read_source(context: StageContext[Options]) -> None:
     from compress import tasks
-    from compress.families import read_checkpoint
     from compress.model import load, save
 
     folder = Path(context.options.path)
@@ -51,7 +50,7 @@ def read_source(context: StageContext[Options]) -> None:
     if (folder / "structure.json").is_file():
         model = load(folder)
     else:
-        model = read_checkpoint(folder, task.preprocessing(folder, context.log), context.log)
+        model = tasks.read_checkpoint(folder, task.preprocessing(folder, context.log), context.log)
         if context.options.check:
             _hold(context, folder, model)
     save(model, context.folder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from compress.timm_config import in_plain_words
 from targets.errors import InputError
 
 if TYPE_CHECKING:
+    from compress.model import Transformer
     from compress.tasks.task import Task
     from runtime.bundles.manifest import Tensor
 
@@ -88,6 +89,21 @@ def of_config(config: Mapping[str, object], folder: Path) -> Task | None:
     ends = [(len(end), task) for task in _for(config) for end in task.architectures if name.endswith(end)]
     found = [(size, claim is True, task) for size, task in ends if (claim := task.claims(config)) is not False]
     return max(found, key=lambda one: one[:2])[2] if found else None
+
+
+def read_checkpoint(
+    folder: Path, preprocessing: dict[str, Any], note: Callable[[str], None] = lambda line: None
+) -> Transformer:
+    """Read a Hugging Face folder for the task that it names. Raises InputError; see `of_folder` and
+    `compress.families.read_checkpoint`."""
+    from compress import families
+    from compress.families.purpose import Purpose
+
+    families.check_known(folder)
+    task = of_folder(folder)
+    heads = {one.name: one.head for one in every() if one.noun == task.noun}
+    purpose = Purpose(task.name, task.head, task.problem_type, heads)
+    return families.read_checkpoint(folder, purpose, preprocessing, note)
 
 
 def of_graph(inputs: Sequence[Tensor]) -> list[Task]:

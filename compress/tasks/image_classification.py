@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.json_files import read_object
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, one_image
+from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of, one_image
 from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell, Wires
 from targets.errors import InputError
 
@@ -45,10 +45,7 @@ class ImageClassification(ImageTask):
         preprocessing: Mapping[str, Any],
         files: Path | None,
     ) -> PreparedImages:
-        from compress.data import load
-
-        limit = choice.limit if part == "evaluation" else None
-        dataset = load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
+        dataset = images_of(choice, part)
         if labels is None:
             return PreparedImages(dataset, preprocessing, notes=dataset.notes)
         matched = dataset.for_labels(labels)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, one_image
+from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of, one_image
 from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell, Wires
 from targets.errors import InputError
 
@@ -44,10 +44,7 @@ class ImageEmbedding(ImageTask):
         preprocessing: Mapping[str, Any],
         files: Path | None,
     ) -> PreparedImages:
-        from compress.data import load
-
-        limit = choice.limit if part == "evaluation" else None
-        dataset = load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
+        dataset = images_of(choice, part)
         return PreparedImages(dataset, preprocessing, notes=dataset.notes)
 
     def takes(self, inputs: Sequence[Declared]) -> bool:

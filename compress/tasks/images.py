@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.task import DataChoice, GraphInputs, Part, Prepared, Task
+from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Part, Prepared, Task
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ class ImageTask(Task):
         return preprocessing_from_hf(folder, note)
 
     def digest(self, choice: DataChoice, part: Part, memo: Path) -> str:
-        from compress.data import load
-
-        return load(choice.source, part=part, seed=choice.seed).digest(memo)
+        return images_of(replace(choice, limit=None, skip_corrupt=False), part).digest(memo)
 
     def fresh(self, data: Prepared, indices: Collection[int]) -> Prepared:
         """Mirrored images, which no data set holds."""
@@ -141,6 +139,14 @@ def ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:
         while (batch := coming.result()) is not None:
             coming = thread.submit(next, batches, None)
             yield batch
+
+
+def images_of(choice: DataChoice, part: AnyPart) -> ImageDataset:
+    """The images of a part as the recipe chooses them; its limit is on those to evaluate on. Raises InputError."""
+    from compress.data import load
+
+    limit = choice.limit if part == "evaluation" else None
+    return load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
 
 
 def one_image(name: str, what: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> tuple[Declared, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from compress.families.purpose import Head
     from compress.heal.objective import Feed, Objective
     from compress.model import Structure, Transformer
     from compress.verification.samples import Samples
@@ -27,17 +28,6 @@ if TYPE_CHECKING:
     #: A model file: its inputs by name to its outputs by name.
     Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
-Head = Literal[
-    "classes",
-    "score",
-    "vector",
-    "next-token",
-    "token-classes",
-    "masked-token",
-    "span",
-    "replaced-token",
-    "target-token",
-]
 Part = Literal["evaluation", "healing"]
 #: What can be opened of the data: a part, or all of it.
 AnyPart = Literal["evaluation", "healing", "all"]

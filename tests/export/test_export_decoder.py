@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from compress import zoo
-from compress.families import read_checkpoint
 from compress.model.forms.streaming import Streaming
+from compress.tasks import read_checkpoint
 from export.numerics import check_against
 from export.onnx_model import export_onnx, read_info
 from export.sharing import assert_shared_once

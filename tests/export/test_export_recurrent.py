@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from compress import zoo
-from compress.families import read_checkpoint
 from compress.judging.streaming import check_streaming, stream_of
 from compress.model import Transformer
 from compress.model.forms.streaming import Streaming
 from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.tasks import read_checkpoint
 from compress.verification.outcome import Status
 from export.numerics import check_against
 from export.onnx_model import export_onnx, read_info

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from compress.families import known_types, read_checkpoint
+from compress.families import known_types
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 #: What families call the sizes of a model.

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from support.checkpoints import CLASSES, saved
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from compress.families import known_types, read_checkpoint
+from compress.families import known_types
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 LAYER = "vit.encoder.layer.1."

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from support.text_checkpoints import PAD, VOCABULARY, saved_class
 from torch import Tensor
 
-from compress.families import read_checkpoint
 from compress.model import Transformer, save
+from compress.tasks import read_checkpoint
 
 TOLERANCE = 1e-4
 LENGTH = 13

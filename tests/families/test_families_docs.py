@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from compress import zoo
-from compress.families import known_types, read_checkpoint
+from compress.families import known_types
+from compress.tasks import read_checkpoint
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
 

@@ -10,9 +10,9 @@ import torch
 from support.text_checkpoints import PAD, VOCABULARY, batch_of, saved_class
 from torch import Tensor
 
-from compress.families import read_checkpoint
 from compress.model import Transformer, load, save
 from compress.model.forms.source_to_target import SourceToTarget
+from compress.tasks import read_checkpoint
 
 TOLERANCE = 1e-4
 _BART = {

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from support.text_checkpoints import batch_of, saved_class
 from torch import Tensor
 
-from compress.families import read_checkpoint
 from compress.model.biases.buckets import BucketBiasSpec
 from compress.model.biases.disentangled import DisentangledBiasSpec
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 TOLERANCE = 1e-4

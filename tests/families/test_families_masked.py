@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from support.text_checkpoints import batch_of, saved_class, saved_text
 
 from compress import tasks
-from compress.families import read_checkpoint
 from compress.model.heads.embedding import EmbeddingSpec
 from compress.model.heads.masked_language_model import MaskedLanguageModelSpec
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 _SMALL = {"num_hidden_layers": 2, "intermediate_size": 20, "hidden_size": 12, "num_attention_heads": 3}

@@ -14,7 +14,7 @@ from support.checkpoints import pixels, saved
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from compress.families import read_checkpoint
+from compress.tasks import read_checkpoint
 
 TOLERANCE = 1e-4
 ACTIVATIONS = ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu"]

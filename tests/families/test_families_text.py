@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from support.text_checkpoints import FAMILIES, PAD, VOCABULARY, batch_of, saved_text
 from torch import Tensor
 
-from compress.families import read_checkpoint
 from compress.model.heads.embedding import EmbeddingSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 TOLERANCE = 1e-4

@@ -16,9 +16,9 @@ from transformers import AlbertForMaskedLM, AutoModel, AutoModelForCausalLM, Aut
 
 from compress import zoo
 from compress.data import load_texts
-from compress.families import read_checkpoint
 from compress.model.heads.embedding import EmbeddingSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.tasks import read_checkpoint
 from compress.zoo import wheels
 from targets.errors import EnvironmentLacks, InputError
 

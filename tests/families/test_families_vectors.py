@@ -15,9 +15,9 @@ from support.tiny_texts import model_folder
 from torch import Tensor
 
 from compress import tasks, zoo
-from compress.families import read_checkpoint
 from compress.model.pooling import pooled
 from compress.model.sequence import Context
+from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
 from runtime.texts.text import Tokenizer, parse_preprocessing
 from targets.errors import InputError

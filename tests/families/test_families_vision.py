@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, SiglipConfig, SiglipForImageClassification
 
 from compress import tasks
-from compress.families import read_checkpoint
 from compress.model.embeds.patch import PatchEmbedSpec
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 TOLERANCE = 1e-4

@@ -14,7 +14,7 @@ from support.checkpoints import pixels, saved
 from support.text_checkpoints import batch_of, saved_text
 from torch import Tensor
 
-from compress.families import read_checkpoint
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 Tensors = dict[str, Tensor]

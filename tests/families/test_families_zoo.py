@@ -11,7 +11,7 @@ from scipy.special import softmax
 from transformers import ViTForImageClassification
 
 from compress.data import load, preprocessing_from_hf
-from compress.families import read_checkpoint
+from compress.tasks import read_checkpoint
 from compress.zoo import FOLDER
 
 

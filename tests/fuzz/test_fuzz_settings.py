@@ -19,7 +19,7 @@ from support.text_checkpoints import saved_text
 from compress import recipe, tasks
 from compress.data.processor import preprocessing_from_hf
 from compress.data.tokenizer import tokenizer_of, truncation_side
-from compress.families import read_checkpoint
+from compress.tasks import read_checkpoint
 from compress.verification import gate as gates
 from compress.verification.drift import compare
 from compress.verification.files import load

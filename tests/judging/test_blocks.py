@@ -10,10 +10,10 @@ from support.tiny import block_spec, images, model_of
 
 from compress import zoo
 from compress.data import load, preprocessing_from_hf
-from compress.families import read_checkpoint
 from compress.judging.blocks import comparable, compare_blocks
 from compress.model import Step, Transformer
 from compress.model.sequence import Tokens
+from compress.tasks import read_checkpoint
 from compress.verification.localize import first_beyond
 
 

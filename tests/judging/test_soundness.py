@@ -12,8 +12,8 @@ from onnx import numpy_helper
 from compress import model as models
 from compress import zoo
 from compress.data import preprocessing_from_hf
-from compress.families import read_checkpoint
 from compress.judging.soundness import dead_blocks
+from compress.tasks import read_checkpoint
 from compress.verification.outcome import Status
 from compress.verification.report_data import ReportData
 from compress.verify import Options, evaluate

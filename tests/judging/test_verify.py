@@ -180,7 +180,7 @@ def test_a_folder_of_the_original_library_and_its_compressed_form_agree(tmp_path
 
     from compress import model as models
     from compress.data import preprocessing_from_hf
-    from compress.families import read_checkpoint
+    from compress.tasks import read_checkpoint
 
     torch.manual_seed(0)
     config = ViTConfig(
@@ -361,7 +361,7 @@ def test_blocks_are_compared_where_both_sides_have_them(tmp_path: Path) -> None:
     from compress import model as models
     from compress import zoo
     from compress.data import preprocessing_from_hf
-    from compress.families import read_checkpoint
+    from compress.tasks import read_checkpoint
 
     folder = zoo.locate("zoo:vit-mnist")
     model = read_checkpoint(folder, preprocessing_from_hf(folder))

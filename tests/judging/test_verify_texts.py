@@ -70,7 +70,7 @@ def test_sentence_embeddings_are_judged_by_their_ranking_and_kept_as_a_baseline(
 def test_a_real_language_model_is_judged_by_its_perplexity_in_percent(tmp_path: Path) -> None:
     from compress import tasks, zoo
     from compress.data import load_texts
-    from compress.families import read_checkpoint
+    from compress.tasks import read_checkpoint
 
     stories = [row.texts[0] for row in load_texts("zoo:stories", part="evaluation", limit=60).rows]
     data = tmp_path / "stories.txt"

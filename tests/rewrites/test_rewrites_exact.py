@@ -13,7 +13,6 @@ from support.rewriting import calibration_of, moved, rewritten
 from support.tiny import block_spec, model_of
 
 from compress.data import load, preprocessing_from_hf
-from compress.families import read_checkpoint
 from compress.model import Transformer
 from compress.model.block import BlockSpec
 from compress.model.ffn import FfnSpec
@@ -23,6 +22,7 @@ from compress.model.ffns.mlp import MlpSpec
 from compress.model.mixers.packed_attention import PackedAttentionSpec
 from compress.model.norms import NormSpec
 from compress.rewrites import REWRITES, Calibration
+from compress.tasks import read_checkpoint
 from compress.zoo import FOLDER
 from targets.errors import InputError
 

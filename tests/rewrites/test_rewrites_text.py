@@ -21,12 +21,12 @@ from support.text_models import (
 from torch import Tensor
 
 from compress import zoo
-from compress.families import read_checkpoint
 from compress.model import Transformer, load, save
 from compress.model.embeds.token import TokenEmbed
 from compress.rewrites import Calibration
 from compress.rewrites.calibration import input_moments, roots
 from compress.rewrites.surgery import attention, value_output_HDD
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 ROUNDING = 3e-6

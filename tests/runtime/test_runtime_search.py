@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.translators import END, PAD, TorchRows, saved_translator
 
-from compress.families import read_checkpoint
+from compress.tasks import read_checkpoint
 from runtime.texts.search import search
 from runtime.texts.text import TargetText
 

@@ -15,12 +15,12 @@ from support.jobs import ROOT, SMALL, compress, one_line_error
 
 from compress import run
 from compress.data import preprocessing_from_hf
-from compress.families import read_checkpoint
 from compress.model import save
 from compress.pipeline import StageContext
 from compress.pipeline.events import Event, Level, Logged
 from compress.stages import answers, data, timing
 from compress.stages.artifacts import OnnxModel, SourceModel
+from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
 
 ZOO = ROOT / "compress" / "zoo"

@@ -10,12 +10,11 @@ import numpy as np
 import onnx
 
 from compress import zoo
-from compress.families import read_checkpoint
 from compress.model import save
 from compress.pipeline import StageContext
 from compress.stages import answers, baseline_int8
 from compress.stages.artifacts import Answers, CalibrationSet, ShippedModels, SourceModel
-from compress.tasks import get
+from compress.tasks import get, read_checkpoint
 from compress.tasks.task import DataChoice
 from compress.verification.metrics import METRICS
 

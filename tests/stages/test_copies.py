@@ -10,7 +10,6 @@ import numpy as np
 from compress import zoo
 from compress.data import load
 from compress.data.seen import Fingerprints, to_bytes
-from compress.families import read_checkpoint
 from compress.model import save
 from compress.pipeline import StageContext
 from compress.pipeline.events import Event, Logged
@@ -18,7 +17,7 @@ from compress.stages import verify
 from compress.stages.artifacts import Answers, CalibrationSet, Comparison, OnnxModel, ShippedModels, SourceModel
 from compress.stages.outcome import judge
 from compress.tables import GateTable
-from compress.tasks import get
+from compress.tasks import get, read_checkpoint
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.classes import Predictions
 from compress.verification.outcome import Status

@@ -2,9 +2,9 @@
 
 import pytest
 
-from compress.families import read_checkpoint
 from compress.stages.report import _decoding
 from compress.stages.timing import contexts_of
+from compress.tasks import read_checkpoint
 from compress.zoo import locate
 
 

@@ -15,12 +15,11 @@ from support.jobs import ROOT
 
 from compress import run, zoo
 from compress.data import load_texts
-from compress.families import read_checkpoint
 from compress.judging.sides import open_side
 from compress.model import Transformer, load, save
 from compress.rewrites.surgery import rebuilt
 from compress.stages import timing
-from compress.tasks import get
+from compress.tasks import get, read_checkpoint
 from export import graph
 from runtime.bundles.seal import SEAL, seal_of
 from runtime.streams.chunking import ALLOWED

@@ -13,9 +13,9 @@ from support.checkpoints import saved
 from support.text_checkpoints import saved_text
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from compress.families import read_checkpoint
 from compress.model import Transformer
 from compress.stages.original import held_against_original
+from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
 TEXTS = {"kind": "text", "vocab_size": 23, "max_length": 16, "pad_id": 1}

@@ -14,13 +14,13 @@ import targets
 from compress import zoo
 from compress.data import load as load_data
 from compress.data import preprocessing_from_hf
-from compress.families import read_checkpoint
 from compress.model import save
 from compress.pipeline import Cache, Runner, StageContext
 from compress.recipe import parse
 from compress.stages import score
 from compress.stages.artifacts import CalibrationSet, Scores, ShippedModels, SourceModel
 from compress.stages.graph import Job, build_graph
+from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
 from runtime import ort
 

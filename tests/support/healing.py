@@ -12,12 +12,12 @@ import torch
 from accelerate import Accelerator
 
 from compress.data import ImageDataset, load
-from compress.families import read_checkpoint
 from compress.heal import Healed, HealOptions, ImageFeed, heal
 from compress.model import Transformer
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.tasks import read_checkpoint
 from compress.zoo import FOLDER
 from support.tiny import HIDDEN, block_spec, model_of
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from compress import tasks, zoo
-from compress.families import read_checkpoint
 from compress.model import Structure
+from compress.tasks import read_checkpoint
 from compress.tasks.decoding import GOLDEN_TOKENS, Decoding
 from compress.tasks.feeding import fitted
 from compress.tasks.task import DataChoice

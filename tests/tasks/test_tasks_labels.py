@@ -21,10 +21,10 @@ from support.tiny_texts import MARKS, marked, model_folder, sentence
 
 from compress import tasks
 from compress.data.prepared_texts import PreparedTexts
-from compress.families import read_checkpoint
 from compress.heal.objective import binary_kl
 from compress.heal.options import HealOptions
 from compress.model import load, save
+from compress.tasks import read_checkpoint
 from compress.tasks.task import AnyPart, DataChoice
 from compress.verification.kinds.labels import LabelSets
 from compress.verification.kinds.labels import binary_kl as measured_kl

@@ -14,8 +14,8 @@ from support.tiny_texts import WORDS, model_folder
 
 from compress import tasks
 from compress.data import load_texts
-from compress.families import read_checkpoint
 from compress.model import save
+from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.classes import Predictions
 from compress.verification.outcome import Status

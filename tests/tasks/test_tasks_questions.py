@@ -17,9 +17,9 @@ from support.tiny_texts import MAX_LENGTH, WORDS, model_folder
 
 from compress import tasks
 from compress.data import load_texts
-from compress.families import read_checkpoint
 from compress.heal.options import HealOptions
 from compress.model import load
+from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.spans import Spans, judged
 from compress.verification.metrics import METRICS

@@ -16,9 +16,9 @@ from support.tiny_texts import WORDS, model_folder
 
 from compress import tasks
 from compress.data import load_texts
-from compress.families import read_checkpoint
 from compress.heal.options import HealOptions
 from compress.model import load
+from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.scores import TextScores
 from compress.verification.metrics import METRICS

@@ -16,8 +16,8 @@ from support.tiny_texts import WORDS, model_folder
 
 from compress import tasks
 from compress.data.prepared_texts import PreparedTexts
-from compress.families import read_checkpoint
 from compress.model import load, save
+from compress.tasks import read_checkpoint
 from compress.tasks.hidden import hidden_places
 from compress.tasks.replaced_token_detection import ReplacedTokenDetection
 from compress.tasks.task import DataChoice

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import tiny_texts
 from torch.nn import functional as F
 
 from compress import tasks
 from compress.data import load_texts
 from compress.data.prepared_texts import PreparedTexts, by_length, prepare_texts
-from compress.families import read_checkpoint
 from compress.heal import HealOptions
 from compress.heal.objective import CLASSIFICATION, EMBEDDING, LANGUAGE_MODEL, Objective
 from compress.model import load
+from compress.tasks import read_checkpoint
 from compress.tasks.causal_lm import CausalLm
 from compress.tasks.task import DataChoice
 from compress.verification.predictions import EmbeddedPairs, NextTokens
 from targets.errors import InputError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
-from support import tiny_texts
 
 ROOT = Path(__file__).parents[2]
 STORIES = ROOT / "compress" / "zoo" / "stories260k"

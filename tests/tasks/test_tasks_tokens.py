@@ -16,8 +16,8 @@ from support.tiny_texts import TAGS, model_folder, sentence, tagged
 
 from compress import tasks
 from compress.data import load_texts
-from compress.families import read_checkpoint
 from compress.model import load
+from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.tags import WordTags
 from compress.verification.metrics import METRICS
