@@ -5,7 +5,7 @@ B batch, K what the model gives per sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,14 +61,24 @@ class Objective(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Classification:
-    """KL from the original's classes; `task`: cross-entropy with the labels."""
+#: From the answer, the original's, the model's inputs and a temperature to a mean over the batch; 0 if equal.
+Compare = Callable[[Tensor, Tensor, Mapping[str, Tensor], float], Tensor]
+#: From the answer, the model's inputs and what the data say of them to a mean over the batch.
+Teach = Callable[[Tensor, Mapping[str, Tensor], Tensor | None], Tensor]
 
+
+@dataclass(frozen=True)
+class Distance:
+    """The objective that weighs `compare` by `kl` and `teach` by `task`. `teach` is a text, why no label is about these
+    answers, where nothing teaches. `measure`: what drift is, if not `compare` at temperature 1."""
+
+    compare: Compare
+    teach: Teach | str
     drift_name: str = "mean KL"
+    measure: Compare | None = None
 
     def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return kl_divergence(answer_BK, target_BK, temperature=1.0)
+        return (self.measure or self.compare)(answer_BK, target_BK, inputs, 1.0)
 
     def loss(
         self,
@@ -78,91 +88,56 @@ class Classification:
         inputs: Mapping[str, Tensor],
         labels: Tensor | None,
     ) -> Tensor:
-        loss = options.kl * kl_divergence(answer_BK, target_BK, options.temperature)
-        if options.task:
-            if labels is None:
-                raise InputError("heal.task trains on labels and the data has none; leave it out")
-            loss = loss + options.task * F.cross_entropy(answer_BK.float(), labels)
-        return loss
+        """Raises InputError for a `task` without labels to train on."""
+        loss = options.kl * self.compare(answer_BK, target_BK, inputs, options.temperature)
+        if not options.task:
+            return loss
+        if isinstance(self.teach, str):
+            raise InputError(f"heal.task trains on labels, {self.teach}; leave it out")
+        return loss + options.task * self.teach(answer_BK, inputs, labels)
 
 
-@dataclass(frozen=True)
-class SentenceEmbedding:
+def given(labels: Tensor | None) -> Tensor:
+    """The labels. Raises InputError where the data have none."""
+    if labels is None:
+        raise InputError("heal.task trains on labels and the data has none; leave it out")
+    return labels
+
+
+def _class_kl(answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    return kl_divergence(answer_BK, target_BK, temperature)
+
+
+def _class_loss(answer_BK: Tensor, inputs: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
+    return F.cross_entropy(answer_BK.float(), given(labels))
+
+
+def _cosine(answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    return (1 - F.cosine_similarity(answer_BK.float(), target_BK.float(), dim=-1)).mean()
+
+
+def _cosines(answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
     """1 - cosine to the original's embedding, and the differences of all pairwise similarities within the batch.
 
     The second term holds the similarities that embeddings are used for (similarity-preserving distillation, Tung and
-    Mori 2019, here of cosines); `kl` weighs both, no labels are needed.
+    Mori 2019, here of cosines).
     """
-
-    drift_name: str = "1 - cosine"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return (1 - F.cosine_similarity(answer_BK.float(), target_BK.float(), dim=-1)).mean()
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        if options.task:
-            raise InputError("heal.task trains on labels, which embeddings do not have; leave it out")
-        mine_BK, theirs_BK = (F.normalize(x.float(), dim=-1) for x in (answer_BK, target_BK))
-        similarity = (mine_BK @ mine_BK.T - theirs_BK @ theirs_BK.T).square().mean()
-        return options.kl * (self.drift(answer_BK, target_BK, inputs) + PAIRS * similarity)
+    mine_BK, theirs_BK = (F.normalize(x.float(), dim=-1) for x in (answer_BK, target_BK))
+    similarity = (mine_BK @ mine_BK.T - theirs_BK @ theirs_BK.T).square().mean()
+    return _cosine(answer_BK, target_BK, inputs, temperature) + PAIRS * similarity
 
 
-@dataclass(frozen=True)
-class LanguageModel:
-    """KL from the original's next tokens, mean over the real ones; `task`: cross-entropy with the text itself.
-
-    Answers (B,N,V) are scores of the token after each, for N tokens and V in the vocabulary.
-    """
-
-    drift_name: str = "mean KL"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return token_kl(answer_BK, target_BK, inputs["attention_mask"], temperature=1.0)
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        loss = options.kl * token_kl(answer_BK, target_BK, inputs["attention_mask"], options.temperature)
-        if options.task:
-            mask_BN, ids_BN = inputs["attention_mask"], inputs["input_ids"]
-            scores_BVN = answer_BK[:, :-1].float().transpose(1, 2)
-            surprise_BN = F.cross_entropy(scores_BVN, ids_BN[:, 1:], reduction="none")
-            loss = loss + options.task * mean_of_real(surprise_BN, mask_BN[:, 1:] * mask_BN[:, :-1])
-        return loss
+def each_token(answer_BNV: Tensor, target_BNV: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """T^2 KL from the original's answers for each token, mean over the real ones."""
+    return token_kl(answer_BNV, target_BNV, inputs["attention_mask"], temperature)
 
 
-@dataclass(frozen=True)
-class MaskedLanguageModel:
-    """KL from the original's tokens (B,N,V) at all real places of texts with masks, hidden and not."""
-
-    drift_name: str = "mean KL"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return token_kl(answer_BK, target_BK, inputs["attention_mask"], temperature=1.0)
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        if options.task:
-            raise InputError("heal.task trains on labels, which hidden tokens do not have here; leave it out")
-        return options.kl * token_kl(answer_BK, target_BK, inputs["attention_mask"], options.temperature)
+def _next_tokens(answer_BNV: Tensor, inputs: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
+    """Cross-entropy with the text itself: the answers are scores of the token after each."""
+    mask_BN, ids_BN = inputs["attention_mask"], inputs["input_ids"]
+    scores_BVN = answer_BNV[:, :-1].float().transpose(1, 2)
+    surprise_BN = F.cross_entropy(scores_BVN, ids_BN[:, 1:], reduction="none")
+    return mean_of_real(surprise_BN, mask_BN[:, 1:] * mask_BN[:, :-1])
 
 
 def token_kl(logits_BNV: Tensor, target_BNV: Tensor, mask_BN: Tensor, temperature: float) -> Tensor:
@@ -179,10 +154,9 @@ def mean_of_real(value_BN: Tensor, mask_BN: Tensor) -> Tensor:
     return (value_BN * real_BN).sum() / real_BN.sum().clamp(min=1)
 
 
-CLASSIFICATION = Classification()
-LANGUAGE_MODEL = LanguageModel()
-MASKED_LANGUAGE_MODEL = MaskedLanguageModel()
-EMBEDDING = SentenceEmbedding()
+CLASSIFICATION = Distance(_class_kl, _class_loss)
+LANGUAGE_MODEL = Distance(each_token, _next_tokens)
+EMBEDDING = Distance(_cosines, "which embeddings do not have", "1 - cosine", _cosine)
 #: Weight of the pairwise similarities beside the cosines: errors of both are then about equally large.
 PAIRS = 10.0
 
@@ -196,9 +170,15 @@ def kl_divergence(logits_BC: Tensor, target_BC: Tensor, temperature: float) -> T
 
 def binary_kl(logits_BK: Tensor, target_BK: Tensor, temperature: float) -> Tensor:
     """T^2 times the sum over the labels of KL(sigmoid(target / T) || sigmoid(logits / T)), mean over the batch."""
-    mine_BK, theirs_BK = logits_BK.float() / temperature, target_BK.float() / temperature
-    wanted_BK = theirs_BK.sigmoid()
-    return temperature**2 * (binary_cross_entropy(mine_BK, wanted_BK) - binary_cross_entropy(theirs_BK, wanted_BK))
+    return binary_divergence(logits_BK, target_BK, temperature).sum() / len(logits_BK)
+
+
+def binary_divergence(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(sigmoid(target / T) || sigmoid(logits / T)), each on its own, in the shape of the logits."""
+    mine, theirs = logits.float() / temperature, target.float() / temperature
+    wanted = theirs.sigmoid()
+    cost, least = (F.binary_cross_entropy_with_logits(one, wanted, reduction="none") for one in (mine, theirs))
+    return temperature**2 * (cost - least)
 
 
 def binary_cross_entropy(logits_BK: Tensor, wanted_BK: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.tasks.decoding import Decoding
 from compress.tasks.task import AnyPart, Prepared, Tell
+from compress.tasks.text import same_share
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ class CausalLm(Decoding):
         return LANGUAGE_MODEL
 
     def agreement(self, wanted_BK: Tensor, given_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        real_BN = inputs["attention_mask"].float()
-        same_BN = (wanted_BK.argmax(-1) == given_BK.argmax(-1)).float()
-        return (same_BN * real_BN).sum(dim=1) / real_BN.sum(dim=1)
+        return same_share(wanted_BK.argmax(-1) == given_BK.argmax(-1), inputs)
 
     def agreement_text(self, agreement: float, count: int) -> str:
         return f"same likeliest token as the original {100 * agreement:.1f} % of the time in {count} held-out texts"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from targets.errors import InputError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from compress.data import TextDataset
     from compress.data.prepared_texts import PreparedTexts
@@ -81,11 +80,6 @@ class HiddenTask(TextTask):
         specials = data.tokenizer.specials()
         ids = [self.seen(one, specials, data.spec) for one in data.ids]
         return TextFeed(ids, None, 0, data.spec, seed, device, rank, world, data.most)
-
-    def of_tokens(self, same_BN: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The share of the real tokens of each text that are the same (B,)."""
-        real_BN = inputs["attention_mask"].float()
-        return (same_BN.float() * real_BN).sum(dim=1) / real_BN.sum(dim=1)
 
 
 def hidden_places(ids: Sequence[int], specials: frozenset[int]) -> list[int]:

@@ -14,11 +14,11 @@ from compress.data.tokenizer import CONFIG, tokenizer_of
 from compress.json_files import read_object
 from compress.tasks.hidden import HiddenTask, hidden_places
 from compress.tasks.task import Prepared, Tell
+from compress.tasks.text import check_token_scores, same_share
 from runtime.texts.text import TextPreprocessing, Tokenizer, parse_preprocessing
 from targets.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from compress.data.prepared_texts import PreparedTexts
@@ -97,7 +97,7 @@ class MaskedLm(HiddenTask):
         for indices in by_length(data.ids, min(batch or data.most, data.most)):
             inputs = data.padded([data.ids[index] for index in indices])
             logits_BNV = run(inputs)[self.outputs[0]]
-            self._check(logits_BNV, data.spec.vocab_size)
+            check_token_scores(logits_BNV, data.spec.vocab_size)
             for index, logits_NV, mask_N in zip(indices, logits_BNV, inputs["attention_mask"], strict=True):
                 true_P = np.array(data.ids[index])[places[index]]
                 log_probs_PV = log_softmax(logits_NV[mask_N.astype(bool)][places[index]])
@@ -106,12 +106,6 @@ class MaskedLm(HiddenTask):
             seen += len(indices)
             tell(seen)
         return MaskedTokens(nll, best, gold)
-
-    def _check(self, logits_BNV: np.ndarray, size: int) -> None:
-        if logits_BNV.ndim != 3 or logits_BNV.shape[-1] != size:
-            raise InputError(
-                f"the model gives logits of shape {list(logits_BNV.shape)}; [batch, tokens, {size}] needed"
-            )
 
     def headline(self, answers: Samples) -> str:
         from compress.verification.kinds.losses import MaskedTokens
@@ -124,12 +118,12 @@ class MaskedLm(HiddenTask):
 
     @property
     def objective(self) -> Objective:
-        from compress.heal.objective import MASKED_LANGUAGE_MODEL
+        from compress.heal.objective import Distance, each_token
 
-        return MASKED_LANGUAGE_MODEL
+        return Distance(each_token, "which hidden tokens do not have here")
 
     def agreement(self, wanted_BK: Tensor, given_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.of_tokens(wanted_BK.argmax(-1) == given_BK.argmax(-1), inputs)
+        return same_share(wanted_BK.argmax(-1) == given_BK.argmax(-1), inputs)
 
     def agreement_text(self, agreement: float, count: int) -> str:
         return (

@@ -6,7 +6,7 @@ S samples, B batch, K labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from compress.data.prepared_texts import PreparedTexts
     from compress.data.texts.rows import Row
     from compress.heal.objective import Feed, Objective
-    from compress.heal.options import HealOptions
     from compress.model import Structure
     from compress.tasks.task import Run
     from compress.verification.kinds.labels import LabelSets
@@ -32,36 +31,6 @@ if TYPE_CHECKING:
 
 #: The probability above which a label is given; a logit of 0.
 THRESHOLD = 0.5
-
-
-@dataclass(frozen=True)
-class EachLabel:
-    """Binary KL from the original's labels, their sum, mean over the batch; `task`: binary cross-entropy with the
-    data's."""
-
-    drift_name: str = "mean KL"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        from compress.heal.objective import binary_kl
-
-        return binary_kl(answer_BK, target_BK, 1.0)
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        from compress.heal.objective import binary_cross_entropy, binary_kl
-
-        loss = options.kl * binary_kl(answer_BK, target_BK, options.temperature)
-        if options.task:
-            if labels is None:
-                raise InputError("heal.task trains on labels and the data has none; leave it out")
-            loss = loss + options.task * binary_cross_entropy(answer_BK.float(), labels)
-        return loss
 
 
 class MultiLabelClassification(TextTask):
@@ -140,7 +109,9 @@ class MultiLabelClassification(TextTask):
 
     @property
     def objective(self) -> Objective:
-        return EachLabel()
+        from compress.heal.objective import Distance
+
+        return Distance(_each_label, _label_loss)
 
     def feed(self, data: Prepared, seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Feed:
         from compress.data.prepared_texts import PreparedTexts
@@ -191,6 +162,19 @@ def _gold(dataset: TextDataset) -> np.ndarray:
     dataset.check_several()
     rows = [[int(name in (row.labels or ())) for name in dataset.class_names] for row in dataset.rows]
     return np.array(rows, np.int64).reshape(len(rows), len(dataset.class_names))
+
+
+def _each_label(answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """Binary KL from the original's labels, their sum, mean over the batch."""
+    from compress.heal.objective import binary_kl
+
+    return binary_kl(answer_BK, target_BK, temperature)
+
+
+def _label_loss(answer_BK: Tensor, inputs: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
+    from compress.heal.objective import binary_cross_entropy, given
+
+    return binary_cross_entropy(answer_BK.float(), given(labels))
 
 
 TASK = MultiLabelClassification()

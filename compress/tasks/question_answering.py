@@ -8,7 +8,7 @@ token has a better start and end than any part of the text. S samples, B batch, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compress.tasks.pairs import PairTask
@@ -25,42 +25,11 @@ if TYPE_CHECKING:
     from compress.data import TextDataset
     from compress.data.prepared_texts import Encodings
     from compress.heal.objective import Feed, Objective
-    from compress.heal.options import HealOptions
     from compress.model import Structure, Transformer
     from compress.tasks.task import Run
     from compress.verification.kinds.spans import Spans
     from compress.verification.samples import Samples
     from runtime.texts.spans import Window
-
-
-@dataclass(frozen=True)
-class StartAndEnd:
-    """KL from the original's starts and from its ends over the real tokens, their sum, mean over the batch."""
-
-    drift_name: str = "mean KL"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self._kl(answer_BK, target_BK, inputs, 1.0)
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        if options.task:
-            raise InputError("heal.task trains on labels of whole texts, and answers are parts of them; leave it out")
-        return options.kl * self._kl(answer_BK, target_BK, inputs, options.temperature)
-
-    def _kl(self, answer_BN2: Tensor, target_BN2: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
-        from compress.heal.objective import kl_divergence
-
-        padding_BN1 = ~inputs["attention_mask"].bool()[..., None]
-        mine, theirs = (one.float().masked_fill(padding_BN1, -1e4) for one in (answer_BN2, target_BN2))
-        parts = (kl_divergence(mine[..., at], theirs[..., at], temperature) for at in range(2))
-        return sum(parts, start=answer_BN2.new_zeros(()))
 
 
 class QuestionAnswering(PairTask):
@@ -145,7 +114,9 @@ class QuestionAnswering(PairTask):
 
     @property
     def objective(self) -> Objective:
-        return StartAndEnd()
+        from compress.heal.objective import Distance
+
+        return Distance(_starts_and_ends, "and those of the data are of whole texts, of which answers are parts")
 
     def feed(self, data: Prepared, seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Feed:
         """Every window of every sample."""
@@ -170,6 +141,18 @@ class QuestionAnswering(PairTask):
 def _windows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Window]:
     question, text = texts
     return tokenizer.windows(question, text)
+
+
+def _starts_and_ends(
+    answer_BN2: Tensor, target_BN2: Tensor, inputs: Mapping[str, Tensor], temperature: float
+) -> Tensor:
+    """KL from the original's starts and from its ends over the real tokens, their sum, mean over the batch."""
+    from compress.heal.objective import kl_divergence
+
+    padding_BN1 = ~inputs["attention_mask"].bool()[..., None]
+    mine, theirs = (one.float().masked_fill(padding_BN1, -1e4) for one in (answer_BN2, target_BN2))
+    parts = (kl_divergence(mine[..., at], theirs[..., at], temperature) for at in range(2))
+    return sum(parts, start=answer_BN2.new_zeros(()))
 
 
 TASK = QuestionAnswering()

@@ -8,12 +8,11 @@ that a folder with the discriminator alone can be judged. S samples, B batch, N 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.tasks.hidden import HiddenTask, hidden_places, seed_of
 from compress.tasks.task import Prepared, Tell
-from compress.tasks.text import BATCH
+from compress.tasks.text import BATCH, same_share
 from runtime.texts.text import TextPreprocessing
 from targets.errors import InputError
 
@@ -21,39 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.heal.objective import Objective
-    from compress.heal.options import HealOptions
     from compress.model import Structure
     from compress.tasks.task import Run
     from compress.verification.kinds.detections import Detections
     from compress.verification.samples import Samples
-
-
-@dataclass(frozen=True)
-class EachDecision:
-    """Binary KL from the original's decisions, mean over the real tokens."""
-
-    drift_name: str = "mean KL"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self._kl(answer_BK, target_BK, inputs, 1.0)
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        if options.task:
-            raise InputError("heal.task trains on labels of texts, which tokens do not have; leave it out")
-        return options.kl * self._kl(answer_BK, target_BK, inputs, options.temperature)
-
-    def _kl(self, answer_BN: Tensor, target_BN: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
-        from compress.heal.objective import binary_kl
-
-        real_BN = inputs["attention_mask"].bool()
-        return binary_kl(answer_BN[real_BN][:, None], target_BN[real_BN][:, None], temperature)
 
 
 class ReplacedTokenDetection(HiddenTask):
@@ -113,13 +83,22 @@ class ReplacedTokenDetection(HiddenTask):
 
     @property
     def objective(self) -> Objective:
-        return EachDecision()
+        from compress.heal.objective import Distance
+
+        return Distance(_decisions, "and those of the data are of texts, not of tokens")
 
     def agreement(self, wanted_BK: Tensor, given_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.of_tokens((wanted_BK > 0) == (given_BK > 0), inputs)
+        return same_share((wanted_BK > 0) == (given_BK > 0), inputs)
 
     def agreement_text(self, agreement: float, count: int) -> str:
         return f"same decision as the original on {100 * agreement:.1f} % of the tokens of {count} held-out texts"
+
+
+def _decisions(answer_BN: Tensor, target_BN: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """Binary KL from the original's decisions, mean over the real tokens."""
+    from compress.heal.objective import binary_divergence, mean_of_real
+
+    return mean_of_real(binary_divergence(answer_BN, target_BN, temperature), inputs["attention_mask"])
 
 
 TASK = ReplacedTokenDetection()

@@ -249,6 +249,18 @@ def rows_of(
     return np.concatenate(parts)[np.argsort(order)]
 
 
+def same_share(same_BN: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The share of the real tokens of each text that are the same (B,)."""
+    real_BN = inputs["attention_mask"].float()
+    return (same_BN.float() * real_BN).sum(dim=1) / real_BN.sum(dim=1)
+
+
+def check_token_scores(logits_BNK: np.ndarray, count: int) -> None:
+    """Raises InputError unless there are so many scores for each token."""
+    if logits_BNK.ndim != 3 or logits_BNK.shape[-1] != count:
+        raise InputError(f"the model gives logits of shape {list(logits_BNK.shape)}; [batch, tokens, {count}] needed")
+
+
 def labels_by_config(task: Task, folder: Path, outputs: Sequence[Declared]) -> tuple[str, ...]:
     """The labels of a graph with these outputs, by the config.json in its folder. Raises InputError."""
     from compress.families.family import labels_in

@@ -7,7 +7,7 @@ beside it. B batch, K = 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compress.tasks.pairs import PairTask
@@ -21,33 +21,10 @@ if TYPE_CHECKING:
 
     from compress.data import TextDataset
     from compress.heal.objective import Objective
-    from compress.heal.options import HealOptions
     from compress.model import Structure
     from compress.tasks.task import Run
     from compress.verification.kinds.scores import TextScores
     from compress.verification.samples import Samples
-
-
-@dataclass(frozen=True)
-class SquaredError:
-    """Mean squared difference from the original's number; labels are not trained on."""
-
-    drift_name: str = "mean squared error"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return (answer_BK.float() - target_BK.float()).square().mean()
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        if options.task:
-            raise InputError("heal.task trains on labels of classes, and this model gives a number; leave it out")
-        return options.kl * self.drift(answer_BK, target_BK, inputs)
 
 
 class TextRegression(PairTask):
@@ -96,13 +73,20 @@ class TextRegression(PairTask):
 
     @property
     def objective(self) -> Objective:
-        return SquaredError()
+        from compress.heal.objective import Distance
+
+        return Distance(_squared_error, "and this model gives a number, not a class", "mean squared error")
 
     def agreement(self, wanted_BK: Tensor, given_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         return 1 / (1 + (wanted_BK - given_BK).float().abs()[:, 0])
 
     def agreement_text(self, agreement: float, count: int) -> str:
         return f"1 / (1 + difference from the original's number) is {agreement:.4f} on {count} held-out"
+
+
+def _squared_error(answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """Mean squared difference from the original's number."""
+    return (answer_BK.float() - target_BK.float()).square().mean()
 
 
 TASK = TextRegression()

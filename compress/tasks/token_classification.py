@@ -6,56 +6,26 @@ The tag of a word is that of its first token. S samples, W words, B batch, N tok
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.json_files import read_object
 from compress.tasks.task import AnyPart, Prepared, Tell
-from compress.tasks.text import BATCH, TextTask
+from compress.tasks.text import BATCH, TextTask, check_token_scores, same_share
 from targets.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from compress.data import TextDataset
     from compress.data.prepared_texts import PreparedTexts
     from compress.heal.objective import Objective
-    from compress.heal.options import HealOptions
     from compress.model import Structure
     from compress.tasks.task import Run
     from compress.verification.kinds.tags import WordTags
     from compress.verification.samples import Samples
     from runtime.bundles.manifest import Tensor as Declared
-
-
-@dataclass(frozen=True)
-class EachToken:
-    """KL from the original's tags, mean over the real tokens."""
-
-    drift_name: str = "mean KL"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self._kl(answer_BK, target_BK, inputs, 1.0)
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        if options.task:
-            raise InputError("heal.task trains on labels of whole texts, and tags are of words; leave it out")
-        return options.kl * self._kl(answer_BK, target_BK, inputs, options.temperature)
-
-    def _kl(self, answer_BNK: Tensor, target_BNK: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
-        from compress.heal.objective import kl_divergence
-
-        real_BN = inputs["attention_mask"].bool()
-        return kl_divergence(answer_BNK[real_BN], target_BNK[real_BN], temperature)
 
 
 class TokenClassification(TextTask):
@@ -132,19 +102,13 @@ class TokenClassification(TextTask):
         firsts, seen = first_tokens(data.tokenizer, [row.texts[0] for row in rows]), 0
         for indices in by_length(data.ids, batch or BATCH):
             logits_BNK = run(data.padded([data.ids[index] for index in indices]))[self.outputs[0]]
-            self._check(logits_BNK, len(names))
+            check_token_scores(logits_BNK, len(names))
             for index, best_N in zip(indices, logits_BNK.argmax(axis=-1), strict=True):
                 places = np.array(firsts[index], np.int64)
                 tags[index, : len(places)] = np.where(places >= 0, best_N[places], -1)
             seen += len(indices)
             tell(seen)
         return WordTags(tags, gold, names)
-
-    def _check(self, logits_BNK: np.ndarray, count: int) -> None:
-        if logits_BNK.ndim != 3 or logits_BNK.shape[-1] != count:
-            raise InputError(
-                f"the model gives logits of shape {list(logits_BNK.shape)}; [batch, tokens, {count}] needed"
-            )
 
     def headline(self, answers: Samples) -> str:
         from compress.verification.metrics import METRICS
@@ -153,12 +117,12 @@ class TokenClassification(TextTask):
 
     @property
     def objective(self) -> Objective:
-        return EachToken()
+        from compress.heal.objective import Distance, each_token
+
+        return Distance(each_token, "and those of the data are of words, not of tokens")
 
     def agreement(self, wanted_BK: Tensor, given_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        real_BN = inputs["attention_mask"].float()
-        same_BN = (wanted_BK.argmax(-1) == given_BK.argmax(-1)).float()
-        return (same_BN * real_BN).sum(dim=1) / real_BN.sum(dim=1)
+        return same_share(wanted_BK.argmax(-1) == given_BK.argmax(-1), inputs)
 
     def agreement_text(self, agreement: float, count: int) -> str:
         return f"same tag as the original for {100 * agreement:.1f} % of the tokens of {count} held-out texts"
