@@ -41,7 +41,8 @@ Apply = Callable[[Transformer, Any, Calibration], Transformer]
 class Rewrite:
     """`exact`: the rewritten model computes the same function, and this is asserted when it runs. `on_export`: export
     applies it by itself, to models that it does not refuse; it must be exact and have no options to choose. `search`:
-    what a search may try of it; None for one that no search chooses."""
+    what a search may try of it; None for one that no search chooses. `narrows`: tokens become narrower on their way, so
+    that nothing behind it can be held to the original's."""
 
     name: str
     options: type[Options]
@@ -49,6 +50,7 @@ class Rewrite:
     exact: bool
     on_export: bool = False
     search: SearchRange | None = None
+    narrows: bool = False
 
     @property
     def summary(self) -> str:
@@ -66,13 +68,14 @@ def rewrite(
     exact: bool = False,
     on_export: bool = False,
     search: SearchRange | None = None,
+    narrows: bool = False,
 ) -> Callable[[Callable[[Transformer, OptionsT, Calibration], Transformer]], Apply]:
     """Register a function as the rewrite that recipes call `name`."""
 
     def register(apply: Callable[[Transformer, OptionsT, Calibration], Transformer]) -> Apply:
         if name in REWRITES:
             raise TypeError(f"two rewrites are called {name!r}")
-        REWRITES[name] = Rewrite(name, options, apply, exact, on_export, search)
+        REWRITES[name] = Rewrite(name, options, apply, exact, on_export, search, narrows)
         return apply
 
     return register

@@ -43,7 +43,7 @@ class SliceWidth(Options):
     width: Width = Field(examples=[5])
 
 
-@rewrite(NAME, SliceWidth, search=SearchRange(("stream",), each(width=(0.75, 0.5))))
+@rewrite(NAME, SliceWidth, search=SearchRange(("stream",), each(width=(0.75, 0.5))), narrows=True)
 def slice_width(model: Transformer, options: SliceWidth, calibration: Calibration) -> Transformer:
     """Remove directions of the residual stream: every map that reads or writes it becomes narrower.
 

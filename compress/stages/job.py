@@ -42,7 +42,27 @@ class Job:
             raise InputError(f"loops.offer is refused for {task.name}: each loop keeps a state, so inputs would differ")
         if loops.exit is not None and not task.can_exit_early:
             raise InputError(f"loops.exit needs a classifier, whose answers have probabilities; this is {task.name}")
+        self._check_width()
         _ = self.data, self.model, self.evaluation, self.healing, self.mode
+
+    def _check_width(self) -> None:
+        """Raises InputError where healing would hold tokens to the original's that a rewrite leaves narrower."""
+        from compress.rewrites import REWRITES
+
+        heal = self.recipe.heal
+        held = {
+            "heal.attention_steps": heal.attention_steps,
+            "heal.transfer_steps": heal.transfer_steps,
+            "heal.hidden": heal.steps and heal.hidden,
+        }
+        names = [name for name, value in held.items() if value]
+        for table in self.recipe.rewrite:
+            method = REWRITES.get(str(table.get("use")))
+            if names and method is not None and method.narrows:
+                raise InputError(
+                    f"{method.name} leaves tokens narrower than the original's, to which {' and '.join(names)} would "
+                    f"hold them; set {' and '.join(f'{name} = 0' for name in names)}"
+                )
 
     def remark(self) -> str | None:
         """What the user should know of the recipe before it runs: that it leaves the architecture as it is."""

@@ -13,15 +13,19 @@ import pytest
 from PIL import Image
 from support.jobs import ROOT, SMALL, compress, one_line_error
 
+import targets
 from compress import run
 from compress.data import preprocessing_from_hf
 from compress.model import save
 from compress.pipeline import StageContext
 from compress.pipeline.events import Event, Level, Logged
+from compress.recipe import parse
 from compress.stages import answers, data, timing
 from compress.stages.artifacts import OnnxModel, SourceModel
+from compress.stages.graph import Job, build_graph
 from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
+from targets.errors import InputError
 
 ZOO = ROOT / "compress" / "zoo"
 RUN = ["--target", "cpu", "--recipe", "identity", "--max-drop", "6", "--set", "calibrate.samples=8"]
@@ -96,6 +100,23 @@ def test_a_misspelt_recipe_names_the_key_and_the_nearest(tmp_path: Path, text: s
     recipe.write_text(text)
     error = refused(tmp_path, "--model", "zoo:vit-mnist", "--recipe", str(recipe))
     assert wanted in error
+
+
+@pytest.mark.parametrize(
+    ("heal", "named"),
+    [({"steps": 3}, "heal.hidden = 0"), ({"transfer_steps": 2, "attention_steps": 1}, "heal.transfer_steps = 0")],
+)
+def test_healing_that_compares_tokens_is_refused_before_any_work_behind_a_narrower_stream(
+    heal: dict[str, int], named: str, tmp_path: Path
+) -> None:
+    def job(heal: dict[str, float]) -> Job:
+        rewrites = [{"use": "slice-width", "width": 0.5}]
+        recipe = parse({"model": {"source": "zoo:vit-mnist"}, "rewrite": rewrites, "heal": heal}, "test")
+        return Job(recipe, "test", targets.load("cpu"), 0, tmp_path / "memo.json")
+
+    with pytest.raises(InputError, match=f"slice-width leaves tokens narrower.*{named}"):
+        build_graph(job(heal))
+    build_graph(job({"steps": 3, "hidden": 0.0}))
 
 
 def test_a_class_count_that_differs_is_told_with_both_numbers(tmp_path: Path, images: Path) -> None:
