@@ -21,15 +21,16 @@ DATA = {
 
 
 def locate(source: str) -> Path:
-    """The folder of a model given as `zoo:NAME` or as a path; of static embeddings one of the usual form.
+    """The folder of a model given as `zoo:NAME` or as a path; of static embeddings, of a LoRA adapter and of the hub's
+    cache one of the usual form.
 
-    Raises InputError for an unknown name or static embeddings that cannot be read, EnvironmentLacks if the package that
+    Raises InputError for an unknown name or such a folder that cannot be read, EnvironmentLacks if the package that
     holds the model is not installed.
     """
     if not source.startswith("zoo:"):
-        from compress.zoo.static import usual_form
+        from compress.zoo import hub_cache, lora, static
 
-        return usual_form(user_path(source))
+        return static.usual_form(lora.usual_form(hub_cache.usual_form(user_path(source))))
     name = source.removeprefix("zoo:")
     if name not in DATA:
         raise InputError(unknown("zoo model", name, DATA))
