@@ -48,7 +48,7 @@ def test_the_class_tells_the_task_and_images_alone_need_none(tmp_path: Path, con
             {"architectures": ["ViTForMagic"], "image_size": 224},
             "of images only ...ForImageClassification, .* are read",
         ),
-        ({"architectures": ["BertForQuestionAnswering"]}, "is for no task here"),
+        ({"architectures": ["BertForNextSentencePrediction"]}, "is for no task here"),
     ],
 )
 def test_a_task_that_is_not_known_is_one_line(tmp_path: Path, config: object, wanted: str) -> None:
