@@ -24,7 +24,7 @@ def main(
     target: Annotated[str, typer.Option(help="Device to build for; see `python -m targets list`.")],
     model: Annotated[
         str | None,
-        typer.Option(help="zoo:NAME or a Hugging Face model folder; zoo:vit-cifar10 if not given."),
+        typer.Option(help="zoo:NAME, a model folder or a name on the hub; zoo:vit-cifar10 if not given."),
     ] = None,
     recipe: Annotated[str, typer.Option(help="Built-in recipe or a TOML file.")] = "quick",
     data: Annotated[

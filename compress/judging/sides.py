@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def open_side(spec: str) -> Side:
-    """Open a zoo model, a bundle, a compressed model, a Hugging Face folder or an ONNX file.
+    """Open a zoo model, a bundle, a compressed model, a Hugging Face folder, an ONNX file or the folder of one.
 
     Raises InputError if it is none of them or damaged, EnvironmentLacks if it cannot run here.
     """
@@ -47,6 +47,9 @@ def open_side(spec: str) -> Side:
         return _bundle(spec, path)
     if (path / "structure.json").is_file():
         return _compressed(spec, path)
+    exported = _exported(path)
+    if exported is not None:
+        return _beside(onnx_side(spec, exported), exported)
     if (path / "config.json").is_file():
         return _hugging_face(spec, path)
     from compress.families.folders import check_files, instead_of_folder
@@ -54,6 +57,19 @@ def open_side(spec: str) -> Side:
     check_files(path)
     what = f"{spec} is no model that can be read: it has no manifest.json, structure.json or config.json"
     raise InputError(f"{what}{instead_of_folder(path)}")
+
+
+def _exported(folder: Path) -> Path | None:
+    """The ONNX file of a folder as Optimum writes it: with a config.json, but without weights beside it. None for other
+    folders. Raises InputError where there are several and none is `model.onnx`."""
+    files = sorted(folder.glob("*.onnx"))
+    weights = (any(folder.glob(f"*{suffix}")) for suffix in (".safetensors", ".bin"))
+    if not files or not (folder / "config.json").is_file() or any(weights):
+        return None
+    usual = folder / "model.onnx"
+    if len(files) > 1 and usual not in files:
+        raise InputError(f"{folder} has {', '.join(file.name for file in files)}; give one of these files")
+    return usual if usual in files else files[0]
 
 
 def onnx_side(name: str, path: Path, precision: str | None = None) -> Side:

@@ -70,7 +70,7 @@ def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
             data=job.data,
             target=job.target.name,
             recipe=job.recipe_name,
-            model=job.recipe.model.source,
+            model=job.model_name,
             mode=job.mode,
             exit=job.recipe.loops.exit,
             app=hashlib.sha256(app_bytes()).hexdigest(),

@@ -82,6 +82,11 @@ class Job:
     def model_folder(self) -> Path:
         return zoo.locate(self.recipe.model.source)
 
+    @property
+    def model_name(self) -> str:
+        """What reports call the model."""
+        return zoo.named(self.recipe.model.source)
+
     @cached_property
     def task(self) -> Task:
         return tasks.of_folder(self.model_folder)

@@ -61,7 +61,7 @@ def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
         },
         produces=ReportArtifact,
         run=write,
-        options=Options(data=job.data, target=job.target.name, recipe=job.recipe_name, model=job.recipe.model.source),
+        options=Options(data=job.data, target=job.target.name, recipe=job.recipe_name, model=job.model_name),
         sources=job.evaluation,
         libraries=("edgepress",),
     )

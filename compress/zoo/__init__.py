@@ -21,16 +21,18 @@ DATA = {
 
 
 def locate(source: str) -> Path:
-    """The folder of a model given as `zoo:NAME` or as a path; of static embeddings, of a LoRA adapter and of the hub's
-    cache one of the usual form.
+    """The folder of a model given as `zoo:NAME`, as a path, or by its name on the hub; of static embeddings, of a LoRA
+    adapter and of the hub's cache one of the usual form.
 
     Raises InputError for an unknown name or such a folder that cannot be read, EnvironmentLacks if the package that
     holds the model is not installed.
     """
     if not source.startswith("zoo:"):
-        from compress.zoo import hub_cache, lora, static
+        from compress.zoo import hub, hub_cache, lora, static
 
-        return static.usual_form(lora.usual_form(hub_cache.usual_form(user_path(source))))
+        path = user_path(source)
+        path = path if path.exists() else hub.fetched(source) or path
+        return static.usual_form(lora.usual_form(hub_cache.usual_form(path)))
     name = source.removeprefix("zoo:")
     if name not in DATA:
         raise InputError(unknown("zoo model", name, DATA))
@@ -42,3 +44,13 @@ def locate(source: str) -> Path:
 def data_of(source: str) -> str | None:
     """The data spec that a zoo model is measured on; None for a folder of the user's."""
     return DATA.get(source.removeprefix("zoo:")) if source.startswith("zoo:") else None
+
+
+def named(source: str) -> str:
+    """What a report calls a model: as it was given, with the commit of one from the hub."""
+    from compress.zoo.hub import fetched
+
+    if source.startswith("zoo:") or user_path(source).exists():
+        return source
+    folder = fetched(source)
+    return source if folder is None else f"{source.partition('@')[0]}@{folder.name}"

@@ -158,6 +158,19 @@ def test_an_onnx_file_is_asked_with_its_own_tokenizer_or_the_other_sides(
     assert evaluate(options(folder, lone, data)).report.verdict is Status.PASS
 
 
+def test_a_folder_as_optimum_writes_it_is_the_onnx_file_in_it(classifier: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = classifier
+    file = exported(folder, "text-classification", tmp_path / "optimum", "tokenizer.json")
+    kind = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 16}
+    (file.parent / "config.json").write_text(json.dumps({**kind, "vocab_size": 64, "max_position_embeddings": 12}))
+    for sides in ((folder, file.parent), (file.parent, folder)):
+        assert evaluate(options(*sides, data)).report.verdict is Status.PASS
+    shutil.copy(file, file.parent / "encoder.onnx")
+    file.rename(file.parent / "decoder.onnx")
+    with pytest.raises(InputError, match=r"has decoder\.onnx, encoder\.onnx; give one of these files"):
+        evaluate(options(folder, file.parent, data))
+
+
 @pytest.mark.parametrize(
     ("config", "wanted"),
     [

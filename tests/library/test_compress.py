@@ -15,6 +15,9 @@ from PIL import Image
 import edgepress
 from compress.pipeline.events import Event, RunFinished, RunStarted, StageStarted
 
+#: The first of them makes a whole run.
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_a_live_model_becomes_a_bundle_that_passed(run: Run) -> None:
     assert run.result, run.result.reason

@@ -13,6 +13,9 @@ import pytest
 from library.conftest import Run
 from PIL import Image
 
+#: The first of them makes a whole run.
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))

@@ -11,6 +11,9 @@ import pytest
 import edgepress
 from edgepress.options import page
 
+#: The first of them makes a whole run.
+pytestmark = pytest.mark.timeout(900)
+
 ROOT = Path(__file__).parents[2]
 
 
