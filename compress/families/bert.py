@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compress.families.each_token import TokenHead
 from compress.families.family import Checkpoint, reads, stacked
-from compress.families.masked import MaskedHead
+from compress.families.masked import MaskedHead, bert_masked_head
 from compress.families.text import bert_embedding, encoder_head, layer_of, plain_block, prefix_of, refuse, structure_of
 from compress.model.activations import ActivationName
 from compress.model.bias import BiasSpec
@@ -33,15 +33,8 @@ _NAMES = {
 def read_bert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     """Post-norm blocks over words, positions and token types. The pooler belongs to the classifier alone."""
     body = prefix_of(checkpoint, "bert")
-    masked = MaskedHead(
-        table=f"{body}embeddings.word_embeddings.weight",
-        dense="cls.predictions.transform.dense",
-        norm="cls.predictions.transform.LayerNorm",
-        norm_spec=norm_of(checkpoint),
-        output="cls.predictions.decoder",
-        bias="cls.predictions.bias",
-        activation=checkpoint.option("hidden_act", "gelu"),
-    )
+    table, activation = f"{body}embeddings.word_embeddings.weight", checkpoint.option("hidden_act", "gelu")
+    masked = bert_masked_head(table, norm_of(checkpoint), activation)
     return read_encoder(checkpoint, body, f"{body}pooler.dense", "classifier", masked=masked)
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from compress.families.checkpoint import Checkpoint
 from compress.families.family import reads
+from compress.families.masked import MaskedHead, bert_masked_head
 from compress.families.text import (
     bert_embedding,
     encoder_head,
@@ -52,7 +53,9 @@ def read_deberta(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     bias, kinds = _bias(checkpoint, head_dim), _kinds(checkpoint)
     scale = (head_dim * (1 + len(kinds))) ** -0.5
     activation = checkpoint.option("pooler_hidden_act", "gelu")
-    task, head, state = encoder_head(checkpoint, "pooler.dense", activation, "classifier")
+    task, head, state = encoder_head(
+        checkpoint, "pooler.dense", activation, "classifier", masked=_masked(checkpoint, body, norm)
+    )
     positions = integer("max_position_embeddings", 512) if checkpoint.flag("position_biased_input", True) else 0
     state |= bert_embedding(checkpoint, f"{body}embeddings.")
     places_SD = _places(checkpoint, f"{body}encoder.", bias, norm) if bias else None
@@ -112,6 +115,23 @@ def _bias(checkpoint: Checkpoint, head_dim: int) -> DisentangledBiasSpec | None:
     if not isinstance(buckets, int) or buckets < 1:
         return DisentangledBiasSpec(head_dim=head_dim, span=longest)
     return DisentangledBiasSpec(head_dim=head_dim, span=buckets, max_distance=longest)
+
+
+def _masked(checkpoint: Checkpoint, body: str, norm: NormSpec) -> MaskedHead:
+    """The head as transformers' own classes keep it, or as the original code does (`legacy` false)."""
+    table, activation = f"{body}embeddings.word_embeddings.weight", checkpoint.option("hidden_act", "gelu")
+    if checkpoint.flag("legacy", True):
+        return bert_masked_head(table, norm, activation)
+    own = "lm_predictions.lm_head"
+    return MaskedHead(
+        table=table,
+        dense=f"{own}.dense",
+        norm=f"{own}.LayerNorm",
+        norm_spec=norm,
+        output=f"{own}.decoder",
+        bias=f"{own}.bias",
+        activation=activation,
+    )
 
 
 def _places(checkpoint: Checkpoint, source: str, bias: DisentangledBiasSpec, norm: NormSpec) -> Tensor:

@@ -149,6 +149,9 @@ def read_llama(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
             _multiply(state, name, checkpoint.number("residual_multiplier", 1.0))
     if layout.scalar and isinstance(head, LanguageModelSpec):
         head = head.replace(cap=_cap(checkpoint, "final_logit_softcapping", layout.caps[1]))
+    if not isinstance(head, LanguageModelSpec):
+        for name in ("final_logit_softcapping", "logits_scaling"):
+            checkpoint.config.get(name)  # of the next token's scores alone
     kinds = layer_types(checkpoint, layers, layout.kinds(checkpoint, layers))
     turning = _turning(checkpoint, layers) if layout.nope else [True] * layers
     structure = structure_of(

@@ -28,6 +28,21 @@ class MaskedHead:
     bias: str | None = None
 
 
+def bert_masked_head(
+    table: str, norm: NormSpec, activation: ActivationName, norm_name: str = "LayerNorm"
+) -> MaskedHead:
+    """Where BERT keeps it, and what took its names."""
+    return MaskedHead(
+        table=table,
+        dense="cls.predictions.transform.dense",
+        norm=f"cls.predictions.transform.{norm_name}",
+        norm_spec=norm,
+        output="cls.predictions.decoder",
+        bias="cls.predictions.bias",
+        activation=activation,
+    )
+
+
 def masked_head(checkpoint: Checkpoint, names: MaskedHead) -> tuple[MaskedLanguageModelSpec, dict[str, Tensor]]:
     """Raises InputError where config and weights disagree about a tied head, and for weights that lack it."""
     dense = checkpoint.linear(names.dense)

@@ -9,6 +9,7 @@ from torch import Tensor
 from compress.families.decoder import attention_of
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.llama import split_rows
+from compress.families.masked import bert_masked_head
 from compress.families.rope import rope_of
 from compress.families.text import bert_embedding, encoder_head, head_dim_of, prefix_of, refuse, structure_of
 from compress.model.block import BlockSpec
@@ -36,7 +37,10 @@ def read_nomic_bert(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor
     norm = NormSpec(eps=1e-12 if eps is None else eps)
     head_dim = checkpoint.integer("head_dim", head_dim_of(checkpoint, width, heads))
     rope = rope_of(checkpoint, head_dim, theta=checkpoint.number("rotary_emb_base", 1000.0))
-    task, head, state = encoder_head(checkpoint, f"{body}pooler.dense", "tanh", "classifier")
+    masked = bert_masked_head(
+        f"{body}embeddings.word_embeddings.weight", norm, checkpoint.option("hidden_act", "silu"), "layer_norm"
+    )
+    task, head, state = encoder_head(checkpoint, f"{body}pooler.dense", "tanh", "classifier", masked=masked)
     state |= _embedding(checkpoint, body)
     for index in range(layers):
         state |= _layer(checkpoint, body, index, [heads * head_dim] * 3)

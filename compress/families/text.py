@@ -146,7 +146,10 @@ def decoder_head(
     config does not say; `output`: name of the map to the scores, where it is not tied.
     Raises InputError where config and weights disagree about a tied head, which versions of transformers read
     differently."""
-    task, kind = task_of(checkpoint, "next-token", "classes", "score", "vector")
+    each = {"token-classes": TokenHead("score" if "score.weight" in checkpoint else "classifier")}
+    task, kind = task_of(checkpoint, "next-token", "classes", "score", "vector", *each)
+    if kind in each:
+        return task, *each_token_head(checkpoint, kind, each[kind])
     if kind == "vector":
         return task, *sentence_head(checkpoint)
     if kind in ("classes", "score"):

@@ -25,6 +25,8 @@ _MOST = 1_500_000_000
 #: Largest difference that rounding makes, as a part of the largest output where that is above 1.
 _TOLERANCE = 1e-3
 _NOT = "not held against the original library"
+#: What some of its classes call an output that others call by the usual name.
+_NAMES = {"prediction_logits": "logits"}
 
 
 def held_against_original(folder: Path, model: Transformer) -> str:
@@ -99,7 +101,8 @@ def _pairs(model: Transformer, inputs: dict[str, Tensor], answer: Any) -> list[t
 
     with torch.no_grad():
         if not isinstance(model.structure.head, VectorSpec):
-            return [(mine, answer[name]) for name, mine in model.outputs(inputs).items() if name in answer]
+            given = {_NAMES.get(name, name): theirs for name, theirs in answer.items()}
+            return [(mine, given[name]) for name, mine in model.outputs(inputs).items() if name in given]
         tokens_BND, vector_BD = _tokens(model, inputs), model(inputs)
     # Which of its tensors is the vector differs between classes (CLIP's tokens are not normed, ViT's pooler is a map).
     known = [

@@ -40,7 +40,7 @@ class MaskedLm(HiddenTask):
     """Texts as they are, of which the model sees a part of the tokens hidden."""
 
     name = "masked-lm"
-    architectures = ("ForMaskedLM",)
+    architectures = ("ForMaskedLM", "BertForPreTraining", "AlbertForPreTraining")
     head = "masked-token"
     auto_class = "AutoModelForMaskedLM"
     outputs = ("logits",)

@@ -27,7 +27,7 @@ _OPERATORS = ("MatMul", "Attention")
 def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = ()) -> Precision:
     """Write the int8 form of a plain file or of one from `optimise_for_cpu`. `exclude` names nodes to leave alone.
 
-    Raises InputError for an unknown node or a graph with nothing to quantise.
+    A graph without layers keeps all but its tables. Raises InputError for an unknown node, or if all are excluded.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -38,9 +38,12 @@ def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = ()) -> 
     sites = [node.name for node in model.graph.node if _has_constant_weight(node, ranks)]
     check_names(exclude, sites)
     chosen = [name for name in sites if name not in exclude]
-    if not chosen:
-        raise InputError(f"{source.name} has no layer to quantise; leave the precision at fp32")
+    if sites and not chosen:
+        raise InputError(f"{source.name} has no layer left to quantise; leave the precision at fp32")
     tables = quantise_tables(model)
+    if not sites:  # static embeddings: a table of words is all there is
+        graph.save(model, path)
+        return describe("int8", source, path, tables, [])
     with tempfile.TemporaryDirectory() as folder, quiet():
         written = Path(folder, "int8.onnx")
         quantize_dynamic(

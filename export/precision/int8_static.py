@@ -47,7 +47,8 @@ def to_int8_static(
     """Write the Q/DQ form, with activation ranges from `batches` of real inputs. `exclude` names nodes to leave alone;
     with `attention` the products of attention are quantised too, where TensorRT can fuse them.
 
-    Raises InputError for an unknown node or method, no batch, or a graph with nothing to quantise.
+    A graph without layers keeps all but its tables. Raises InputError for an unknown node or method, no batch, or if
+    all are excluded.
     """
     return quantise_static(source, path, activation_ranges(source, batches, method, attention), exclude, attention)
 
@@ -60,14 +61,14 @@ def activation_ranges(
 ) -> dict[str, float]:
     """What every layer reads -> the magnitude that becomes 127, from `batches` of real inputs.
 
-    Raises InputError for an unknown method, no batch, or a graph with nothing to quantise.
+    Raises InputError for an unknown method or no batch.
     """
     model, sites = _load(source)
     blocks = fusable(model) if attention else []
     read = {site.node.input[0] for site in sites} | {
         name for one in blocks for node in one.products for name in node.input
     }
-    tops = thresholds(model, sorted(read), batches, method)
+    tops = thresholds(model, sorted(read), batches, method) if read else {}
     return tops | {one.second.input[0]: 1.0 for one in blocks}  # of a softmax; a percentile would cut the sure ones off
 
 
@@ -84,7 +85,7 @@ def quantise_static(
     blocks = fusable(model) if attention else []
     check_names(exclude, [*(site.node.name for site in sites), *_names(blocks)])
     chosen = [site for site in sites if site.node.name not in exclude]
-    if not chosen:
+    if sites and not chosen:
         raise InputError(f"{source.name} has no layer left to quantise; leave the precision at fp32")
     blocks = [one for one in blocks if not {*_names([one])} & {*exclude}]  # one product alone would not be fused
     _insert(model, chosen, blocks, ranges)
@@ -101,10 +102,7 @@ def _names(blocks: Iterable[Attention]) -> list[str]:
 def _load(source: Path) -> tuple[Any, list[_Site]]:
     model = graph.load(source)
     graph.fold_transposes(model)
-    sites = _sites(model)
-    if not sites:
-        raise InputError(f"{source.name} has no layer to quantise; leave the precision at fp32")
-    return model, sites
+    return model, _sites(model)
 
 
 def _sites(model: Any) -> list[_Site]:
