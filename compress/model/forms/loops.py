@@ -15,7 +15,7 @@ _OWN = re.compile(r"blocks\.(\d+)\..*\.(\d+)")
 
 def most_loops(structure: Structure) -> int:
     """How often the block that is looped most often runs; 1 for a model without loops."""
-    return max(spec.loops for spec in structure.blocks)
+    return max((spec.loops for spec in structure.blocks), default=1)
 
 
 def at_loops(model: Transformer, loops: int) -> Transformer:
