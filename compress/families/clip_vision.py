@@ -6,21 +6,11 @@ from torch import Tensor
 
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.text import prefix_of
-from compress.families.vision import Names, block, embedding, gives_vectors, layer, patches_of, task_of
+from compress.families.vision import TOWER, block, embedding, gives_vectors, layer, patches_of, task_of
 from compress.model.heads.embedding import DenseSpec, ImageEmbeddingSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError
-
-_NAMES = Names(
-    norms=("layer_norm1", "layer_norm2"),
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    output="self_attn.out_proj",
-    ffn=("mlp.fc1", "mlp.fc2"),
-)
-
 
 @reads("clip_vision_model", classes=("clipvision",))
 def read_clip_vision(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
@@ -37,7 +27,7 @@ def read_clip_vision(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tenso
     embed, state = embedding(checkpoint, patches, projection, prefix_1SD, position_1ND, norm)
     layers, heads = checkpoint.integer("num_hidden_layers"), checkpoint.integer("num_attention_heads")
     for index in range(layers):
-        state |= layer(checkpoint, f"{body}encoder.layers.{index}.", f"blocks.{index}.", _NAMES)
+        state |= layer(checkpoint, f"{body}encoder.layers.{index}.", f"blocks.{index}.", TOWER)
     state |= checkpoint.norm(f"{body}pre_layrnorm", "embed.norm")
     state |= checkpoint.norm(f"{body}post_layernorm", "final_norm")
     head = ImageEmbeddingSpec()

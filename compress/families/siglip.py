@@ -1,4 +1,4 @@
-"""SigLIP as a classifier of images: no class token, the mean of all patches."""
+"""SigLIP's image tower: no class token; as a classifier the mean of all patches, as an embedding pooled by attention."""
 
 from __future__ import annotations
 
@@ -8,59 +8,98 @@ import torch
 from torch import Tensor
 
 from compress.families.checkpoint import Config
-from compress.families.family import Checkpoint, labels_of, reads
+from compress.families.family import Checkpoint, labels_of, reads, stacked
 from compress.families.options import check_options
-from compress.families.vision import Names, block, embedding, layer, patches_of, task_of
+from compress.families.text import prefix_of
+from compress.families.vision import TOWER, block, embedding, gives_vectors, layer, patches_of, task_of
+from compress.model.attention_pool import AttentionPoolSpec
+from compress.model.ffns.mlp import MlpSpec
 from compress.model.heads.classifier import ClassifierSpec
+from compress.model.heads.embedding import ImageEmbeddingSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError
 
-_NAMES = Names(
-    norms=("layer_norm1", "layer_norm2"),
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    output="self_attn.out_proj",
-    ffn=("mlp.fc1", "mlp.fc2"),
-)
+Head = ClassifierSpec | ImageEmbeddingSpec
+
+
+@reads("siglip_vision_model", classes=("siglipvision",))
+def read_siglip_vision(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
+    """The vector is what the head that pools by attention gives."""
+    if not gives_vectors(checkpoint) or not checkpoint.flag("vision_use_head", True):
+        raise InputError(f"{checkpoint.folder}/config.json: only SiglipVisionModel with its pooling head is read")
+    body = prefix_of(checkpoint, "vision_model")
+    spec, state = attention_pool(checkpoint, f"{body}head.", "head.attention.")
+    return _tower(checkpoint, checkpoint, body, ImageEmbeddingSpec(attention=spec), state)
 
 
 @reads("siglip")
 def read_siglip(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     """The text tower, and the head that pools by attention, are not used by the classifier."""
-    vision, body = _vision(checkpoint), "vision_model."
+    vision = _vision(checkpoint)
+    weight_CD, bias_C = checkpoint.linear("classifier")
+    if bias_C is None:
+        raise InputError(f"{checkpoint.folder}: the weights lack 'classifier.bias'")
+    state = {"head.output.weight": weight_CD, "head.output.bias.0": bias_C}
+    unused = ("vision_model.head.", "text_model.")
+    vision.used.update(name for name in checkpoint.tensors if name.startswith(unused))
+    head = ClassifierSpec(num_labels=len(weight_CD), pools=("mean",))
+    read = _tower(checkpoint, vision, "vision_model.", head, state)
+    check_options(vision, lambda line: None)
+    return read
+
+
+def attention_pool(checkpoint: Checkpoint, source: str, target: str) -> tuple[AttentionPoolSpec, dict[str, Tensor]]:
+    """The head that pools by attention. Its query is the same for every image, so query and key maps become one vector
+    per head; the keys' biases add the same to all places, which a softmax does not see."""
+    width, heads = checkpoint.integer("hidden_size"), checkpoint.integer("num_attention_heads")
+    probe_D = checkpoint.tensor(f"{source}probe", (1, 1, width))[0, 0]
+    query_DD, key_DD, value_DD = checkpoint.tensor(f"{source}attention.in_proj_weight", (3 * width, width)).chunk(3)
+    query_D, _, value_D = checkpoint.tensor(f"{source}attention.in_proj_bias", (3 * width,)).chunk(3)
+    asked_HK = (query_DD @ probe_D + query_D).reshape(heads, -1) * (width // heads) ** -0.5
+    scores_HD = torch.einsum("hk,hkd->hd", asked_HK, key_DD.reshape(heads, -1, width))
+    norm = NormSpec(eps=checkpoint.number("layer_norm_eps", 1e-6))
+    size, activation = checkpoint.integer("intermediate_size"), checkpoint.option("hidden_act", "gelu_pytorch_tanh")
+    mlp = {"up": checkpoint.linear(f"{source}mlp.fc1"), "down": checkpoint.linear(f"{source}mlp.fc2")}
+    state = {
+        **stacked(target.removesuffix("."), {"scores": (scores_HD, None), "value": (value_DD, value_D)}),
+        **stacked(target.removesuffix("."), {"output": checkpoint.linear(f"{source}attention.out_proj")}),
+        **stacked(f"{target}mlp", mlp),
+        **checkpoint.norm(f"{source}layernorm", f"{target}norm"),
+    }
+    mlp_spec = MlpSpec(intermediate_size=size, activation=activation)
+    return AttentionPoolSpec(num_heads=heads, mlp=mlp_spec, norm=norm), state
+
+
+def _tower(
+    checkpoint: Checkpoint, vision: Checkpoint, body: str, head: Head, state: dict[str, Tensor]
+) -> tuple[Structure, dict[str, Tensor]]:
+    """The tower whose config `vision` has, under the `head`, whose weights are in `state`."""
     patches, norm = patches_of(vision), NormSpec(eps=vision.number("layer_norm_eps", 1e-6))
     width, (old, _) = vision.integer("hidden_size"), patches.grids
     position_1ND = vision.tensor(f"{body}embeddings.position_embedding.weight", (old[0] * old[1], width))[None]
     projection = f"{body}embeddings.patch_embedding"
-    embed, state = embedding(vision, patches, projection, torch.zeros(1, 0, width), position_1ND)
+    embed, tower = embedding(vision, patches, projection, torch.zeros(1, 0, width), position_1ND)
     layers, heads = vision.integer("num_hidden_layers"), vision.integer("num_attention_heads")
     for index in range(layers):
-        state |= layer(vision, f"{body}encoder.layers.{index}.", f"blocks.{index}.", _NAMES)
+        tower |= layer(vision, f"{body}encoder.layers.{index}.", f"blocks.{index}.", TOWER)
+    tower |= vision.norm(f"{body}post_layernorm", "final_norm")
     activation = vision.option("hidden_act", "gelu_pytorch_tanh")
-    weight_CD, bias_C = checkpoint.linear("classifier")
-    if bias_C is None:
-        raise InputError(f"{checkpoint.folder}: the weights lack 'classifier.bias'")
-    state |= {"head.output.weight": weight_CD, "head.output.bias.0": bias_C}
-    state |= vision.norm(f"{body}post_layernorm", "final_norm")
-    vision.used.update(name for name in checkpoint.tensors if name.startswith((f"{body}head.", "text_model.")))
     structure = Structure(
         task=task_of(checkpoint),
         hidden_size=width,
         embed=embed,
         blocks=tuple(
-            block(vision, state, f"blocks.{index}.", heads=heads, norm=norm, activation=activation)
+            block(vision, tower, f"blocks.{index}.", heads=heads, norm=norm, activation=activation)
             for index in range(layers)
         ),
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
         final_norm=norm,
-        head=ClassifierSpec(num_labels=len(weight_CD), pools=("mean",)),
-        labels=labels_of(checkpoint, len(weight_CD)),
+        head=head,
+        labels=labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec) else (),
         preprocessing=checkpoint.preprocessing,
     )
-    check_options(vision, lambda line: None)
-    return structure, state
+    return structure, tower | state
 
 
 def _vision(checkpoint: Checkpoint) -> Checkpoint:

@@ -45,6 +45,17 @@ class Names:
     gated: tuple[str, str] = ("", "")
 
 
+#: Both towers of CLIP and of SigLIP.
+TOWER = Names(
+    norms=("layer_norm1", "layer_norm2"),
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    output="self_attn.out_proj",
+    ffn=("mlp.fc1", "mlp.fc2"),
+)
+
+
 def layer(checkpoint: Checkpoint, source: str, target: str, names: Names, gated: bool = False) -> dict[str, Tensor]:
     """The weights of a layer, whose feed-forward may be gated. Layer scale is folded into the maps before it."""
 

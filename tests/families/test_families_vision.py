@@ -81,6 +81,7 @@ VECTORS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dinov3, no registers": ("DINOv3ViTModel", "DINOv3ViTConfig", {"key_bias": True, "rope_theta": 30.0}),
     "clip": ("CLIPVisionModelWithProjection", "CLIPVisionConfig", {"projection_dim": 7}),
     "clip, no projection": ("CLIPVisionModel", "CLIPVisionConfig", {}),
+    "siglip": ("SiglipVisionModel", "SiglipVisionConfig", {}),
 }
 
 
@@ -99,6 +100,8 @@ def test_bare_bodies_give_the_vector_of_an_image(tmp_path: Path, name: str) -> N
     wanted = answer.last_hidden_state[:, 0]
     if "clip" in name:
         wanted = answer.image_embeds if "no projection" not in name else answer.pooler_output
+    if name == "siglip":
+        wanted = answer.pooler_output
     assert model.structure.task == "image-embedding"
     torch.testing.assert_close(model({"pixel_values": pixels(3, 8, 8)}), wanted, atol=TOLERANCE, rtol=0)
     assert not [note for note in notes if "pooler" not in note]

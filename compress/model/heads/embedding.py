@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model.activations import ACTIVATIONS, ActivationName
+from compress.model.attention_pool import AttentionPoolSpec
 from compress.model.embed import Embed
 from compress.model.head import Head, HeadSpec
 from compress.model.pooling import Pool, pooled
@@ -45,11 +46,13 @@ class EmbeddingSpec(VectorSpec):
 
 
 class ImageEmbeddingSpec(VectorSpec):
-    """The vector of an image, by default its first token."""
+    """The vector of an image, by default its first token; with `attention` all of them are pooled so, and not by
+    `pool`."""
 
     kind: Literal["image-embedding"] = "image-embedding"
     pool: Pool = "cls"
     normalize: bool = False
+    attention: AttentionPoolSpec | None = None
 
     def build(self, hidden_size: int) -> ImageEmbedding:
         return ImageEmbedding(self, hidden_size)
@@ -67,13 +70,24 @@ class Embedding(Head):
         )
 
     def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
-        pooled_BD = pooled(x_BND, self.spec.pool, context)
+        pooled_BD = self.pooled(x_BND, context)
         for one, dense in zip(self.spec.dense, self.dense, strict=True):
             pooled_BD = dense(pooled_BD)
             if one.activation is not None:
                 pooled_BD = ACTIVATIONS[one.activation](pooled_BD)
         return {self.outputs[0]: F.normalize(pooled_BD, dim=-1) if self.spec.normalize else pooled_BD}
 
+    def pooled(self, x_BND: Tensor, context: Context) -> Tensor:
+        """One vector of all tokens (B,D)."""
+        return pooled(x_BND, self.spec.pool, context)
+
 
 class ImageEmbedding(Embedding):
     outputs = ("image_embedding",)
+
+    def __init__(self, spec: ImageEmbeddingSpec, hidden_size: int) -> None:
+        super().__init__(spec, hidden_size)
+        self.attention = spec.attention.build(hidden_size) if spec.attention else None
+
+    def pooled(self, x_BND: Tensor, context: Context) -> Tensor:
+        return super().pooled(x_BND, context) if self.attention is None else self.attention(x_BND)
