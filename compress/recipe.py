@@ -95,7 +95,8 @@ def others(kind: str = "") -> list[str]:
     """The built-in recipes that change the architecture of models of such a task."""
     places = [FOLDER / kind, *(FOLDER / parent for parent in Path(kind).parents)]
     own = [place for place in places if place != FOLDER] or [FOLDER]
-    return sorted({path.stem for place in own for path in place.glob("*.toml")} - {"identity", "quick", "early-exit"})
+    found = {path.stem for place in own for path in place.glob("*.toml")} - {"identity", "quick", "early-exit"}
+    return sorted(found) or others()
 
 
 def _blamed(source: str, settings: Sequence[str], kind: str) -> str | None:

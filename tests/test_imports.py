@@ -60,7 +60,7 @@ FLOORS = (
     {"cli", "spec", "json_files", "timm_config"},
 )
 #: The most files that a room holds, and the rooms that hold more since each of their files is one member of a registry.
-ROOM, REGISTRIES = 20, {"compress/families", "compress/rewrites", "compress/stages"}
+ROOM, REGISTRIES = 20, {"compress/families", "compress/rewrites", "compress/stages", "compress/tasks"}
 
 
 def files_of(package: str) -> list[Path]:

@@ -17,6 +17,7 @@ Head = Literal[
     "span",
     "replaced-token",
     "target-token",
+    "scores",
 ]
 
 

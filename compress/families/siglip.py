@@ -1,26 +1,43 @@
-"""SigLIP's image tower: no class token; as a classifier the mean of all patches, as an embedding pooled by attention."""
+"""SigLIP: its image tower without a class token (as a classifier the mean of all patches, as an embedding pooled by
+attention), alone or with the text tower."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from compress.families.checkpoint import Config
 from compress.families.family import Checkpoint, labels_of, reads, stacked
 from compress.families.options import check_options
 from compress.families.text import prefix_of
-from compress.families.vision import TOWER, block, embedding, gives_vectors, layer, patches_of, task_of
-from compress.model.attention_pool import AttentionPoolSpec
+from compress.families.towers import part, text_tower, two_towers
+from compress.families.vision import TOWER, block, embedding, gives_vectors, has_classes, layer, patches_of, task_of
 from compress.model.ffns.mlp import MlpSpec
+from compress.model.heads.attention_pool import AttentionPoolSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.embedding import ImageEmbeddingSpec
+from compress.model.heads.two_towers import TwoTowersSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError
 
-Head = ClassifierSpec | ImageEmbeddingSpec
+Head = ClassifierSpec | ImageEmbeddingSpec | TwoTowersSpec
+
+#: What the config of a tower may leave out, as in transformers.
+_VISION = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 16,
+}
+_TEXT = {
+    **{name: value for name, value in _VISION.items() if name not in ("image_size", "patch_size")},
+    "vocab_size": 32000,
+    "max_position_embeddings": 64,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
 
 
 @reads("siglip_vision_model", classes=("siglipvision",))
@@ -35,18 +52,36 @@ def read_siglip_vision(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Ten
 
 @reads("siglip")
 def read_siglip(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
-    """The text tower, and the head that pools by attention, are not used by the classifier."""
-    vision = _vision(checkpoint)
+    """Both towers, or a classifier, which uses neither the text tower nor the head that pools by attention."""
+    vision = part(checkpoint, "vision_config", "siglip_vision_model", _VISION)
+    checkpoint.config.get("text_config")
+    vision.config.get("vision_use_head")  # a classifier has none, and two towers always have it
+    if has_classes(checkpoint):
+        read = _tower(checkpoint, vision, "vision_model.", *_classifier(checkpoint))
+    else:
+        read = _both(checkpoint, vision)
+    check_options(vision, lambda line: None)
+    return read
+
+
+def _classifier(checkpoint: Checkpoint) -> tuple[ClassifierSpec, dict[str, Tensor]]:
     weight_CD, bias_C = checkpoint.linear("classifier")
     if bias_C is None:
         raise InputError(f"{checkpoint.folder}: the weights lack 'classifier.bias'")
-    state = {"head.output.weight": weight_CD, "head.output.bias.0": bias_C}
     unused = ("vision_model.head.", "text_model.")
-    vision.used.update(name for name in checkpoint.tensors if name.startswith(unused))
-    head = ClassifierSpec(num_labels=len(weight_CD), pools=("mean",))
-    read = _tower(checkpoint, vision, "vision_model.", head, state)
-    check_options(vision, lambda line: None)
-    return read
+    checkpoint.used.update(name for name in checkpoint.tensors if name.startswith(unused))
+    state = {"head.output.weight": weight_CD, "head.output.bias.0": bias_C}
+    return ClassifierSpec(num_labels=len(weight_CD), pools=("mean",)), state
+
+
+def _both(checkpoint: Checkpoint, vision: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
+    text = part(checkpoint, "text_config", "siglip_text_model", _TEXT)
+    text_spec, text_state = text_tower(text, "text_model.head", causal=False, token="last")
+    text.config.get("projection_size")  # read off the weights
+    check_options(text, lambda line: None)
+    pool, state = attention_pool(vision, "vision_model.head.", "head.image.attention.")
+    head, head_state = two_towers(checkpoint, ImageEmbeddingSpec(attention=pool), text_spec)
+    return _tower(checkpoint, vision, "vision_model.", head, state | head_state | text_state)
 
 
 def attention_pool(checkpoint: Checkpoint, source: str, target: str) -> tuple[AttentionPoolSpec, dict[str, Tensor]]:
@@ -100,13 +135,3 @@ def _tower(
         preprocessing=checkpoint.preprocessing,
     )
     return structure, tower | state
-
-
-def _vision(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with the config of its vision tower."""
-    tower = checkpoint.config.get("vision_config")
-    if not isinstance(tower, dict):
-        raise InputError(f"{checkpoint.folder}/config.json has no vision_config")
-    checkpoint.config.get("text_config")
-    tower = {"model_type": "siglip_vision_model", **tower}
-    return replace(checkpoint, config=Config({**tower, "vision_use_head": None}))

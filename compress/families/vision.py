@@ -131,6 +131,11 @@ def gives_vectors(checkpoint: Checkpoint) -> bool:
     return checkpoint.purpose.head == "vector"
 
 
+def has_classes(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is for a task that asks for a classifier."""
+    return checkpoint.purpose.head == "classes"
+
+
 def pair(checkpoint: Checkpoint, name: str) -> tuple[int, int]:
     """Height and width that the config gives as one number or two."""
     value = checkpoint.option(name)

@@ -6,7 +6,7 @@ S samples, B batch, C channels, Y and X height and width, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -105,3 +105,20 @@ class ImageFeed:
     def _prepared(self, indices_B: np.ndarray) -> Tensor:
         parts = self.dataset.batches(self.preprocessing, batch_size=1024, indices=indices_B)
         return torch.cat([torch.from_numpy(images) for images, _ in parts])
+
+
+@dataclass(frozen=True)
+class PromptedFeed(ImageFeed):
+    """Images for healing, and the texts of all classes with every batch."""
+
+    prompts: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def batch(self, drawn: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        inputs, labels_BK = super().batch(drawn)
+        return {**inputs, **self.prompts}, labels_BK
+
+    def plain(self, size: int) -> list[dict[str, Tensor]]:
+        return [{**inputs, **self.prompts} for inputs in super().plain(size)]
+
+    def judging(self, size: int) -> Iterator[dict[str, Tensor]]:
+        return ({**inputs, **self.prompts} for inputs in super().judging(size))

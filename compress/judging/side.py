@@ -5,7 +5,7 @@ B batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,12 +73,12 @@ class Side:
 
         What takes one size of batch only is filled up by repeating the last sample.
         """
-        wires = self._wires()
+        wires, shared = self._wires(), self._shared
 
         def run(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
             count, size = _count(inputs), self.most if self.most == 1 else wires.batch or self.most
             parts = [
-                wires.read(self.call(wires.feed(_padded(_rows(inputs, start, size), wires.batch))))
+                wires.read(self.call(wires.feed(_padded(_rows(inputs, start, size, shared), wires.batch, shared))))
                 for start in range(0, count, size)
             ]
             names = parts[0]
@@ -94,7 +94,11 @@ class Side:
     def fed(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """What its ONNX files take, of the task's inputs of one batch."""
         wires = self._wires()
-        return wires.feed(_padded(inputs, wires.batch))
+        return wires.feed(_padded(inputs, wires.batch, self._shared))
+
+    @property
+    def _shared(self) -> tuple[str, ...]:
+        return self.task.shared if self.task is not None else ()
 
     def _wires(self) -> Wires:
         if self.wired is None or self.task is None:
@@ -106,16 +110,19 @@ def _count(inputs: Mapping[str, NDArray[Any]]) -> int:
     return len(next(iter(inputs.values())))
 
 
-def _rows(inputs: Mapping[str, NDArray[Any]], start: int, size: int) -> Arrays:
-    return {name: array[start : start + size] for name, array in inputs.items()}
+def _rows(inputs: Mapping[str, NDArray[Any]], start: int, size: int, shared: Sequence[str]) -> Arrays:
+    return {name: array if name in shared else array[start : start + size] for name, array in inputs.items()}
 
 
-def _padded(inputs: Mapping[str, NDArray[Any]], batch: int | None) -> Arrays:
+def _padded(inputs: Mapping[str, NDArray[Any]], batch: int | None, shared: Sequence[str]) -> Arrays:
     """The batch, filled up to the size of a graph that takes no other by repeating its last sample."""
     missing = (batch or 0) - _count(inputs)
     if missing <= 0:
         return dict(inputs)
-    return {name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for name, array in inputs.items()}
+    return {
+        name: array if name in shared else np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+        for name, array in inputs.items()
+    }
 
 
 def located(spec: str) -> Path:

@@ -18,6 +18,11 @@ class HeadSpec(Part):
     each_token: ClassVar[bool] = False
     kind: str
 
+    @property
+    def tokens(self) -> int | None:
+        """How many leading tokens the answer is made of; None if it is made of all."""
+        return None
+
     def build(self, hidden_size: int) -> Head:
         raise NotImplementedError
 
@@ -45,3 +50,10 @@ class Head(nn.Module):
         """Each of `outputs` by its name, in their order. `x`: the selected tokens, after the final norm. `embed`: whose
         table a tied head reads."""
         raise NotImplementedError
+
+    def from_inputs(
+        self, x_BND: Tensor, context: Context, embed: Embed, inputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What `forward` gives; for heads that read something of the model's inputs, too."""
+        given: dict[str, Tensor] = self(x_BND, context, embed)
+        return given

@@ -54,7 +54,7 @@ class Transformer(nn.Module):
                 x_BND, context = block(x_BND, step.loop, context)
             else:
                 x_BND, context = block(x_BND, step.loop, context, _at_step(observe, index))
-        return self._answer(x_BND, context)
+        return self._answer(x_BND, context, inputs)
 
     def remembered(self, inputs: dict[str, Tensor]) -> Memory:
         """What the encoder makes of a source: `input_ids` (B,S) and, where given, `attention_mask` (B,S)."""
@@ -94,7 +94,7 @@ class Transformer(nn.Module):
                 context = replace(context, memory=Memory(mask_BS, kept=kept[index]))
             x_BND, new = self.block(step.block).chunk(x_BND, state, step.loop, context)
             after.append(new)
-        return self._answer(x_BND, context), after
+        return self._answer(x_BND, context, inputs), after
 
     def begun(self, inputs: dict[str, Tensor]) -> Tokens:
         """The embedded tokens and their context; of a decoder its own tokens, with the source in the memory."""
@@ -106,11 +106,11 @@ class Transformer(nn.Module):
         x_BND, context = self.embed(own)
         return Tokens(x_BND, replace(context, memory=self.remembered(inputs)))
 
-    def _answer(self, x_BND: Tensor, context: Context) -> dict[str, Tensor]:
+    def _answer(self, x_BND: Tensor, context: Context, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         x_BND = self.head.select(x_BND)
         if self.final_norm is not None:
             x_BND = self.final_norm(x_BND)
-        return self.head(x_BND, context, self.embed)
+        return self.head.from_inputs(x_BND, context, self.embed, inputs)
 
     def block(self, index: int) -> Block:
         """The unique block with this index."""
@@ -125,6 +125,17 @@ class Transformer(nn.Module):
     def num_parameters(self) -> int:
         """Trained numbers, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+class EveryOutput(nn.Module):
+    """A model whose answer is all that its head gives, as a tuple."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return tuple(self.model.outputs(inputs).values())
 
 
 def _at_step(observe: StepObserver, index: int) -> Callable[[Site, Tokens], None]:

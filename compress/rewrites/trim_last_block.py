@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from compress.model.heads.classifier import ClassifierSpec
 from compress.model.reducers.first import FirstSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
@@ -25,8 +24,7 @@ def trim_last_block(model: Transformer, options: TrimLastBlock, calibration: Cal
     projections and feed-forwards are work for nothing. Exact, no parameter changes. Refused where the head averages
     all tokens and for a last block that is looped.
     """
-    head = model.structure.head
-    tokens = head.tokens if isinstance(head, ClassifierSpec) else None
+    tokens = model.structure.head.tokens
     if tokens is None:
         raise InputError(f"{NAME} is refused: the head of this model reads every token")
     last = model.structure.schedule[-1].block

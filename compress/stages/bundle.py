@@ -109,7 +109,7 @@ def write(
         verdict="pass" if verdict == "pass" else "fail",
         preprocessing=structure.preprocessing,
         postprocessing=original.task.postprocessing(structure),
-        labels=list(structure.labels) or None,
+        labels=list(original.task.classes(structure, evaluation(context.options.data, original))) or None,
         state=() if graphs else state,
         graphs=graphs,
         drift={name: _summary(drift) for name, drift in {**comparison.drifts(), **passed}.items()},

@@ -14,6 +14,7 @@ from compress.judging.original import resized
 from targets.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from compress.model import Transformer
@@ -83,7 +84,8 @@ def _inputs(model: Transformer) -> dict[str, Tensor]:
     embed, section = model.structure.embed, model.structure.preprocessing
     generator = torch.Generator().manual_seed(0)
     if isinstance(embed, PatchEmbedSpec):
-        return {"pixel_values": torch.randn(2, embed.channels, *embed.image_size, generator=generator)}
+        images = torch.randn(2, embed.channels, *embed.image_size, generator=generator)
+        return {"pixel_values": images, **_texts(model, generator)}
     length, pad = min(_TOKENS, int(section["max_length"])), int(section["pad_id"])
     ids_BN = torch.randint(int(section["vocab_size"]), (2, length), generator=generator)
     ids_BN = torch.where(ids_BN == pad, (pad + 1) % int(section["vocab_size"]), ids_BN)
@@ -91,6 +93,19 @@ def _inputs(model: Transformer) -> dict[str, Tensor]:
     ids_BN[1, length - length // 3 :], mask_BN[1, length - length // 3 :] = pad, 0
     inputs = {"input_ids": ids_BN, "attention_mask": mask_BN}
     return inputs if model.encoder is None else {**inputs, "decoder_input_ids": ids_BN.flip(0)[:1].repeat(2, 1)}
+
+
+def _texts(model: Transformer, generator: torch.Generator) -> dict[str, Tensor]:
+    """Three random texts for a model that holds images against texts."""
+    import torch
+
+    from compress.model.heads.two_towers import TwoTowersSpec
+
+    head = model.structure.head
+    if not isinstance(head, TwoTowersSpec) or head.text is None:
+        return {}
+    texts = head.text.embed.sequence(3, int(model.structure.preprocessing["text"]["max_length"]), generator)
+    return {**texts, "attention_mask": torch.ones_like(texts["input_ids"])}
 
 
 def _pairs(model: Transformer, inputs: dict[str, Tensor], answer: Any) -> list[tuple[Tensor, Tensor]]:

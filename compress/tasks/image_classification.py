@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.json_files import read_object
 from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of, one_image
@@ -27,8 +27,8 @@ class ImageClassification(ImageTask):
 
     name = "image-classification"
     architectures = ("ForImageClassification", "ForImageClassificationWithTeacher")
-    head = "classes"
-    auto_class = "AutoModelForImageClassification"
+    head: ClassVar[Literal["classes", "scores"]] = "classes"
+    auto_class: ClassVar[str | None] = "AutoModelForImageClassification"
     fallback = True
     can_exit_early = True
     outputs = ("logits",)
@@ -80,7 +80,7 @@ class ImageClassification(ImageTask):
         labels, parts = data.dataset.labels, []
         correct = seen = 0
         for inputs in ahead(data.batches(batch or BATCH)):
-            logits = np.asarray(run(inputs)["logits"], np.float32)
+            logits = np.asarray(run(inputs)[self.outputs[0]], np.float32)
             if logits.ndim != 2 or len(logits) != len(inputs["pixel_values"]):
                 shape = list(logits.shape)
                 raise InputError(f"the model gives outputs of shape {shape}; logits [batch, classes] are needed")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Part, Prepared, Task
 from targets.errors import InputError
@@ -69,7 +69,7 @@ class PreparedImages:
     def calibration(self, size: int, indices: Collection[int]) -> Iterator[Arrays]:
         return self.batches(size, indices)
 
-    def subset(self, indices: Collection[int]) -> PreparedImages:
+    def subset(self, indices: Collection[int]) -> Self:
         return replace(self, dataset=self.dataset.subset(indices))
 
 
@@ -78,8 +78,8 @@ class ImageTask(Task):
 
     noun = "images"
     beside = "preprocessor_config.json"
-    passengers = ("config.json", "preprocessor_config.json", "processor_config.json")
-    libraries = ("numpy", "pillow")
+    passengers: ClassVar[tuple[str, ...]] = ("config.json", "preprocessor_config.json", "processor_config.json")
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "pillow")
 
     def preprocessing(self, folder: Path, note: Callable[[str], None]) -> dict[str, Any]:
         from compress.data import preprocessing_from_hf

@@ -138,6 +138,8 @@ class Task(ABC):
     """Whether an answer says how sure it is, so that a looped model may stop at an earlier loop."""
     keeps_state: ClassVar[bool] = False
     """Whether the graph that ships takes a state and gives the next."""
+    shared: ClassVar[tuple[str, ...]] = ()
+    """Inputs that go whole with every batch: they have no axis of samples. The first input is never one of them."""
     outputs: ClassVar[tuple[str, ...]]
     """Names of the graph's outputs."""
     metric: ClassVar[str]
@@ -214,6 +216,10 @@ class Task(ABC):
         """The class names of a graph with these outputs, by the config.json in its folder; None where it names none.
         Raises InputError."""
         return None
+
+    def classes(self, structure: Structure, data: Prepared) -> tuple[str, ...]:
+        """Names of the classes that the answers are about, for the bundle: the model's own."""
+        return structure.labels
 
     @abstractmethod
     def takes(self, inputs: Sequence[Declared]) -> bool:

@@ -104,11 +104,7 @@ class TextTask(Task):
 
     def copy_files(self, folder: Path, destination: Path) -> None:
         super().copy_files(folder, destination)
-        own = tokenizer_of(folder)
-        if own is None:
-            raise InputError(f"{folder} has no {TOKENIZER}, nor {', '.join(OLDER)} to make one of; add the tokenizer")
-        destination.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(own, destination / TOKENIZER)
+        copy_tokenizer(folder, destination)
 
     def digest(self, choice: DataChoice, part: Part, memo: Path) -> str:
         return self._dataset(choice, part).digest()
@@ -220,6 +216,15 @@ class TextTask(Task):
         dataset = data.dataset
         labels = dataset.labels if dataset.class_names and dataset.labelled else None
         return TextFeed(data.ids, labels, len(dataset.class_names), data.spec, seed, device, rank, world, data.most)
+
+
+def copy_tokenizer(folder: Path, destination: Path) -> None:
+    """Copy the tokenizer of a model's folder, in its fast form. Raises InputError where there is none."""
+    own = tokenizer_of(folder)
+    if own is None:
+        raise InputError(f"{folder} has no {TOKENIZER}, nor {', '.join(OLDER)} to make one of; add the tokenizer")
+    destination.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(own, destination / TOKENIZER)
 
 
 def rows_of(

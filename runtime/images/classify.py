@@ -27,8 +27,10 @@ class Guess:
 
 def prepare_one(session: Session, given: str | Frame) -> np.ndarray:
     """One image, a file's path or a frame, as the model's input, float32 [C, H, W]. Raises InputError that names it."""
-    preprocessing = session.manifest.preprocessing
-    assert preprocessing is not None
+    section = session.manifest.preprocessing
+    assert section is not None
+    preprocessing = section["image"] if section.get("kind") == "zero-shot" else section
+    assert isinstance(preprocessing, dict)
     frame = given if isinstance(given, Frame) else Frame(given, read_image(given))
     try:
         return prepare([frame.pixels], preprocessing, frame.colours)[0]

@@ -9,10 +9,13 @@ import pytest
 import torch
 from support.rewriting import calibration_of, example
 from support.text_models import decoder, encoder, plain_calibration
-from support.tiny import block_spec, model_of
+from support.tiny import block_spec, model_of, towers_model
 
 from compress.model import Transformer
 from compress.model.ffns.affine import AffineSpec
+from compress.model.ffns.mlp import MlpSpec
+from compress.model.heads.attention_pool import AttentionPoolSpec
+from compress.model.heads.embedding import ImageEmbeddingSpec
 from compress.model.norms import NormSpec
 from compress.model.scores.merged import MergedScoresSpec
 from compress.model.values.gated_mean import GatedMeanSpec
@@ -20,6 +23,7 @@ from compress.rewrites import REWRITES, export_forms, parse_options, run_rewrite
 from targets.errors import InputError
 
 PLAIN = block_spec()
+POOL = AttentionPoolSpec(num_heads=2, mlp=MlpSpec(intermediate_size=14), norm=NormSpec())
 
 
 def feature(causal: bool) -> Any:
@@ -44,6 +48,9 @@ MODELS: dict[str, Callable[[], Transformer]] = {
     "linear": lambda: model_of(*[feature(causal=False)] * 2),
     "no mixer": lambda: model_of(*[PLAIN.replace(mixer=None, mixer_norm=None)] * 2),
     "no feed-forward": lambda: model_of(*[PLAIN.replace(ffn=None, ffn_norm=None)] * 2),
+    "image embedding": lambda: model_of(PLAIN, PLAIN, head=ImageEmbeddingSpec()),
+    "attention pool": lambda: model_of(PLAIN, PLAIN, head=ImageEmbeddingSpec(attention=POOL)),
+    "two towers": lambda: towers_model(PLAIN, PLAIN),
     "encoder": encoder,
     "decoder": decoder,
 }

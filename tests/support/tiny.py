@@ -14,9 +14,13 @@ from compress.model import Step, Structure, Transformer
 from compress.model.attention import ScoresSpec, ValuesSpec
 from compress.model.block import BlockSpec
 from compress.model.embeds.patch import PatchEmbedSpec
+from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.ffn import FfnSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.heads.classifier import ClassifierSpec
+from compress.model.heads.embedding import ImageEmbeddingSpec
+from compress.model.heads.text_tower import TextTowerSpec
+from compress.model.heads.two_towers import TwoTowersSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.pooling import Pool
@@ -111,8 +115,24 @@ def images(model: Transformer, batch: int = 4, seed: int = 0) -> dict[str, Tenso
     """A batch of random images for the model."""
     embed = model.structure.embed
     assert isinstance(embed, PatchEmbedSpec)
-    shape = (batch, embed.channels, *embed.image_size)
-    return {"pixel_values": torch.randn(shape, generator=torch.Generator().manual_seed(seed))}
+    shape, generator = (batch, embed.channels, *embed.image_size), torch.Generator().manual_seed(seed)
+    inputs, head = {"pixel_values": torch.randn(shape, generator=generator)}, model.structure.head
+    if isinstance(head, TwoTowersSpec) and head.text is not None:
+        inputs["input_ids"] = torch.randint(9, (3, 4), generator=torch.Generator().manual_seed(0))
+    return inputs
+
+
+def towers_model(*blocks: BlockSpec) -> Transformer:
+    """A random model of these blocks that holds images against texts of 9 words."""
+    text = TextTowerSpec(
+        hidden_size=HIDDEN,
+        embed=TokenEmbedSpec(vocab_size=9, max_positions=4),
+        blocks=(block_spec(),),
+        final_norm=NormSpec(),
+        size=HIDDEN,
+    )
+    head = TwoTowersSpec(image=ImageEmbeddingSpec(), size=HIDDEN, text=text)
+    return model_of(*blocks, head=head, labels=())
 
 
 @torch.no_grad()

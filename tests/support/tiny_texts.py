@@ -89,12 +89,13 @@ def model_folder(folder: Path, task: str) -> Path:
 
 
 def write_tokenizer(vocabulary: list[str], folder: Path) -> None:
+    """A tokenizer of these words, with [CLS] before a text and [SEP] behind it."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 2), ("[SEP]", 3)]
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [(mark, vocabulary.index(mark)) for mark in ("[CLS]", "[SEP]")]
     )
     tokenizer.add_special_tokens([word for word in vocabulary if word in {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}])
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,6 @@ class ClassifierSpec(HeadSpec):
 
     @property
     def tokens(self) -> int | None:
-        """How many leading tokens the pools read; None if they read all."""
         if any(pool not in ("cls", "distillation") for pool in self.pools):
             return None
         return 2 if "distillation" in self.pools else 1

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.model.activations import ACTIVATIONS, ActivationName
-from compress.model.attention_pool import AttentionPoolSpec
 from compress.model.embed import Embed
 from compress.model.head import Head, HeadSpec
+from compress.model.heads.attention_pool import AttentionPoolSpec
 from compress.model.pooling import Pool, pooled
 from compress.model.projection import Projection
 from compress.model.sequence import Context
@@ -35,6 +35,10 @@ class VectorSpec(HeadSpec):
     dense: tuple[DenseSpec, ...] = ()
     normalize: bool = True
 
+    @property
+    def tokens(self) -> int | None:
+        return 1 if self.pool == "cls" else None
+
 
 class EmbeddingSpec(VectorSpec):
     """The vector of a text (sentence-transformers)."""
@@ -54,6 +58,10 @@ class ImageEmbeddingSpec(VectorSpec):
     normalize: bool = False
     attention: AttentionPoolSpec | None = None
 
+    @property
+    def tokens(self) -> int | None:
+        return super().tokens if self.attention is None else None
+
     def build(self, hidden_size: int) -> ImageEmbedding:
         return ImageEmbedding(self, hidden_size)
 
@@ -63,11 +71,14 @@ class Embedding(Head):
 
     def __init__(self, spec: VectorSpec, hidden_size: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.tokens = spec, spec.tokens
         sizes = [hidden_size, *(one.size for one in spec.dense)]
         self.dense = nn.ModuleList(
             Projection(size, one.size, bias=one.bias) for size, one in zip(sizes, spec.dense, strict=False)
         )
+
+    def select(self, x_BND: Tensor) -> Tensor:
+        return x_BND[:, : self.tokens]
 
     def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
         pooled_BD = self.pooled(x_BND, context)

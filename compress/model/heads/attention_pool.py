@@ -1,4 +1,6 @@
-"""One vector of all tokens, by the attention of a learned query. B batch, N tokens, D hidden size, H heads, V value size.
+"""One vector of all tokens, by the attention of a learned query.
+
+B batch, N tokens, D hidden size, H heads, V value size.
 
 The pooling of SigLIP (Zhai et al. 2023, arXiv 2303.15343; multihead attention pooling of Lee et al. 2019, arXiv
 1810.00825). As the query never changes, its products with the key map are one vector per head: `scores`.

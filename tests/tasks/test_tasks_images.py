@@ -1,0 +1,153 @@
+"""Tasks on images without a classifier, from the data to the device: a gate that sees damage, a bundle that answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from support.jobs import compress, environment
+from support.tiny_texts import WORDS
+from support.towers import IMAGES, processor, towers_folder
+
+from compress.judging.questions import Questions, questions_of
+from compress.verification.kinds.classes import Predictions
+from compress.verification.kinds.embeddings import EmbeddedClasses
+from compress.verification.outcome import Status
+from compress.verify import Options, evaluate
+
+CLASSES, COUNT = ("w1", "w2", "w3"), 120
+
+
+class Setting(NamedTuple):
+    """A model folder of a task, and images of which the model knows the classes."""
+
+    task: str
+    folder: Path
+    data: Path
+
+
+def drawn(place: int) -> Image.Image:
+    """A noisy image of one of three colours."""
+    draw = np.random.default_rng(place)
+    colour = 60 + 140 * np.eye(3)[place % 3]
+    return Image.fromarray(np.clip(colour + draw.normal(0, 30, (8, 8, 3)), 0, 255).astype(np.uint8))
+
+
+def filed(data: Path, labels: list[str]) -> Path:
+    for place, label in enumerate(labels):
+        (data / label).mkdir(parents=True, exist_ok=True)
+        drawn(place).save(data / label / f"{place}.png")
+    return data
+
+
+def asked(folder: Path, data: Path) -> Questions:
+    return questions_of(str(folder), str(folder), str(data), "all")
+
+
+def embedding(root: Path) -> Setting:
+    torch.manual_seed(0)
+    transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**IMAGES)).save_pretrained(root / "model")
+    processor(root / "model", "SiglipImageProcessor")
+    labels = [CLASSES[place % 3] for place in range(COUNT)]
+    return Setting("image-embedding", root / "model", filed(root / "images", labels))
+
+
+def zero_shot(root: Path) -> Setting:
+    """Images of three colours in three classes that the model tells apart by them, one in ten under another."""
+    towers_folder(root / "model", "CLIP")
+    filed(root / "any", [WORDS[place % 60] for place in range(COUNT)])
+    questions = asked(root / "model", root / "any")
+    found = questions.answers(questions.sides[0])
+    assert isinstance(found, Predictions) and found.names is not None
+    colours = np.array([int(Path(name).stem) % 3 for name in questions.names])
+    means = np.stack([found.logits[colours == colour].mean(axis=0) for colour in range(3)])
+    chosen = told_apart(means)
+    names = [found.names[one] for one in chosen]
+    labels = [names[(place + (place % 10 == 0)) % 3] for place in range(COUNT)]
+    return Setting("zero-shot-image-classification", root / "model", filed(root / "images", labels))
+
+
+def told_apart(means_KC: np.ndarray) -> tuple[int, ...]:
+    """A class for each of three kinds of images that scores higher for it than the other two do, by the widest margin
+    at the narrowest place."""
+    grids = [means_KC[:, :, None, None], means_KC[:, None, :, None], means_KC[:, None, None, :]]
+    others = [np.maximum(grids[1], grids[2]), np.maximum(grids[0], grids[2]), np.maximum(grids[0], grids[1])]
+    margins = [grids[kind][kind] - others[kind][kind] for kind in range(3)]
+    narrowest = np.minimum(np.minimum(margins[0], margins[1]), margins[2])
+    assert narrowest.max() > 0
+    return tuple(map(int, np.unravel_index(narrowest.argmax(), narrowest.shape)))
+
+
+MADE = {"image-embedding": embedding, "zero-shot-image-classification": zero_shot}
+
+
+@pytest.fixture(scope="module", params=MADE)
+def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return MADE[request.param](tmp_path_factory.mktemp("images"))
+
+
+def hurt(folder: Path, destination: Path, size: float) -> Path:
+    """A copy of the checkpoint with noise on its image tower's layers."""
+    destination.mkdir()
+    for file in folder.iterdir():
+        (destination / file.name).write_bytes(file.read_bytes())
+    state, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
+    for name in sorted(state):
+        if "layers" in name and "text_model" not in name:
+            state[name] = state[name] + size * torch.randn(state[name].shape, generator=generator)
+    save_file(state, destination / "model.safetensors", {"format": "pt"})
+    return destination
+
+
+def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(setting: Setting, tmp_path: Path) -> None:
+    def judged(size: float) -> Status:
+        side = hurt(setting.folder, tmp_path / str(size), size)
+        options = Options(str(setting.folder), str(side), str(setting.data), part="all", max_drop=5.0)
+        report = evaluate(options).report
+        assert report.task == setting.task and report.drift is not None
+        return report.verdict
+
+    assert judged(1e-5) is Status.PASS
+    assert judged(3.0) is Status.FAIL
+
+
+def test_a_run_ships_a_bundle_that_answers(setting: Setting, tmp_path: Path) -> None:
+    cache, bundle = tmp_path / "cache", tmp_path / "out" / "bundle"
+    done = compress(
+        cache,
+        *("--model", str(setting.folder), "--data", str(setting.data), "--target", "cpu", "--recipe", "identity"),
+        *("--out", str(tmp_path / "out"), "--max-drop", "60"),
+        *("--set", "gate.min_samples=10", "--set", "precision.mode=fp32"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "off by" in done.stdout
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    texts = {"input_ids", "attention_mask"} if setting.task != "image-embedding" else set()
+    assert manifest["task"] == setting.task
+    assert {one["name"] for one in manifest["inputs"]} == {"pixel_values", *texts}
+    pictures = [str(path) for path in sorted(setting.data.rglob("*.png"))[::40]]
+    command = [sys.executable, "-m", "runtime.run", str(bundle), *pictures, "--json"]
+    answer = subprocess.run(
+        command, capture_output=True, text=True, env=environment(cache), cwd=tmp_path, check=False, timeout=120
+    )
+    assert answer.returncode == 0, answer.stderr
+    results = json.loads(answer.stdout)["results"]
+    questions = asked(setting.folder, setting.data)
+    found = questions.answers(questions.sides[0])
+    places = [list(questions.names).index(str(Path(one).relative_to(setting.data))) for one in pictures]
+    if isinstance(found, EmbeddedClasses):
+        given = np.array([one["embedding"] for one in results])
+        np.testing.assert_allclose(given, found.vectors[places, 0], atol=1e-4)
+        return
+    assert isinstance(found, Predictions) and found.names is not None
+    best = [found.names[at] for at in found.logits[places].argmax(axis=1)]
+    assert [one["top"][0]["label"] for one in results] == best
