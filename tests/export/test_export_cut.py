@@ -1,0 +1,148 @@
+"""An encoder-decoder is exported once and cut: its parts give the numbers of the whole, and a device translates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from support.translators import CONFIG, END, PAD, saved_translator, sentences
+
+from compress import tasks
+from compress.families import read_checkpoint
+from compress.model import Transformer
+from compress.stages.bundle import graphs_of
+from export import graph
+from export.bundle import BundleContent, Form, write_bundle
+from export.cut import cut, is_whole
+from export.numerics import check_against
+from export.onnx_model import export_onnx
+from runtime import ort, states
+from runtime.answers import Wanted, answerer_of
+from runtime.bundles.bundle import open_files
+from runtime.bundles.manifest import DECODER, BundleTarget, ModelFile
+from runtime.run import main as run
+from runtime.session import open_session
+from runtime.states import SOURCE_MASK
+from runtime.streams.stream import Stream
+from runtime.texts.text import TARGET
+from targets.errors import InputError
+
+
+class Cut(NamedTuple):
+    """The original, what was read of it, and the bundle of its parts."""
+
+    original: Any
+    model: Transformer
+    bundle: Path
+    source: dict[str, np.ndarray]
+    target: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Cut:
+    folder = tmp_path_factory.mktemp("cut")
+    original = saved_translator(folder)
+    task = tasks.of_folder(folder)
+    section = task.preprocessing(folder, print)
+    model = read_checkpoint(folder, section)
+    inputs, module = task.graph_inputs(model.structure, 0), task.module(model)
+    path = folder / "made" / "model.onnx"
+    path.parent.mkdir()
+    export_onnx(module, inputs.example, task.graph_outputs(model.structure), inputs.dynamic, path)
+    check_against(module, path, inputs.cases)
+    assert is_whole(path)
+    files = cut(path)
+    forms = [Form(ModelFile(file.name, "onnxruntime", "fp32", graph=name), file) for name, file in files.items()]
+    ids, mask = np.array([[5, 6, 7, 8, END], [9, 10, END, PAD, PAD]]), np.array([[1] * 5, [1, 1, 1, 0, 0]])
+    source, target = {"input_ids": ids, "attention_mask": mask}, np.array([[PAD, 11, 12], [PAD, 13, 14]])
+    content = BundleContent(
+        task=task.name,
+        target=BundleTarget("cpu", "fp32", profile={"batch": (1, 1, 8)}),
+        forms=forms,
+        golden_inputs={},
+        edgepress="0",
+        verdict="pass",
+        preprocessing=section,
+        files={"tokenizer.json": folder / "tokenizer.json", "model.onnx.data": path.with_name("model.onnx.data")},
+        graphs=graphs_of(forms, {**source, TARGET: target}, task.states(model.structure)),
+    )
+    return Cut(original, model, write_bundle(folder / "bundle", content), source, target)
+
+
+def test_the_parts_step_by_step_give_what_the_whole_gives_at_once(made: Cut) -> None:
+    whole, encoder, decoder = (ort.load(made.bundle / f"{name}.onnx", 1) for name in ("model", "encoder", "decoder"))
+    wanted = whole.run({**made.source, TARGET: made.target})["logits"]
+    fixed = {SOURCE_MASK: made.source["attention_mask"], **encoder.run(made.source)}
+    kinds = states.states_of(decoder.inputs)
+    past, given = states.fresh(kinds, {"batch": 2}), []
+    for token_B in made.target.T:
+        found = decoder.run({**fixed, **past, "input_ids": token_B[:, None]})
+        past = {one.past: found[one.present] for one in kinds}
+        given.append(found["logits"])
+    np.testing.assert_allclose(np.concatenate(given, axis=1), wanted, atol=1e-5)
+    tensors = {name: torch.from_numpy(one) for name, one in {**made.source, TARGET: made.target}.items()}
+    with torch.no_grad():
+        np.testing.assert_allclose(made.original(**tensors).logits.numpy(), wanted, atol=1e-4)
+
+
+def test_a_weight_that_two_parts_read_is_stored_once_beside_them(made: Cut) -> None:
+    table = made.model.embed.table.nbytes
+    apart = (made.bundle / "model.onnx.data").stat().st_size
+    assert table < apart < 4 * made.model.num_parameters() + 8 * table
+    assert all(graph.load(made.bundle / f"{name}.onnx").graph.node for name in ("encoder", "decoder"))
+
+
+def test_a_device_writes_what_transformers_writes(made: Cut, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = open_files(made.bundle).one(DECODER)
+    answerer, session = answerer_of(bundle), open_session(bundle)
+    texts = sentences(10)
+    for beams in (1, 4):
+        results = answerer.answer(session, texts, Wanted(beams=beams))
+        for text, result in zip(texts, results, strict=True):
+            assert isinstance(result, dict)
+            ids = torch.tensor([[int(word[1:]) + 3 for word in text.split()] + [END]])
+            settings = {"bad_words_ids": [[PAD]], "max_length": 24, "num_beams": beams, "do_sample": False}
+            (wanted,) = made.original.generate(input_ids=ids, **settings).tolist()
+            words = [f"w{token - 3}" for token in wanted if token > PAD]
+            assert str(result["text"]).split() == words
+
+
+def test_the_command_translates_a_text(
+    made: Cut, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run", str(made.bundle), "w1 w2 w3", "--beams", "2", "--json"])
+    assert run() == 0
+    assert "text" in json.loads(capsys.readouterr().out)["results"][0]
+
+
+def test_a_saved_state_of_another_source_is_refused(made: Cut) -> None:
+    session = open_session(open_files(made.bundle).one(DECODER))
+    encoder = ort.load(made.bundle / "encoder.onnx", 1)
+
+    def stream(rows: slice) -> Stream:
+        source = {name: one[rows] for name, one in made.source.items()}
+        return Stream(session, 1, {SOURCE_MASK: source["attention_mask"], **encoder.run(source)})
+
+    first, other = stream(slice(0, 1)), stream(slice(1, 2))
+    first.step(PAD)
+    saved = first.save()
+    again = stream(slice(0, 1))
+    again.load(saved)
+    np.testing.assert_array_equal(again.step(11), first.step(11))
+    with pytest.raises(InputError, match="another source"):
+        other.load(saved)
+
+
+def test_a_folder_that_does_not_say_how_a_text_begins_is_refused(tmp_path: Path) -> None:
+    saved_translator(tmp_path)
+    for name in ("config.json", "generation_config.json"):
+        known = json.loads((tmp_path / name).read_text())
+        known.pop("decoder_start_token_id", None)
+        (tmp_path / name).write_text(json.dumps(known))
+    with pytest.raises(InputError, match="which token its decoder begins with"):
+        tasks.of_folder(tmp_path).preprocessing(tmp_path, print)
+    assert CONFIG["decoder_start_token_id"] == PAD

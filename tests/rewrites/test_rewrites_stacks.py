@@ -1,0 +1,81 @@
+"""A rewrite works on the stack of an encoder-decoder that the recipe names, and leaves the other as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.translators import PAD, saved_translator
+from torch import Tensor
+
+from compress.families import read_checkpoint
+from compress.model import Transformer
+from compress.model.forms.source_to_target import SourceToTarget
+from compress.rewrites import Calibration, parse_options, run_rewrite
+from compress.rewrites.stacks import encoder_of, with_encoder
+from runtime.texts.text import TARGET
+from targets.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Transformer:
+    folder: Path = tmp_path_factory.mktemp("translator")
+    saved_translator(folder)
+    return read_checkpoint(folder, {"vocab_size": 39, "max_length": 40})
+
+
+def batch(seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    ids, target = (torch.randint(3, 39, (4, length), generator=generator) for length in (7, 5))
+    target[:, 0] = PAD
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), TARGET: target}
+
+
+def rewritten(model: Transformer, use: str, stack: str | None, **options: Any) -> Transformer:
+    calibration = Calibration(model, lambda: iter([batch(1), batch(2)]), lambda line: None)
+    return run_rewrite(*parse_options({"use": use, **options}), model, calibration, stack)
+
+
+@torch.no_grad()
+def test_an_encoder_taken_out_and_put_back_changes_nothing(model: Transformer) -> None:
+    again = with_encoder(model, encoder_of(model))
+    assert torch.equal(again(batch()), model(batch()))
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+@torch.no_grad()
+def test_an_exact_rewrite_is_exact_on_either_stack(model: Transformer) -> None:
+    for stack in ("encoder", "decoder"):
+        other = rewritten(model, "fold-value-bias", stack)
+        assert torch.allclose(other(batch()), model(batch()), atol=1e-5)
+
+
+def test_a_decoder_is_cut_in_depth_and_its_encoder_stays(model: Transformer) -> None:
+    shallow = rewritten(model, "drop-blocks", "decoder", layers=[1])
+    assert len(shallow.structure.blocks) == 1 and shallow.structure.blocks[0].cross is not None
+    assert shallow.structure.encoder == model.structure.encoder
+
+
+@torch.no_grad()
+def test_a_linear_decoder_has_a_state_of_one_size_and_steps_as_it_reads(model: Transformer) -> None:
+    linear = rewritten(model, "linear-attention", "decoder", feature="t2r", size=8)
+    steps, inputs = SourceToTarget(linear), batch()
+    assert not any(state.spec.grows for state in steps.flat) and steps.counts
+    states = {state.past: state.fresh(4) for state in steps.flat}
+    given = []
+    for token_B in inputs[TARGET].T:
+        found = dict(zip(steps.outputs, steps({**inputs, TARGET: token_B[:, None], **states}), strict=True))
+        states = {state.past: found[state.present] for state in steps.flat}
+        given.append(found["logits"])
+    assert torch.allclose(torch.cat(given, dim=1), linear(inputs), atol=1e-5)
+
+
+def test_a_stack_has_to_be_named_where_there_are_two(model: Transformer) -> None:
+    with pytest.raises(InputError, match='say which: stack = "encoder" or "decoder"'):
+        rewritten(model, "fold-value-bias", None)
+    with pytest.raises(InputError, match="stack: must be encoder or decoder"):
+        parse_options({"use": "fold-value-bias", "stack": "middle"})
+    with pytest.raises(InputError, match="leave stack out"):
+        rewritten(encoder_of(model), "fold-value-bias", "encoder")
