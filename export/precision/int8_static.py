@@ -152,7 +152,7 @@ def _insert(model: Any, sites: list[_Site], blocks: list[Attention], tops: Mappi
         node.input[place] = f"{x}.dq"
 
     places = {node.name: place for place, node in enumerate(model.graph.node)}
-    reading = [(site.node, (0,)) for site in sites]
+    reading: list[tuple[Any, tuple[int, ...]]] = [(site.node, (0,)) for site in sites]
     reading += [(node, (0, 1)) for one in blocks for node in one.products]
     for node, inputs in sorted(reading, key=lambda one: places[one[0].name]):  # a pair stands before its first reader
         for place in inputs:
