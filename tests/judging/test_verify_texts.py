@@ -162,7 +162,8 @@ def test_a_folder_as_optimum_writes_it_is_the_onnx_file_in_it(classifier: tuple[
     folder, data = classifier
     file = exported(folder, "text-classification", tmp_path / "optimum", "tokenizer.json")
     kind = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 16}
-    (file.parent / "config.json").write_text(json.dumps({**kind, "vocab_size": 64, "max_position_embeddings": 12}))
+    sizes = {"vocab_size": 64, "max_position_embeddings": 12, "id2label": dict(enumerate(LABELS))}
+    (file.parent / "config.json").write_text(json.dumps({**kind, **sizes}))
     for sides in ((folder, file.parent), (file.parent, folder)):
         assert evaluate(options(*sides, data)).report.verdict is Status.PASS
     shutil.copy(file, file.parent / "encoder.onnx")

@@ -8,7 +8,7 @@ import pytest
 from support.checkpoints import saved
 
 from compress import zoo
-from compress.families import read_checkpoint
+from compress.tasks import read_checkpoint
 from compress.zoo.hub import fetched
 from targets.errors import InputError
 
