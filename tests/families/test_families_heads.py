@@ -10,7 +10,7 @@ import torch
 from support.text_checkpoints import PAD, VOCABULARY, batch_of, saved_class
 
 from compress import tasks
-from compress.families import read_checkpoint
+from compress.tasks import read_checkpoint
 
 SECTION = {"kind": "text", "vocab_size": VOCABULARY, "max_length": 15, "pad_id": PAD}
 SIZES: dict[str, Any] = {
