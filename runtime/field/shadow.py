@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.answers import Answerer, Wanted
+from runtime.answers.embedding import VECTOR
 from runtime.field.record import Record
 from runtime.field.sequential import Share
 from runtime.session import Session
@@ -108,7 +109,7 @@ def agree(one: Result, other: Result) -> bool:
     """Whether two answers say the same: the likeliest label, an embedding's direction, else all of it."""
     if isinstance(first := _top(one), dict) and isinstance(second := _top(other), dict):
         return bool(first.get("label") == second.get("label"))
-    vectors = one.get("embedding"), other.get("embedding")
+    vectors = one.get(VECTOR), other.get(VECTOR)
     if all(isinstance(vector, list) for vector in vectors):
         return _cosine(*vectors) >= SAME  # type: ignore[arg-type]
     return one == other

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 import compress
 from compress import tasks
+from compress.families.purpose import Head
 from compress.tasks.task import Task
 from compress.verification.kinds import kinds
 from compress.verification.metrics import METRICS
@@ -24,7 +25,7 @@ from runtime.texts.generate import Sampling
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("compress", "export", "runtime", "targets")
 #: Where "embedding" is a part of a model.
-PARTS = {"compress/model/heads/embedding.py", "compress/judging/blocks.py"}
+PARTS = {"compress/model/heads/embedding.py", "compress/judging/blocks.py", "compress/zoo/lora.py"}
 
 
 @functools.cache
@@ -60,7 +61,7 @@ def test_a_task_is_complete(task: Task) -> None:
 
 @pytest.mark.parametrize("task", tasks.every(), ids=lambda task: task.name)
 def test_a_task_declares_each_attribute_in_its_type(task: Task) -> None:
-    declared = get_type_hints(Task)
+    declared = get_type_hints(Task, localns={"Head": Head})
     assert {"name", "noun", "architectures", "head", "outputs", "libraries"} <= declared.keys()
     for name, kind in declared.items():
         TypeAdapter(get_args(kind)[0]).validate_python(getattr(task, name), strict=True)
