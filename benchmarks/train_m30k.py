@@ -1,7 +1,7 @@
 """Train zoo:m30k-de-en, a small translator of captions of photographs, on Multi30k (Elliott et al. 2016, arXiv
-1605.00459) from nothing, in a given time on a CPU.
+1605.00459) from nothing, in a given time.
 
-    python -m benchmarks.train_m30k DATA --out FOLDER [--minutes 50] [--seed 0]
+    python -m benchmarks.train_m30k DATA --out FOLDER [--minutes 50] [--seed 0] [--device cuda]
 
 DATA holds train, val and the two test sets, each with an end .de.gz and .en.gz. Written are a folder as OPUS-MT has
 them for transformers (Marian's layout, one table for both languages), its tokenizer, and `train.json`. The folder is
@@ -146,7 +146,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=50.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    torch.set_default_device(args.device)
     torch.manual_seed(args.seed)
     random_order = random.Random(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -187,7 +189,7 @@ def main() -> None:
             keep = min(DECAY, step / (step + 10))
             with torch.no_grad():
                 torch._foreach_lerp_(list(averaged.values()), list(model.parameters()), 1 - keep)
-            total += float(loss)
+            total += loss.item()
             if share >= 1.0:
                 break
             if time.monotonic() - reviewed > REVIEW_SECONDS:
