@@ -23,11 +23,13 @@ def _load(path: Path) -> Any:
     exporter reads them off whichever input has them."""
     model, (ids, mask) = graph.load(path), INPUTS
     inputs = {one.name for one in model.graph.input}
+    casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
     for node in model.graph.node:
-        if node.op_type != "Shape" or node.input[0] not in inputs:
+        read = casts.get(node.input[0], node.input[0]) if node.op_type == "Shape" else ""
+        if read not in inputs:
             continue
         of_batch = (graph.attribute(node, "start", 0), graph.attribute(node, "end", None)) == (0, 1)
-        if of_batch or node.input[0] == ids:
+        if of_batch or read == ids:
             node.input[0] = mask
     return model
 
@@ -64,12 +66,27 @@ def _decoder(path: Path) -> Any:
     ids, mask = INPUTS
     memory = [one for one in model.graph.output if states.is_memory(one.name)]
     names = {one.name for one in memory}
-    graph.set_nodes(model, [node for node in model.graph.node if names.isdisjoint(node.output)])
+    graph.set_nodes(model, _behind(model, names))
     model.graph.input.extend(graph.copied(one) for one in memory)
     _keep_outputs(model, [one.name for one in model.graph.output if one.name not in names])
     pasts = {one.name for one in model.graph.input if states.is_past(one.name)}
     model = _with_inputs(model, path, {mask, TARGET, *pasts, *names})
     return _renamed(model, {TARGET: ids, mask: SOURCE_MASK})
+
+
+def _behind(model: Any, names: set[str]) -> list[Any]:
+    """The nodes with those left out that make the memory. In half precision the memory leaves through a cast, and the
+    decoder reads what is in front of it: that is made of the memory again."""
+    from onnx import TensorProto, helper
+
+    ends = [node for node in model.graph.node if node.op_type == "Cast" and node.output[0] in names]
+    inner = {node.input[0]: node.output[0] for node in ends}
+    back = [
+        helper.make_node("Cast", [memory], [value], name=f"{value}/Cast", to=TensorProto.FLOAT16)
+        for value, memory in inner.items()
+    ]
+    made = names | inner.keys()
+    return [*back, *(node for node in model.graph.node if made.isdisjoint(node.output))]
 
 
 def _from_the_start(path: Path) -> Any:
