@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,16 @@ import torch
 from support.translators import CONFIG, END, PAD, saved_translator, sentences
 
 from compress import tasks
-from compress.families import read_checkpoint
 from compress.model import Transformer
 from compress.stages.bundle import graphs_of
+from compress.tasks import read_checkpoint
 from export import graph
 from export.bundle import BundleContent, Form, write_bundle
 from export.cut import cut, is_whole
 from export.numerics import check_against
 from export.onnx_model import export_onnx
+from export.precision.fp16 import to_fp16
+from export.precision.int8_dynamic import to_int8_dynamic
 from runtime import ort, states
 from runtime.answers import Wanted, answerer_of
 from runtime.bundles.bundle import open_files
@@ -55,6 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Cut:
     export_onnx(module, inputs.example, task.graph_outputs(model.structure), inputs.dynamic, path)
     check_against(module, path, inputs.cases)
     assert is_whole(path)
+    shutil.copyfile(path, folder / "whole.onnx")
     files = cut(path)
     forms = [Form(ModelFile(file.name, "onnxruntime", "fp32", graph=name), file) for name, file in files.items()]
     ids, mask = np.array([[5, 6, 7, 8, END], [9, 10, END, PAD, PAD]]), np.array([[1] * 5, [1, 1, 1, 0, 0]])
@@ -87,6 +91,17 @@ def test_the_parts_step_by_step_give_what_the_whole_gives_at_once(made: Cut) -> 
     tensors = {name: torch.from_numpy(one) for name, one in {**made.source, TARGET: made.target}.items()}
     with torch.no_grad():
         np.testing.assert_allclose(made.original(**tensors).logits.numpy(), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("smaller", [to_int8_dynamic, to_fp16])
+def test_a_graph_in_few_bits_is_cut_at_its_memory(made: Cut, tmp_path: Path, smaller: Any) -> None:
+    smaller(made.bundle.parent / "whole.onnx", tmp_path / "model.onnx")
+    parts = {name: ort.load(file, 1) for name, file in cut(tmp_path / "model.onnx").items()}
+    wanted = parts["model"].run({**made.source, TARGET: made.target})["logits"]
+    fixed = {SOURCE_MASK: made.source["attention_mask"], **parts["encoder"].run(made.source)}
+    fresh = states.fresh(states.states_of(parts[DECODER].inputs), {"batch": 2})
+    given = parts[DECODER].run({**fixed, **fresh, "input_ids": made.target})["logits"]
+    np.testing.assert_allclose(given, wanted, atol=1e-5)
 
 
 def test_a_weight_that_two_parts_read_is_stored_once_beside_them(made: Cut) -> None:

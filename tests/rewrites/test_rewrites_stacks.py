@@ -10,11 +10,11 @@ import torch
 from support.translators import PAD, saved_translator
 from torch import Tensor
 
-from compress.families import read_checkpoint
 from compress.model import Transformer
 from compress.model.forms.source_to_target import SourceToTarget
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.rewrites.stacks import encoder_of, with_encoder
+from compress.tasks import read_checkpoint
 from runtime.texts.text import TARGET
 from targets.errors import InputError
 
