@@ -79,7 +79,7 @@ class Checkpoint:
             raise InputError(
                 f"{self.folder}: {name} is stored as {dtype}, not as floating point; save it in fp16 or fp32"
             )
-        if not tensor.numel():
+        if not tensor.numel() and tensor.shape != shape:
             raise InputError(
                 f"{self.folder}: {name} is empty, of the shape {tuple(tensor.shape)}; save the model again"
             )

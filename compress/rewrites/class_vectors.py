@@ -31,7 +31,7 @@ def class_vectors(model: Transformer, options: ClassVectors, calibration: Calibr
     frozen = spec.replace(text=None, classes=len(vectors_CE))
     with torch.device("meta"):
         changed = Transformer(model.structure.replace(head=frozen))
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head.text.")}
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items() if not name.startswith("head.text.")}
     changed.load_state_dict({**state, "head.classes": vectors_CE}, assign=True)
     left = sum(tensor.numel() for name, tensor in model.state_dict().items() if name.startswith("head.text."))
     calibration.note(f"{NAME}: the texts of {len(vectors_CE)} classes are read once, {left:,} numbers stay behind")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _SHARED = {"decoding", "feeding", "hidden", "images", "pairs", "task", "text"}
 _NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
+_NAMED = 4  # classes that a refusal names; it says how many more there are
 
 
 def get(name: str) -> Task:
@@ -121,7 +122,9 @@ def _for(config: Mapping[str, object]) -> list[Task]:
 
 
 def _endings(config: Mapping[str, object]) -> str:
-    return ", ".join(dict.fromkeys(f"...{end}" for task in _for(config) for end in task.architectures))
+    ends = [*dict.fromkeys(f"...{end}" for task in _for(config) for end in task.architectures)]
+    more = f" and {len(ends) - _NAMED} more" if len(ends) > _NAMED else ""
+    return ", ".join(ends[:_NAMED]) + more
 
 
 def _object(path: Path) -> dict[str, Any]:

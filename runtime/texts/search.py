@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from runtime.texts.text import TargetText
 
 if TYPE_CHECKING:
     import numpy as np
 
+R = TypeVar("R")
 #: A score that no text has.
 _LOW = -1e9
 
@@ -25,7 +26,7 @@ class Rows(Protocol):
         """Feed one token each (R,); the logits of the next (R,V)."""
         ...
 
-    def select(self, rows: Sequence[int]) -> Self:
+    def select(self: R, rows: Sequence[int]) -> R:
         """The texts of these rows, in this order; a row may come more than once."""
         ...
 

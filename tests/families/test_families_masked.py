@@ -67,8 +67,9 @@ def test_weights_without_the_head_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_family_without_such_a_head_says_what_it_has(tmp_path: Path) -> None:
-    options = {**_SMALL, "max_position_embeddings": 18, "relative_attention": False}
-    saved_class(tmp_path, "DebertaV2ForMaskedLM", "DebertaV2Config", **options)
+    saved_class(tmp_path, "GPT2LMHeadModel", "GPT2Config", n_embd=12, n_layer=1, n_head=2, vocab_size=20, n_positions=9)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2ForMaskedLM"]}))
     with pytest.raises(InputError, match="is not supported for this family, only classes for"):
         read_checkpoint(tmp_path, {})
 

@@ -250,7 +250,7 @@ def test_dense_maps_behind_the_pooling_are_applied_in_order(tmp_path: Path, act:
 @pytest.mark.parametrize(
     ("family", "kind", "changes", "fault"),
     [
-        ("bert", "ForQuestionAnswering", {}, "ForQuestionAnswering.*not supported"),
+        ("bert", "ForNextSentencePrediction", {}, "ForNextSentencePrediction.*for no task here"),
         (
             "bert",
             "ForSequenceClassification",

@@ -28,6 +28,7 @@ from targets.errors import InputError
 
 EXACT = [
     "align-layers",
+    "class-vectors",
     "drop-key-bias",
     "fold-feature-map",
     "fold-norm",
@@ -38,7 +39,7 @@ EXACT = [
     "trim-last-block",
 ]
 #: Those that work on any model, without options.
-PLAIN = [name for name in EXACT if name not in ("fold-feature-map", "relax-loops")]
+PLAIN = [name for name in EXACT if name not in ("class-vectors", "fold-feature-map", "relax-loops")]
 #: What rounding the weights to fp32 may do to a logit that is computed in float64.
 ROUNDING = 2e-6
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.rewriting import calibration_of, example, rewritten
 from support.text_models import encoder, plain_calibration
-from support.tiny import block_spec, images, logits, model_of
+from support.tiny import block_spec, images, logits, model_of, towers_model
 
 from compress.model import Transformer
 from compress.model.ffns.affine import AffineSpec, LowRankAffineSpec
@@ -48,6 +48,9 @@ TABLES = {"low-rank-embedding", "trim-vocabulary"}
 
 def model_for(use: str) -> tuple[Transformer, Calibration]:
     """A small model that the rewrite works on, and inputs for it."""
+    if use == "class-vectors":
+        model = towers_model(PLAIN, PLAIN)
+        return model, calibration_of(model)
     model = encoder() if use in TABLES else model_of(*[FOR.get(use, PLAIN)] * 2)
     return model, plain_calibration(model) if use in TABLES else calibration_of(model)
 
@@ -184,6 +187,7 @@ def test_packed_attention_is_rewritten_no_more() -> None:
     whole = {
         "affine-patch",
         "align-layers",
+        "class-vectors",
         "drop-blocks",
         "fold-feature-map",
         "pool-tokens",

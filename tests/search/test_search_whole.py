@@ -12,10 +12,10 @@ from support.jobs import ROOT, compress, digests, environment, one_line_error
 
 from compress import zoo
 from compress.data import preprocessing_from_hf
-from compress.tasks import read_checkpoint
 from compress.model import save
 from compress.rewrites import parse_options, run_rewrite
 from compress.rewrites.calibration import Calibration
+from compress.tasks import read_checkpoint
 
 pytestmark = pytest.mark.timeout(1000)
 SMALL = [

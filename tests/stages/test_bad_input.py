@@ -230,8 +230,9 @@ def test_a_seed_that_no_generator_takes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_of_an_unknown_kind_is_told_before_its_data_are_looked_at(tmp_path: Path, model: Path) -> None:
-    (model / "config.json").write_text(json.dumps({"architectures": ["T5ForConditionalGeneration"]}))
-    assert "T5ForConditionalGeneration" in refused(tmp_path, "--model", str(model), "--data", "nowhere")
+    unknown = {"architectures": ["ReformerForMaskedLM"], "model_type": "reformer"}
+    (model / "config.json").write_text(json.dumps(unknown))
+    assert "unknown model_type 'reformer'" in refused(tmp_path, "--model", str(model), "--data", "nowhere")
     (model / "config.json").unlink()
     assert "config.json" in refused(tmp_path, "--model", str(model))
 

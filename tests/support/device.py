@@ -41,6 +41,9 @@ def make_environment(folder: Path) -> Path:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
         shutil.copytree(Path(spec.origin).parent, site / name, ignore=shutil.ignore_patterns("__pycache__"))
+    guard = importlib.util.find_spec("edgepress_siblings")
+    assert guard is not None and guard.origin is not None
+    shutil.copy(guard.origin, site)
     (site / "sitecustomize.py").write_text(_OFFLINE)
     return folder / "bin" / "python"
 

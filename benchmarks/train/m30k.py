@@ -1,7 +1,7 @@
 """Train zoo:m30k-de-en, a small translator of captions of photographs, on Multi30k (Elliott et al. 2016, arXiv
 1605.00459) from nothing, in a given time.
 
-    python -m benchmarks.train_m30k DATA --out FOLDER [--minutes 50] [--seed 0] [--device cuda]
+    python -m benchmarks.train.m30k DATA --out FOLDER [--minutes 50] [--seed 0] [--device cuda]
 
 DATA holds train, val and the two test sets, each with an end .de.gz and .en.gz. Written are a folder as OPUS-MT has
 them for transformers (Marian's layout, one table for both languages), its tokenizer, and `train.json`. The folder is
