@@ -71,11 +71,12 @@ class PairInputs(TextInputs):
         if self.tokenizer is None:
             return parse_ids(text)
         texts = [part.strip() for part in text.split("\t")]
-        if len(texts) > 2 or not all(texts):
+        if len(texts) > 2:
             raise InputError(f"{text!r} is neither a text nor two with one tab between them; give one of these")
-        encoded = self.tokenizer.encode_pairs([texts])
-        if not encoded.ids[0]:
-            raise InputError(f"one of {text!r} has no tokens; give texts that are not empty")
+        encoded = self.tokenizer.encode_pairs([texts]) if all(texts) else None
+        if encoded is None or not encoded.ids[0]:
+            which = "the text" if len(texts) == 1 else "one of the texts"
+            raise InputError(f"{which} {text!r} has no tokens; give what is not empty")
         if encoded.cut:
             self.tell_cut()
         return encoded.ids[0]
