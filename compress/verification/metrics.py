@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from compress.verification.kinds import kinds
 from compress.verification.metric import Metric
 
-METRICS: dict[str, Metric] = {metric.name: metric for kind in kinds() for metric in kind.metrics}
+
+def by_name(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    """Kinds may share a metric. Raises ValueError for two metrics of one name, one of which would hide the other."""
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        if found.setdefault(metric.name, metric) != metric:
+            raise ValueError(f"two metrics have the name {metric.name!r}; give one of them another")
+    return found
+
+
+METRICS: dict[str, Metric] = by_name(metric for kind in kinds() for metric in kind.metrics)
 
 
 def needs(metric: Metric) -> str:

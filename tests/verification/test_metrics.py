@@ -1,6 +1,7 @@
 """Metrics against independent oracles: scikit-learn, scipy, and plain loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.verification.metrics import METRICS
+from compress.verification.metrics import METRICS, by_name
 from compress.verification.predictions import PairScores, Predictions, SequenceLosses
 from targets.errors import InputError
 
@@ -96,6 +97,13 @@ def test_a_metric_of_no_samples_is_an_error() -> None:
 def test_the_drop_is_positive_when_the_candidate_is_worse_whichever_way_the_metric_runs() -> None:
     assert METRICS["top1"].drop(90.0, 88.0) == 2.0
     assert METRICS["perplexity"].drop(20.0, 23.0) == 3.0
+
+
+def test_kinds_share_a_metric_but_two_metrics_share_no_name() -> None:
+    one = METRICS["exact_match"]
+    assert by_name([one, one]) == {"exact_match": one}
+    with pytest.raises(ValueError, match="two metrics have the name 'exact_match'"):
+        by_name([one, replace(METRICS["text_agreement"], name="exact_match")])
 
 
 def test_extreme_logits_do_not_overflow() -> None:

@@ -38,7 +38,7 @@ def test_bleu_and_chrf_of_a_corpus_are_those_of_sacrebleu() -> None:
 def test_the_same_texts_match_and_others_do_not() -> None:
     references = sentences(10, seed=1)
     one, other = written(references, references), written([*references[:5], *sentences(5, seed=9)], references)
-    assert METRICS["exact_match"].value(one, other) == 50.0
+    assert METRICS["text_agreement"].value(one, other) == 50.0
     assert one.agree(other).tolist() == [True] * 5 + [False] * 5
 
 

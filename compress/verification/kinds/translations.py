@@ -150,7 +150,7 @@ class Translations(WrittenTexts):
     metrics: ClassVar[tuple[Metric, ...]] = (
         *WrittenTexts.metrics,
         Metric(
-            "exact_match",
+            "text_agreement",
             "Wrote the same text as the reference",
             "%",
             True,
