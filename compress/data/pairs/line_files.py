@@ -7,7 +7,8 @@ from pathlib import Path
 
 from compress.data.classes import listed
 from compress.data.splits import part_named
-from compress.data.text_files import Row, decoded, lines_of
+from compress.data.text_files import decoded, lines_of
+from compress.data.texts.rows import Row
 from runtime.files import user_path
 from targets.errors import InputError
 

@@ -122,8 +122,10 @@ class TokenEmbed(Embed):
 
     def _ended(self, ids_BN: Tensor, mask_BM: Tensor | None) -> Tensor:
         """The mask of a text with nothing real behind its end."""
+        end = self.spec.end
+        assert end is not None
         # Numbers of 32 bits: ONNX takes the largest of those and not of 64 bits on every runtime.
-        marked_BN = (ids_BN if self.spec.end == "highest" else ids_BN == self.spec.end).int()
+        marked_BN = (ids_BN if end == "highest" else ids_BN.eq(end)).int()
         place_N = torch.arange(ids_BN.shape[1], device=ids_BN.device)
         before_BN = place_N <= marked_BN.argmax(dim=1, keepdim=True)
         return before_BN if mask_BM is None else mask_BM.bool() & before_BN
