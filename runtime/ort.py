@@ -77,7 +77,7 @@ class Provider:
         ort = self._module()
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors only: a fallback is found below, and told once
-        if _saturates():
+        if saturates():
             options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
@@ -159,7 +159,7 @@ def load(path: Path, threads: int | None = None) -> OrtModel:
     return Provider("cpu", CPU, "fused").load(path, threads, "fp32")
 
 
-def _saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def saturates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether int8 products are added in 16 bits, which saturate: x86 without VNNI. Asking for exact sums there halves
     the speed of a processor that has VNNI, where they are exact anyway."""
     if platform.machine() != "x86_64" or not cpuinfo.is_file():

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from runtime import backends
-from runtime.ort import _saturates, load
+from runtime.ort import load, saturates
 from targets.errors import EnvironmentLacks
 
 
@@ -19,9 +19,9 @@ def test_exact_int8_sums_are_asked_for_on_x86_without_vnni_only(tmp_path: Path) 
     old, new = tmp_path / "haswell", tmp_path / "sapphire"
     old.write_text("flags : fpu sse4_2 avx2\n")
     new.write_text("flags : fpu avx2 avx512_vnni amx_int8\n")
-    assert _saturates(old) == (platform.machine() == "x86_64")
-    assert not _saturates(new)
-    assert not _saturates(tmp_path / "no-such-file")
+    assert saturates(old) == (platform.machine() == "x86_64")
+    assert not saturates(new)
+    assert not saturates(tmp_path / "no-such-file")
 
 
 def test_a_file_that_does_not_load_is_told_without_onnxruntimes_own_source_lines(tmp_path: Path) -> None:
