@@ -59,10 +59,10 @@ def test_a_script_that_nothing_asks_for_is_left_in_peace(tmp_path):
 def test_an_empty_folder_hides_a_package_that_is_installed_as_editable(tmp_path, module, name):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(EDITABLE)
-    (tmp_path / "work" / name).mkdir(parents=True)
-    done = start(tmp_path / "work", ["-m", module, "--help"], PYTHONPATH=str(tmp_path / "site"))
+    (tmp_path / "folder" / name).mkdir(parents=True)
+    done = start(tmp_path / "folder", ["-m", module, "--help"], PYTHONPATH=str(tmp_path / "site"))
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith(f"error: {tmp_path}/work/{name} hides the package {name} of edgepress in {ROOT}; ")
+    assert done.stderr.startswith(f"error: {tmp_path}/folder/{name} hides the package {name} of edgepress in {ROOT}; ")
 
 
 def test_a_users_program_gets_an_exception_that_it_can_catch(tmp_path):

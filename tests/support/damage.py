@@ -9,7 +9,9 @@ import torch
 
 from compress.judging.questions import questions_of
 from compress.model import load, save
+from compress.verification.report_data import ReportData
 from compress.verification.samples import Samples
+from compress.verify import Options, evaluate
 
 
 def hurt(folder: Path, destination: Path, size: float) -> Path:
@@ -21,6 +23,12 @@ def hurt(folder: Path, destination: Path, size: float) -> Path:
             parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     save(model, destination)
     return destination
+
+
+def report_on_noise(original: Path, ours: Path, data: Path, place: Path, size: float) -> ReportData:
+    """What a check says of the original and a copy of our model with noise of this size, at 5 points allowed."""
+    side = hurt(ours, place / str(size), size)
+    return evaluate(Options(str(original), str(side), str(data), part="all", max_drop=5.0)).report
 
 
 def answers_of(folder: Path, data: Path) -> Samples:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.damage import answers_of, hurt
+from support.damage import answers_of, report_on_noise
 from support.jobs import asked, shipped
 from support.tiny_texts import WORDS, model_folder
 
@@ -19,7 +19,6 @@ from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.classes import Predictions
 from compress.verification.outcome import Status
-from compress.verify import Options, evaluate
 from runtime.texts.text import KINDS
 from targets.errors import InputError
 
@@ -106,13 +105,9 @@ def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(
     section = TASK.preprocessing(folder, print)
     save(read_checkpoint(folder, section), tmp_path / "ours")
     (tmp_path / "ours" / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-
-    def judged(size: float) -> Status:
-        side = hurt(tmp_path / "ours", tmp_path / str(size), size)
-        return evaluate(Options(str(folder), str(side), str(data), part="all", max_drop=5.0)).report.verdict
-
-    assert judged(1e-5) is Status.PASS
-    assert judged(1.0) is Status.FAIL
+    for size, verdict in ((1e-5, Status.PASS), (1.0, Status.FAIL)):
+        report = report_on_noise(folder, tmp_path / "ours", data, tmp_path, size)
+        assert report.verdict is verdict
 
 
 def test_a_run_ships_a_bundle_that_labels_pairs(setting: tuple[Path, Path, torch.nn.Module], tmp_path: Path) -> None:

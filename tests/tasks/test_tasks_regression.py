@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.damage import answers_of, hurt
+from support.damage import answers_of, report_on_noise
 from support.jobs import compress, environment
 from support.tiny_texts import WORDS, model_folder
 
@@ -23,7 +23,6 @@ from compress.tasks.task import DataChoice
 from compress.verification.kinds.scores import TextScores
 from compress.verification.metrics import METRICS
 from compress.verification.outcome import Status
-from compress.verify import Options, evaluate
 from runtime.texts.text import KINDS, Tokenizer, pad, parse_preprocessing
 from targets.errors import InputError
 
@@ -162,16 +161,11 @@ def test_the_metrics_are_those_of_scipy_and_the_mean_difference(setting: tuple[P
 
 def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(setting: tuple[Path, Path], tmp_path: Path) -> None:
     folder, data = setting
-
-    def judged(size: float) -> Status:
-        side = hurt(folder, tmp_path / str(size), size)
-        report = evaluate(Options(str(folder), str(side), str(data), part="all", max_drop=5.0)).report
+    for size, verdict in ((1e-5, Status.PASS), (1.0, Status.FAIL)):
+        report = report_on_noise(folder, folder, data, tmp_path, size)
         assert report.task == "text-regression" and report.drift is not None
         assert [one.name for one in report.drift.metrics] == ["spearman", "mae"]
-        return report.verdict
-
-    assert judged(1e-5) is Status.PASS
-    assert judged(1.0) is Status.FAIL
+        assert report.verdict is verdict
 
 
 def test_a_run_ships_a_bundle_that_scores_pairs(setting: tuple[Path, Path], tmp_path: Path) -> None:
