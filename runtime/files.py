@@ -121,9 +121,9 @@ def write_through(path: Path, data: bytes, append: bool = False) -> None:
         file.write(data)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush one file, or the names in one folder, to the disk, so that they survive a power cut. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from runtime.files import explain, parse_json, sync_folder
+from runtime.files import explain, parse_json, sync
 from runtime.images.reading import is_systems
 from targets.errors import EdgepressError, InputError, one_line
 
@@ -73,7 +73,7 @@ def open_log(path: Path) -> Iterator[ResultLog]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"another process writes results to {path}; stop it or name another file") from error
-        sync_folder(path.parent)
+        sync(path.parent)
         yield ResultLog(stream, _read_back(stream, path))
     finally:
         with suppress(OSError):  # closing tries once more to write what `append` said could not be written

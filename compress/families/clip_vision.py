@@ -8,7 +8,7 @@ from torch import Tensor
 from compress.families.family import Checkpoint, reads, stacked
 from compress.families.options import check_options
 from compress.families.text import prefix_of
-from compress.families.towers import part, text_tower, two_towers
+from compress.families.towers import end_of, part, text_tower, two_towers
 from compress.families.vision import TOWER, block, embedding, gives_vectors, layer, patches_of, task_of
 from compress.model.heads.embedding import DenseSpec, ImageEmbeddingSpec
 from compress.model.heads.two_towers import TwoTowersSpec
@@ -27,19 +27,6 @@ _VISION = {
     "image_size": 224,
     "patch_size": 32,
 }
-_TEXT = {
-    "vocab_size": 49408,
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-    "eos_token_id": 49407,
-}
-#: The end token of configs that are older than tokens that were added behind it: the highest id is meant.
-_OLD_END = 2
 
 
 @reads("clip_vision_model", classes=("clipvision",))
@@ -56,11 +43,8 @@ def read_clip_vision(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tenso
 def read_clip(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     """Both towers; the image's is the one that rewrites change."""
     vision = part(checkpoint, "vision_config", "clip_vision_model", _VISION)
-    text = part(checkpoint, "text_config", "clip_text_model", _TEXT)
-    end = text.integer("eos_token_id", least=0)
-    text_spec, text_state = text_tower(
-        text, "text_projection", causal=True, token="highest" if end == _OLD_END else "end", end=end
-    )
+    text = part(checkpoint, "text_config", "clip_text_model", {})
+    text_spec, text_state = text_tower(text, "text_projection", causal=True, end=end_of(text))
     image, state = _projected(checkpoint, "head.image.")
     for option in ("projection_dim", "logit_scale_init_value"):
         checkpoint.config.get(option)  # read off the weights

@@ -76,7 +76,7 @@ def _classifier(checkpoint: Checkpoint) -> tuple[ClassifierSpec, dict[str, Tenso
 
 def _both(checkpoint: Checkpoint, vision: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     text = part(checkpoint, "text_config", "siglip_text_model", _TEXT)
-    text_spec, text_state = text_tower(text, "text_model.head", causal=False, token="last")
+    text_spec, text_state = text_tower(text, "text_model.head", causal=False, end=None)
     text.config.get("projection_size")  # read off the weights
     check_options(text, lambda line: None)
     pool, state = attention_pool(vision, "vision_model.head.", "head.image.attention.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from compress.model.norms import NormSpec
 from targets.errors import InputError
 
 _BODY = "text_model."
+_OLD_END = 2
 
 
 def part(checkpoint: Checkpoint, name: str, model_type: str, defaults: Mapping[str, object]) -> Checkpoint:
@@ -35,36 +36,43 @@ def part(checkpoint: Checkpoint, name: str, model_type: str, defaults: Mapping[s
     )
 
 
-def text_tower(
-    text: Checkpoint, output: str, *, causal: bool, token: Literal["last", "highest", "end"], end: int = 0
-) -> tuple[TextTowerSpec, dict[str, Tensor]]:
-    """The tower whose config `text` has, with its weights as those of `head.text`. `output`: name of the last map."""
-    norm, width = NormSpec(eps=text.number("layer_norm_eps")), text.integer("hidden_size")
-    vocabulary, places = text.integer("vocab_size"), text.integer("max_position_embeddings")
-    table = text.tensor(f"{_BODY}embeddings.token_embedding.weight", (vocabulary, width))
-    position = text.tensor(f"{_BODY}embeddings.position_embedding.weight", (places, width))
-    tower = {"embed.table": table, "embed.position": position}
-    layers, heads = text.integer("num_hidden_layers"), text.integer("num_attention_heads")
-    for index in range(layers):
-        tower |= layer(text, f"{_BODY}encoder.layers.{index}.", f"blocks.{index}.", TOWER)
-    tower |= text.norm(f"{_BODY}final_layer_norm", "final_norm")
-    weight_ED, bias_E = text.linear(output)
-    activation, size = text.option("hidden_act"), text.integer("intermediate_size")
+def text_body(text: Checkpoint, body: str, *, causal: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Embedding, blocks and last norm of a text tower whose tensors begin with `body`, by the names that specs have
+    for them, and the weights. What a config leaves out is as in transformers' CLIP."""
+    norm, width = NormSpec(eps=text.number("layer_norm_eps", 1e-5)), text.integer("hidden_size", 512)
+    vocabulary, places = text.integer("vocab_size", 49408), text.integer("max_position_embeddings", 77)
+    state = {
+        "embed.table": text.tensor(f"{body}embeddings.token_embedding.weight", (vocabulary, width)),
+        "embed.position": text.tensor(f"{body}embeddings.position_embedding.weight", (places, width)),
+        **text.norm(f"{body}final_layer_norm", "final_norm"),
+    }
+    layers, heads = text.integer("num_hidden_layers", 12), text.integer("num_attention_heads", 8)
+    activation, size = text.option("hidden_act", "quick_gelu"), text.integer("intermediate_size", 2048)
     blocks = []
     for index in range(layers):
-        one = block(text, tower, f"blocks.{index}.", heads=heads, norm=norm, activation=activation, size=size)
+        name = f"blocks.{index}."
+        state |= layer(text, f"{body}encoder.layers.{index}.", name, TOWER)
+        one = block(text, state, name, heads=heads, norm=norm, activation=activation, size=size)
         assert isinstance(one.mixer, SoftmaxAttentionSpec)
         blocks.append(one.replace(mixer=one.mixer.replace(causal=causal)))
-    spec = TextTowerSpec(
-        hidden_size=width,
-        embed=TokenEmbedSpec(vocab_size=vocabulary, max_positions=places),
-        blocks=tuple(blocks),
-        final_norm=norm,
-        size=len(weight_ED),
-        bias=bias_E is not None,
-        token=token,
-        end=end,
-    )
+    embed = TokenEmbedSpec(vocab_size=vocabulary, max_positions=places)
+    return {"hidden_size": width, "embed": embed, "blocks": tuple(blocks), "final_norm": norm}, state
+
+
+def end_of(text: Checkpoint) -> int | Literal["highest"]:
+    """The token that ends CLIP's texts. Configs older than the tokens that were added behind it say 2, whatever it is:
+    there it is the token of the highest number."""
+    end = text.integer("eos_token_id", 49407, least=0)
+    return "highest" if end == _OLD_END else end
+
+
+def text_tower(
+    text: Checkpoint, output: str, *, causal: bool, end: int | Literal["highest"] | None
+) -> tuple[TextTowerSpec, dict[str, Tensor]]:
+    """The tower whose config `text` has, with its weights as those of `head.text`. `output`: name of the last map."""
+    parts, tower = text_body(text, _BODY, causal=causal)
+    weight_ED, bias_E = text.linear(output)
+    spec = TextTowerSpec(**parts, size=len(weight_ED), bias=bias_E is not None, end=end)
     named = {f"head.text.{name}": tensor for name, tensor in tower.items()}
     return spec, named | stacked("head.text", {"output": (weight_ED, bias_E)})
 

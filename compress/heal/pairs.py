@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.data.pairs.prepared import TARGET_MASK, pair_inputs
-from compress.heal.objective import mean_of_real, token_kl
+from compress.heal.objective import Distance, given, mean_of_real, token_kl
 from compress.heal.options import HealOptions
 from compress.heal.order import epoch_order
 from compress.heal.texts import MULTIPLE
@@ -74,31 +74,16 @@ class PairFeed:
         return {**inputs, WANTED: wanted}
 
 
-@dataclass(frozen=True)
-class TargetTokens:
-    """KL from the original's next tokens, mean over the real ones of the targets (word-level distillation, Kim and Rush
-    2016, arXiv 1606.07947); `task`: cross-entropy with the targets themselves. Sequence-level distillation is the same
-    on targets that the original wrote."""
-
-    drift_name: str = "mean KL"
-
-    def drift(self, answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        return token_kl(answer_BK, target_BK, inputs[TARGET_MASK], temperature=1.0)
-
-    def loss(
-        self,
-        options: HealOptions,
-        answer_BK: Tensor,
-        target_BK: Tensor,
-        inputs: Mapping[str, Tensor],
-        labels: Tensor | None,
-    ) -> Tensor:
-        loss = options.kl * token_kl(answer_BK, target_BK, inputs[TARGET_MASK], options.temperature)
-        if options.task:
-            assert labels is not None
-            surprise_BN = F.cross_entropy(answer_BK.float().transpose(1, 2), labels, reduction="none")
-            loss = loss + options.task * mean_of_real(surprise_BN, inputs[TARGET_MASK])
-        return loss
+def _token_kl(answer_BNV: Tensor, target_BNV: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    return token_kl(answer_BNV, target_BNV, inputs[TARGET_MASK], temperature)
 
 
-TARGET_TOKENS = TargetTokens()
+def _surprise(answer_BNV: Tensor, inputs: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
+    surprise_BN = F.cross_entropy(answer_BNV.float().transpose(1, 2), given(labels), reduction="none")
+    return mean_of_real(surprise_BN, inputs[TARGET_MASK])
+
+
+#: KL from the original's next tokens, mean over the real ones of the targets (word-level distillation, Kim and Rush
+#: 2016, arXiv 1606.07947); `task`: cross-entropy with the targets themselves. Sequence-level distillation is the same
+#: on targets that the original wrote.
+TARGET_TOKENS = Distance(_token_kl, _surprise)

@@ -127,16 +127,5 @@ class Transformer(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-class EveryOutput(nn.Module):
-    """A model whose answer is all that its head gives, as a tuple."""
-
-    def __init__(self, model: Transformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return tuple(self.model.outputs(inputs).values())
-
-
 def _at_step(observe: StepObserver, index: int) -> Callable[[Site, Tokens], None]:
     return lambda site, tokens: observe(index, site, tokens)

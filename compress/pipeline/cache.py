@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.pipeline.artifact import Artifact, digest_artifact, list_files, measure_folder
-from compress.pipeline.disk import sync, sync_tree, writing
+from compress.pipeline.disk import sync_tree, writing
 from compress.pipeline.errors import GraphError
 from compress.pipeline.key import Key
 from compress.pipeline.lock import locked, locked_if_free
 from compress.pipeline.record import Record
-from runtime.files import cache_root, sha256_of, write_atomic
+from runtime.files import cache_root, sha256_of, sync, write_atomic
 
 
 @dataclass(frozen=True)

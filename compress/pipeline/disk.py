@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.files import explain
+from runtime.files import explain, sync
 from targets.errors import EdgepressError, EnvironmentLacks
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -22,15 +22,6 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             sync(Path(parent, name))
         sync(Path(parent))
-
-
-def sync(path: Path) -> None:
-    """Flush one file, or the names in one folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from compress.model.heads.two_towers import TwoTowers, TwoTowersSpec
 from compress.model.transformer import Transformer
 from compress.rewrites.calibration import Calibration
 from compress.rewrites.rewrite import Options, rewrite
+from compress.rewrites.surgery import rebuilt
 from targets.errors import InputError
 
 NAME = "class-vectors"
@@ -29,10 +28,8 @@ def class_vectors(model: Transformer, options: ClassVectors, calibration: Calibr
         raise InputError(f"{NAME} is refused: this model has no text tower")
     vectors_CE = head.texts(next(calibration.batches()))
     frozen = spec.replace(text=None, classes=len(vectors_CE))
-    with torch.device("meta"):
-        changed = Transformer(model.structure.replace(head=frozen))
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items() if not name.startswith("head.text.")}
-    changed.load_state_dict({**state, "head.classes": vectors_CE}, assign=True)
+    changed = rebuilt(model, model.structure.replace(head=frozen))
+    changed.load_state_dict({**changed.state_dict(), "head.classes": vectors_CE})
     left = sum(tensor.numel() for name, tensor in model.state_dict().items() if name.startswith("head.text."))
     calibration.note(f"{NAME}: the texts of {len(vectors_CE)} classes are read once, {left:,} numbers stay behind")
-    return changed.requires_grad_(True).eval()
+    return changed.requires_grad_(True)

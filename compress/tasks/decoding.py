@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from compress.tasks.task import AnyPart, DataChoice, GraphInputs
 from compress.tasks.text import TextTask
@@ -14,10 +15,11 @@ from runtime.bundles.manifest import State
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from compress.data.prepared_texts import PreparedTexts
     from compress.model import Structure, Transformer
+    from compress.model.forms.source_to_target import SourceToTarget
     from compress.model.forms.streaming import Streaming
     from compress.tasks.task import Arrays, Prepared
 
@@ -29,7 +31,32 @@ STREAMED_TEXTS = 64
 GOLDEN_TOKENS = 16
 
 
-class Decoding(TextTask):
+Form = TypeVar("Form", bound="Streaming | SourceToTarget")
+
+
+class Stateful(TextTask, Generic[Form]):
+    """A task whose graph is a form of the model that takes a past and gives what follows it."""
+
+    @abstractmethod
+    def module(self, model: Transformer) -> Form: ...
+
+    def skeleton(self, structure: Structure) -> Form:
+        """The form of a model without its weights. Raises InputError for a model that has no such form."""
+        import torch
+
+        from compress.model import Transformer
+
+        with torch.device("meta"):
+            return self.module(Transformer(structure))
+
+    def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
+        return tuple(self.skeleton(structure).outputs)
+
+    def states(self, structure: Structure) -> tuple[State, ...]:
+        return tuple(state.declared for state in self.skeleton(structure).flat)
+
+
+class Decoding(Stateful["Streaming"]):
     """A task whose model is fed token by token. Its samples are whole sequences: chunks behind an empty past."""
 
     golden = 2
@@ -40,21 +67,15 @@ class Decoding(TextTask):
         names = ("input_ids", "attention_mask", "position_ids")
         return {name: array[:, :GOLDEN_TOKENS] if name in names else array for name, array in inputs.items()}
 
-    def module(self, model: Transformer) -> nn.Module:
+    def module(self, model: Transformer) -> Streaming:
         from compress.model.forms.streaming import Streaming
 
         return Streaming(model)
 
-    def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
-        return tuple(_skeleton(structure).outputs)
-
-    def states(self, structure: Structure) -> tuple[State, ...]:
-        return tuple(state.declared for state in _skeleton(structure).flat)
-
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         import torch
 
-        generator, streaming = torch.Generator().manual_seed(seed), _skeleton(structure)
+        generator, streaming = torch.Generator().manual_seed(seed), self.skeleton(structure)
         longest = int(structure.preprocessing["max_length"])
 
         def example(batch: int, chunk: int, past: int) -> dict[str, Tensor]:
@@ -86,14 +107,3 @@ class Decoding(TextTask):
             return {**inputs, states.PLACES: states.positions(inputs[states.MASK])}
 
         return replace(super().open(choice, part, labels, preprocessing, files), completed=from_the_start)
-
-
-def _skeleton(structure: Structure) -> Streaming:
-    """The streaming form of a model without its weights. Raises InputError for a model that looks ahead."""
-    import torch
-
-    from compress.model import Transformer
-    from compress.model.forms.streaming import Streaming
-
-    with torch.device("meta"):
-        return Streaming(Transformer(structure))

@@ -12,15 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.tasks.decoding import Stateful
 from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Prepared, Tell
-from compress.tasks.text import BATCH, TextTask
+from compress.tasks.text import BATCH
 from runtime.texts.text import TARGET, Tokenizer, parse_preprocessing
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from compress.data import TextDataset
     from compress.data.pairs.prepared import PreparedPairs
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from compress.tasks.task import Arrays, Run
     from compress.verification.kinds.translations import Translations
     from compress.verification.samples import Samples
-    from runtime.bundles.manifest import State
 
 #: Scores (texts x tokens x vocabulary) that are kept for divergences, and places of a text that have some, at most.
 KEPT, PLACES = 1 << 24, 8
@@ -42,7 +42,7 @@ GOLDEN_TOKENS = 8
 LONGEST_TIMES, LONGEST_MORE = 2, 16
 
 
-class TextToText(TextTask):
+class TextToText(Stateful["SourceToTarget"]):
     """Pairs of a source and a target; one with an empty side is refused."""
 
     name = "text-to-text"
@@ -107,21 +107,15 @@ class TextToText(TextTask):
             encode=lambda _, other: encoded_pairs(tokenizers, other, spec),
         )
 
-    def module(self, model: Transformer) -> nn.Module:
+    def module(self, model: Transformer) -> SourceToTarget:
         from compress.model.forms.source_to_target import SourceToTarget
 
         return SourceToTarget(model)
 
-    def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
-        return tuple(_skeleton(structure).outputs)
-
-    def states(self, structure: Structure) -> tuple[State, ...]:
-        return tuple(state.declared for state in _skeleton(structure).flat)
-
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         import torch
 
-        generator, form = torch.Generator().manual_seed(seed), _skeleton(structure)
+        generator, form = torch.Generator().manual_seed(seed), self.skeleton(structure)
         longest = int(structure.preprocessing["max_length"])
 
         def example(batch: int, length: int, chunk: int, past: int) -> dict[str, Tensor]:
@@ -237,17 +231,6 @@ def _log_softmax(logits_NV: np.ndarray) -> np.ndarray:
 
     shifted = logits_NV.astype(np.float32) - logits_NV.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def _skeleton(structure: Structure) -> SourceToTarget:
-    """The form that is exported, of a model without its weights."""
-    import torch
-
-    from compress.model import Transformer
-    from compress.model.forms.source_to_target import SourceToTarget
-
-    with torch.device("meta"):
-        return SourceToTarget(Transformer(structure))
 
 
 TASK = TextToText()

@@ -138,9 +138,9 @@ class ZeroShotImageClassification(ImageClassification):
         )
 
     def module(self, model: Transformer) -> nn.Module:
-        from compress.model.transformer import EveryOutput
+        from compress.model.forms.outputs import AllOutputs
 
-        return EveryOutput(model)
+        return AllOutputs(model)
 
     def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
         from compress.model.heads.two_towers import TwoTowersSpec

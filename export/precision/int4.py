@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BLOCK = 32
 #: Sums in int8 (MatMulNBits' accuracy level 4): activations are quantised on the fly, per block.
 _INT8_SUMS = 4
+_NOTHING = "{} has no matrix product for 4-bit weights; leave the precision at fp32"
 
 
 def fit_int4(source: Path, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Blocks]:
@@ -34,8 +35,7 @@ def fit_int4(source: Path, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[
     """
     import numpy as np
 
-    model = _load(source)
-    layers = _layers(model)
+    model, layers = _load(source)
     read = sorted({node.input[0] for nodes in layers.values() for node in nodes})
     moments, weights = second_moments(model, read, batches), graph.weights(model)
     return {
@@ -54,13 +54,12 @@ def to_int4(
     """
     from onnx import helper
 
-    model = _load(source)
-    layers = _layers(model)
+    model, layers = _load(source)
     check_names(exclude, [node.name for nodes in layers.values() for node in nodes])
     chosen = {name: [node for node in nodes if node.name not in exclude] for name, nodes in layers.items()}
     chosen = {name: nodes for name, nodes in chosen.items() if nodes}
     if not chosen:
-        raise InputError(f"{source.name} has no matrix product for 4-bit weights; leave the precision at fp32")
+        raise InputError(_NOTHING.format(source.name))
     weights = graph.weights(model)
     tied = _tied_tables(model, weights, chosen)
     changed: list[str] = []
@@ -80,12 +79,13 @@ def to_int4(
     return describe("int4", source, path, changed, sorted(exclude))
 
 
-def _load(source: Path) -> Any:
+def _load(source: Path) -> tuple[Any, dict[str, list[Any]]]:
     model = graph.load(source)
     graph.fold_transposes(model)
-    if not _layers(model):
-        raise InputError(f"{source.name} has no matrix product for 4-bit weights; leave the precision at fp32")
-    return model
+    layers = _layers(model)
+    if not layers:
+        raise InputError(_NOTHING.format(source.name))
+    return model, layers
 
 
 def _layers(model: Any) -> dict[str, list[Any]]:

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime import states
 from runtime.files import parse_json, write_atomic
 from runtime.images.classify import softmax
 from targets.errors import InputError
@@ -136,7 +137,7 @@ def numbers_of(inputs: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray]) 
             for channel in range(array.shape[1]):
                 numbers[f"mean of {name}[{channel}]"] = flat_BCN[:, channel].mean(axis=-1)
                 numbers[f"spread of {name}[{channel}]"] = flat_BCN[:, channel].std(axis=-1)
-        elif name == "attention_mask" and array.ndim == 2:
+        elif name == states.MASK and array.ndim == 2:
             numbers["length"] = array.sum(axis=1).astype(np.float64)
     first = outputs[0] if outputs else None
     if first is not None and first.ndim == 2 and first.dtype.kind == "f" and first.shape[1] > 1:

@@ -25,7 +25,7 @@ from pathlib import Path
 from runtime.bundles.bundle import Bundle, open_files
 from runtime.bundles.manifest import NAME
 from runtime.bundles.seal import SEAL, SIGNATURE
-from runtime.files import explain, parse_json, sync_folder, write_atomic
+from runtime.files import explain, parse_json, sync, write_atomic
 from targets.errors import EnvironmentLacks, InputError
 
 BUNDLES, CURRENT, HISTORY = "bundles", "current", "history.json"
@@ -89,13 +89,13 @@ class Store:
             for path in (*listed, *bundle.manifest.files):
                 _copy(bundle.root / path, coming / path)
             for folder in sorted({path.parent for path in coming.rglob("*")}, reverse=True):
-                sync_folder(folder)
+                sync(folder)
             open_files(coming)  # what was copied, not what was to be
             if self.path(name).exists():  # a damaged one under that name
                 self.path(name).rename(_aside(self.path(name)))
             coming.chmod(0o755)
             coming.rename(self.path(name))
-            sync_folder(self.root / BUNDLES)
+            sync(self.root / BUNDLES)
         except OSError as error:
             raise explain(error, self.path(name)) from error
         finally:
@@ -110,7 +110,7 @@ class Store:
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(Path(BUNDLES, name))
             temporary.replace(self.root / CURRENT)
-            sync_folder(self.root)
+            sync(self.root)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise explain(error, self.root / CURRENT) from error

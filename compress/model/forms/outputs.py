@@ -1,4 +1,4 @@
-"""A model as a graph that gives all of its outputs, where what is healed is made of several."""
+"""A model as a graph that gives all of its outputs, where an answer is made of several."""
 
 from __future__ import annotations
 

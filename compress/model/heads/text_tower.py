@@ -19,8 +19,8 @@ from compress.spec import Spec
 
 
 class TextTowerSpec(Spec):
-    """embed -> blocks -> norm -> one token -> W x + b. `token`: the `last`, padding or not (SigLIP), the first of the
-    `highest` id (CLIP, whose end token it is), or the first `end` (CLIP with tokens added)."""
+    """embed -> blocks -> norm -> one token -> W x + b. `end`: that token is the first of this id, or of the highest
+    (CLIP); None takes the last, padding or not (SigLIP)."""
 
     hidden_size: PositiveInt
     embed: AnyEmbed
@@ -28,8 +28,7 @@ class TextTowerSpec(Spec):
     final_norm: NormSpec
     size: PositiveInt
     bias: bool = False
-    token: Literal["last", "highest", "end"] = "last"
-    end: NonNegativeInt = 0
+    end: NonNegativeInt | Literal["highest"] | None = None
 
     def build(self) -> TextTower:
         return TextTower(self)
@@ -54,8 +53,9 @@ class TextTower(nn.Module):
         return vector_BE
 
     def _chosen(self, x_BND: Tensor, ids_BN: Tensor) -> Tensor:
-        if self.spec.token == "last":
+        end = self.spec.end
+        if end is None:
             return x_BND[:, -1]
-        sought_BN = ids_BN if self.spec.token == "highest" else (ids_BN == self.spec.end).long()
+        sought_BN = ids_BN if end == "highest" else ids_BN.eq(end).long()
         place_B = sought_BN.argmax(dim=1)
         return torch.gather(x_BND, 1, place_B[:, None, None].expand(-1, 1, x_BND.shape[2]))[:, 0]
