@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import NonNegativeInt
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from compress.model.block import BlockSpec
@@ -164,6 +163,8 @@ def _unit_likeness(theirs_FD: Tensor, mine_FD: Tensor, moment_DD: Tensor | None)
 
 def _assigned(likeness: Tensor) -> Tensor:
     """For each of theirs (column) the index of mine (row) that it is matched with, total likeness being largest."""
+    from scipy.optimize import linear_sum_assignment  # half a second of every start
+
     rows, columns = linear_sum_assignment(likeness.cpu().numpy(), maximize=True)
     order = torch.empty(len(rows), dtype=torch.long)
     order[torch.from_numpy(columns)] = torch.from_numpy(rows)

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -79,19 +80,27 @@ def test_the_reports_say_the_same_numbers_as_the_manifest(
     assert report["verdict"] == "pass"
 
 
-def test_a_second_run_does_no_work_and_takes_under_five_seconds(
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time of the processes that `work` waits for: others may use the machine as well."""
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+
+
+def test_a_second_run_does_no_work_and_costs_five_seconds_or_three_imports_of_torch(
     cache: Path, finished: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    began = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = compress(cache, *SMALL, "--out", str(tmp_path / "again"), "--json")
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime  # others may use the machine as well
+    runs: list[subprocess.CompletedProcess[str]] = []
+    seconds = cpu_seconds(lambda: runs.append(compress(cache, *SMALL, "--out", str(tmp_path / "again"), "--json")))
+    (done,) = runs
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verdict"] == "pass"
     assert digests(tmp_path / "again" / "bundle") == digests(finished[0] / "bundle")
     events = [json.loads(line) for line in (tmp_path / "again" / "log.jsonl").read_text().splitlines()]
     assert not [event for event in events if event["event"] == "StageStarted"]
-    assert seconds < 5
+    bare = cpu_seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))
+    assert seconds < max(5, 3 * bare)
 
 
 def test_the_plan_shows_what_is_cached_and_runs_nothing(

@@ -124,6 +124,7 @@ class _Reach:
         self._code = code
         self._packages = packages
         self._names: set[str] = set()
+        self._seen: set[str] = set()
         self._sources: dict[str, Source] = {}
         self._functions: dict[str, list[tuple[str, Said]]] = {}
 
@@ -149,8 +150,10 @@ class _Reach:
 
     def visit(self, module: str) -> None:
         """A module is imported, if there is one of that name in the project."""
-        outside = module.partition(".")[0] not in self._packages or f"{module}.".startswith(f"{_RUNNER}.")
-        if outside or module in self._sources:
+        if module in self._seen:
+            return
+        self._seen.add(module)
+        if module.partition(".")[0] not in self._packages or f"{module}.".startswith(f"{_RUNNER}."):
             return
         place = self._code.place(module)
         if place is None:
