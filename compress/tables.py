@@ -31,7 +31,7 @@ class DataTable(Spec):
 
 
 class CalibrateTable(Spec):
-    """`samples`: how many inputs the closed-form fits and the quantiser see. `held_out`: how many of the healing
+    """`samples`: how many inputs the closed-form fits and the quantizer see. `held_out`: how many of the healing
     samples are kept aside to measure drift while the model is changed."""
 
     samples: PositiveInt = 512

@@ -1,7 +1,7 @@
 """The file for ONNX Runtime on a CPU: every plain attention becomes one com.microsoft Attention node.
 
-Measured (docs/reference/export.md): the fused node, in float or quantised, saves thread hand-overs, transposes and
-copies. The other fusions of ONNX Runtime's transformer optimiser cost more than they save on a CPU and are left out.
+Measured (docs/reference/export.md): the fused node, in float or quantized, saves thread hand-overs, transposes and
+copies. The other fusions of ONNX Runtime's transformer optimizer cost more than they save on a CPU and are left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CpuGraph:
     numerics: Numerics
 
 
-def optimise_for_cpu(source: Path, path: Path) -> CpuGraph:
+def optimize_for_cpu(source: Path, path: Path) -> CpuGraph:
     """Write the fused form of a plain exported file; its numbers are held against the source at sizes 1, 2 and 7.
 
     A mask of keys goes into the node. Attention with another mask (causal), rotary positions, shared key heads or a

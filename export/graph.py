@@ -41,7 +41,7 @@ def load(path: Path) -> Any:
 
 
 def _lift_constants(model: Any) -> None:
-    """Constant nodes become initialisers, so that every pass finds constants in one place."""
+    """Constant nodes become initializers, so that every pass finds constants in one place."""
     from onnx import numpy_helper
 
     kept = []
@@ -123,7 +123,7 @@ def set_nodes(model: Any, nodes: Iterable[Any]) -> None:
 
 
 def set_weights(model: Any, weights: Iterable[Any]) -> None:
-    """Replace the initialisers; some of the new ones may be old ones."""
+    """Replace the initializers; some of the new ones may be old ones."""
     copies = [copied(one) for one in weights]
     del model.graph.initializer[:]
     model.graph.initializer.extend(copies)
@@ -179,7 +179,7 @@ def opset(model: Any) -> int:
 
 
 def weights(model: Any) -> dict[str, np.ndarray]:
-    """Every initialiser by name."""
+    """Every initializer by name."""
     from onnx import numpy_helper
 
     return {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
@@ -200,7 +200,7 @@ def inferred(model: Any) -> Any:
 
 
 def shapes(model: Any) -> dict[str, tuple[int | str, ...]]:
-    """Shape of every value that shape inference knows, initialisers among them. A text is a dynamic dimension."""
+    """Shape of every value that shape inference knows, initializers among them. A text is a dynamic dimension."""
     graph = inferred(model).graph
     found: dict[str, tuple[int | str, ...]] = {one.name: tuple(one.dims) for one in graph.initializer}
     for value in (*graph.value_info, *graph.input, *graph.output):

@@ -13,7 +13,7 @@ from export import graph
 
 @dataclass(frozen=True)
 class Sizes:
-    """`parameters`: numbers in initialisers, each stored one once, shapes and other integers of the graph left out.
+    """`parameters`: numbers in initializers, each stored one once, shapes and other integers of the graph left out.
     `macs`: multiply-adds of MatMul, Gemm and Conv with every dynamic dimension as given; None if a shape is unknown."""
 
     bytes: int
@@ -26,7 +26,7 @@ class Sizes:
 def measure(path: Path, dynamic: Mapping[str, int] | None = None) -> Sizes:
     """Sizes of an ONNX file; `dynamic` gives dynamic dimensions, 1 for those it lacks.
 
-    In a quantised file, zero points count as bytes but not as parameters; scales count as both.
+    In a quantized file, zero points count as bytes but not as parameters; scales count as both.
     """
     model = graph.load(path)
     arrays = graph.weights(model)

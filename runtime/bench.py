@@ -93,7 +93,7 @@ def _call_for(call: Callable[[], object], seconds: float) -> list[float]:
     return times
 
 
-def summarise(times_ms: Sequence[float], batch: int) -> dict[str, object]:
+def summarize(times_ms: Sequence[float], batch: int) -> dict[str, object]:
     """Percentiles of the latency in ms, as far as there are runs enough for each, and samples per second."""
     import numpy as np
 
@@ -231,7 +231,7 @@ def main() -> int:
         **({"ms_by_threads": {str(count): ms for count, ms in trials[0].ms.items()}} if trials else {}),
         **({"ms_by_backend": {str(trial.backend): trial.best for trial in trials}} if len(trials) > 1 else {}),
         "batch": args.batch,
-        **summarise(times, args.batch),
+        **summarize(times, args.batch),
         "peak_rss_mb": round(peak_rss_bytes() / 1e6, 1),
         **({"state_bytes": state} if state else {}),
         "cpu": cpu_name(),

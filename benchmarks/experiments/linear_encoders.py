@@ -36,7 +36,7 @@ from compress.model import Structure, Transformer
 from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.mixer import MixerSpec
 from compress.model.sequence import Context
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.onnx_model import export_onnx
 from runtime.measuring.compare import time_alternating
 
@@ -139,7 +139,7 @@ def export_mixer(name: str, form: str, length: int, path: Path) -> None:
 
     plain = path.with_name("plain.onnx")
     export_onnx(Alone(), {"x": torch.randn(1, length, width)}, ["y"], {}, plain)
-    optimise_for_cpu(plain, path)
+    optimize_for_cpu(plain, path)
     plain.unlink()
 
 

@@ -5,7 +5,7 @@ Usage, from the root of the repository:
     python -m benchmarks loops-text run zoo:minilm FOLDER --steps 0
     python -m benchmarks loops-text collect FOLDER RESULT.json
 
-Rows: what a loop has of its own, groupings and initialisations, with dropped blocks and affine patches beside them. For
+Rows: what a loop has of its own, groupings and initializations, with dropped blocks and affine patches beside them. For
 decoders see `rewrites-text`. A sentence encoder is healed on 1 - cosine to the original's embedding, on the
 healing part of the zoo's sentence pairs, and scored on the evaluation part.
 """

@@ -12,7 +12,7 @@ Usage, from the root of the repository:
     python -m benchmarks loops-vit table SWEEP.json RESULT.json     # both at equal bytes and at equal latency, Markdown
     python -m benchmarks loops-vit crossed CROSS.json               # of `cross`, Markdown
 
-The sweep crosses grouping, initialisation, what a loop has of its own, and its rank, before and after the same short
+The sweep crosses grouping, initialization, what a loop has of its own, and its rank, before and after the same short
 healing (see `rewrites-vit`), with dropped blocks and affine patches beside them at equal bytes (`bytes.*`)
 and at equal depth, which is equal latency (`depth.*`). `heal` writes the model (fp16) and heal.json; candidates hold at
 most a third of the original's block parameters, deltas counted. A ROW of `files` is an OUT; or a row of the sweep or
@@ -39,7 +39,7 @@ from benchmarks.product.engines import untie
 from benchmarks.train import full_recipe_vit
 from compress.model import Structure, Transformer, load
 from compress.stages.export import in_export_form
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.fp16 import to_fp16
 from export.precision.int8_dynamic import to_int8_dynamic
@@ -180,7 +180,7 @@ def groupings(count: int) -> dict[str, dict[str, Any]]:
     }
 
 
-#: What `cross` crosses with groupings and initialisations: what a loop has of its own.
+#: What `cross` crosses with groupings and initializations: what a loop has of its own.
 OWN: dict[str, dict[str, Any]] = {
     "none": {},
     "timestep": {"timestep": True},
@@ -191,7 +191,7 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def crossed(structure: Structure) -> Iterator[Row]:
-    """Every grouping with every initialisation, way of telling loops apart, and rank."""
+    """Every grouping with every initialization, way of telling loops apart, and rank."""
     grouped = groupings(len(structure.blocks)).items()
     for (grouping, tying), init, (name, parts) in product(grouped, INITS, OWN.items()):
         yield Row(f"{grouping}.{init}.{name}", [*EXACT, *ALIGN, *tie(init=init, **tying, **parts)])
@@ -345,7 +345,7 @@ def write_forms(model: Transformer, folder: Path, name: str, images: np.ndarray)
     paths = {form: folder / f"{name}.{form}.onnx" for form in ("fp32", "fused", "fp16", "int8-static", "int8-dynamic")}
     example = {"pixel_values": torch.zeros(2, *images.shape[1:])}
     export_onnx(model, example, ["logits"], {"pixel_values": {0: "batch"}}, paths["fp32"])
-    optimise_for_cpu(paths["fp32"], paths["fused"])
+    optimize_for_cpu(paths["fp32"], paths["fused"])
     to_fp16(paths["fp32"], paths["fp16"])
     to_int8_static(paths["fp32"], paths["int8-static"], iter([{"pixel_values": images}]))
     to_int8_dynamic(paths["fused"], paths["int8-dynamic"])

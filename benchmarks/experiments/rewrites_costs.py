@@ -24,7 +24,7 @@ from benchmarks.lab import images as vit_lab
 from benchmarks.lab import record
 from compress.model import Transformer
 from compress.stages.export import in_export_form
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.int8_dynamic import to_int8_dynamic
 from runtime.measuring.compare import time_alternating
@@ -62,7 +62,7 @@ def _export(model: Transformer, folder: Path, name: str) -> None:
     example = {"pixel_values": torch.zeros(2, embed["channels"], *embed["image_size"])}
     plain = _path(folder, name, "plain")
     export_onnx(model, example, ["logits"], {"pixel_values": {0: "batch"}}, plain)
-    optimise_for_cpu(plain, _path(folder, name, "fp32"))
+    optimize_for_cpu(plain, _path(folder, name, "fp32"))
     to_int8_dynamic(_path(folder, name, "fp32"), _path(folder, name, "int8"))
 
 

@@ -7,8 +7,8 @@ Usage, from the root of the repository:
 
 The model is a zoo name or a Hugging Face folder. `--evaluate` and `--text` are files of plain text, the latter for
 fits and healing; without them they are the two parts of zoo:stories. Each row is a file of FOLDER, written when it is
-done, so a run that is cut keeps what it has. Healing minimises the KL to the original's next tokens, the same steps,
-batch and rate for every row; `--steps 0` leaves it out. The teacher of smollm2 is a dequantised Q4_1 file.
+done, so a run that is cut keeps what it has. Healing minimizes the KL to the original's next tokens, the same steps,
+batch and rate for every row; `--steps 0` leaves it out. The teacher of smollm2 is a dequantized Q4_1 file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ r"""What the forms of int8 weights cost where the processor adds two products in
 
     python -m benchmarks saturation --json benchmarks/results/saturation.json
 
-The embedded CIFAR-10 ViT as it is exported, quantised dynamically by ONNX Runtime with weights in several forms, on
+The embedded CIFAR-10 ViT as it is exported, quantized dynamically by ONNX Runtime with weights in several forms, on
 test images, one at a time: rms of the logits against the fp32 file, and the share of images of the same class. On a
 processor with VNNI, where the sums are exact, only the loss by fewer bits is left. Nothing is timed.
 """
@@ -32,7 +32,7 @@ from export.quiet import quiet
 from runtime.measuring.power import cpu_name
 from targets.errors import run_cli
 
-#: Name of a row -> how the weights are quantised, and the session's option.
+#: Name of a row -> how the weights are quantized, and the session's option.
 FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "int8, full range": ({}, "0"),
     "int8, full range, with session.x64quantprecision": ({}, "1"),
@@ -53,7 +53,7 @@ def logits(path: Path, pixels_BCHW: np.ndarray, exact: str) -> np.ndarray:
     return np.concatenate([session.run(None, {name: one[None]})[0] for one in pixels_BCHW])
 
 
-def quantised(source: Path, path: Path, *, unsigned: bool = False, reduce_range: bool = False) -> None:
+def quantized(source: Path, path: Path, *, unsigned: bool = False, reduce_range: bool = False) -> None:
     """Write a file with weights in int8 or uint8, a scale for each output."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -79,7 +79,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name, (how, exact) in FORMS.items():
             path = Path(folder, "int8.onnx")
-            quantised(exported.file, path, **how)
+            quantized(exported.file, path, **how)
             found_BK = logits(path, pixels_BCHW, exact)
             same = float((found_BK.argmax(1) == wanted_BK.argmax(1)).mean())
             rms = float(np.sqrt(((found_BK - wanted_BK) ** 2).mean()))

@@ -173,7 +173,7 @@ def streamed(bundle: Path, windows_BNC: np.ndarray) -> tuple[np.ndarray, dict[st
 
 
 def recalls(answers_BN: np.ndarray, labels_BN: np.ndarray) -> dict[str, float]:
-    """The share of each label's windows that are recognised, and of all, in percent."""
+    """The share of each label's windows that are recognized, and of all, in percent."""
     right_BN = answers_BN == labels_BN
     each = {name: right_BN[labels_BN == index].mean() for index, name in enumerate(LABELS)}
     return {name: round(100 * float(share), 2) for name, share in {"all": right_BN.mean(), **each}.items()}

@@ -25,7 +25,7 @@ from benchmarks.product import decode_speed
 from compress.data import load_texts
 from compress.judging.streaming import stream_of
 from compress.zoo import locate
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.precision.int4 import to_int4
 from export.precision.int8_dynamic import to_int8_dynamic
 from runtime.measuring.power import cpu_name
@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[Precision, Path]:
     plain = folder / "plain.onnx"
     decode_speed.export(MODEL, "hybrid", plain)
     made: dict[Precision, Path] = {precision: folder / f"{precision}.onnx" for precision in PRECISIONS}
-    optimise_for_cpu(plain, made["fp32"])
+    optimize_for_cpu(plain, made["fp32"])
     to_int8_dynamic(made["fp32"], made["int8"])
     to_int4(plain, made["int4"])
     return made

@@ -4,7 +4,7 @@ Usage, from the root of the repository:
     python -m benchmarks decoder-export zoo:smollm2 RESULT.json [--file model.onnx] [--tokens 200]
 
 Greedy decoding from each prompt: transformers' `generate` in fp32 on one side, the fp32 ONNX file in ONNX Runtime, fed
-the prompt and then token by token, on the other. The teacher of smollm2 is a dequantised Q4_1 file. Nothing is timed.
+the prompt and then token by token, on the other. The teacher of smollm2 is a dequantized Q4_1 file. Nothing is timed.
 """
 
 from __future__ import annotations

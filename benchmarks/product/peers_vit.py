@@ -28,7 +28,7 @@ from benchmarks.lab import images as vit_lab
 from benchmarks.lab import record
 from compress.model import Transformer, load
 from compress.stages.export import in_export_form
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.int8_dynamic import to_int8_dynamic
 from runtime.measuring.compare import thread_counts
@@ -58,7 +58,7 @@ def files(args: argparse.Namespace) -> None:
         plain = args.folder / f"{name}.plain.onnx"
         export_onnx(model.eval(), {"pixel_values": images[:2]}, ["logits"], {"pixel_values": {0: "batch"}}, plain)
         fp32, int8, converted, quantized = (args.folder / f"{name}.{form}" for form in FORMS)
-        optimise_for_cpu(plain, fp32)
+        optimize_for_cpu(plain, fp32)
         to_int8_dynamic(fp32, int8)
         graph = openvino.convert_model(plain, input=[1, 3, 32, 32])
         openvino.save_model(graph, converted, compress_to_fp16=False)

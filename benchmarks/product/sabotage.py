@@ -171,7 +171,7 @@ def swap_labels(manifest: dict[str, Any]) -> None:
     labels[2], labels[3] = labels[3], labels[2]
 
 
-def wrong_normalisation(manifest: dict[str, Any]) -> None:
+def wrong_normalization(manifest: dict[str, Any]) -> None:
     section = manifest["preprocessing"]
     section["mean"], section["std"] = [0.0] * section["channels"], [1.0] * section["channels"]
 
@@ -266,7 +266,7 @@ def sabotage(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
         "NaN in one weight": lambda: bench.judge(bench.edited("nan", put_nan)),
         "swapped class labels": lambda: bench.judge(bench.described("labels", swap_labels)),
         "two outputs of the classifier swapped": lambda: bench.judge(bench.original("outputs", swap_outputs)),
-        "wrong normalisation": lambda: bench.judge(bench.described("normalisation", wrong_normalisation)),
+        "wrong normalization": lambda: bench.judge(bench.described("normalization", wrong_normalization)),
         "one block's weights zeroed": lambda: bench.judge(bench.original("zeroed", zero_block)),
         "opset 99": lambda: bench.judge(bench.edited("opset", lambda model: mangle_opset(model, 99))),
         "opset 9": lambda: bench.judge(bench.edited("opset-low", lambda model: mangle_opset(model, 9))),

@@ -1,4 +1,4 @@
-"""Turn SmolLM2-135M (a dequantised Q4_1 teacher) into a hybrid of linear and windowed attention, and heal it.
+"""Turn SmolLM2-135M (a dequantized Q4_1 teacher) into a hybrid of linear and windowed attention, and heal it.
 
 Usage, from the root of the repository, on one GPU:
     python -m benchmarks linear-smollm2 MODEL OUT --evaluate valid.txt --text input.txt movie_reviews.zip --seconds 480
@@ -251,7 +251,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "command": record.command("linear-smollm2"),
         **record.surroundings(),
-        "teacher": "SmolLM2-135M-Instruct, dequantised Q4_1",
+        "teacher": "SmolLM2-135M-Instruct, dequantized Q4_1",
         "settings": {name: said(value) for name, value in vars(args).items()},
         "original": json.loads(args.known.read_text())["original"]
         if args.known

@@ -114,7 +114,7 @@ def load_data(path: Path, device: str, limit: int | None) -> Data:
     return Data(part(~is_test & ~is_held_out), part(is_held_out), part(is_test), names)
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     """Bytes to floats in [-1, 1], as the image processor of the saved model does."""
     return (images.float() / 255 - 0.5) / 0.5
 
@@ -172,14 +172,14 @@ def boxes(n: int, height: Tensor, width: Tensor, device: torch.device) -> Tensor
 
 
 def erase(x: Tensor) -> Tensor:
-    """Set a box to zero in a quarter of the (normalised) images."""
+    """Set a box to zero in a quarter of the (normalized) images."""
     n, dev = len(x), x.device
     on = (torch.rand(n, device=dev) < 0.25).float().view(-1, 1, 1, 1)
     return x * (1 - on * boxes(n, uniform(n, 6, 16, dev), uniform(n, 6, 16, dev), dev))
 
 
 def augment(images: Tensor) -> Tensor:
-    """Bytes to augmented, normalised floats."""
+    """Bytes to augmented, normalized floats."""
     return erase((recolour(affine(images.float() / 255)) - 0.5) / 0.5)
 
 
@@ -268,7 +268,7 @@ def accuracy(forward: Callable[[Tensor], Tensor], split: Split, half: bool = Tru
     """Top-1, with bf16 autocast or in fp32."""
     hits = 0
     for i in range(0, len(split.labels), 1000):
-        x = normalise(split.images[i : i + 1000])
+        x = normalize(split.images[i : i + 1000])
         with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             hits += int((forward(x).argmax(-1) == split.labels[i : i + 1000]).sum())
     return hits / len(split.labels)
@@ -280,24 +280,24 @@ def accuracy(forward: Callable[[Tensor], Tensor], split: Split, half: bool = Tru
 def train_teacher(data: Data, batch: int, seconds: float, device: str) -> nn.Sequential:
     """Train the ResNet-9 for `seconds` (rate up, then linearly down to zero) and freeze it."""
     net: nn.Sequential = resnet9().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=5e-4)
     begin, step, every = time.time(), 0, 20 if device == "cuda" else 1
     fraction = 0.0
     for index in batches(len(data.train.labels), batch, device):
         if step % every == 0:
-            synchronise(device)
+            synchronize(device)
             fraction = (time.time() - begin) / seconds
         if fraction >= 1:
             break
         rate = 0.3 * batch / 512 * min(fraction / 0.15, (1 - fraction) / 0.85)
-        optimiser.param_groups[0]["lr"] = rate
+        optimizer.param_groups[0]["lr"] = rate
         x = augment(data.train.images[index]).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16):
             logits = net(x)
         loss = F.cross_entropy(logits.float(), data.train.labels[index], label_smoothing=0.05)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         step += 1
     net.eval().requires_grad_(False)
     epochs = step * batch / len(data.train.labels)
@@ -305,7 +305,7 @@ def train_teacher(data: Data, batch: int, seconds: float, device: str) -> nn.Seq
     return net
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     """Wait for the device, so that the clock is honest."""
     if device == "cuda":
         torch.cuda.synchronize()
@@ -325,7 +325,7 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 class Student:
-    """The ViT with its optimiser, its moving average and one training step, captured into a CUDA graph on a GPU."""
+    """The ViT with its optimizer, its moving average and one training step, captured into a CUDA graph on a GPU."""
 
     def __init__(self, data: Data, teacher: nn.Module, batch: int, decay: float, device: str) -> None:
         self.data, self.teacher, self.device, self.batch = data, teacher, device, batch
@@ -334,14 +334,14 @@ class Student:
         self.parameters = list(self.model.parameters())
         self.average = [p.detach().clone() for p in self.parameters]
         cuda = device == "cuda"
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, decay),
             lr=torch.tensor(1e-6, device=device),
             betas=(0.9, 0.98),
             fused=cuda,
             capturable=cuda,
         )
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = torch.tensor(1e-6, device=device)
         self.table = torch.eye(CLASSES, device=device) * (1 - SMOOTHING) + SMOOTHING / CLASSES
         self.index = torch.arange(batch, device=device)
@@ -374,8 +374,8 @@ class Student:
         loss = self.loss_of(*self.draw(), self.forward, half=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - EMA_DECAY)
         self.loss = loss.detach()
 
@@ -398,7 +398,7 @@ class Student:
 
     def step(self, index: Tensor, rate: float) -> None:
         """Set the rate and the images, then run or replay the step."""
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"].fill_(rate * group["scale"])
         self.index.copy_(index)
         if self.graph is not None:
@@ -458,7 +458,7 @@ def train_student(student: Student, peak: float, warm_up: int, deadline: float, 
     per_epoch = len(student.data.train.labels) / student.batch
     for index in batches(len(student.data.train.labels), student.batch, student.device):
         if step % every == 0:
-            synchronise(student.device)
+            synchronize(student.device)
             now = time.time()
             fraction = (now - begin) / (deadline - begin)
             due = fraction > 0.12 and not checked

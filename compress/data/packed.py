@@ -1,6 +1,6 @@
 """Many small JPEG files in one `.jpegs` file, which holds what they begin with and end with once.
 
-Small pictures are mostly header: tables of quantisation and Huffman codes that an encoder writes alike into each.
+Small pictures are mostly header: tables of quantization and Huffman codes that an encoder writes alike into each.
 
     offset  bytes  what
          0      8  "jpegs 1\n"

@@ -1,6 +1,6 @@
 """A Hugging Face image processor's settings, read into the bundle's `preprocessing` section.
 
-Covers the processors that resize, crop, rescale and normalise, in this order: ViT, DeiT, BiT (which DINOv2 uses),
+Covers the processors that resize, crop, rescale and normalize, in this order: ViT, DeiT, BiT (which DINOv2 uses),
 CLIP, BEiT, SigLIP, and what timm does. What one of them says and the section cannot hold is an error, never left out.
 """
 

@@ -53,7 +53,7 @@ def is_sparse(folder: Path) -> bool:
 
 
 def sentence_head(checkpoint: Checkpoint) -> tuple[EmbeddingSpec, dict[str, Tensor]]:
-    """Pooling, dense maps and normalisation, and the weights of the maps; without modules the mean, as that library
+    """Pooling, dense maps and normalization, and the weights of the maps; without modules the mean, as that library
     does. Raises InputError for modules that do something else."""
     pool: Pool = "mean"
     dense: list[DenseSpec] = []

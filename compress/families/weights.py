@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from compress.families.quantised import dequantised
+from compress.families.quantized import dequantized
 from compress.json_files import read_object
 from targets.errors import InputError
 
@@ -38,7 +38,7 @@ def read_weights(folder: Path, config: Mapping[str, Any], note: Note) -> dict[st
     for name, tensor in tensors.items():
         if tensor.is_complex():
             raise InputError(f"{folder}: {name} holds complex numbers, which no model here has")
-    return dequantised(tensors, config, folder, note)
+    return dequantized(tensors, config, folder, note)
 
 
 def _files(folder: Path, note: Note) -> list[Path]:

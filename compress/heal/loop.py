@@ -20,7 +20,7 @@ WARMUP = 0.05
 
 @dataclass(frozen=True)
 class Loop:
-    """`loss(draw(step))` is minimised over `parameters` for `steps` steps at the peak rate `lr`. `draw` is called on
+    """`loss(draw(step))` is minimized over `parameters` for `steps` steps at the peak rate `lr`. `draw` is called on
     the host, and what it gives travels to the device (see `Training`). `tell(step, loss)` is called after each step,
     `review(step, averaged)` too: within `averaged` the parameters are their moving average if there is one. A review
     that returns False ends the loop. `extra` is kept in the checkpoints beside the training state."""

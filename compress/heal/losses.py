@@ -1,4 +1,4 @@
-"""What healing minimises. B batch, N tokens, D hidden size."""
+"""What healing minimizes. B batch, N tokens, D hidden size."""
 
 from __future__ import annotations
 

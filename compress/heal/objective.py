@@ -57,7 +57,7 @@ class Objective(Protocol):
         inputs: Mapping[str, Tensor],
         labels: Tensor | None,
     ) -> Tensor:
-        """What is minimised of the model's output."""
+        """What is minimized of the model's output."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Pairs of a source and a target for healing, and what is minimised on them.
+"""Pairs of a source and a target for healing, and what is minimized on them.
 
 B batch, S source tokens, N target tokens, V vocabulary.
 """

@@ -28,7 +28,7 @@ class Training:
     """The state of a training run. `update(drawn, rate)` makes one step that lowers `loss`.
 
     With `capture`, on one CUDA device, each combination of shapes and variant is captured once and then replayed:
-    small models are bound by the launches of their kernels. `loss` must then be free of synchronisation, and whatever
+    small models are bound by the launches of their kernels. `loss` must then be free of synchronization, and whatever
     changes between steps has to come through `drawn` or be a tensor that is changed in place.
     """
 

@@ -29,7 +29,7 @@ def load_original(name: str, path: Path, auto_class: str) -> Any:
     """The model in fp32, ready to answer. `auto_class`: a class of transformers, such as AutoModelForCausalLM.
 
     Raises InputError for a folder that it cannot read, or that lacks some of the weights, EnvironmentLacks where it
-    needs a package for it (a quantiser's) that is not installed.
+    needs a package for it (a quantizer's) that is not installed.
     """
     import torch
     import transformers

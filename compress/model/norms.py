@@ -1,4 +1,4 @@
-"""Layer normalisation and RMS normalisation with gains of each loop's own. B batch, N tokens, D hidden size."""
+"""Layer normalization and RMS normalization with gains of each loop's own. B batch, N tokens, D hidden size."""
 
 from __future__ import annotations
 

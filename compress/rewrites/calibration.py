@@ -156,7 +156,7 @@ class Fitting:
     """Moments of (x, y) for a fit that holds on texts or images that it has not seen.
 
     A token counts 1 / s^power, s its root mean square in the residual stream that the error is added to: what comes
-    behind normalises the stream, so with power 2 all tokens' relative errors count alike. Without weights the few
+    behind normalizes the stream, so with power 2 all tokens' relative errors count alike. Without weights the few
     tokens of massive activations (Sun et al. 2024, arXiv 2402.17762), thousands of times larger than all others, would
     own the fit. With power 1 they keep a say, as a ranking of layers needs: they are what attention rests on.
     Every other sequence goes to either half; the ridge is the one whose fit on one half explains the other best.

@@ -80,7 +80,7 @@ def _layer_map(module: Projection, moments: Moments) -> LayerMap:
 
 
 def shared_weight(maps: Sequence[LayerMap]) -> Tensor:
-    """W* = (sum C_l)^-1 sum C_l W_l (I,O), which minimises sum_l E|u_l (W* - W_l)|^2; ridge 1e-6."""
+    """W* = (sum C_l)^-1 sum C_l W_l (I,O), which minimizes sum_l E|u_l (W* - W_l)|^2; ridge 1e-6."""
     total_II = torch.stack([one.moment_II for one in maps]).sum(0)
     target_IO = torch.stack([one.moment_II @ one.weight_IO for one in maps]).sum(0)
     # The ridge draws towards the mean, so that directions which no layer uses stay those of the mean.

@@ -30,7 +30,7 @@ def low_rank_embedding(model: Transformer, options: LowRankEmbedding, calibratio
     """Factorise the token table (V x E) into (V x R)(R x E).
 
     T becomes T M with M (E x E) of rank R. With S = sum_v p_v t_v t_v^T, p_v the frequency of token v in the
-    calibration texts (each token counted once more, so that none is forgotten), M minimises
+    calibration texts (each token counted once more, so that none is forgotten), M minimizes
     tr((I - M)^T S (I - M) W): for W = I the frequency-weighted squared error of the rows. A tied head gives h M^T T^T
     for the hidden state h, so there W = I / tr(S) + C / tr(S C) with C = E[h h^T]: the relative errors of rows and
     logits count alike. M is the truncated SVD of S^1/2 W^1/2 (Eckart-Young). Exact at rank E. Refused for images, for

@@ -63,7 +63,7 @@ def _ranks(structure: Structure) -> Iterator[dict[str, Any]]:
 def low_rank_heads(model: Transformer, options: LowRankHeads, calibration: Calibration) -> Transformer:
     """Truncate each head's query-key form, its value-output map, or both, to a lower rank.
 
-    Minimises the mean squared error of the logits over independent pairs of tokens, up to constants of a row, which
+    Minimizes the mean squared error of the logits over independent pairs of tokens, up to constants of a row, which
     softmax removes: with the query's input extended by a one (that carries the bias), second moment S, and the key's
     covariance C, the rank-R truncated SVD of S^1/2 [M_h; c_h] C^1/2 (Eckart-Young). Values likewise: the truncated
     SVD of E[x x^T]^1/2 Wv_g [Wo_h ...] over the heads h that share the values g, which share the smaller ones too (so

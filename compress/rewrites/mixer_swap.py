@@ -183,7 +183,7 @@ def start_features(calibration: Calibration, seed: int) -> Start:
             assert isinstance(mixer, FeatureMixer)
             if isinstance(mixer, GatedMixer):
                 mixer.start()
-            mixer.feature.initialise(torch.Generator().manual_seed(seed + block))
+            mixer.feature.initialize(torch.Generator().manual_seed(seed + block))
             if mixer.feature.bounded:
                 waiting[block] = mixer
         if not waiting:

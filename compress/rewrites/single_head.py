@@ -43,7 +43,7 @@ class SingleHead(Options):
 def single_head(model: Transformer, options: SingleHead, calibration: Calibration) -> Transformer:
     """Collapse the heads of a layer into one head with one merged value-output matrix.
 
-    M = sum_h w_h M_h with w_h the nuclear norm of C^1/2 Wv_h Wo_h, normalised; truncated to `rank` in the metric of
+    M = sum_h w_h M_h with w_h the nuclear norm of C^1/2 Wv_h Wo_h, normalized; truncated to `rank` in the metric of
     C = E[x x^T]. The value-output matrix W (D x D) is the least-squares fit of the original's attention output on
     A x. Stores 2 D rank + D^2. Not exact, and usually costly: prefer low-rank-heads or prune-heads. "auto:K" takes
     the layers whose output is best explained. Refused under rotary positions, for looped blocks and for ranks above D.

@@ -46,7 +46,7 @@ def tie_layers(model: Transformer, options: TieLayers, calibration: Calibration)
     """Tie layers into blocks that are looped; norms, gains and biases stay each layer's own.
 
     A shared weight starts as that of its first layer ("first"); of a layer at even steps through the tied ones
-    ("stepwise"); as the mean; or as W* = (sum C_l)^-1 sum C_l W_l ("data-aware"), which minimises
+    ("stepwise"); as the mean; or as W* = (sum C_l)^-1 sum C_l W_l ("data-aware"), which minimizes
     sum_l E|u_l (W* - W_l)|^2, C_l the covariance of what layer l's map reads. What a loop has of its own is fitted to
     its layer in this order: timestep gains by least squares; level signals and low-rank deltas by the truncated SVD of
     C_l^1/2 (W_l - W*), exact at full rank; biases by the mean of what is left. Apply `fold-norm` and `align-layers`

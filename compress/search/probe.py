@@ -122,13 +122,13 @@ def _converted(source: Path, path: Path, options: Options, example: dict[str, An
     from compress.stages.precision import for_cpu
     from export.precision.fp16 import to_fp16
     from export.precision.fp32 import to_fp32
-    from export.precision.int8_static import activation_ranges, quantise_static
+    from export.precision.int8_static import activation_ranges, quantize_static
 
     if options.form == "fused":
         for_cpu(source, path, options.mode, None)
     elif options.mode == "int8":
         inputs = {name: tensor.numpy() for name, tensor in example.items()}
-        quantise_static(source, path, activation_ranges(source, [inputs], "minmax"), ())
+        quantize_static(source, path, activation_ranges(source, [inputs], "minmax"), ())
     elif options.mode == "fp16":
         to_fp16(source, path)
     else:

@@ -17,7 +17,7 @@ from compress.search.front import Candidate
 
 #: Normal quantile of the intervals that decide on promotions, two-sided 90 %.
 _Z = 1.645
-#: Seconds that a candidate costs beside its healing: fits, export, quantising, scoring.
+#: Seconds that a candidate costs beside its healing: fits, export, quantizing, scoring.
 OVERHEAD = 20.0
 #: Least and most steps of the rungs; the last takes whatever time is left.
 _STEPS = ((20, 100), (60, 600), (120, 5000))

@@ -192,7 +192,7 @@ class ShippedModels(Artifact):
 @dataclass(frozen=True)
 class FileScore:
     """How alike a file answers to the original on `samples` samples: `agreement` from 0 to 1, and `drift` by what
-    healing minimises, as a mean and of each sample (`drifts`), so that two files can be compared in pairs."""
+    healing minimizes, as a mean and of each sample (`drifts`), so that two files can be compared in pairs."""
 
     path: str
     agreement: float

@@ -36,7 +36,7 @@ def sample_drifts(
     model: Callable[[dict[str, Tensor]], Tensor],
     batches: Callable[[], Iterator[dict[str, Tensor]]],
 ) -> tuple[float, ...]:
-    """How far each sample's answer drifted, by what healing minimises, to so many digits as machines agree on."""
+    """How far each sample's answer drifted, by what healing minimizes, to so many digits as machines agree on."""
     import torch
 
     found: list[float] = []
@@ -56,7 +56,7 @@ def drift_from(
     model: Callable[[dict[str, Tensor]], Tensor],
     batches: Callable[[], Iterator[dict[str, Tensor]]],
 ) -> dict[str, Any]:
-    """How alike the answers are on held-out samples, and how far they drifted by what healing minimises."""
+    """How alike the answers are on held-out samples, and how far they drifted by what healing minimizes."""
     import torch
 
     agreed, drift, count = 0.0, 0.0, 0

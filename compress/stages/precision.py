@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from compress.stages.job import Job
     from compress.tasks.task import Prepared
     from export.precision.result import Precision
-    from export.precision.sensitivity import Quantise
+    from export.precision.sensitivity import Quantize
 
     Batches = Callable[[], Iterator[dict[str, np.ndarray]]]
 
@@ -84,15 +84,15 @@ class _Quantizing:
     calibration: Batches
     held_out: Batches
 
-    def within(self, source: Path, path: Path, quantise: Quantise) -> str:
-        """Quantise all layers, or all but the worst; returns what to say of it."""
-        from export.precision.sensitivity import quantise_within
+    def within(self, source: Path, path: Path, quantize: Quantize) -> str:
+        """Quantize all layers, or all but the worst; returns what to say of it."""
+        from export.precision.sensitivity import quantize_within
 
         options = self.options
-        bounded = quantise_within(
+        bounded = quantize_within(
             source,
             path,
-            quantise,
+            quantize,
             list(self.held_out()),
             options.max_error,
             options.max_kept,
@@ -212,19 +212,19 @@ def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
     """Standard operators only; int8 as symmetric Q/DQ, which TensorRT and OpenVINO take. Returns a remark."""
     from export.precision.fp16 import to_fp16
     from export.precision.fp32 import to_fp32
-    from export.precision.int8_static import activation_ranges, quantise_static
+    from export.precision.int8_static import activation_ranges, quantize_static
 
     if mode == "int8":
         attention = how.options.attention == "int8"
         ranges = activation_ranges(source, how.calibration(), how.options.calibration, attention)
 
-        def quantise(out: Path, exclude: Collection[str]) -> Precision:
-            made = quantise_static(source, out, ranges, exclude, attention)
+        def quantize(out: Path, exclude: Collection[str]) -> Precision:
+            made = quantize_static(source, out, ranges, exclude, attention)
             if how.options.rest == "fp16":
                 to_fp16(out, out)
             return made
 
-        return how.within(source, path, quantise)
+        return how.within(source, path, quantize)
     if mode == "fp16":
         to_fp16(source, path)
     else:
@@ -237,7 +237,7 @@ def for_cpu(source: Path, path: Path, mode: str, how: _Quantizing | None) -> str
 
     `how` None quantizes every layer, whatever it costs. Returns what the file is.
     """
-    from export.cpu_graph import optimise_for_cpu
+    from export.cpu_graph import optimize_for_cpu
     from export.precision.int4 import fit_int4, to_int4
     from export.precision.int8_dynamic import to_int8_dynamic
 
@@ -248,11 +248,11 @@ def for_cpu(source: Path, path: Path, mode: str, how: _Quantizing | None) -> str
         fitted = fit_int4(source, how.calibration())
         return f"4-bit weights{how.within(source, path, lambda out, exclude: to_int4(source, out, exclude, fitted))}"
     if mode != "int8":
-        optimise_for_cpu(source, path)
+        optimize_for_cpu(source, path)
         return "fused for ONNX Runtime on a CPU"
     with tempfile.TemporaryDirectory() as folder:
         fused = Path(folder, "fused.onnx")
-        optimise_for_cpu(source, fused)
+        optimize_for_cpu(source, fused)
         if how is None:
             to_int8_dynamic(fused, path)
             return "int8 dynamic"

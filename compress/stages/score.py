@@ -50,7 +50,7 @@ def stage(job: Job) -> Stage:
 def score(
     context: StageContext[Options], original: SourceModel, calibration: CalibrationSet, models: ShippedModels
 ) -> None:
-    """Of every file: the mean agreement with the original's answers, how far they drifted by what healing minimises,
+    """Of every file: the mean agreement with the original's answers, how far they drifted by what healing minimizes,
     and its bytes."""
     import torch
 

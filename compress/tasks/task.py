@@ -273,7 +273,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def objective(self) -> Objective:
-        """What healing minimises."""
+        """What healing minimizes."""
 
     @abstractmethod
     def feed(self, data: Prepared, seed: int, device: torch.device, rank: int = 0, world: int = 1) -> Feed:

@@ -1,4 +1,4 @@
-"""Text to text: translating, summarising, correcting with an encoder and a decoder. Judged by the BLEU of what is
+"""Text to text: translating, summarizing, correcting with an encoder and a decoder. Judged by the BLEU of what is
 written greedily; chrF, the references' perplexity, equal texts and the KL to the original are reported beside it.
 
 S samples, B batch, N tokens, V vocabulary, P places.

@@ -86,7 +86,7 @@ def _write(folder: Path, config: Mapping[str, Any], base: Path, made: Path) -> N
                 shutil.copyfile(file, made / file.name)
     whole = read_object(base / "config.json")
     if whole.get("quantization_config"):
-        raise InputError(f"{base} holds quantised weights, into which no adapter is merged; give its base in 16 bits")
+        raise InputError(f"{base} holds quantized weights, into which no adapter is merged; give its base in 16 bits")
     changed = _merged(folder, config, tensors, own)
     rows = next((len(tensor) for name, tensor in changed.items() if name.endswith(_HEADS)), 0)
     write_atomic(made / "config.json", (json.dumps(_config(whole, config, rows), indent=1) + "\n").encode())

@@ -27,7 +27,7 @@ def _minilm() -> Path:
 
 
 def _smollm2() -> Path:
-    """SmolLM2-135M-Instruct: a dequantised Q4_1 file, so a teacher of that precision, saved as fp32."""
+    """SmolLM2-135M-Instruct: a dequantized Q4_1 file, so a teacher of that precision, saved as fp32."""
     source = _package(*_SMOLLM2) / "SmolLM2-135M-Instruct.Q4_1.gguf"
     return converted(f"smollm2-{_SMOLLM2[2]}", lambda folder: from_gguf(source, folder))
 
@@ -101,7 +101,7 @@ def converted(name: str, convert: Callable[[Path], None]) -> Path:
 
 
 def from_gguf(source: Path, folder: Path) -> None:
-    """A Hugging Face folder of a GGUF file, dequantised to fp32. Raises EnvironmentLacks if its reader is missing."""
+    """A Hugging Face folder of a GGUF file, dequantized to fp32. Raises EnvironmentLacks if its reader is missing."""
     missing = [name for name in ("transformers", "gguf", "accelerate") if util.find_spec(name) is None]
     if missing:
         raise EnvironmentLacks(f"reading {source.name} needs: pip install {' '.join(missing)}")

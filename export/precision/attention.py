@@ -1,7 +1,7 @@
 """Attention in a graph of standard operators: its two products and the softmax between them, and whether TensorRT can
 fuse them in int8.
 
-Its rules for int8: both products are quantised (pairs before the first, behind the softmax, before the second), the
+Its rules for int8: both products are quantized (pairs before the first, behind the softmax, before the second), the
 size of a head is 16, 32 or 64 and the lengths are at most 512; products of one row are better left alone.
 
 Reference: NVIDIA TensorRT documentation, "Working with Transformers", section on the fusion of multi-head attention.

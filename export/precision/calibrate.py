@@ -43,7 +43,7 @@ class Magnitudes:
         magnitudes = np.abs(values, dtype=np.float32).ravel()
         largest = float(magnitudes.max(initial=0.0))
         if not np.isfinite(largest):
-            raise GateFailed("an activation is not finite during calibration; the model cannot be quantised")
+            raise GateFailed("an activation is not finite during calibration; the model cannot be quantized")
         self.largest = max(self.largest, largest)
         if largest < _NOTHING and self.counts is None:
             return
@@ -81,7 +81,7 @@ class Magnitudes:
 
 
 def _divergence(counts: np.ndarray, cut: int) -> float:
-    """KL(reference || quantised) in nats for magnitudes clipped at bin `cut`."""
+    """KL(reference || quantized) in nats for magnitudes clipped at bin `cut`."""
     import numpy as np
 
     reference = counts[:cut].astype(np.float64)
@@ -97,7 +97,7 @@ def _divergence(counts: np.ndarray, cut: int) -> float:
         return float("inf")
     p, q = reference / reference.sum(), level / level.sum()
     both = (p > 0) & (q > 0)
-    lost = p[(p > 0) & (q == 0)].sum()  # mass that the quantised form has no level for
+    lost = p[(p > 0) & (q == 0)].sum()  # mass that the quantized form has no level for
     return float((p[both] * np.log(p[both] / q[both])).sum() + lost * np.log(1 / 1e-9))
 
 

@@ -60,7 +60,7 @@ def _state(model: Any) -> list[tuple[str, str]]:
 
 
 def _weights(model: Any) -> set[str]:
-    """Names of the constants: what is stored, and what is dequantised from it."""
+    """Names of the constants: what is stored, and what is dequantized from it."""
     stored = {one.name for one in model.graph.initializer}
     decoded = {
         node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored

@@ -59,7 +59,7 @@ def second_moments(
             counts[name] = counts.get(name, 0) + len(rows_MK)
     wrong = [name for name, total in sums.items() if not np.isfinite(total).all()]
     if wrong:
-        raise GateFailed(f"{wrong[0]} is not finite during calibration; the model cannot be quantised")
+        raise GateFailed(f"{wrong[0]} is not finite during calibration; the model cannot be quantized")
     return {name: total / counts[name] for name, total in sums.items()}
 
 

@@ -1,6 +1,6 @@
 """4-bit weights for decoders on a CPU: ONNX Runtime's MatMulNBits, which reads activations in float32.
 
-Weights are quantised in blocks along the input, one scale and zero point per block, by GPTQ where there are inputs to
+Weights are quantized in blocks along the input, one scale and zero point per block, by GPTQ where there are inputs to
 fit them to. A table that is also the weight of the output layer is stored once. Such a product reads an eighth of the
 bytes, which is what one token at a time waits for; for many tokens at once int8 is faster (docs/export.md). The file is
 for ONNX Runtime alone.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from export import graph
 from export.precision.gptq import Blocks, in_blocks, second_moments
 from export.precision.result import Precision, check_names, describe
-from export.precision.tables import quantise_tables
+from export.precision.tables import quantize_tables
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Inputs that share a scale: 32 keeps the error of a trained layer lowest, at 5.1 bits a weight.
 BLOCK = 32
-#: Sums in int8 (MatMulNBits' accuracy level 4): activations are quantised on the fly, per block.
+#: Sums in int8 (MatMulNBits' accuracy level 4): activations are quantized on the fly, per block.
 _INT8_SUMS = 4
 _NOTHING = "{} has no matrix product for 4-bit weights; leave the precision at fp32"
 
@@ -31,7 +31,7 @@ _NOTHING = "{} has no matrix product for 4-bit weights; leave the precision at f
 def fit_int4(source: Path, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Blocks]:
     """Each weight of a plain file in 4 bits, fitted to what its layers read on `batches` of real inputs.
 
-    Raises InputError without a batch or a product to quantise, GateFailed for values that are not finite.
+    Raises InputError without a batch or a product to quantize, GateFailed for values that are not finite.
     """
     import numpy as np
 
@@ -50,7 +50,7 @@ def to_int4(
     """Write the 4-bit form of a plain file. `exclude` names nodes to leave alone; `fitted` is what `fit_int4` found
     (without it weights are rounded to the nearest step). Embedding tables become int8, or 4 bits where they are tied.
 
-    Raises InputError for an unknown node or a graph without a matrix product to quantise.
+    Raises InputError for an unknown node or a graph without a matrix product to quantize.
     """
     from onnx import helper
 
@@ -74,7 +74,7 @@ def to_int4(
             _gather(model, tied[name], stored, weights[name].shape)
     if not any(one.domain == graph.MICROSOFT for one in model.opset_import):
         model.opset_import.append(helper.make_opsetid(graph.MICROSOFT, 1))
-    changed += quantise_tables(model)
+    changed += quantize_tables(model)
     graph.save(model, path)
     return describe("int4", source, path, changed, sorted(exclude))
 

@@ -1,4 +1,4 @@
-"""Dynamic int8 for ONNX Runtime on a CPU: activations are quantised on the fly, so no calibration data is needed.
+"""Dynamic int8 for ONNX Runtime on a CPU: activations are quantized on the fly, so no calibration data is needed.
 
 Weights are int8 with one scale per output channel, full range; activations uint8 with one scale per call. On x86 with
 AVX2 but no VNNI that pair saturates unless the session has `session.x64quantprecision` = "1" (the measurements are in
@@ -16,7 +16,7 @@ from typing import Any
 
 from export import graph
 from export.precision.result import Precision, check_names, describe
-from export.precision.tables import quantise_tables
+from export.precision.tables import quantize_tables
 from export.quiet import quiet
 from targets.errors import InputError
 
@@ -25,7 +25,7 @@ _OPERATORS = ("MatMul", "Attention")
 
 
 def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = ()) -> Precision:
-    """Write the int8 form of a plain file or of one from `optimise_for_cpu`. `exclude` names nodes to leave alone.
+    """Write the int8 form of a plain file or of one from `optimize_for_cpu`. `exclude` names nodes to leave alone.
 
     A graph without layers keeps all but its tables. Raises InputError for an unknown node, or if all are excluded.
     """
@@ -39,8 +39,8 @@ def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = ()) -> 
     check_names(exclude, sites)
     chosen = [name for name in sites if name not in exclude]
     if sites and not chosen:
-        raise InputError(f"{source.name} has no layer left to quantise; leave the precision at fp32")
-    tables = quantise_tables(model)
+        raise InputError(f"{source.name} has no layer left to quantize; leave the precision at fp32")
+    tables = quantize_tables(model)
     if not sites:  # static embeddings: a table of words is all there is
         graph.save(model, path)
         return describe("int8", source, path, tables, [])
@@ -58,7 +58,7 @@ def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = ()) -> 
         )
         int8 = graph.load(written)
     graph.save(int8, path)
-    left = {node.name for node in int8.graph.node}  # quantised nodes have other names
+    left = {node.name for node in int8.graph.node}  # quantized nodes have other names
     kept = sorted({*exclude, *(name for name in chosen if name in left)})
     return describe("int8", source, path, [*tables, *(name for name in chosen if name not in left)], kept)
 

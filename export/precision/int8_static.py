@@ -1,10 +1,10 @@
 """Static int8 for TensorRT: Q/DQ pairs, symmetric int8 everywhere (zero points 0), one scale per output channel of a
 weight, one per activation. Standard operators only.
 
-Quantised are the operators with a constant weight: the input of each goes through QuantizeLinear/DequantizeLinear and
+Quantized are the operators with a constant weight: the input of each goes through QuantizeLinear/DequantizeLinear and
 its weight is stored as int8 behind a DequantizeLinear. Left in float: biases, norms, softmax and, unless they are asked
 for, products of two activations (attention's logits and mixed values: a small part of the work, and the part that int8
-hurts most). Outputs are not quantised either: each is read by an operator that does not want int8. Embedding tables
+hurts most). Outputs are not quantized either: each is read by an operator that does not want int8. Embedding tables
 become float16.
 """
 
@@ -19,7 +19,7 @@ from export import graph
 from export.precision.attention import Attention, fusable
 from export.precision.calibrate import Method, thresholds
 from export.precision.result import Precision, check_names, describe
-from export.precision.symmetric import quantise
+from export.precision.symmetric import quantize
 from export.precision.tables import halve_tables
 from targets.errors import InputError
 
@@ -45,12 +45,12 @@ def to_int8_static(
     attention: bool = False,
 ) -> Precision:
     """Write the Q/DQ form, with activation ranges from `batches` of real inputs. `exclude` names nodes to leave alone;
-    with `attention` the products of attention are quantised too, where TensorRT can fuse them.
+    with `attention` the products of attention are quantized too, where TensorRT can fuse them.
 
     A graph without layers keeps all but its tables. Raises InputError for an unknown node or method, no batch, or if
     all are excluded.
     """
-    return quantise_static(source, path, activation_ranges(source, batches, method, attention), exclude, attention)
+    return quantize_static(source, path, activation_ranges(source, batches, method, attention), exclude, attention)
 
 
 def activation_ranges(
@@ -72,7 +72,7 @@ def activation_ranges(
     return tops | {one.second.input[0]: 1.0 for one in blocks}  # of a softmax; a percentile would cut the sure ones off
 
 
-def quantise_static(
+def quantize_static(
     source: Path,
     path: Path,
     ranges: Mapping[str, float],
@@ -80,13 +80,13 @@ def quantise_static(
     attention: bool = False,
 ) -> Precision:
     """`to_int8_static` with ranges that were measured before. Raises InputError for an unknown node, or if nothing is
-    left to quantise."""
+    left to quantize."""
     model, sites = _load(source)
     blocks = fusable(model) if attention else []
     check_names(exclude, [*(site.node.name for site in sites), *_names(blocks)])
     chosen = [site for site in sites if site.node.name not in exclude]
     if sites and not chosen:
-        raise InputError(f"{source.name} has no layer left to quantise; leave the precision at fp32")
+        raise InputError(f"{source.name} has no layer left to quantize; leave the precision at fp32")
     blocks = [one for one in blocks if not {*_names([one])} & {*exclude}]  # one product alone would not be fused
     _insert(model, chosen, blocks, ranges)
     changed = [*halve_tables(model), *(site.node.name for site in chosen)]
@@ -128,7 +128,7 @@ def _insert(model: Any, sites: list[_Site], blocks: list[Attention], tops: Mappi
     weights = graph.weights(model)
     stored: dict[str, np.ndarray] = {}
     before: dict[str, list[Any]] = {}  # node name -> nodes to put in front of it
-    quantised: set[str] = set()
+    quantized: set[str] = set()
 
     def constant(name: str, array: np.ndarray) -> str:
         stored.setdefault(name, array)
@@ -137,8 +137,8 @@ def _insert(model: Any, sites: list[_Site], blocks: list[Attention], tops: Mappi
     def pair(node: Any, place: int) -> None:
         """Let the node read what QuantizeLinear and DequantizeLinear make of this input."""
         x = node.input[place]
-        if x not in quantised:
-            quantised.add(x)
+        if x not in quantized:
+            quantized.add(x)
             scale = np.float32(tops[x] / 127 or 1.0)
             how = [constant(f"{x}.scale", np.array(scale)), constant(f"{x}.zero", np.zeros((), np.int8))]
             before.setdefault(node.name, []).extend(
@@ -159,7 +159,7 @@ def _insert(model: Any, sites: list[_Site], blocks: list[Attention], tops: Mappi
             pair(node, place)
     for site in sites:
         node = site.node
-        int8, scales = quantise(weights[site.weight], site.axis)
+        int8, scales = quantize(weights[site.weight], site.axis)
         names = [
             constant(f"{site.weight}.int8", int8),
             constant(f"{site.weight}.scale", scales),

@@ -52,10 +52,10 @@ def describe(mode: str, source: Path, path: Path, changed: Sequence[str], kept: 
 
 
 def check_names(given: Collection[str], known: Sequence[str]) -> None:
-    """Raises InputError for a node that cannot be excluded because there is none of that name to quantise."""
+    """Raises InputError for a node that cannot be excluded because there is none of that name to quantize."""
     for name in given:
         if name not in known:
-            raise InputError(f"cannot exclude {name!r}: no such layer to quantise{nearest(name, list(known))}")
+            raise InputError(f"cannot exclude {name!r}: no such layer to quantize{nearest(name, list(known))}")
 
 
 def _float_weights(model: Any) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """Keep the layers whose quantization costs most in higher precision, until the outputs are close enough.
 
 The error of a file is that of its outputs on real inputs against the fp32 file's: root of the summed squares of the
-differences over that of the outputs, of the worst output. If all layers quantised are within the tolerance nothing more
-is done. Else each layer is quantised alone, which ranks them (on the first batch), and the worst 1, 2, 4, ... up to a
+differences over that of the outputs, of the worst output. If all layers quantized are within the tolerance nothing more
+is done. Else each layer is quantized alone, which ranks them (on the first batch), and the worst 1, 2, 4, ... up to a
 bound stay in fp32.
 """
 
@@ -21,14 +21,14 @@ from targets.errors import GateFailed
 if TYPE_CHECKING:
     import numpy as np
 
-#: Writes the file with all layers quantised but those named.
-Quantise = Callable[[Path, Collection[str]], Precision]
+#: Writes the file with all layers quantized but those named.
+Quantize = Callable[[Path, Collection[str]], Precision]
 Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """What the search ended with. `costs`: layer -> error when it alone is quantised, worst first; {} if not asked."""
+    """What the search ended with. `costs`: layer -> error when it alone is quantized, worst first; {} if not asked."""
 
     precision: Precision
     error: float
@@ -45,32 +45,32 @@ class Bounded:
         return f"error of the outputs {self.error:.3g} of their size{judged}{kept}"
 
 
-def quantise_within(
+def quantize_within(
     source: Path,
     path: Path,
-    quantise: Quantise,
+    quantize: Quantize,
     batches: Sequence[Mapping[str, np.ndarray]],
     tolerance: float,
     most: int,
     tell: Tell = lambda done, total: None,
 ) -> Bounded:
-    """Write the quantised file to `path`, with at most `most` layers left in fp32 to reach the tolerance.
+    """Write the quantized file to `path`, with at most `most` layers left in fp32 to reach the tolerance.
 
     The last file tried stays where none reaches it: whether that is good enough is the gate's to say. Raises GateFailed
     if an output is not finite.
     """
     wanted = _outputs(source, batches)
-    whole = quantise(path, ())
+    whole = quantize(path, ())
     result = Bounded(whole, _error(path, wanted, batches), tolerance, {})
     if result or not most:
         return result
-    ranked = _rank(source, path, quantise, whole, wanted[:1], batches[:1], tell)
+    ranked = _rank(source, path, quantize, whole, wanted[:1], batches[:1], tell)
     costs = {name: cost for cost, name in sorted(((cost, name) for name, cost in ranked.items()), reverse=True)}
-    worst = list(costs)[:-1]  # one layer at least is quantised
+    worst = list(costs)[:-1]  # one layer at least is quantized
     count = 1
     while not result and worst:
         kept = worst[: min(count, most)]
-        result = Bounded(quantise(path, kept), _error(path, wanted, batches), tolerance, costs)
+        result = Bounded(quantize(path, kept), _error(path, wanted, batches), tolerance, costs)
         if len(kept) in (most, len(worst)):
             break
         count *= 2
@@ -80,18 +80,18 @@ def quantise_within(
 def _rank(
     source: Path,
     path: Path,
-    quantise: Quantise,
+    quantize: Quantize,
     whole: Precision,
     wanted: list[dict[str, np.ndarray]],
     batches: Sequence[Mapping[str, np.ndarray]],
     tell: Tell,
 ) -> dict[str, float]:
-    """Each layer -> the error when it alone is quantised. Embedding tables are no layers."""
+    """Each layer -> the error when it alone is quantized. Embedding tables are no layers."""
     kinds = {node.name: node.op_type for node in graph.load(source).graph.node}
     layers = [name for name in whole.changed if kinds.get(name) != "Gather"]
     costs = {}
     for index, name in enumerate(layers):
-        quantise(path, [other for other in layers if other != name])
+        quantize(path, [other for other in layers if other != name])
         costs[name] = _error(path, wanted, batches)
         tell(index + 1, len(layers))
     return costs

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def quantise(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def quantize(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Symmetric int8 in [-127, 127] with one float32 scale per index of `axis`; a channel of zeros gets scale 1."""
     import numpy as np
 

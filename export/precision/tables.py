@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from export import graph
-from export.precision.symmetric import quantise
+from export.precision.symmetric import quantize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 FROM_BYTES = 256 << 10
 
 
-def quantise_tables(model: Any) -> list[str]:
+def quantize_tables(model: Any) -> list[str]:
     """Replace each Gather of rows from a large constant table by int8; returns the names of the nodes."""
     from onnx import TensorProto, helper
 
     def smaller(table: np.ndarray) -> dict[str, np.ndarray]:
-        int8, scales = quantise(table, 0)
+        int8, scales = quantize(table, 0)
         return {"int8": int8, "scale": scales[:, None]}
 
     def nodes(node: Any) -> list[Any]:

@@ -30,7 +30,7 @@ _MORE, _PADDING = 1.25, _MB
 @dataclass(frozen=True)
 class LayerTypes:
     """What the layers that compute (convolutions and matrix products) are made of, read from the network before the
-    build: `results` counts the types that they give, `quantized` those that read a dequantised weight, and
+    build: `results` counts the types that they give, `quantized` those that read a dequantized weight, and
     `quantize_layers` the halves of Q/DQ pairs. `copied_bytes`: what the weights take with a copy for each layer that
     reads them, as builders store those of looped blocks."""
 

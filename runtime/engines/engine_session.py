@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class EngineModel:
-    """A deserialised engine with its buffers on the GPU, for which several threads wait in turn."""
+    """A deserialized engine with its buffers on the GPU, for which several threads wait in turn."""
 
     @trt.without_collection()
     def __init__(self, tensorrt: trt.TensorRT, device: Device, path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Colours = Literal["rgb", "bgr"]
 
 MAX_RESIZED = 1 << 24  # pixels of an image that is brought to another size
-_SLICE = 1 << 22  # most pixels normalised at once: bounds the memory of their indices
+_SLICE = 1 << 22  # most pixels normalized at once: bounds the memory of their indices
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """How an image becomes a model's input, in this order: channels, resize, centre crop, rescale, normalise."""
+    """How an image becomes a model's input, in this order: channels, resize, centre crop, rescale, normalize."""
 
     kind: Literal["image"]
     channels: Literal[1, 3]

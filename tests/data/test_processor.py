@@ -36,7 +36,7 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
         {"image_processor_type": "ViTImageProcessorFast", "size": {"height": 24, "width": 36}, "resample": 0},
         ViTImageProcessorPil,
     ),
-    "vit unnormalised": ({"size": 32, "do_normalize": False}, ViTImageProcessorPil),
+    "vit unnormalized": ({"size": 32, "do_normalize": False}, ViTImageProcessorPil),
     "vit unscaled": ({"size": 32, "do_rescale": False, "image_mean": [120.0] * 3}, ViTImageProcessorPil),
     "deit defaults": ({"image_processor_type": "DeiTImageProcessor"}, DeiTImageProcessorPil),
     "deit crop larger than image": (

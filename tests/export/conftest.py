@@ -15,7 +15,7 @@ from support.mini_models import (
     cell_inputs,
     decoder_inputs,
     images,
-    randomised,
+    randomized,
 )
 from torch import nn
 
@@ -38,7 +38,7 @@ def tensorrt() -> trt.TensorRT:
 
 @pytest.fixture(scope="session")
 def vit() -> nn.Module:
-    return randomised(MiniViT())
+    return randomized(MiniViT())
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def vit_file(vit: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def looped_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("looped") / "looped.onnx"
-    export_onnx(randomised(MiniViT(loops=3)), images(2), ["logits"], DYNAMIC, path)
+    export_onnx(randomized(MiniViT(loops=3)), images(2), ["logits"], DYNAMIC, path)
     return path
 
 
@@ -59,7 +59,7 @@ def looped_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cell_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cell") / "cell.onnx"
     dynamic = {"x": {0: "batch", 1: "chunk"}, "past_s": {0: "batch"}, "past_z": {0: "batch"}}
-    export_onnx(randomised(LinearAttentionCell()), cell_inputs(2, 5), ["y", "present_s", "present_z"], dynamic, path)
+    export_onnx(randomized(LinearAttentionCell()), cell_inputs(2, 5), ["y", "present_s", "present_z"], dynamic, path)
     return path
 
 
@@ -67,7 +67,7 @@ def cell_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def decoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("decoder") / "decoder.onnx"
     outputs = ["logits", "present_k", "present_v"]
-    export_onnx(randomised(MiniDecoder()), decoder_inputs(2, 5, 3), outputs, DECODER_DYNAMIC, path)
+    export_onnx(randomized(MiniDecoder()), decoder_inputs(2, 5, 3), outputs, DECODER_DYNAMIC, path)
     return path
 
 

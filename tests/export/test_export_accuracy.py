@@ -16,9 +16,9 @@ from export import graph
 from export.numerics import check_files
 from export.precision.int4 import BLOCK, to_int4
 from export.precision.int8_dynamic import to_int8_dynamic
-from export.precision.int8_static import activation_ranges, quantise_static, to_int8_static
+from export.precision.int8_static import activation_ranges, quantize_static, to_int8_static
 from export.precision.result import Precision
-from export.precision.sensitivity import quantise_within
+from export.precision.sensitivity import quantize_within
 from export.precision.smooth import Smoothed, smooth
 from export.sharing import assert_shared_once
 from runtime import ort
@@ -183,28 +183,28 @@ def test_the_layer_that_costs_most_stays_in_fp32(tmp_path: Path) -> None:
     batches = [{"x": batch["x"] * np.float32(10)} for batch in batches]
     ranges = activation_ranges(source, batches, "minmax")
 
-    def quantise(path: Path, exclude: Collection[str]) -> Precision:
-        return quantise_static(source, path, ranges, exclude)
+    def quantize(path: Path, exclude: Collection[str]) -> Precision:
+        return quantize_static(source, path, ranges, exclude)
 
-    free = quantise_within(source, tmp_path / "q.onnx", quantise, batches, tolerance=10.0, most=8)
+    free = quantize_within(source, tmp_path / "q.onnx", quantize, batches, tolerance=10.0, most=8)
     assert free and free.costs == {} and free.precision.kept == ()
     whole = free.error
-    found = quantise_within(source, tmp_path / "q.onnx", quantise, batches, tolerance=whole / 2, most=8)
+    found = quantize_within(source, tmp_path / "q.onnx", quantize, batches, tolerance=whole / 2, most=8)
     assert found and list(found.costs) == ["insane", "sane"] and found.precision.kept == ("insane",)
     assert found.costs["insane"] > found.costs["sane"]
     assert rms(tmp_path / "q.onnx", source, batches) == pytest.approx(found.error, rel=1e-3)
     assert "1 layers kept in fp32" in found.describe()
-    never = quantise_within(source, tmp_path / "q.onnx", quantise, batches, tolerance=0.0, most=8)
-    assert not never and never.precision.kept == ("insane",), "one layer at least is quantised"
+    never = quantize_within(source, tmp_path / "q.onnx", quantize, batches, tolerance=0.0, most=8)
+    assert not never and never.precision.kept == ("insane",), "one layer at least is quantized"
     assert "more than the 0 asked for" in never.describe()
-    bounded = quantise_within(source, tmp_path / "q.onnx", quantise, batches, tolerance=0.0, most=0)
+    bounded = quantize_within(source, tmp_path / "q.onnx", quantize, batches, tolerance=0.0, most=0)
     assert not bounded and bounded.precision.kept == () and bounded.costs == {}
 
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_no_more_layers_than_allowed_stay_in_fp32(vit_file: Path, tmp_path: Path, batches: Batches, most: int) -> None:
     told: list[tuple[int, int]] = []
-    found = quantise_within(
+    found = quantize_within(
         vit_file,
         tmp_path / "q.onnx",
         lambda path, exclude: to_int8_dynamic(vit_file, path, exclude),
@@ -231,7 +231,7 @@ def test_outputs_that_are_not_finite_are_a_failure(tmp_path: Path) -> None:
         return result
 
     with pytest.raises(GateFailed, match="is not finite after quantization"):
-        quantise_within(source, tmp_path / "q.onnx", broken, tokens(4), tolerance=0.1, most=1)
+        quantize_within(source, tmp_path / "q.onnx", broken, tokens(4), tolerance=0.1, most=1)
 
 
 def test_four_bit_weights_are_a_step_away_and_a_sixth_of_the_bytes(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from support.mini_models import LABELS, cell_inputs, images
 
 from export import folders
 from export.bundle import BundleContent, Form, write_bundle, write_zipped
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.precision.int8_dynamic import to_int8_dynamic
 from export.sizes import measure
 from runtime import ort
@@ -43,7 +43,7 @@ PREPROCESSING = {
 @pytest.fixture(scope="module")
 def int8_file(vit_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("int8")
-    optimise_for_cpu(vit_file, folder / "fused.onnx")
+    optimize_for_cpu(vit_file, folder / "fused.onnx")
     return to_int8_dynamic(folder / "fused.onnx", folder / "int8.onnx").path
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.mini_models import DYNAMIC, HEADS, HIDDEN, Block, MiniViT, images, randomised
+from support.mini_models import DYNAMIC, HEADS, HIDDEN, Block, MiniViT, images, randomized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export import graph
-from export.cpu_graph import CpuGraph, optimise_for_cpu
+from export.cpu_graph import CpuGraph, optimize_for_cpu
 from export.onnx_model import export_onnx
 from export.sharing import assert_shared_once
 from runtime import ort
@@ -64,7 +64,7 @@ class Variant(Block):
 def exported(way: str, path: Path) -> nn.Module:
     model = MiniViT(layers=0)
     model.blocks = nn.ModuleList([Variant(way), Variant(way)])
-    module = randomised(model)
+    module = randomized(model)
     export_onnx(module, images(2), ["logits"], DYNAMIC, path)
     return module
 
@@ -72,7 +72,7 @@ def exported(way: str, path: Path) -> nn.Module:
 @pytest.mark.parametrize("way", ["packed", "separate", "split", "interleaved", "sdpa", "scaled-keys"])
 def test_attention_is_fused_however_it_is_written(way: str, tmp_path: Path) -> None:
     exported(way, tmp_path / "plain.onnx")
-    result = optimise_for_cpu(tmp_path / "plain.onnx", tmp_path / "cpu.onnx")
+    result = optimize_for_cpu(tmp_path / "plain.onnx", tmp_path / "cpu.onnx")
     assert result.fused == result.softmaxes == 2 and result.nodes < result.source_nodes
     assert result.numerics and result.numerics.errors[0].max_rel < 1e-6
     assert [size[0] for size in result.numerics.sizes] == [1, 2, 7]
@@ -83,7 +83,7 @@ def test_attention_is_fused_however_it_is_written(way: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("way", ["mask", "shared-keys", "wide-values", "rotated-output"])
 def test_other_attention_is_left_as_it_is(way: str, tmp_path: Path) -> None:
     exported(way, tmp_path / "plain.onnx")
-    result = optimise_for_cpu(tmp_path / "plain.onnx", tmp_path / "cpu.onnx")
+    result = optimize_for_cpu(tmp_path / "plain.onnx", tmp_path / "cpu.onnx")
     assert result.fused == 0 and result.softmaxes == 2
     assert result.numerics.errors[0].max_abs == 0
     assert (tmp_path / "cpu.onnx").read_bytes() == (tmp_path / "plain.onnx").read_bytes()
@@ -115,8 +115,8 @@ class Masked(nn.Module):
 def masked(way: str, path: Path) -> CpuGraph:
     example = {"x": torch.randn(2, 3, HIDDEN), "mask": torch.ones(2, 3, dtype=torch.long)}
     dynamic = {name: {0: "batch", 1: "length"} for name in example}
-    export_onnx(randomised(Masked(way)), example, ["y"], dynamic, path / "plain.onnx")
-    return optimise_for_cpu(path / "plain.onnx", path / "cpu.onnx")
+    export_onnx(randomized(Masked(way)), example, ["y"], dynamic, path / "plain.onnx")
+    return optimize_for_cpu(path / "plain.onnx", path / "cpu.onnx")
 
 
 def test_a_mask_of_keys_goes_into_the_fused_attention(tmp_path: Path) -> None:
@@ -138,14 +138,14 @@ def test_a_mask_of_another_kind_stays_as_it_is(way: str, tmp_path: Path) -> None
 
 
 def test_a_loop_has_one_packed_weight(looped_file: Path, vit_file: Path, tmp_path: Path) -> None:
-    looped = optimise_for_cpu(looped_file, tmp_path / "looped.onnx")
+    looped = optimize_for_cpu(looped_file, tmp_path / "looped.onnx")
     assert looped.fused == 6
     assert_shared_once(tmp_path / "looped.onnx")
-    assert looped.bytes < 1.1 * optimise_for_cpu(vit_file, tmp_path / "vit.onnx").bytes
+    assert looped.bytes < 1.1 * optimize_for_cpu(vit_file, tmp_path / "vit.onnx").bytes
 
 
 def test_the_fused_file_has_no_weight_that_it_does_not_use(vit_file: Path, tmp_path: Path) -> None:
-    optimise_for_cpu(vit_file, tmp_path / "cpu.onnx")
+    optimize_for_cpu(vit_file, tmp_path / "cpu.onnx")
     model = onnx.load(tmp_path / "cpu.onnx")
     read = {name for node in model.graph.node for name in node.input}
     assert set(graph.weights(model)) <= read
@@ -154,6 +154,6 @@ def test_the_fused_file_has_no_weight_that_it_does_not_use(vit_file: Path, tmp_p
 
 
 def test_a_file_without_attention_is_copied(cell_file: Path, tmp_path: Path) -> None:
-    result = optimise_for_cpu(cell_file, tmp_path / "cpu.onnx")
+    result = optimize_for_cpu(cell_file, tmp_path / "cpu.onnx")
     assert (result.fused, result.softmaxes) == (0, 0)
     assert (tmp_path / "cpu.onnx").read_bytes() == cell_file.read_bytes()

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from support.jobs import ROOT
-from support.mini_models import DYNAMIC, HIDDEN, MiniDecoder, MiniViT, cell_inputs, decoder_inputs, images, randomised
+from support.mini_models import DYNAMIC, HIDDEN, MiniDecoder, MiniViT, cell_inputs, decoder_inputs, images, randomized
 from torch import Tensor, nn
 
 from export import graph
@@ -56,7 +56,7 @@ def test_two_exports_in_two_processes_give_equal_bytes(vit_file: Path, tmp_path:
     code = (
         "import sys; from pathlib import Path; from support.mini_models import *\n"
         "from export.onnx_model import export_onnx\n"
-        "export_onnx(randomised(MiniViT()), images(2), ['logits'], DYNAMIC, Path(sys.argv[1]))"
+        "export_onnx(randomized(MiniViT()), images(2), ['logits'], DYNAMIC, Path(sys.argv[1]))"
     )
     path = tmp_path / "again.onnx"
     done = subprocess.run(
@@ -108,7 +108,7 @@ class TiedLanguageModel(nn.Module):
 
 
 def test_a_tied_embedding_is_stored_once(tmp_path: Path) -> None:
-    module, path = randomised(TiedLanguageModel()), tmp_path / "lm.onnx"
+    module, path = randomized(TiedLanguageModel()), tmp_path / "lm.onnx"
     ids = {"ids": torch.arange(10).reshape(2, 5)}
     info = export_onnx(module, ids, ["logits"], {"ids": {0: "batch", 1: "length"}}, path)
     assert_shared_once(path)
@@ -148,7 +148,7 @@ def test_chunks_of_a_recurrent_file_give_what_the_whole_gives(cell_file: Path) -
 
 def test_a_decoder_with_a_cache_gives_torchs_numbers_at_every_length(decoder_file: Path) -> None:
     cases = [decoder_inputs(*sizes) for sizes in ((1, 1, 4), (2, 5, 3), (3, 7, 2))]
-    assert check_against(randomised(MiniDecoder()), decoder_file, cases)
+    assert check_against(randomized(MiniDecoder()), decoder_file, cases)
     shapes = {one.name: one.shape for one in read_info(decoder_file).inputs}
     assert shapes["past_k"] == ("batch", 3, "past", 16)
 
@@ -203,7 +203,7 @@ def test_numbers_of_another_model_fail(vit_file: Path) -> None:
     with pytest.raises(
         GateFailed, match=r"vit.onnx: 'logits' differs from torch in float64 by up to .* allowed\); do not ship"
     ):
-        check_against(randomised(MiniViT(), seed=1), vit_file, [images(2)])
+        check_against(randomized(MiniViT(), seed=1), vit_file, [images(2)])
 
 
 class Deep(nn.Module):

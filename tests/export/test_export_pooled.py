@@ -14,7 +14,7 @@ from compress.model import Transformer
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.int8_dynamic import to_int8_dynamic
 from export.precision.int8_static import to_int8_static
@@ -55,7 +55,7 @@ def error(path: Path, model: Transformer) -> float:
 
 def test_the_file_gives_what_torch_gives_with_plain_operators(pooled: Transformer, file: Path, tmp_path: Path) -> None:
     assert error(file, pooled) < 1e-5
-    optimise_for_cpu(file, tmp_path / "fused.onnx")
+    optimize_for_cpu(file, tmp_path / "fused.onnx")
     assert error(tmp_path / "fused.onnx", pooled) < 1e-5
     nodes = list(onnx.load(file).graph.node)
     maker = {name: node for node in nodes for name in node.output}

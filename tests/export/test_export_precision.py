@@ -14,14 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 from support.mini_models import HIDDEN, cell_inputs, decoder_inputs, images
 
 from export import graph
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.precision.calibrate import Magnitudes, thresholds
 from export.precision.fp16 import to_fp16
 from export.precision.fp32 import to_fp32
 from export.precision.int8_dynamic import to_int8_dynamic
 from export.precision.int8_static import to_int8_static
 from export.precision.result import Precision
-from export.precision.symmetric import quantise
+from export.precision.symmetric import quantize
 from runtime import ort
 from targets.errors import GateFailed, InputError
 
@@ -244,13 +244,13 @@ def test_static_int8_weights_are_the_nearest_steps(vit_file: Path, tmp_path: Pat
         np.testing.assert_allclose(scales, np.abs(real[name]).max(axis=0) / 127, rtol=1e-6)
 
 
-def test_a_value_read_by_three_layers_is_quantised_once(
+def test_a_value_read_by_three_layers_is_quantized_once(
     tmp_path: Path, looped_file: Path, vit_file: Path, batches: Batches
 ) -> None:
     path = to_int8_static(looped_file, tmp_path / "q.onnx", batches).path
     nodes = onnx.load(path).graph.node
-    quantised = [node.input[0] for node in nodes if node.op_type == "QuantizeLinear"]
-    assert len(set(quantised)) == len(quantised)
+    quantized = [node.input[0] for node in nodes if node.op_type == "QuantizeLinear"]
+    assert len(set(quantized)) == len(quantized)
     once = to_int8_static(vit_file, tmp_path / "v.onnx", batches)
     assert sum(a.nbytes for a in graph.weights(onnx.load(path)).values() if a.ndim > 1) == sum(
         a.nbytes for a in graph.weights(onnx.load(once.path)).values() if a.ndim > 1
@@ -260,7 +260,7 @@ def test_a_value_read_by_three_layers_is_quantised_once(
 def test_excluded_layers_stay_float(vit_file: Path, tmp_path: Path, batches: Batches) -> None:
     exclude = ["blocks.0.up/MatMul", "head/Gemm"]
     fused = tmp_path / "fused.onnx"
-    optimise_for_cpu(vit_file, fused)
+    optimize_for_cpu(vit_file, fused)
     for result in (
         to_int8_static(vit_file, tmp_path / "q.onnx", batches, exclude=exclude),
         to_int8_dynamic(fused, tmp_path / "d.onnx", exclude=exclude),
@@ -281,7 +281,7 @@ def test_an_unknown_layer_cannot_be_excluded(vit_file: Path, tmp_path: Path, bat
 def test_dynamic_int8_differs_little(vit_file: Path, tmp_path: Path, fuse: bool) -> None:
     source = tmp_path / "source.onnx"
     if fuse:
-        optimise_for_cpu(vit_file, source)
+        optimize_for_cpu(vit_file, source)
     else:
         to_fp32(vit_file, source)
     result = to_int8_dynamic(source, tmp_path / "d.onnx")
@@ -319,7 +319,7 @@ def test_equal_inputs_give_equal_bytes(form: str, vit_file: Path, tmp_path: Path
         elif form == "dynamic":
             to_int8_dynamic(vit_file, path)
         else:
-            optimise_for_cpu(vit_file, path)
+            optimize_for_cpu(vit_file, path)
         return path.read_bytes()
 
     assert write(tmp_path / "one.onnx") == write(tmp_path / "two.onnx")
@@ -389,10 +389,10 @@ def test_entropy_cuts_off_a_far_outlier() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 1), st.integers(0, 2**31))
-def test_quantised_weights_are_within_half_a_step(rows: int, columns: int, axis: int, seed: int) -> None:
+def test_quantized_weights_are_within_half_a_step(rows: int, columns: int, axis: int, seed: int) -> None:
     weight = np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
     weight[0] *= seed % 2
-    int8, scales = quantise(weight, axis)
+    int8, scales = quantize(weight, axis)
     shape = (-1, 1) if axis == 0 else (1, -1)
     assert np.abs(int8 * scales.reshape(shape) - weight).max() <= scales.max() * 0.5001
     assert (scales > 0).all() and np.abs(int8.astype(int)).max() <= 127

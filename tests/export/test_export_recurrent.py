@@ -199,7 +199,7 @@ def test_tensorrt_builds_an_engine_of_the_graph(kind: str, exported: Any, tensor
     assert engine.data and states and all(shape[0] == 1 for shapes in states.values() for shape in shapes)
 
 
-def test_quantised_layers_beside_a_state_compute_in_half_in_the_engine(
+def test_quantized_layers_beside_a_state_compute_in_half_in_the_engine(
     exported: Any, tensorrt: trt.TensorRT, tmp_path: Path
 ) -> None:
     streaming, path = exported("t2r")

@@ -16,7 +16,7 @@ from support.tiny import block_spec, images, model_of
 
 from compress.model import Step, Transformer
 from compress.model.per_loop import PerLoopSpec
-from export.cpu_graph import optimise_for_cpu
+from export.cpu_graph import optimize_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.fp16 import to_fp16
 from export.precision.int8_dynamic import to_int8_dynamic
@@ -66,7 +66,7 @@ def test_a_loop_becomes_one_node_in_every_precision(form: str, plain: Path, tmp_
     if form == "fp32":
         path = plain
     elif form == "fused":
-        optimise_for_cpu(plain, path)
+        optimize_for_cpu(plain, path)
     elif form == "fp16":
         to_fp16(plain, path)
     elif form == "int8-static":

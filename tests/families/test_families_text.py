@@ -192,7 +192,7 @@ def sentence_files(folder: Path, *modules: str, pooling: dict[str, Any] | None =
         (("Transformer", "Pooling"), {"pooling_mode": "lasttoken"}, EmbeddingSpec(pool="last", normalize=False)),
     ],
 )
-def test_pooling_and_normalisation_come_from_the_files_of_sentence_transformers(
+def test_pooling_and_normalization_come_from_the_files_of_sentence_transformers(
     tmp_path: Path, modules: tuple[str, ...], pooling: dict[str, Any], expected: EmbeddingSpec
 ) -> None:
     saved_text(tmp_path, "bert", "Model")

@@ -136,8 +136,8 @@ def test_weights_in_8_bits_are_multiplied_by_their_scales_and_it_is_said(llama: 
     write(llama, packed, quantization_config={"quant_method": method, "weight_block_size": [5, 4]})
     torch.testing.assert_close(logits(llama, notes), expected, atol=1e-5, rtol=0)
     assert notes == [
-        f"the checkpoint is quantised ({method}): 14 weights were multiplied by their scales; the original here is "
-        "this dequantised model, its activations are not quantised"
+        f"the checkpoint is quantized ({method}): 14 weights were multiplied by their scales; the original here is "
+        "this dequantized model, its activations are not quantized"
     ]
 
 

@@ -113,7 +113,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "no model_type": (says("config.json", model_type=None), "config.json has no model_type; put back"),
     "a list of model_types": (says("config.json", model_type=["bert"]), "the model_type ['bert'], which is no name"),
     "a number of a class": (says("config.json", architectures=[3]), "architectures [3] is for no task here"),
-    "a packed quantiser": (
+    "a packed quantizer": (
         says("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
         "transformers needs another package",
     ),

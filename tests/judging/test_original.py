@@ -28,7 +28,7 @@ def load_with(folder: Path, **options: object) -> None:
     load_original("mine", folder, "AutoModelForSequenceClassification")
 
 
-def test_a_quantiser_whose_package_is_missing_is_the_environments(folder: Path) -> None:
+def test_a_quantizer_whose_package_is_missing_is_the_environments(folder: Path) -> None:
     with pytest.raises(EnvironmentLacks, match=r"^mine: transformers needs another package to read it: .*aqlm"):
         load_with(folder, quantization_config={"quant_method": "aqlm"})
 

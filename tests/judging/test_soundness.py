@@ -59,12 +59,12 @@ def errors(found: ReportData) -> dict[str, str]:
 
 def quantized(source: Path, path: Path, factor: float) -> Path:
     """Q/DQ in front of one block's output projection, which fits where the factor is 1."""
-    from export.precision.int8_static import activation_ranges, quantise_static
+    from export.precision.int8_static import activation_ranges, quantize_static
 
     with np.load(ROOT / "compress" / "zoo" / "mnist" / "test.npz") as file:
         pixels = file["images"][::20, None].astype(np.float32) / 255
     mean, std = (original().structure.preprocessing[name][0] for name in ("mean", "std"))
-    quantise_static(source, path, activation_ranges(source, [{"pixel_values": (pixels - mean) / std}]))
+    quantize_static(source, path, activation_ranges(source, [{"pixel_values": (pixels - mean) / std}]))
     model = onnx.load(path)
     name = [node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear"][9]
     tensor = next(one for one in model.graph.initializer if one.name == name)

@@ -234,7 +234,7 @@ def test_a_nan_in_one_weight_does_not_pass(reference: str, data: str, tmp_path: 
         run(reference, write_bundle(tmp_path / "b", weight), data)
 
 
-def test_a_wrong_normalisation_does_not_pass(reference: str, data: str, tmp_path: Path) -> None:
+def test_a_wrong_normalization_does_not_pass(reference: str, data: str, tmp_path: Path) -> None:
     candidate = write_onnx(tmp_path / "w", templates())
     (candidate.parent / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "image_mean": [-0.9]}))
     assert run(reference, candidate, data) == 1
@@ -277,7 +277,7 @@ def test_a_bundle_without_two_dimensional_outputs_is_refused(reference: str, dat
         run(reference, path, data)
 
 
-def test_a_wrong_normalisation_of_both_sides_is_not_a_drop_of_nothing(
+def test_a_wrong_normalization_of_both_sides_is_not_a_drop_of_nothing(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_onnx(tmp_path / "w", templates())

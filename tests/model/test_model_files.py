@@ -158,7 +158,7 @@ def test_a_structure_that_is_not_understood_ends_in_one_line(
     assert line in refusal(folder)
 
 
-def test_a_newer_schema_is_recognised_before_its_new_keys_are(folder: Path) -> None:
+def test_a_newer_schema_is_recognized_before_its_new_keys_are(folder: Path) -> None:
     change_structure(folder, lambda structure: structure.update(schema_version=7, experts=4))
     assert "schema version 7" in refusal(folder)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import linear_oracle, oracle
-from support.tiny import randomised
+from support.tiny import randomized
 from torch import Tensor
 
 from compress.model.attention import ScoresSpec
@@ -74,7 +74,7 @@ def specs(draw: st.DrawFn, causal: bool | None = None) -> MixerSpec:
 
 
 def built(spec: MixerSpec, width: int, seed: int) -> Mixer:
-    mixer = randomised(spec.build(width, LOOPS).double(), seed)
+    mixer = randomized(spec.build(width, LOOPS).double(), seed)
     generator = torch.Generator().manual_seed(seed)
     for buffer in mixer.buffers():
         buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
@@ -294,7 +294,7 @@ def test_linformer_refuses_what_is_longer_than_its_pools() -> None:
 def test_keys_beyond_the_bound_of_performer_stay_finite() -> None:
     spec = FeatureMapSpec.parse({"kind": "performer", "size": 4})
     feature = spec.build(1, 1, 2)
-    feature.initialise(torch.Generator().manual_seed(0))
+    feature.initialize(torch.Generator().manual_seed(0))
     feature.see_keys(torch.zeros(1, 1, 1, 2))
     far = feature.key(1000 * torch.ones(1, 1, 1, 2))
     assert bool(torch.isfinite(far).all())
@@ -303,7 +303,7 @@ def test_keys_beyond_the_bound_of_performer_stay_finite() -> None:
 @torch.no_grad()
 def test_features_of_performer_estimate_the_exponential() -> None:
     feature = FeatureMapSpec.parse({"kind": "performer", "size": 4096}).build(1, 1, 8)
-    feature.initialise(torch.Generator().manual_seed(0))
+    feature.initialize(torch.Generator().manual_seed(0))
     q_BHNK, k_BGNK = 0.3 * random(1, 1, 20, 8, seed=1).float(), 0.3 * random(1, 1, 30, 8, seed=2).float()
     feature.see_keys(k_BGNK)
     products = feature.query(q_BHNK) @ feature.key(k_BGNK).transpose(-1, -2)

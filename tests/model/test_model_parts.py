@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import oracle
-from support.tiny import block_spec, images, logits, model_of, randomised
+from support.tiny import block_spec, images, logits, model_of, randomized
 from torch import Tensor
 
 from compress.model.activations import ACTIVATIONS
@@ -134,7 +134,7 @@ def is_visible(mask_BN: Tensor | None, sequence: int, causal: bool) -> Any:
 
 
 def built(spec: Any, width: int, seed: int) -> Any:
-    return with_random_buffers(randomised(spec.build(width, LOOPS), seed).double(), seed)
+    return with_random_buffers(randomized(spec.build(width, LOOPS), seed).double(), seed)
 
 
 @pytest.mark.parametrize("exporting", [False, True])
@@ -235,7 +235,7 @@ def test_blocks_put_norms_and_residuals_where_they_say(
             "keep_tokens": keep,
         }
     )
-    block = with_random_buffers(randomised(spec.build(shape[2]), seed).double(), seed)
+    block = with_random_buffers(randomized(spec.build(shape[2]), seed).double(), seed)
     x_BND = random(*shape, seed=seed)
     y_BND, _ = block(x_BND, 1, Context())
     for sequence, x_ND in enumerate(x_BND.numpy()):

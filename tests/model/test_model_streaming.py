@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.streams import VOCABULARY, decoder, streamed
-from support.tiny import block_spec, randomised
+from support.tiny import block_spec, randomized
 
 from compress.model import Transformer
 from compress.model.forms.streaming import Streaming
@@ -59,7 +59,7 @@ def test_windows_of_sensors_stream_as_tokens_do() -> None:
     structure = decoder(block_spec(head_dim=4, causal=True, rope=True)).structure
     head = LanguageModelSpec(vocab_size=3, tied=False, bias=True)
     changed = structure.replace(task="sequence-labelling", embed={"kind": "window", "size": 5}, head=head)
-    model = randomised(Transformer(changed), 1).double().eval()
+    model = randomized(Transformer(changed), 1).double().eval()
     streaming, generator = Streaming(model), torch.Generator().manual_seed(0)
     assert list(streaming.dynamic)[:3] == ["windows", "attention_mask", "position_ids"]
     assert streaming.example(2, 4, 3, generator)["windows"].shape == (2, 4, 5)

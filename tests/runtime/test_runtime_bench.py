@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.runtime_toys import onnx_accumulator, onnx_classifier
 
-from runtime.bench import measure, random_inputs, summarise
+from runtime.bench import measure, random_inputs, summarize
 from runtime.bundles.manifest import Tensor
 from runtime.measuring import compare
 from runtime.measuring.compare import decode_alternating, thread_counts, time_alternating, try_threads
@@ -76,15 +76,15 @@ def test_inputs_are_made_for_every_kind_of_dimension():
 
 def test_the_summary_is_percentiles_and_rate():
     times = list(range(1, 101))
-    summary = summarise(times, batch=4)
+    summary = summarize(times, batch=4)
     assert summary["latency_ms"] == {"p50": 50.5, "p95": 95.05, "p99": 99.01}
     assert summary["samples_per_s"] == pytest.approx(4 * 100 / (sum(times) / 1000), abs=0.01)
 
 
 def test_a_percentile_is_told_only_where_there_are_runs_enough_for_it():
-    assert list(summarise([1.0] * 3, 1)["latency_ms"]) == ["p50"]
-    assert list(summarise([1.0] * 99, 1)["latency_ms"]) == ["p50", "p95"]
-    assert list(summarise([1.0] * 100, 1)["latency_ms"]) == ["p50", "p95", "p99"]
+    assert list(summarize([1.0] * 3, 1)["latency_ms"]) == ["p50"]
+    assert list(summarize([1.0] * 99, 1)["latency_ms"]) == ["p50", "p95"]
+    assert list(summarize([1.0] * 100, 1)["latency_ms"]) == ["p50", "p95", "p99"]
 
 
 def test_energy_is_that_of_the_runs_without_the_warm_up(bundle, monkeypatch, capsys):

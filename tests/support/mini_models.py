@@ -130,7 +130,7 @@ def decoder_inputs(batch: int, chunk: int, past: int, seed: int = 0) -> dict[str
     }
 
 
-def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+def randomized(module: nn.Module, seed: int = 0) -> nn.Module:
     """Weights of a size that makes every part matter."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -179,7 +179,7 @@ def fed(spec: FfnSpec | Any, w: Weights, x_D: Array, loop: int) -> Array:
 
 
 def normed(spec: NormSpec | None, w: Weights, x_D: Array, loop: int) -> Array:
-    """Layer or RMS normalisation of one token."""
+    """Layer or RMS normalization of one token."""
     if spec is None:
         return x_D
     centred = x_D - x_D.mean() if spec.kind == "layer" else x_D

@@ -11,7 +11,7 @@ from compress.model.embeds.token import TokenEmbedSpec
 from compress.model.forms.streaming import Streaming
 from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.norms import NormSpec
-from support.tiny import HIDDEN, randomised
+from support.tiny import HIDDEN, randomized
 
 VOCABULARY = 11
 
@@ -28,7 +28,7 @@ def decoder(*blocks: BlockSpec, tied: bool = True) -> Transformer:
         labels=(),
         preprocessing={},
     )
-    return randomised(Transformer(structure), 0).double().eval()
+    return randomized(Transformer(structure), 0).double().eval()
 
 
 def streamed(model: Transformer, ids_BN: Tensor, mask_BN: Tensor, sizes: list[int]) -> Tensor:

@@ -14,7 +14,7 @@ from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.norms import NormSpec
 from compress.rewrites import Calibration
 from compress.spec import Spec
-from support.tiny import HIDDEN, block_spec, randomised
+from support.tiny import HIDDEN, block_spec, randomized
 
 VOCABULARY = 29
 LENGTHS = (3, 7, 5, 9)
@@ -32,7 +32,7 @@ def text_model(*blocks: Spec, embed: TokenEmbedSpec, head: HeadSpec, final_norm:
         labels=(),
         preprocessing={},
     )
-    model: Transformer = randomised(Transformer(structure), 0)
+    model: Transformer = randomized(Transformer(structure), 0)
     return model
 
 

@@ -95,7 +95,7 @@ def structure_of(
     )
 
 
-def randomised(model: torch.nn.Module, seed: int = 0) -> Any:
+def randomized(model: torch.nn.Module, seed: int = 0) -> Any:
     """The same model with weights at which every part matters; in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -108,7 +108,7 @@ def randomised(model: torch.nn.Module, seed: int = 0) -> Any:
 
 def model_of(*blocks: BlockSpec, seed: int = 0, **rest: Any) -> Transformer:
     """A random model of these blocks; see `structure_of`."""
-    return randomised(Transformer(structure_of(*blocks, **rest)), seed)
+    return randomized(Transformer(structure_of(*blocks, **rest)), seed)
 
 
 def images(model: Transformer, batch: int = 4, seed: int = 0) -> dict[str, Tensor]:

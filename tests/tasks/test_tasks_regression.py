@@ -137,7 +137,7 @@ def test_data_that_cannot_be_judged_is_named(
         TASK.open(choice, "evaluation", structure.labels, structure.preprocessing, setting[0])
 
 
-def test_healing_sees_pairs_with_token_types_and_minimises_the_squared_error(setting: tuple[Path, Path]) -> None:
+def test_healing_sees_pairs_with_token_types_and_minimizes_the_squared_error(setting: tuple[Path, Path]) -> None:
     folder, data = setting
     structure = load(folder).structure
     opened = TASK.open(DataChoice(str(data), None, False, 0), "healing", (), structure.preprocessing, folder)

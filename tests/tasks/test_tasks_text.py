@@ -1,4 +1,4 @@
-"""What tasks on texts answer, against plain loops; what healing minimises on them; what a checkpoint says of texts."""
+"""What tasks on texts answer, against plain loops; what healing minimizes on them; what a checkpoint says of texts."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_levels_are_the_plain_percentiles_for_large_samples_and_wider_for_small_
 
 
 def brute_tango(losses: int, wins: int, samples: int, margin: float) -> float:
-    """Score statistic with the restricted likelihood maximised by search instead of the closed form."""
+    """Score statistic with the restricted likelihood maximized by search instead of the closed form."""
     from scipy.optimize import minimize_scalar
 
     def negative_log_likelihood(win_rate: float) -> float:

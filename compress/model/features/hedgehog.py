@@ -42,7 +42,7 @@ class Hedgehog(FeatureMap):
         return _both(per_head(k_BGNK, self.key_GKF))
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """The identity, and random directions for features beyond the size of a head."""
         _, size, half = self.key_GKF.shape
         start_KF = torch.randn(size, half, generator=generator) * size**-0.5

@@ -49,7 +49,7 @@ class Performer(FeatureMap):
         return (self._exponent(k_BGNK) - self.bound_G[:, None, None]).clamp(max=HEADROOM).exp()
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         _, head_dim, size = self.rows_1KF.shape
         blocks = []
         for _ in range(math.ceil(size / head_dim)):

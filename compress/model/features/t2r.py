@@ -40,7 +40,7 @@ class T2r(FeatureMap):
         return (per_head(k_BGNK, self.weight_GKF) + self.bias_GF[:, None]).relu()
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Random directions; a bias of 1, so that at the start few pairs have no feature in common."""
         self.weight_GKF.copy_(
             torch.randn(self.weight_GKF.shape, generator=generator) * self.weight_GKF.shape[1] ** -0.5

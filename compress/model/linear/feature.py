@@ -42,7 +42,7 @@ class FeatureMap(nn.Module):
         """phi(k) (B,G,N,F)."""
         raise NotImplementedError
 
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Set the weights to where training should start."""
 
     def see_keys(self, k_BGNK: Tensor) -> None:

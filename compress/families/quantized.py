@@ -21,7 +21,7 @@ _PACKED = ("qweight", "qzeros", "weight_packed", "absmax", "quant_map", "quant_s
 _EIGHT = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
-def dequantised(
+def dequantized(
     tensors: dict[str, Tensor], config: Mapping[str, Any], folder: Path, note: Callable[[str], None]
 ) -> dict[str, Tensor]:
     """Weights times their scales in fp32 (bitsandbytes int8; int8 and float8 of compressed-tensors, FBGEMM, DeepSeek's
@@ -31,7 +31,7 @@ def dequantised(
     for name in tensors:
         if name.endswith(_PACKED):
             raise InputError(
-                f"{folder}: {name} is packed ({method or 'quantised'}); save the model dequantised, in fp16 or fp32, "
+                f"{folder}: {name} is packed ({method or 'quantized'}); save the model dequantized, in fp16 or fp32, "
                 "or give the model that it was made from"
             )
     whole, scales = dict(tensors), set[str]()
@@ -57,8 +57,8 @@ def dequantised(
     if scales:
         count = sum(whole[name] is not tensor for name, tensor in tensors.items())
         note(
-            f"the checkpoint is quantised ({method or '8 bits'}): {count} weights were multiplied by their scales; the "
-            "original here is this dequantised model, its activations are not quantised"
+            f"the checkpoint is quantized ({method or '8 bits'}): {count} weights were multiplied by their scales; the "
+            "original here is this dequantized model, its activations are not quantized"
         )
     return {name: tensor for name, tensor in whole.items() if name not in scales}
 
