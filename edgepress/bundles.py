@@ -67,9 +67,14 @@ def open(
     Raises InputError for a damaged bundle, EnvironmentLacks without what it needs, GateFailed for one that failed its
     accuracy gate, unless `allow_failed`.
     """
-    from runtime.session import open_bundle
+    from runtime.answers import answering
+    from runtime.bundles.bundle import check_passed, open_files
+    from runtime.session import open_session
 
-    return Model(open_bundle(bundle, provider, threads=threads, allow_failed=allow_failed))
+    files = open_files(bundle)
+    if not allow_failed:
+        check_passed(files)
+    return Model(open_session(answering(files), provider, threads=threads))
 
 
 __all__: Sequence[str] = ["Model", "open"]

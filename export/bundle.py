@@ -14,7 +14,7 @@ from export.app import app_bytes
 from export.archive import npz_bytes, write_zip
 from export.folders import copy_file, replaced
 from export.onnx_model import OnnxInfo, read_info
-from runtime import ort
+from runtime import ort, states
 from runtime.app import APP
 from runtime.bundles.manifest import (
     GOLDEN,
@@ -25,7 +25,6 @@ from runtime.bundles.manifest import (
     BundleTarget,
     EarlyExit,
     ModelFile,
-    State,
     golden_file,
     is_inside,
     main_file,
@@ -53,44 +52,30 @@ class Form:
 
 
 @dataclass(frozen=True)
-class GraphContent:
-    """What a bundle holds of one graph besides its forms: a few real inputs, states included, and those states."""
-
-    golden_inputs: Mapping[str, np.ndarray]
-    state: Sequence[State] = ()
-
-
-@dataclass(frozen=True)
 class BundleContent:
-    """All that goes into a bundle. `forms` are in the order in which a device should try them; one is model.onnx, or,
-    for a model of several `graphs`, each has one of its name.
+    """All that goes into a bundle. `golden` names the graphs of the model, `model` where there is one, with a few real
+    inputs of each, states included. `forms` are in the order in which a device should try them; each graph has one of
+    its name, such as model.onnx.
 
-    `golden_inputs` are a few real inputs of a model of one graph, states included. `files` maps relative paths to files
-    that are copied in as they are: config.json, preprocessor_config.json, engines. `drift`, `model` and `versions` are
-    put into the manifest as given; they must be plain JSON without NaN, and free of times and machine names.
+    `files` maps relative paths to files that are copied in as they are: config.json, preprocessor_config.json, engines.
+    `drift`, `model` and `versions` are put into the manifest as given; they must be plain JSON without NaN, and free of
+    times and machine names.
     """
 
     task: str
     target: BundleTarget
     forms: Sequence[Form]
-    golden_inputs: Mapping[str, np.ndarray]
+    golden: Mapping[str, Mapping[str, np.ndarray]]
     edgepress: str
     verdict: Literal["pass", "fail"]
     preprocessing: Mapping[str, Any] | None = None
     postprocessing: Mapping[str, Any] | None = None
     labels: Sequence[str] | None = None
-    state: Sequence[State] = ()
     exit: EarlyExit | None = None
     drift: Mapping[str, Any] | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
-    graphs: Mapping[str, GraphContent] = field(default_factory=dict)
-
-    @property
-    def named(self) -> Mapping[str, GraphContent]:
-        """Every graph by its name; `model` for a model that has one."""
-        return self.graphs or {GRAPH: GraphContent(self.golden_inputs, self.state)}
 
     def forms_of(self, graph: str) -> list[Form]:
         """The forms of one graph."""
@@ -174,12 +159,10 @@ def _check_place(folder: Path) -> None:
 def _check_content(content: BundleContent) -> None:
     paths = [form.entry.path for form in content.forms]
     names = [*paths, *content.files]
-    for main in map(main_file, content.named):
+    for main in map(main_file, content.golden):
         if main not in paths:
             raise InputError(f"a bundle needs {main}; given: {', '.join(paths) or 'nothing'}")
-    if content.graphs and (content.golden_inputs or content.state):
-        raise InputError("a bundle of several graphs has golden inputs and states in each of them, not beside them")
-    own = (NAME, SEAL, SIGNATURE, APP, *map(golden_file, content.named))
+    own = (NAME, SEAL, SIGNATURE, APP, *map(golden_file, content.golden))
     for name in names:
         if not is_inside(name) or name in own:
             raise InputError(
@@ -191,7 +174,7 @@ def _check_content(content: BundleContent) -> None:
     for name, source in (*((form.entry.path, form.source) for form in content.forms), *content.files.items()):
         if not source.is_file():
             raise InputError(f"{source} is missing; it should become {name} in the bundle")
-    for graph in content.named:
+    for graph in content.golden:
         infos = {form.entry.path: read_info(form.source) for form in content.forms_of(graph)}
         wanted = infos[main_file(graph)]
         for path, info in infos.items():
@@ -205,14 +188,12 @@ def _fill(folder: Path, content: BundleContent) -> None:
     sources = {form.entry.path: form.source for form in content.forms} | dict(content.files)
     for name, source in sources.items():
         copy_file(source, folder / name)
-    goldens = {graph: golden_file(graph) for graph in content.named}
-    for graph, name in goldens.items():
-        arrays = golden(content.forms_of(graph), content.named[graph].golden_inputs)
-        write_atomic(folder / name, npz_bytes(arrays))
+    for graph, inputs in content.golden.items():
+        write_atomic(folder / golden_file(graph), npz_bytes(golden(content.forms_of(graph), inputs)))
     write_atomic(folder / APP, app_bytes())
     digests = {
         name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in sorted([*sources, *goldens.values(), APP])
+        for name in sorted([*sources, *map(golden_file, content.golden), APP])
     }
     data = _manifest(content, digests)
     verify_files(folder, parse_manifest(data, NAME), folder)
@@ -221,11 +202,12 @@ def _fill(folder: Path, content: BundleContent) -> None:
 
 
 def _manifest(content: BundleContent, digests: Mapping[str, Any]) -> bytes:
-    infos = {graph: read_info(_main(content.forms_of(graph)).source) for graph in content.named}
+    infos = {graph: read_info(_main(content.forms_of(graph)).source) for graph in content.golden}
     info = next(iter(infos.values()))
-    graphs = {graph: _signature(infos[graph], one.state) for graph, one in content.named.items()}
+    graphs = {graph: _signature(one) for graph, one in infos.items()}
+    is_one = list(graphs) == [GRAPH]
     manifest = {
-        "schema": SCHEMA_OF_GRAPHS if content.graphs else SCHEMA,
+        "schema": SCHEMA if is_one else SCHEMA_OF_GRAPHS,
         "edgepress": content.edgepress,
         "task": content.task,
         "verdict": content.verdict,
@@ -240,7 +222,7 @@ def _manifest(content: BundleContent, digests: Mapping[str, Any]) -> bytes:
             for form in content.forms
         ],
         "exit": asdict(content.exit) if content.exit else None,
-        **({"graphs": graphs} if content.graphs else graphs[GRAPH]),
+        **(graphs[GRAPH] if is_one else {"graphs": graphs}),
         "preprocessing": content.preprocessing,
         "postprocessing": content.postprocessing,
         "labels": list(content.labels) if content.labels is not None else None,
@@ -263,11 +245,12 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _signature(info: OnnxInfo, state: Sequence[State]) -> dict[str, Any]:
+def _signature(info: OnnxInfo) -> dict[str, Any]:
     """What a graph takes, gives and hands on."""
-    states = {name for one in state for name in (one.past, one.present)}
+    state = states.states_of(info.inputs)
+    handed_on = {name for one in state for name in (one.past, one.present)}
     return {
-        "inputs": [asdict(tensor) for tensor in info.inputs if tensor.name not in states],
-        "outputs": [asdict(tensor) for tensor in info.outputs if tensor.name not in states],
+        "inputs": [asdict(tensor) for tensor in info.inputs if tensor.name not in handed_on],
+        "outputs": [asdict(tensor) for tensor in info.outputs if tensor.name not in handed_on],
         "state": [asdict(one) for one in state],
     }

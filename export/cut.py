@@ -34,12 +34,6 @@ def _load(path: Path) -> Any:
     return model
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a graph is of an encoder and a decoder that can be cut apart."""
-    model = graph.load(path)
-    return any(states.is_memory(output.name) for output in model.graph.output)
-
-
 def cut(path: Path) -> dict[str, Path]:
     """Cut a graph in place: `path` becomes the whole from the first token on, beside it stand the files of the encoder
     and of the decoder, and the weights of the three in one file more. Returns the files by graph.

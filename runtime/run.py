@@ -10,8 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.answers import Streamer, Wanted, answerer_of
-from runtime.bundles.manifest import DECODER
+from runtime.answers import Streamer, Wanted, answerer_of, answering
 from runtime.cli import add_session_options, open_bundle_for_cli, open_for_cli, positive
 from runtime.field.options import add_field_options, asking
 from runtime.texts.generate import DRAW, Sampling
@@ -133,8 +132,7 @@ def main() -> int:
     _check_exit(args)
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
-    bundle = open_bundle_for_cli(args.bundle, args)
-    bundle = bundle.one(DECODER if DECODER in bundle.graphs else None)
+    bundle = answering(open_bundle_for_cli(args.bundle, args))
     answerer = answerer_of(bundle, args.ids)
     wanted = _wanted(args, answerer, bundle)
     if args.watch and not answerer.suffixes:
@@ -164,7 +162,7 @@ def _follow(args: argparse.Namespace) -> int:
     if args.inputs or args.watch or args.out or args.once:
         raise InputError("--source brings its own inputs; leave out INPUT, --watch, --out and --once")
     _check_exit(args)
-    bundle = open_bundle_for_cli(args.bundle, args).one()
+    bundle = answering(open_bundle_for_cli(args.bundle, args))
     answerer = image_answerer(bundle)
     wanted = _wanted(args, answerer, bundle)
     source = open_source(args.source)

@@ -40,7 +40,7 @@ from compress.model.values.projected import ProjectedValuesSpec
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from export.bundle import BundleContent, Form, write_bundle
 from export.onnx_model import export_onnx
-from runtime.bundles.manifest import BundleTarget, ModelFile, State
+from runtime.bundles.manifest import BundleTarget, ModelFile
 from runtime.measuring.power import cpu_name
 from runtime.session import open_bundle
 from runtime.streams.stream import Stream
@@ -148,11 +148,10 @@ def ship(model: Transformer, folder: Path) -> Path:
         task="sequence-labelling",
         target=BundleTarget("cpu", precision="fp32", threads=1, profile={"batch": (1, 1, 4), "chunk": (1, 1, 256)}),
         forms=[Form(ModelFile("model.onnx", "onnxruntime", "fp32"), path)],
-        golden_inputs={name: tensor.numpy() for name, tensor in streaming.example(1, 8, 0, generator).items()},
+        golden={"model": {name: one.numpy() for name, one in streaming.example(1, 8, 0, generator).items()}},
         edgepress=version("edgepress"),
         verdict="pass",
         labels=LABELS,
-        state=[State(one.past, one.present, "float32", ("batch", *one.spec.shape)) for one in streaming.flat],
     )
     return write_bundle(folder / "bundle", content)
 

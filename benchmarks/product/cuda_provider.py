@@ -36,6 +36,7 @@ from runtime.bundles.bundle import Bundle, open_files
 from runtime.bundles.golden import load_golden
 from runtime.bundles.manifest import Tensor
 from runtime.bundles.tensors import fresh_state
+from runtime.states import states_of
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
 BATCHES = [1, 8, 32, 64]
@@ -151,9 +152,9 @@ class Original:
             else read_checkpoint(folder, self.task.preprocessing(folder, print))
         )
         structure = self.transformer.structure
-        self.states = self.task.states(structure)
         self.names = self.task.graph_outputs(structure)
         self.tensors = _declared(self.task.graph_inputs(structure, 0))
+        self.states = states_of(self.tensors)
 
     def outputs(self, inputs: Arrays) -> Arrays:
         """In float32 on the CPU, from a fresh state; of the inputs it takes those that it knows."""

@@ -11,6 +11,8 @@ from compress.pipeline import Artifact
 from runtime.bundles.manifest import GRAPH, ModelFile
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy as np
 
     from compress.model import Structure, Transformer
@@ -126,7 +128,7 @@ class OnnxModel(Noted):
 
     @property
     def graphs(self) -> dict[str, Path]:
-        """The file of each graph of the model by its name: `model`, and the parts that it was cut into."""
+        """The file of each graph of the model by its name: `model`, and those that its task made of it."""
         return {path.stem: path for path in sorted(self.path.glob("*.onnx")) if "." not in path.stem}
 
     @property
@@ -163,15 +165,11 @@ class ShippedModels(Artifact):
     """The files that ship, in the order in which a device should try them."""
 
     def every(self) -> list[ShippedFile]:
-        """All of a whole model, those of other numbers of loops last."""
-        return [file for file in self._files() if file.graph == GRAPH]
-
-    def parts(self) -> list[ShippedFile]:
-        """The files that a whole one was cut into: a device runs an encoder and a decoder apart."""
-        return [file for file in self._files() if file.graph != GRAPH]
+        """Those that answer what a sample asks, of other numbers of loops last: the graph `model`."""
+        return [file for file in self.files() if file.graph == GRAPH]
 
     def entries(self) -> list[ShippedFile]:
-        """Those of the whole model."""
+        """Those of all loops."""
         every = self.every()
         return [file for file in every if file.loops == every[0].loops]
 
@@ -179,6 +177,12 @@ class ShippedModels(Artifact):
         """Those of other numbers of loops, fewest first; they count only where the gate lets them pass."""
         every = self.every()
         return [file for file in every if file.loops != every[0].loops]
+
+    def files(self, answering: Collection[ShippedFile] | None = None) -> list[ShippedFile]:
+        """Every graph of these files, of all of them without; a model of one graph has no others."""
+        files = self._files()
+        loops = {file.loops for file in files if answering is None or file in answering}
+        return [file for file in files if file.loops in loops]
 
     def _files(self) -> list[ShippedFile]:
         return [ShippedFile(**row) for row in json.loads((self.path / "models.json").read_text())]

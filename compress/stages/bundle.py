@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import targets
@@ -16,7 +15,6 @@ from compress.stages.artifacts import (
     CalibrationSet,
     Comparison,
     Engines,
-    ModelArtifact,
     ShippedModels,
     SourceModel,
 )
@@ -24,17 +22,15 @@ from compress.stages.notes import LIBRARIES
 from compress.stages.outcome import judge
 from compress.stages.samples import evaluation
 from compress.tables import PrecisionMode
-from compress.tasks.feeding import fitted
 from compress.tasks.task import DataChoice
 from export.app import app_bytes
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from compress.stages.job import Job
+    from compress.tasks.task import Arrays
     from compress.verification.drift import Drift
-    from export.bundle import Form, GraphContent
-    from runtime.bundles.manifest import BundleTarget, State
+    from export.bundle import Form
+    from runtime.bundles.manifest import BundleTarget
 
 
 class Options(Spec):
@@ -50,8 +46,8 @@ class Options(Spec):
     app: str
 
 
-def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
-    """`model`: the stage that made what was exported. `engines`: the stage that built engines, if there is one."""
+def stage(job: Job, engines: dict[str, str]) -> Stage:
+    """`engines`: the stage that built engines, if there is one."""
     return Stage(
         name="bundle",
         does="puts everything that the device needs into one folder, with hashes and golden samples",
@@ -60,7 +56,6 @@ def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
             "original": "source",
             "models": "precision",
             "comparison": "verify",
-            "model": model,
             "calibration": "calibrate",
             **engines,
         },
@@ -85,7 +80,6 @@ def write(
     original: SourceModel,
     models: ShippedModels,
     comparison: Comparison,
-    model: ModelArtifact,
     calibration: CalibrationSet,
     engines: Engines | None = None,
 ) -> None:
@@ -97,21 +91,17 @@ def write(
     verdict, _ = judge(comparison)
     passed = {name: drift for name, drift in {**comparison.variants(), **comparison.exits()}.items() if drift}
     files = [*models.entries(), *(file for file in models.variants() if file.path in passed)]
-    forms = [Form(file.entry, models.path / file.path) for file in [*files, *models.parts()]]
-    inputs, state = _golden_inputs(context, original, forms[0].source), original.task.states(model.structure())
-    graphs = graphs_of(forms, inputs, state) if models.parts() else {}
+    forms = [Form(file.entry, models.path / file.path) for file in models.files(files)]
     content = BundleContent(
         task=structure.task,
         target=_target_section(context, original),
         forms=forms,
-        golden_inputs={} if graphs else inputs,
+        golden=_golden_inputs(context, original, forms),
         edgepress=version("edgepress"),
         verdict="pass" if verdict == "pass" else "fail",
         preprocessing=structure.preprocessing,
         postprocessing=original.task.postprocessing(structure),
         labels=list(original.task.classes(structure, evaluation(context.options.data, original))) or None,
-        state=() if graphs else state,
-        graphs=graphs,
         drift={name: _summary(drift) for name, drift in {**comparison.drifts(), **passed}.items()},
         exit=EarlyExit(probability) if probability is not None and passed.keys() & comparison.exits() else None,
         model={"source": context.options.model, "recipe": context.options.recipe},
@@ -132,36 +122,15 @@ def _target_section(context: StageContext[Options], original: SourceModel) -> Bu
     return BundleTarget(**section)
 
 
-def _golden_inputs(context: StageContext[Options], original: SourceModel, graph: Path) -> dict[str, np.ndarray]:
-    """The first of as many evaluation samples, evenly over the data."""
+def _golden_inputs(context: StageContext[Options], original: SourceModel, forms: Sequence[Form]) -> dict[str, Arrays]:
+    """What each graph is given for the first of as many evaluation samples, evenly over the data."""
     from compress.judging.questions import spread
-    from export.onnx_model import read_info
+    from runtime.bundles.manifest import main_file
 
-    data = evaluation(context.options.data, original)
-    count = original.task.golden
-    inputs = original.task.shortened(next(data.batches(count, spread(len(data), count))))
-    return fitted(graph.name, inputs, read_info(graph).inputs)
-
-
-def graphs_of(
-    forms: Sequence[Form], inputs: Mapping[str, np.ndarray], state: Sequence[State]
-) -> dict[str, GraphContent]:
-    """What a bundle holds of a whole model (`inputs`: golden ones) and of the encoder and the decoder that it was cut
-    into: the decoder gets what the encoder makes of the same sources."""
-    from export.bundle import GraphContent
-    from runtime import ort, states
-    from runtime.bundles.manifest import DECODER, ENCODER, GRAPH, main_file
-    from runtime.texts.text import INPUTS, TARGET
-
-    files = {form.entry.path: form.source for form in forms}
-    encoder, decoder = (ort.load(files[main_file(name)], threads=1) for name in (ENCODER, DECODER))
-    source = {name: inputs[name] for name in INPUTS}
-    known = {INPUTS[0]: inputs[TARGET], states.SOURCE_MASK: source[INPUTS[1]], **encoder.run(source)}
-    return {
-        GRAPH: GraphContent(inputs),
-        ENCODER: GraphContent(source),
-        DECODER: GraphContent(fitted(main_file(DECODER), known, decoder.inputs), state),
-    }
+    data, task = evaluation(context.options.data, original), original.task
+    inputs = task.shortened(next(data.batches(task.golden, spread(len(data), task.golden))))
+    graphs = {form.entry.graph: form.source for form in forms if form.entry.path == main_file(form.entry.graph)}
+    return task.golden_inputs(graphs, inputs)
 
 
 def _summary(drift: Drift) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def build_engines(context: StageContext[Options], original: SourceModel, models:
     target = targets.load(context.options.target)
     assert target.engine is not None
     profile = {name: (low, best, high) for name, (low, best, high) in target.profile.spans(original.longest).items()}
-    files = [file for file in models.entries() if file.runtime == "tensorrt"]
+    files = [file for file in models.files() if file.runtime == "tensorrt"]
     rows = []
     for index, file in enumerate(files):
         path = file.path

@@ -72,12 +72,9 @@ def stage(job: Job, model: str) -> Stage:
 
 
 def export_plain(context: StageContext[PlainOptions], original: SourceModel) -> None:
-    """The original as it is, for comparison; an encoder and a decoder in the parts that a device would run."""
-    from export.cut import cut, is_whole
-
+    """The original as it is, for comparison, in the graphs that a device would run."""
     write_notes(context, _export(context, original.task, original.load()))
-    if is_whole(context.folder / "model.onnx"):
-        cut(context.folder / "model.onnx")
+    original.task.graphs(context.folder / "model.onnx")
 
 
 def export_model(

@@ -61,7 +61,7 @@ def build_graph(job: Job, changes: Sequence[Stage] | None = None) -> Graph:
             verify.stage(job),
             localize.stage(job, model, [stage.name for stage in changed]),
             timing.stage(job),
-            bundle.stage(job, model, engines),
+            bundle.stage(job, engines),
             report.stage(job, model, engines),
         ]
     )

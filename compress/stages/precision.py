@@ -162,17 +162,8 @@ def write_shipped(
         alike = [context.folder / one for one in (name, *(variant.name for variant in variants.values()))]
         saved = store_apart(alike, context.folder / f"{name}.data")
         context.log(f"{name}.data: the weights of {len(alike)} files; {saved / 1e6:.2f} MB are not stored again")
-    finish(context, [part for file in shipped for part in _cut(context, file)])
-
-
-def _cut(context: StageContext[Options], file: ShippedFile) -> list[ShippedFile]:
-    """The file, and of an encoder and a decoder the two that a device runs."""
-    from export.cut import cut, is_whole
-
-    path = context.folder / file.path
-    if not is_whole(path):
-        return [file]
-    return [replace(file, path=part.name, graph=name) for name, part in cut(path).items()]
+    graphs = [(file, original.task.graphs(context.folder / file.path)) for file in shipped]
+    finish(context, [replace(file, path=at.name, graph=name) for file, one in graphs for name, at in one.items()])
 
 
 def _roll(how: _Quantizing, path: Path, for_tensorrt: bool = False) -> str:

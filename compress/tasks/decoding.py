@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from compress.tasks.task import AnyPart, DataChoice, GraphInputs
 from compress.tasks.text import TextTask
 from runtime import states
-from runtime.bundles.manifest import State
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,9 +50,6 @@ class Stateful(TextTask, Generic[Form]):
 
     def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
         return tuple(self.skeleton(structure).outputs)
-
-    def states(self, structure: Structure) -> tuple[State, ...]:
-        return tuple(state.declared for state in self.skeleton(structure).flat)
 
 
 class Decoding(Stateful["Streaming"]):

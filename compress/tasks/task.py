@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
+from compress.tasks.feeding import fitted
+from runtime.bundles.manifest import GRAPH
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from compress.heal.objective import Feed, Objective
     from compress.model import Structure, Transformer
     from compress.verification.samples import Samples
-    from runtime.bundles.manifest import State
     from runtime.bundles.manifest import Tensor as Declared
 
     Arrays = dict[str, np.ndarray]
@@ -241,13 +243,20 @@ class Task(ABC):
         """Names of all that the graph gives, states included."""
         return self.outputs
 
+    def graphs(self, path: Path) -> dict[str, Path]:
+        """The graphs that a device runs, by their names, made of the exported one and put beside it. The exported one
+        keeps its place and is the graph `model`: it answers what a sample asks, and so is what is judged and timed."""
+        return {GRAPH: path}
+
     def shortened(self, inputs: Arrays) -> Arrays:
         """Golden inputs, cut where the answers would be too large to ship."""
         return inputs
 
-    def states(self, structure: Structure) -> tuple[State, ...]:
-        """What the device hands from call to call; the manifest lists it."""
-        return ()
+    def golden_inputs(self, graphs: Mapping[str, Path], inputs: Arrays) -> dict[str, Arrays]:
+        """What each of `graphs` is given for the samples of which `inputs` are the model's."""
+        from export.onnx_model import read_info
+
+        return {name: fitted(path.name, inputs, read_info(path).inputs) for name, path in graphs.items()}
 
     @abstractmethod
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:

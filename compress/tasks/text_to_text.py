@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.tasks.decoding import Stateful
+from compress.tasks.feeding import fitted
 from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Prepared, Tell
 from compress.tasks.text import BATCH
-from runtime.texts.text import TARGET, Tokenizer, parse_preprocessing
+from runtime.bundles.manifest import DECODER, ENCODER
+from runtime.states import SOURCE_MASK
+from runtime.texts.text import INPUTS, TARGET, Tokenizer, parse_preprocessing
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,8 +127,27 @@ class TextToText(Stateful["SourceToTarget"]):
 
         return GraphInputs(example(2, 5, 4, 3), form.dynamic, [example(*sizes) for sizes in CHECKED_SIZES])
 
+    def graphs(self, path: Path) -> dict[str, Path]:
+        """The whole, its encoder and its decoder."""
+        from export.cut import cut
+
+        return cut(path)
+
     def shortened(self, inputs: Arrays) -> Arrays:
         return {name: array[:, :GOLDEN_TOKENS] for name, array in inputs.items()}
+
+    def golden_inputs(self, graphs: Mapping[str, Path], inputs: Arrays) -> dict[str, Arrays]:
+        """The decoder is given what the encoder makes of the same sources."""
+        from runtime import ort
+
+        (ids, mask), encoder = INPUTS, ort.load(graphs[ENCODER], threads=1)
+        memory = encoder.run(fitted(graphs[ENCODER].name, inputs, encoder.inputs))
+        written = {ids: inputs[TARGET], SOURCE_MASK: inputs[mask], **memory}
+        sources = {name: path for name, path in graphs.items() if name != DECODER}
+        return {
+            **super().golden_inputs(sources, inputs),
+            **super().golden_inputs({DECODER: graphs[DECODER]}, written),
+        }
 
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> Translations:
         import numpy as np

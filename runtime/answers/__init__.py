@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from runtime.texts.generate import Sampling
@@ -80,6 +81,16 @@ def answerer_of(bundle: Bundle, ids: bool = False) -> Answerer:
             f"{bundle.source} is a bundle for {task}; this command serves {', '.join(_KNOWN)}: "
             "call runtime.session.open_bundle from Python"
         )
-    module = importlib.import_module(f"{__name__}.{task.replace('-', '_')}")
-    answerer: Answerer = module.open_answerer(bundle, ids)
+    answerer: Answerer = _module(task).open_answerer(bundle, ids)
     return answerer
+
+
+def answering(bundle: Bundle) -> Bundle:
+    """The bundle of the graph whose session answers: the one that the file of its task calls `ANSWERS`, else the only
+    one. Raises InputError if there is no such graph."""
+    task = bundle.manifest.task
+    return bundle.one(getattr(_module(task), "ANSWERS", None) if task in _KNOWN else None)
+
+
+def _module(task: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{task.replace('-', '_')}")

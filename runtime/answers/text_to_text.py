@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.texts import TextInputs, text_inputs
-from runtime.bundles.manifest import ENCODER
+from runtime.bundles.manifest import DECODER, ENCODER
 from runtime.states import SOURCE_MASK, of_source
 from runtime.texts.search import Written, search
 from runtime.texts.text import INPUTS, TargetText, Tokenizer, pad
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from runtime.session import Session
     from runtime.streams.stream import Stream
     from runtime.watch import Result
+
+#: The graph that writes.
+ANSWERS = DECODER
 
 
 @dataclass(frozen=True)

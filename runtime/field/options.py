@@ -69,13 +69,13 @@ def _looking(args: argparse.Namespace, session: Session) -> Looking:
 
 
 def _shadow(args: argparse.Namespace, session: Session, answerer: Answerer) -> Shadow:
-    from runtime.answers import Streamer, answerer_of
+    from runtime.answers import Streamer, answerer_of, answering
     from runtime.cli import open_bundle_for_cli, open_for_cli
     from runtime.field.record import Record
     from runtime.field.sequential import Share
     from runtime.field.shadow import Shadow
 
-    other = open_bundle_for_cli(args.shadow, args).one()
+    other = answering(open_bundle_for_cli(args.shadow, args))
     tasks = session.manifest.task, other.manifest.task
     if tasks[0] != tasks[1]:
         raise InputError(f"{other.source} is a bundle for {tasks[1]}, {session.bundle.source} for {tasks[0]}")

@@ -59,7 +59,7 @@ def content(vit_file: Path, int8_file: Path, tmp_path: Path) -> BundleContent:
             Form(ModelFile("model.cpu.onnx", "onnxruntime", "int8", "dynamic int8"), int8_file),
             Form(ModelFile("model.onnx", "onnxruntime", "fp32"), vit_file),
         ],
-        golden_inputs={"pixel_values": images(3)["pixel_values"].numpy()},
+        golden={"model": {"pixel_values": images(3)["pixel_values"].numpy()}},
         edgepress="0.1.0",
         verdict="pass",
         preprocessing=PREPROCESSING,
@@ -121,10 +121,9 @@ def test_state_is_listed_apart_from_inputs_and_outputs(cell_file: Path, tmp_path
         task="causal-lm",
         target=BundleTarget("cpu-x86"),
         forms=[Form(ModelFile("model.onnx", "onnxruntime", "fp32"), cell_file)],
-        golden_inputs=inputs,
+        golden={"model": inputs},
         edgepress="0.1.0",
         verdict="fail",
-        state=states,
     )
     manifest = open_files(write_bundle(tmp_path / "bundle", content)).manifest
     assert manifest.verdict == "fail" and manifest.state == tuple(states)
@@ -199,7 +198,7 @@ def test_content_that_does_not_fit_is_refused(
         ({"files": {"../x": vit_file}}, "cannot be a file of a bundle"),
         ({"files": {"manifest.json": vit_file}}, "cannot be a file of a bundle"),
         ({"drift": {"drop": float("nan")}}, "plain JSON"),
-        ({"golden_inputs": {"nothing": np.zeros(1)}}, "refused the inputs"),
+        ({"golden": {"model": {"nothing": np.zeros(1)}}}, "refused the inputs"),
         ({"preprocessing": {"kind": "image"}}, "preprocessing"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -207,7 +206,7 @@ def test_content_that_does_not_fit_is_refused(
         assert not (tmp_path / "bundle").exists()
     with pytest.raises(GateFailed, match="not finite"):
         bad = {"pixel_values": np.full((1, 3, 16, 16), np.inf, np.float32)}
-        write_bundle(tmp_path / "bundle", replace(content, golden_inputs=bad))
+        write_bundle(tmp_path / "bundle", replace(content, golden={"model": bad}))
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
@@ -222,7 +221,7 @@ for turn in range(10000):
     write_bundle(folder, BundleContent(
         task="image-classification", target=BundleTarget("cpu-x86"),
         forms=[Form(ModelFile("model.onnx", "onnxruntime", "fp32"), model)],
-        golden_inputs={"pixel_values": np.ones((1, 3, 16, 16), np.float32)},
+        golden={"model": {"pixel_values": np.ones((1, 3, 16, 16), np.float32)}},
         edgepress=f"0.1.{turn}", verdict="pass", files={f"note{turn % 3}": Path(__file__)}))
     print(turn, flush=True)
 """

@@ -12,13 +12,13 @@ import pytest
 import torch
 from support.translators import CONFIG, END, PAD, saved_translator, sentences
 
+import edgepress
 from compress import tasks
 from compress.model import Transformer
-from compress.stages.bundle import graphs_of
 from compress.tasks import read_checkpoint
 from export import graph
 from export.bundle import BundleContent, Form, write_bundle
-from export.cut import cut, is_whole
+from export.cut import cut
 from export.numerics import check_against
 from export.onnx_model import export_onnx
 from export.precision.fp16 import to_fp16
@@ -57,9 +57,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Cut:
     path.parent.mkdir()
     export_onnx(module, inputs.example, task.graph_outputs(model.structure), inputs.dynamic, path)
     check_against(module, path, inputs.cases)
-    assert is_whole(path)
     shutil.copyfile(path, folder / "whole.onnx")
-    files = cut(path)
+    files = task.graphs(path)
     forms = [Form(ModelFile(file.name, "onnxruntime", "fp32", graph=name), file) for name, file in files.items()]
     ids, mask = np.array([[5, 6, 7, 8, END], [9, 10, END, PAD, PAD]]), np.array([[1] * 5, [1, 1, 1, 0, 0]])
     source, target = {"input_ids": ids, "attention_mask": mask}, np.array([[PAD, 11, 12], [PAD, 13, 14]])
@@ -67,12 +66,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Cut:
         task=task.name,
         target=BundleTarget("cpu", "fp32", profile={"batch": (1, 1, 8)}),
         forms=forms,
-        golden_inputs={},
+        golden=task.golden_inputs(files, {**source, TARGET: target}),
         edgepress="0",
         verdict="pass",
         preprocessing=section,
         files={"tokenizer.json": folder / "tokenizer.json", "model.onnx.data": path.with_name("model.onnx.data")},
-        graphs=graphs_of(forms, {**source, TARGET: target}, task.states(model.structure)),
     )
     return Cut(original, model, write_bundle(folder / "bundle", content), source, target)
 
@@ -124,6 +122,12 @@ def test_a_device_writes_what_transformers_writes(made: Cut, capsys: pytest.Capt
             (wanted,) = made.original.generate(input_ids=ids, **settings).tolist()
             words = [f"w{token - 3}" for token in wanted if token > PAD]
             assert str(result["text"]).split() == words
+
+
+def test_the_library_translates_a_text(made: Cut) -> None:
+    text, session = "w1 w2 w3", open_session(open_files(made.bundle).one(DECODER))
+    (wanted,) = answerer_of(session.bundle).answer(session, [text], Wanted())
+    assert edgepress.open(made.bundle)(text) == [{"input": text, **dict(wanted)}]
 
 
 def test_the_command_translates_a_text(

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bundle import BundleContent, Form, GraphContent, write_bundle, write_zipped
+from export.bundle import BundleContent, Form, write_bundle, write_zipped
 from runtime.bundles.bundle import open_files
 from runtime.bundles.manifest import BundleTarget, ModelFile, State, parse_manifest
 from runtime.session import open_bundle, open_graphs
@@ -60,11 +60,11 @@ def content(folder):
         Form(ModelFile("decoder.onnx", "onnxruntime", "fp32", graph="decoder"), decoder(folder)),
     ]
     tokens = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
-    graphs = {
-        "encoder": GraphContent({"x": np.ones((2, 3), np.float32)}),
-        "decoder": GraphContent({"tokens": tokens, "past_total": np.zeros((2, 2), np.float32)}, [STATE]),
+    golden = {
+        "encoder": {"x": np.ones((2, 3), np.float32)},
+        "decoder": {"tokens": tokens, "past_total": np.zeros((2, 2), np.float32)},
     }
-    return BundleContent("translation", TARGET, forms, {}, "0.1.0", "pass", graphs=graphs)
+    return BundleContent("translation", TARGET, forms, golden, "0.1.0", "pass")
 
 
 @pytest.fixture
@@ -99,6 +99,7 @@ def test_the_selftest_holds_every_graph_and_finds_the_one_that_differs(bundle, m
     assert selftest.main() == 0
     report = json.loads(capsys.readouterr().out)
     assert report["passed"] and set(report["graphs"]) == {"encoder", "decoder"}
+    assert open_files(bundle).graphs["decoder"].manifest.state == (STATE,)
     assert report["graphs"]["decoder"]["streaming"] and "streaming" not in report["graphs"]["encoder"]
     golden = dict(np.load(bundle / "golden.decoder.npz"))
     golden["output_y"] = golden["output_y"] + 9
@@ -131,7 +132,7 @@ def test_graphs_are_told_apart_by_a_schema_that_older_devices_refuse(bundle):
 
 def test_a_model_of_one_graph_is_written_as_it_always_was(tmp_path):
     form = Form(ModelFile("model.onnx", "onnxruntime", "fp32"), encoder(tmp_path))
-    one = BundleContent("embedding", TARGET, [form], {"x": np.ones((2, 3), np.float32)}, "0.1.0", "pass")
+    one = BundleContent("embedding", TARGET, [form], {"model": {"x": np.ones((2, 3), np.float32)}}, "0.1.0", "pass")
     manifest = json.loads((write_bundle(tmp_path / "one", one) / "manifest.json").read_text())
     assert manifest["schema"] == 1 and "graphs" not in manifest and {"inputs", "outputs", "state"} <= set(manifest)
     assert manifest["models"] == [{"path": "model.onnx", "runtime": "onnxruntime", "precision": "fp32", "note": ""}]
@@ -160,7 +161,6 @@ def test_content_that_does_not_fit_its_graphs_is_refused(tmp_path):
     whole = content(tmp_path)
     wrong = {
         "a bundle needs decoder.onnx": replace(whole, forms=whole.forms[:2]),
-        "in each of them, not beside them": replace(whole, state=[STATE]),
         "have different inputs or outputs": replace(
             whole, forms=[*whole.forms, Form(replace(whole.forms[0].entry, path="more.onnx"), decoder(tmp_path))]
         ),
