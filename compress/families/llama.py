@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
 from compress.families.decoder import FULL, SLIDING, attention_of, every, layer_types
+from compress.families.experts import expert_maps, experts_spec
 from compress.families.family import reads, stacked
 from compress.families.rope import rope_from, rope_of, rope_table
 from compress.families.text import decoder_head, head_dim_of, prefix_of, refuse, structure_of
@@ -77,7 +78,7 @@ class Layout:
     whether tokens are multiplied by sqrt(D). `activation`: the option that names it, and its value if left out.
     `multipliers`: whether it has Granite's. `nope`: whether some layers do not turn. `scalar`: whether logits are
     scaled by an option (and may look both ways). `caps`: of logits in attention and of the next token. `norm`: kind of
-    its norms."""
+    its norms. `normed`: whether the shares of the experts that are chosen always sum to 1."""
 
     eps: float = 1e-6
     tied: bool = False
@@ -91,6 +92,7 @@ class Layout:
     scalar: bool = False
     caps: tuple[float | None, float | None] = (None, None)
     norm: NormSpec = field(default_factory=lambda: NormSpec(kind="rms"))
+    normed: bool = False
 
 
 _GEMMA2 = Layout(
@@ -109,6 +111,9 @@ _LAYOUTS = {
     "ministral": Layout(window=4096, kinds=_all_slide),
     "qwen2": Layout(window=4096, kinds=_from_a_layer_on),
     "qwen3": Layout(window=4096, kinds=_from_a_layer_on),
+    "qwen3_moe": Layout(window=4096, kinds=_from_a_layer_on),
+    "mixtral": Layout(eps=1e-5, kinds=_all_slide, normed=True),
+    "olmoe": Layout(eps=1e-5),
     "phi3": Layout(eps=1e-5, kinds=_all_slide),
     "smollm3": Layout(tied=True, kinds=_without_rope, nope=True),
     "granite": Layout(multipliers=True),
@@ -127,6 +132,7 @@ def read_llama(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     reads too."""
     kind = str(checkpoint.config["model_type"])
     layout = _LAYOUTS[kind]
+    checkpoint.config.get("intermediate_size")  # of dense layers, which some mixtures of experts have not
     refuse(checkpoint, clip_qkv=None, rope_interleaved=False)
     body, integer = prefix_of(checkpoint, "model"), checkpoint.integer
     width, layers, vocabulary = integer("hidden_size"), integer("num_hidden_layers"), integer("vocab_size")
@@ -248,6 +254,8 @@ def _ffn(checkpoint: Checkpoint, layout: Layout, name: str, state: dict[str, Ten
     activation = checkpoint.option(*layout.activation)
     if checkpoint.config["model_type"] == "gemma" and activation == "gelu":
         activation = "gelu_pytorch_tanh"  # what the first releases of Gemma meant
+    if f"{name}ffn.router.weight" in state:
+        return experts_spec(checkpoint, state, f"{name}ffn", activation, normed=layout.normed)
     size = checkpoint.integer("intermediate_size")
     if f"{name}ffn.gate.weight" not in state:
         return MlpSpec(intermediate_size=size, activation=activation, bias=f"{name}ffn.up.bias.0" in state)
@@ -268,7 +276,7 @@ def _layer(checkpoint: Checkpoint, source: str, target: str, layout: Layout) -> 
     state = {
         **stacked(f"{target}mixer.scores", {"query": query, "key": key}),
         **stacked(f"{target}mixer.values", {"value": value, "output": linear(f"{attention}o_proj")}),
-        **stacked(f"{target}ffn", _feed_forward(checkpoint, mlp)),
+        **stacked(f"{target}ffn", expert_maps(checkpoint, source) or _feed_forward(checkpoint, mlp)),
     }
     for name in ("query", "key"):
         if f"{attention}{name[0]}_norm.weight" in checkpoint:

@@ -68,6 +68,11 @@ class Context:
         """True at the real ones of the tokens at hand, which are the last of the mask; None means all are real."""
         return None if self.mask_BM is None else self.mask_BM[:, -tokens:].bool()
 
+    def without_padding(self, x_BND: Tensor) -> Tensor:
+        """The tokens at hand, with zeros in place of those that are padding."""
+        real_BN = self.real_BN(x_BND.shape[1])
+        return x_BND if real_BN is None else x_BND * real_BN[..., None].to(x_BND.dtype)
+
     def reduced(self, reduction: Reduction) -> Context:
         """What the tokens carry that a reduction leaves: the mean of their places, and real where one of them is."""
         mask_BN, places_BN = self.mask_BM, self.positions_BN

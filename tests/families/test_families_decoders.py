@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compress.model import Transformer, save
 from compress.tasks import read_checkpoint
+from targets.errors import InputError
 
 TOLERANCE = 1e-4
 LENGTH = 13
@@ -39,6 +40,8 @@ def rope(kind: str, **options: Any) -> dict[str, Any]:
 _LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 24}
 _YARN = {"factor": 4.0, "original_max_position_embeddings": 16}
 _LONG = {"short_factor": [1.0, 1.5, 2.0, 3.0], "long_factor": [2.0, 3.0, 4.0, 9.0]}
+_EXPERTS = _SIZES | {"num_experts_per_tok": 2, "moe_intermediate_size": 7}
+_LFM2 = _SIZES | {"conv_L_cache": 3, "block_multiple_of": 8, "tie_word_embeddings": True}
 #: Name -> stem of the classes and the config.
 LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, llama3 positions": ("Llama", _SIZES | rope("llama3", **_LLAMA3)),
@@ -55,6 +58,21 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
         _SIZES | {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1},
     ),
     "qwen3": ("Qwen3", _SIZES | {"head_dim": 8, "tie_word_embeddings": True}),
+    "qwen3_moe, one layer dense": (
+        "Qwen3Moe",
+        _EXPERTS | {"head_dim": 8, "num_experts": 4, "mlp_only_layers": [1], "norm_topk_prob": True},
+    ),
+    "qwen3_moe, shares as they are": ("Qwen3Moe", _EXPERTS | {"head_dim": 8, "num_experts": 3}),
+    "mixtral": ("Mixtral", _EXPERTS | {"num_local_experts": 4}),
+    "olmoe": ("Olmoe", _EXPERTS | {"num_experts": 4}),
+    "lfm2": ("Lfm2", _LFM2 | {"layer_types": ["conv", "full_attention", "conv"]}),
+    "lfm2, biases": ("Lfm2", _LFM2 | {"layer_types": ["full_attention", "conv", "conv"], "conv_bias": True}),
+    "qwen3_5": (
+        "Qwen3_5",
+        _SIZES
+        | {"head_dim": 8, "linear_key_head_dim": 5, "linear_value_head_dim": 4, "linear_num_key_heads": 2}
+        | {"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention", "linear_attention"]},
+    ),
     "phi3, a window": ("Phi3", _SIZES | {"sliding_window": 5, "original_max_position_embeddings": 64}),
     "phi3, longrope positions": (
         "Phi3",
@@ -106,7 +124,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def saved_layout(folder: Path, layout: str, kind: str = "ForCausalLM", **changes: Any) -> Any:
     stem, options = LAYOUTS[layout]
-    config = f"{stem}TextConfig" if stem == "Gemma3" else f"{stem}Config"
+    config = f"{stem}TextConfig" if stem in ("Gemma3", "Qwen3_5") else f"{stem}Config"
     kind = f"Text{kind}" if stem == "Gemma3" and kind == "Model" else kind
     return saved_class(folder, f"{stem}{kind}", config, **options | changes)
 
@@ -221,3 +239,22 @@ def test_layouts_hold_at_any_shape(
     real_BN = inputs["attention_mask"].bool()
     given_TV = read_checkpoint(folder, {})(inputs)[real_BN]
     torch.testing.assert_close(given_TV, original(**inputs).logits[real_BN], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "config", "fault"),
+    [
+        ("lfm2", {"layer_types": ["conv", "mamba", "conv"]}, "layer_types must be full_attention or conv"),
+        ("qwen3_5", {"layer_types": ["linear_attention"]}, "layer_types must be linear_attention or full_attention"),
+        ("qwen3_5", {"head_dim": 4}, "q_proj.weight has 96 rows, not 48"),
+        ("qwen3_5", {"linear_num_key_heads": 3}, "4 value heads are no multiple of 3 key heads"),
+        ("mixtral", {"num_experts_per_tok": 9}, "9 experts are chosen of 4"),
+        ("mixtral", {"num_experts_per_tok": None}, "config.json lacks 'num_experts_per_tok'"),
+    ],
+)
+def test_layouts_that_cannot_be_read_say_why(tmp_path: Path, layout: str, config: dict[str, Any], fault: str) -> None:
+    saved_layout(tmp_path, layout)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    with pytest.raises(InputError, match=fault):
+        read_checkpoint(tmp_path, {})

@@ -49,7 +49,7 @@ def saved_class(folder: Path, name: str, config_name: str, *, seed: int = 0, **o
     `folder`."""
     tokens = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": 0, "eos_token_id": 2}
     config = getattr(transformers, config_name)(**{**tokens, **options})
-    config._attn_implementation = "eager"
+    config._attn_implementation = config._experts_implementation = "eager"
     model: PreTrainedModel = getattr(transformers, name)(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
