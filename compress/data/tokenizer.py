@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.data.classes import class_number, listed
+from compress.data.pairs.opus_mt import is_opus_mt, opus_mt_tokenizer
 from compress.json_files import read_object
 from runtime.files import sha256_of
 from runtime.texts.text import TOKENIZER
@@ -89,6 +90,8 @@ def tokenizer_of(folder: Path) -> Path | None:
     Raises InputError that names the option where there can be no such file, EnvironmentLacks where transformers is
     needed to tell and is not installed.
     """
+    if not (folder / TOKENIZER).is_file() and is_opus_mt(folder):
+        return made_file(opus_mt_tokenizer(folder, "source"))
     if not any((folder / name).is_file() for name in (TOKENIZER, *OLDER)):
         return None
     if (folder / TOKENIZER).is_file():
@@ -238,9 +241,15 @@ def _settled(folder: Path, files: tuple[str, ...]) -> Path:
             f"{folder}/{CONFIG}: no {TOKENIZER} can do what {_culprit(folder, probes)} asks for; save the tokenizer "
             "without it"
         )
+    return made_file(backend.to_str(pretty=False))
+
+
+@functools.cache
+def made_file(text: str) -> Path:
+    """A tokenizer.json of this text in a temporary folder, which goes when the process ends."""
     place = Path(tempfile.mkdtemp(prefix="edgepress-tokenizer-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    (place / TOKENIZER).write_text(backend.to_str(pretty=False), encoding="utf-8")
+    (place / TOKENIZER).write_text(text, encoding="utf-8")
     return place / TOKENIZER
 
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.data.pairs.opus_mt import is_opus_mt, opus_mt_tokenizer
+from compress.data.tokenizer import made_file
 from compress.json_files import read_object
+from runtime.texts.text import TOKENIZER
 from targets.errors import InputError
 
 #: The tokenizer of the texts that are written, where it is not that of the sources.
@@ -49,7 +52,9 @@ def target_section(folder: Path, section: Mapping[str, Any]) -> dict[str, Any]:
 def target_tokenizer_of(folder: Path) -> Path | None:
     """A tokenizer.json of the texts that the folder's model writes; None where the sources' serves for both."""
     own = folder / TARGET_TOKENIZER
-    return own if own.is_file() else None
+    if own.is_file() or (folder / TOKENIZER).is_file() or not is_opus_mt(folder):
+        return own if own.is_file() else None
+    return made_file(opus_mt_tokenizer(folder, "target"))
 
 
 def _whole(value: object) -> int | None:
