@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runtime.bundles.manifest import Tensor
+from runtime.recoding import int8 as recoding
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import nearest
 
@@ -81,8 +82,9 @@ class Provider:
             options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
+        recoded = recoding.recoded(path) if self.on == CPU and saturates() else None
         try:
-            session = self.session(ort, path, options, precision)
+            session = self.session(ort, recoded or str(path), options, precision)
         except errors() as error:
             reason = self.lacking(ort) or _first_line(error)
             raise EnvironmentLacks(f"ONNX Runtime {ort.__version__} cannot load {path}: {reason}") from error
@@ -96,11 +98,11 @@ class Provider:
         """ONNX Runtime's options of the provider."""
         return {}
 
-    def session(self, module: Any, path: Path, options: Any, precision: str) -> Any:
-        """An InferenceSession. Raises whatever ONNX Runtime raises. With its fallback ONNX Runtime would print on
-        standard output why it took another provider."""
+    def session(self, module: Any, file: str | bytes, options: Any, precision: str) -> Any:
+        """An InferenceSession of a file, given by its path or as its bytes. Raises whatever ONNX Runtime raises. With
+        its fallback ONNX Runtime would print on standard output why it took another provider."""
         chosen = [(self.on, self.options(precision))]
-        return module.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+        return module.InferenceSession(file, options, providers=chosen, enable_fallback=0)
 
     def lacking(self, module: Any) -> str | None:
         """The shared library that the provider needs and that does not load, with what brings it; None if that is not
@@ -122,7 +124,7 @@ class CudaProvider(Provider):
     library: str
     install: str
 
-    def session(self, module: Any, path: Path, options: Any, precision: str) -> Any:
+    def session(self, module: Any, file: str | bytes, options: Any, precision: str) -> Any:
         """Load CUDA and cuDNN from NVIDIA's Python packages where these are installed: the system's loader does not
         look there. What is lacking is told once ONNX Runtime passes the provider over, so what this prints is dropped.
         """
@@ -130,7 +132,7 @@ class CudaProvider(Provider):
             with contextlib.redirect_stdout(io.StringIO()):
                 module.preload_dlls()
         module.set_default_logger_severity(4)  # what does not load is told once, by `lacking`
-        return super().session(module, path, options, precision)
+        return super().session(module, file, options, precision)
 
     def lacking(self, module: Any) -> str | None:
         """See `Provider`."""

@@ -1,7 +1,7 @@
 """Dynamic int8 for ONNX Runtime on a CPU: activations are quantized on the fly, so no calibration data is needed.
 
 Weights are int8 with one scale per output channel, full range; activations uint8 with one scale per call. On x86 with
-AVX2 but no VNNI that pair saturates unless the session has `session.x64quantprecision` = "1" (the measurements are in
+AVX2 but no VNNI that pair saturates, so the runtime opens the file with uint8 weights there (the measurements are in
 docs/reference/export.md, with what the alternatives cost).
 
 Embedding tables become int8 with one scale per row.

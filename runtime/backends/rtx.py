@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 from runtime.ort import Provider
@@ -20,12 +19,12 @@ class Rtx(Provider):
         """Whether it may load."""
         return super().offered(module) or importlib.util.find_spec(_PLUGIN) is not None
 
-    def session(self, module: Any, path: Path, options: Any, precision: str) -> Any:
+    def session(self, module: Any, file: str | bytes, options: Any, precision: str) -> Any:
         """Raises EnvironmentLacks if the plug-in finds no device of its own, and whatever ONNX Runtime raises."""
         if super().offered(module):
-            return super().session(module, path, options, precision)
+            return super().session(module, file, options, precision)
         options.add_provider_for_devices(self._devices(module), {})
-        return module.InferenceSession(str(path), options)
+        return module.InferenceSession(file, options)
 
     def _devices(self, module: Any) -> list[Any]:
         plugin = importlib.import_module(_PLUGIN)

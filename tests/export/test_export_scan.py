@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.processor import loops_in_int8
 from support.tiny import block_spec, images, model_of
 
 from compress.model import Step, Transformer
@@ -52,13 +51,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "form",
-    [
-        "fp32",
-        "fused",
-        "fp16",
-        pytest.param("int8-static", marks=loops_in_int8),
-        pytest.param("int8-dynamic", marks=loops_in_int8),
-    ],
+    ["fp32", "fused", "fp16", "int8-static", "int8-dynamic"],
 )
 def test_a_loop_becomes_one_node_in_every_precision(form: str, plain: Path, tmp_path: Path) -> None:
     model = looped()

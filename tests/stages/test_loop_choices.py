@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from support import tiny_texts
 from support.jobs import ROOT, environment
-from support.processor import loops_in_int8
 
 import targets
 from compress.pipeline import Cache, Runner
@@ -52,7 +51,6 @@ def bundle(cache: Path) -> Path:
     return made(cache, RECIPE, "cpu", "bundle")
 
 
-@loops_in_int8
 def test_what_passes_is_offered_what_fails_is_not_and_weights_are_stored_once(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     models = {model["path"]: model["loops"] for model in manifest["models"]}
@@ -67,7 +65,6 @@ def test_what_passes_is_offered_what_fails_is_not_and_weights_are_stored_once(bu
         assert_shared_once(bundle / path)
 
 
-@loops_in_int8
 def test_the_device_chooses_a_number_of_loops_or_exits_early(bundle: Path, tmp_path: Path) -> None:
     with np.load(ROOT / "compress" / "zoo" / "mnist" / "test.npz") as archive:
         Image.fromarray(archive["images"][0]).save(tmp_path / "digit.png")
@@ -82,7 +79,6 @@ def test_the_device_chooses_a_number_of_loops_or_exits_early(bundle: Path, tmp_p
     assert done.returncode == 2 and "cannot run 1 loops; it offers 3, 4" in done.stderr
 
 
-@loops_in_int8
 def test_a_scan_is_made_of_what_the_runtime_can_run(cache: Path) -> None:
     recipe = {**RECIPE, "loops": {}, "precision": {"mode": "int8", "loops": "scan"}}
     folder = made(cache, recipe, "jetson", "precision")

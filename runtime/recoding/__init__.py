@@ -1,0 +1,1 @@
+"""ONNX files written anew while they are loaded, without the package onnx."""
