@@ -31,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="*", help="images, folders of images, or texts; - reads lines of them"
     )
-    parser.add_argument("--top", metavar="K", type=positive, help="classes to show (default 1)")
+    parser.add_argument(
+        "--top", metavar="K", type=positive, help="classes, or texts of a translator, to show (default 1)"
+    )
     parser.add_argument("--tokens", metavar="N", type=positive, help="to write at most (default 128)")
     parser.add_argument(
         "--beams", metavar="N", type=positive, help="texts that a translator keeps at once; 1 is greedy"

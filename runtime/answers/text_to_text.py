@@ -34,7 +34,7 @@ class Translations(TextInputs):
 
     bundle: Bundle | None = None
     writer: Tokenizer | None = None
-    options: ClassVar = ("tokens", "beams")
+    options: ClassVar = ("tokens", "beams", "top")
 
     @cached_property
     def target(self) -> TargetText:
@@ -50,7 +50,10 @@ class Translations(TextInputs):
         return open_session(self.bundle.one(ENCODER))
 
     def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
-        """The text for each source, or its token ids where sources are given as ids; several are searched at once."""
+        """The text for each source, or its token ids where sources are given as ids; several are searched at once.
+        `others` are the next best texts, where the `top` ones are asked for. Raises InputError for more than beams."""
+        if wanted.top > self._beams(wanted):
+            raise InputError(f"--top {wanted.top} needs as many beams; give --beams {wanted.top}")
         ids: dict[int, list[int]] = {}
         results: dict[int, Result | InputError] = {}
         for at, text in enumerate(inputs):
@@ -63,18 +66,19 @@ class Translations(TextInputs):
         for start in range(0, len(order), together):
             some = order[start : start + together]
             for at, texts in zip(some, self.written(session, [ids[one] for one in some], wanted), strict=True):
-                results[at] = {"text": self._text(texts[0].ids), "score": round(texts[0].score, 4)}
+                first, *others = ({"text": self._text(one.ids), "score": round(one.score, 4)} for one in texts)
+                results[at] = {**first, "others": others} if wanted.top > 1 else first
         return [results[at] for at in range(len(inputs))]
 
     def written(self, session: Session, sources: Sequence[Sequence[int]], wanted: Wanted) -> list[list[Written]]:
-        """The best texts of each source, given as token ids. Raises InputError for a source that cannot be used."""
+        """The `top` texts of each source, best first, as token ids. Raises InputError for a source of no use."""
         longest = min(wanted.tokens, self.target.max_length)
         rows = self._begun(session, sources)
-        return search(rows, len(sources), self.target, self.spec.stop, self._beams(wanted), longest)
+        return search(rows, len(sources), self.target, self.spec.stop, self._beams(wanted), longest, wanted.top)
 
     def line(self, result: Result) -> str:
-        """The text."""
-        return str(result["text"])
+        """The text, and a line for each of the next best."""
+        return "\n".join(str(one["text"]) for one in (result, *result.get("others", ())))
 
     def tell_cut(self) -> None:
         """Say on stderr that a source was cut."""

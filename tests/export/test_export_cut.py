@@ -124,6 +124,20 @@ def test_a_device_writes_what_transformers_writes(made: Cut, capsys: pytest.Capt
             assert str(result["text"]).split() == words
 
 
+def test_the_next_best_texts_are_given_and_no_more_than_beams(made: Cut) -> None:
+    bundle = open_files(made.bundle).one(DECODER)
+    answerer, session = answerer_of(bundle), open_session(bundle)
+    (best,) = answerer.answer(session, ["w1 w2 w3"], Wanted(beams=4))
+    (result,) = answerer.answer(session, ["w1 w2 w3"], Wanted(beams=4, top=3))
+    assert isinstance(best, dict) and isinstance(result, dict)
+    texts = [result, *result["others"]]
+    assert texts[0]["text"] == best["text"] and len({one["text"] for one in texts}) == 3
+    assert [one["score"] for one in texts] == sorted((one["score"] for one in texts), reverse=True)
+    assert answerer.line(result).splitlines() == [one["text"] for one in texts]
+    with pytest.raises(InputError, match="--top 5 needs as many beams; give --beams 5"):
+        answerer.answer(session, ["w1"], Wanted(beams=4, top=5))
+
+
 def test_the_library_translates_a_text(made: Cut) -> None:
     text, session = "w1 w2 w3", open_session(open_files(made.bundle).one(DECODER))
     (wanted,) = answerer_of(session.bundle).answer(session, [text], Wanted())
