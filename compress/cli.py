@@ -18,7 +18,8 @@ __all__ = ["start", "typer"]
 
 
 def start(command: Callable[..., int], module: str, **app: Any) -> NoReturn:
-    """Run `python -m module` and exit with the command's code; mistakes of the command line are told in one line."""
+    """Run `python -m module` and exit with the command's code; mistakes of the command line are reported in one
+    line."""
     commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False, **app)
     commands.command()(command)
     run_cli(lambda: _guarded(commands, program(f"python -m {module}")))

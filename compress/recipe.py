@@ -147,7 +147,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # of TOML, of its numbers, or nested too deeply
-        raise InputError(f"{path} is no valid TOML: {error}") from error
+        raise InputError(f"{path} is not valid TOML: {error}") from error
 
 
 def _put(table: dict[str, Any], setting: str) -> None:

@@ -108,7 +108,7 @@ def unknown(what: str, given: object, allowed: Any) -> str:
 def first_cause(error: ValidationError) -> str:
     """One line for the first thing that is wrong: where, what, and what was given."""
     causes = error.errors(include_url=False)
-    # Of the forms that a field may have, the one that was meant is told by how far its reading came.
+    # Of the forms that a field may have, the one that was meant is the one whose reading came farthest.
     cause = max((one for one in causes if one["loc"][:1] == causes[0]["loc"][:1]), key=lambda one: len(one["loc"]))
     place = ".".join(str(part) for part in cause["loc"] if "[" not in str(part))  # such parts name the form
     message = cause["msg"].removeprefix("Value error, ")

@@ -22,7 +22,7 @@ class ModelTable(Spec):
 
 
 class DataTable(Spec):
-    """`source`: see `compress.data.load`; a zoo model brings its own. `limit`: evaluate on so many samples only.
+    """`source`: see `compress.data.load`; a zoo model brings its own. `limit`: how many samples to evaluate on.
     `skip_corrupt`: leave out images that cannot be read instead of stopping."""
 
     source: str | None = None

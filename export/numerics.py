@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Allowed error of an fp32 file, as a part of the output's largest magnitude.
 TOLERANCE = 1e-4
-#: The fp32 of a deep model may itself be that far from the truth: allowed then is so many times torch's own largest
+#: The fp32 of a deep model may itself be that far from the truth: allowed then is this many times torch's own largest
 #: error, and never more than `MOST`. Both are one draw of the same rounding noise: on caches of random numbers
 #: SmolLM2-135M has up to 3.6e-5 in torch and 2.5e-4 in ONNX Runtime, and in another draw torch errs twice as much.
 TIMES_OWN, MOST = 10.0, 1e-3

@@ -69,7 +69,7 @@ def measure_calls(call: Callable[[], object], seconds: float) -> list[float]:
 
 
 def warm_up(call: Callable[[], object], seconds: float) -> None:
-    """What comes before a measurement of so many seconds, and is no part of it."""
+    """What comes before a measurement of `seconds` seconds, and is not part of it."""
     _call_for(call, seconds * WARM_UP_SHARE)
 
 

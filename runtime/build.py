@@ -67,7 +67,7 @@ def make_engine(
 ) -> tuple[StoredEngine, bytes]:
     """Build the engine of an ONNX file below `files` and store it in `folder`; returns it and the timing cache.
 
-    `gpu_free`: bytes free on the GPU, None where there is none. `say` is told the estimate before the build and the
+    `gpu_free`: bytes free on the GPU, None where there is none. `say` gets the estimate before the build and the
     proof of the precision after it. Raises as `build_engine` does.
     """
     from runtime.engines import engine_file

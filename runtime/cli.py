@@ -64,7 +64,7 @@ def open_bundle_for_cli(path: Path | str, args: argparse.Namespace) -> Bundle:
 
 
 def session_options(args: argparse.Namespace) -> list[str]:
-    """The options above but for --threads, as they were given."""
+    """The options above except --threads, as they were given."""
     named = {name: getattr(args, name) for name in ("public_key", "provider", "loops")}
     given = [(f"--{name.replace('_', '-')}", str(value)) for name, value in named.items() if value]
     flags = [f"--{name.replace('_', '-')}" for name in ("strict_provider", "allow_failed") if getattr(args, name)]

@@ -22,7 +22,7 @@ from targets.errors import EnvironmentLacks, InputError, run_cli
 
 PROBES = "probes.json"
 SCHEMA = 1
-#: Every file is measured so often, in turn, for so many seconds each: the median of rounds a machine's mood apart.
+#: Every file is measured this often, in turn, for this many seconds each: the median of rounds a machine's mood apart.
 ROUNDS, SECONDS = 3, 0.1
 _MAX_THREADS = 64
 #: Tokens of a sequence, of a bundle.
@@ -71,7 +71,7 @@ class Costs:
         except OSError as error:
             raise InputError(f"cannot read the costs {path}: {error.strerror}") from error
         except ValueError as error:
-            raise InputError(f"{path} is no JSON, so it holds no costs: {error}") from error
+            raise InputError(f"{path} is not JSON, so it holds no costs: {error}") from error
         try:
             if table["schema"] != SCHEMA:
                 raise InputError(
@@ -161,7 +161,7 @@ def read_plan(folder: Path) -> Plan:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{folder} is no bundle and holds no {PROBES} of compress.search --write-probes ({type(error).__name__})"
+            f"{folder} is not a bundle and holds no {PROBES} of compress.search --write-probes ({type(error).__name__})"
         ) from error
     missing = [path.name for path in plan.files.values() if not path.is_file()]
     if missing or not plan.files:

@@ -27,7 +27,7 @@ def user_path(text: str) -> Path:
 
 
 def possible(path: Path) -> Path:
-    """The path. Raises InputError for one that no file can have: a name too long, or with what is no character."""
+    """The path. Raises InputError for one that no file can have: a name too long, or with what is not a character."""
     try:
         path.lstat()
     except ValueError as error:

@@ -126,12 +126,13 @@ class CudaProvider(Provider):
 
     def session(self, module: Any, file: str | bytes, options: Any, precision: str) -> Any:
         """Load CUDA and cuDNN from NVIDIA's Python packages where these are installed: the system's loader does not
-        look there. What is lacking is told once ONNX Runtime passes the provider over, so what this prints is dropped.
+        look there. What is lacking is reported once ONNX Runtime passes the provider over, so what this prints is
+        dropped.
         """
         if hasattr(module, "preload_dlls"):  # ONNX Runtime 1.21
             with contextlib.redirect_stdout(io.StringIO()):
                 module.preload_dlls()
-        module.set_default_logger_severity(4)  # what does not load is told once, by `lacking`
+        module.set_default_logger_severity(4)  # what does not load is reported once, by `lacking`
         return super().session(module, file, options, precision)
 
     def lacking(self, module: Any) -> str | None:

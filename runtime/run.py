@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source", metavar="S", help="answer frames: a folder, a video file, -, v4l2:/dev/video0 or rtsp://..."
     )
-    parser.add_argument("--frames", metavar="N", type=positive, help="with --source: stop after so many")
+    parser.add_argument("--frames", metavar="N", type=positive, help="with --source: stop after N frames")
     parser.add_argument("--exit", action="store_true", help="stop at the first number of loops that is sure")
     add_field_options(parser)
     add_session_options(parser)

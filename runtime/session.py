@@ -161,7 +161,7 @@ def _threads(bundle: Bundle, model: ModelFile, batch: int) -> int:
 
 
 def _with_loops(bundle: Bundle, loops: int | None) -> list[ModelFile]:
-    """The bundle's models of so many loops; the whole model's without a number."""
+    """The bundle's models of `loops` loops; the whole model's without a number."""
     manifest = bundle.manifest
     every = manifest.models or (ModelFile(manifest.main, ONNXRUNTIME, manifest.target.precision or "fp32"),)
     chosen = [model for model in every if model.loops == (manifest.loops if loops is None else loops)]
@@ -178,7 +178,8 @@ def _attempts(
     bundle: Bundle, provider: str | None, loops: int | None, batch: int, notes: list[str]
 ) -> Iterator[tuple[Backend, ModelFile, int | None]]:
     """What to try, in order of preference, with the number of threads where that is known: what runtime.bench found
-    fastest here, then the bundle's order. Backends that this machine has not are passed over, but for the first."""
+    fastest here, then the bundle's order. Backends that this machine does not have are passed over, except for the
+    first."""
     models = _with_loops(bundle, loops)
     cpu = backends.get(backends.CPU)
     if provider is None:

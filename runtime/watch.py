@@ -149,7 +149,7 @@ def tell(note: str) -> None:
 def listing(folder: Path, suffixes: Sequence[str], note: Callable[[str], None]) -> list[Input]:
     """Files below the folder with one of the suffixes, oldest first; hidden ones and those of systems are left out.
 
-    `note` is told of folders in it that are passed over. Raises InputError.
+    `note` gets the folders in it that are passed over. Raises InputError.
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder} to watch")
@@ -173,7 +173,7 @@ def listing(folder: Path, suffixes: Sequence[str], note: Callable[[str], None]) 
                 if seen is not None:
                     found.append(seen)
                 elif os.path.lexists(path):
-                    note(f"{path} is passed over: it is no file, or a link to what is not there")
+                    note(f"{path} is passed over: it is not a file, or a link to what is not there")
     return sorted(found, key=lambda one: (one.mtime_ns, one.name))
 
 

@@ -15,7 +15,7 @@ def program(name: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are told in one line, as all others are."""
+    """A command line whose mistakes are reported in one line, as all others are."""
 
     def __init__(self, *, prog: str, **options: Any) -> None:
         super().__init__(prog=program(prog), **options)

@@ -22,7 +22,7 @@ MOST_CHARACTERS = 300
 _OWN = ("compress", "edgepress", "export", "runtime", "targets")
 #: Modules whose package has another name.
 _PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "google": "protobuf"}
-# C0 and C1 controls but for tab and line feed, line separators, marks that turn the direction, half surrogates.
+# C0 and C1 controls except tab and line feed, line separators, marks that turn the direction, half surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

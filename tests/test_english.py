@@ -1,8 +1,9 @@
-"""The pages that newcomers read are written in plain English, by the rules of CONTRIBUTING."""
+"""Pages, messages, help texts and docstrings are written in plain English, by the rules of CONTRIBUTING."""
 
 from __future__ import annotations
 
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,15 @@ PLAIN = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
 ]
 MOST_WORDS = 30
-FORBIDDEN = r"\b(?:(?:is|are) told|let be|so many|but for|what it made of|asks the model)\b"
-WITH_Z = r"\b(?:de)?(?:quant|optim|normal|general|serial|initial|summar)is(?:e|ed|es|er|ers|ing|ation)\b"
+#: "is no longer" and "there is no" are English; "is no number" is not.
+IS_NO = r"(?<!here )(?:is|are) no (?!(?:longer|faster|better|more|less|worse|smaller|larger|way|need|other|one)\b)\w+"
+FORBIDDEN = rf"\b(?:(?:is|are) told|let be|so many|but for|what it made of|asks the (?:model|original)|{IS_NO})\b"
+STEMS = "quant|optim|normal|minim|maxim|general|serial|initial|summar|recogn|random|synchron"
+WITH_Z = rf"\b\w*(?:{STEMS})is(?:e|ed|es|er|ers|ing|ation|ations)\b"
+ROOMS = ("edgepress", "compress", "export", "runtime", "targets", "benchmarks", "examples", "tests")
+CODE = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")) if path != Path(__file__)]
+#: A key of results that were measured.
+KEPT = {"recognised_percent"}
 #: Pages that quote what they forbid, or messages as they were measured.
 QUOTING = {"CONTRIBUTING.md", "models.md"}
 
@@ -53,6 +61,25 @@ def test_phrases_that_native_readers_stumble_over_are_gone(page: Path) -> None:
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "guide").glob("*.md")), ids=lambda page: page.stem)
 def test_a_guide_is_read_in_minutes(page: Path) -> None:
     assert len(page.read_text(encoding="utf-8").splitlines()) < 80
+
+
+def said(path: Path) -> str:
+    """Strings and comments of a Python file, and the names in it."""
+    kinds = {tokenize.STRING, tokenize.COMMENT, tokenize.NAME, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+    with path.open("rb") as file:
+        return "\n".join(one.string for one in tokenize.tokenize(file.readline) if one.type in kinds)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_code_speaks_the_same_english(room: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {phrase}"
+        for path in CODE
+        if path.relative_to(ROOT).parts[0] == room
+        for phrase in re.findall(f"{FORBIDDEN}|{WITH_Z}", said(path), re.IGNORECASE)
+        if phrase not in KEPT
+    ]
+    assert found == []
 
 
 def test_the_help_of_the_command_follows_the_rules() -> None:

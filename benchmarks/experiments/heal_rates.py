@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--average", type=float, nargs="+", default=[0.0, 0.9])
     parser.add_argument("--hidden", type=float, nargs="+", default=[1.0])
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--test", type=int, help="so many test images, for smoke tests")
+    parser.add_argument("--test", type=int, help="how many test images, for smoke tests")
     args = parser.parse_args()
     torch.manual_seed(0)
     on_gpu = torch.cuda.is_available()

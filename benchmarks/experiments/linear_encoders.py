@@ -51,7 +51,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "linformer": {"use": "linformer", "pools": 16},
     "sumformer": {"use": "sumformer", "summary_size": 64, "intermediate_size": 128},
 }
-#: Linformer of a text model: the longest of its sentences has less than so many tokens.
+#: Linformer of a text model: the longest of its sentences has fewer tokens than this.
 SENTENCES = {"length": 128, "pools": 32}
 COUNTS = (2, 6)
 #: Model -> hidden size, heads, size of a head.

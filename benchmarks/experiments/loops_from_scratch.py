@@ -71,7 +71,7 @@ TEST_BATCH = 500
 class TimestepEncoding(nn.Module):
     """t -> (a1, a2, 1 + s1, 1 + s2), each (T,D): W5 SiLU(MLP(sinusoids(t))) + b5, after Xu and Sato 2024.
 
-    W5 = 0 at the start, and b5 = 0 but for the scales: every loop starts as the identity.
+    W5 = 0 at the start, and b5 = 0 except for the scales: every loop starts as the identity.
     """
 
     features_T: Tensor
@@ -394,7 +394,7 @@ def main() -> None:
     running.add_argument("--batch", type=int, default=512, help="images; a quarter as many texts")
     running.add_argument("--width", type=int, default=WIDTH, help="of the looped model")
     running.add_argument("--lr", type=float, default=1e-3)
-    running.add_argument("--limit", type=int, help="about so many images and hundreds of characters, for smoke tests")
+    running.add_argument("--limit", type=int, help="about how many images and hundreds of characters, for smoke tests")
     running.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     running.add_argument("--known", nargs="+", type=Path, default=[], help="results whose rows are taken over")
     running.add_argument("--seed", type=int, default=0)

@@ -169,7 +169,7 @@ def rows(structure: Structure) -> Iterator[Row]:
 
 
 def groupings(count: int) -> dict[str, dict[str, Any]]:
-    """Ways to tie so many layers: one or two blocks, or a third of the layers."""
+    """Ways to tie these layers: one or two blocks, or a third of the layers."""
     third = count // 3
     return {
         "middle-1": {},

@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("--data", metavar="D", help="to evaluate on; the model's own if not given")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=[*SETTINGS][2:])
     parser.add_argument("--search", choices=["on", "off"], default="off", help="keep costly layers in fp32")
-    parser.add_argument("--limit", metavar="N", type=int, help="evaluate on so many samples only")
+    parser.add_argument("--limit", metavar="N", type=int, help="evaluate on N samples only")
     parser.add_argument("--json", metavar="FILE", type=Path, required=True)
     args = parser.parse_args()
     common = [f"data.limit={args.limit}"] if args.limit else []

@@ -306,7 +306,7 @@ def _add_run(running: argparse.ArgumentParser, measure: Callable[[argparse.Names
     running.add_argument("--steps", type=int, default=1500)
     running.add_argument("--batch", type=int, default=256)
     running.add_argument("--lr", type=float, default=5e-4)
-    running.add_argument("--calibration", type=int, default=CALIBRATION, help="about so many training images")
+    running.add_argument("--calibration", type=int, default=CALIBRATION, help="about how many training images")
     running.add_argument("--limit", type=int, help="test images")
     running.add_argument("--only", nargs="+", help="names of rows")
     running.add_argument("--known", nargs="+", type=Path, default=[], help="results whose rows are taken over")

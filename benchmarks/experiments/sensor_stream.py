@@ -5,7 +5,7 @@ Usage, from the root of the repository:
 
 The data are synthetic, made here: three axes of acceleration at 32 Hz, windows of half a second, a person who rests,
 walks, runs, now and then falls, and after a fall stays down until the next walk. `down` looks like `rest`: it can only
-be told by what came before, half a minute ago. A small transformer with softmax attention learns it; its layers are
+be known by what came before, half a minute ago. A small transformer with softmax attention learns it; its layers are
 made gated delta rules (Hedgehog features), healed by attention transfer and KL to the original; the bundle holds the
 graph with its state, and `runtime.streams.stream` feeds it window by window, sleeps (the state as bytes) and goes on.
 """

@@ -120,7 +120,7 @@ def train(
     seconds: float = math.inf,
     steps: float = math.inf,
 ) -> list[list[float]]:
-    """AdamW for so many seconds or steps, with warm-up and cosine; returns (step, seconds, mean loss) now and then."""
+    """AdamW for some seconds or steps, with warm-up and cosine; returns (step, seconds, mean loss) now and then."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
     start, step, curve, recent = time.monotonic(), 0, [], []
     while (done := max((time.monotonic() - start) / seconds, step / steps)) < 1:

@@ -4,7 +4,7 @@
 
 Shadow: each input differs with a fixed probability, 5 % are allowed; a stream ends with its verdict or after 2,000
 inputs. Drift: a reference of 500 inputs of nine numbers (normal, beta, classes, lengths), then windows of 200; in some
-streams one of the numbers moves by so many standard deviations from the third window on.
+streams one of the numbers moves by a number of standard deviations from the third window on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def shadow_rows(streams: int, generator: np.random.Generator) -> list[dict[str, 
 
 
 def window(generator: np.random.Generator, count: int, shift: float) -> dict[str, np.ndarray]:
-    """Nine numbers of so many inputs, the third of them moved."""
+    """Nine numbers of each input, the third of them moved."""
     pixels = {f"pixels {at}": generator.standard_normal(count) + (shift if at == 2 else 0) for at in range(6)}
     rest = {"confidence": generator.beta(8, 1, count), "length": generator.poisson(20, count).astype(float)}
     return {**pixels, **rest, "class": generator.integers(0, 10, count).astype(float)}

@@ -138,7 +138,7 @@ def at_the_bound(simulations: int) -> list[dict[str, Any]]:
 
 
 def repeated(simulations: int) -> list[dict[str, Any]]:
-    """2,400 samples of which each content is there so many times; true drop 1.1 points, bound 1 point of top-1."""
+    """2,400 samples of which each content is there several times; true drop 1.1 points, bound 1 point of top-1."""
     gate, rows = default_gate("top1", 1.0), []
     make = classifiers((1 / 3,) * 3, (0.011 / ACCURACY,) * 3)
     for copies in (1, 2, 10, 40):

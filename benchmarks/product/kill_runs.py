@@ -63,7 +63,7 @@ def undisturbed(model: str) -> tuple[float, str]:
 
 
 def killed(model: str, after: float, wanted: str) -> dict[str, object]:
-    """Kill a run after so many seconds, run it again and compare."""
+    """Kill a run after some seconds, run it again and compare."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = start(model, folder)

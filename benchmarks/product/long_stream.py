@@ -4,7 +4,7 @@ Usage, from the root of the repository, with the bundle of a recurrent language 
     python -m benchmarks long-stream out/bundle benchmarks/results/long-stream.json
     python -m benchmarks long-stream out/bundle OUT.json --steps 1000 --every 250      # smoke
 
-The model goes on with what it draws itself, temperature 1. Every so many steps it notes: the resident memory, the bytes
+The model goes on with what it draws itself, temperature 1. At regular steps it notes: the resident memory, the bytes
 of the state, the largest number in each state, and how far the logits are from those of the same tokens fed in chunks
 as long as the bundle takes. Where the state is the sums of linear attention, `mean_value` is the largest of the mean
 values S / z that the sums stand for: S and z themselves grow with every token, as sums do, and only their ratio counts.

@@ -177,7 +177,7 @@ def main() -> None:
         if name in ("score", "time"):
             verb.add_argument("json", type=Path)
         if name == "score":
-            verb.add_argument("--limit", type=int, help="so many test images, for smoke tests")
+            verb.add_argument("--limit", type=int, help="how many test images, for smoke tests")
         if name in ("time", "child"):
             verb.add_argument("--seconds", type=float, default=1.0)
         if name == "time":

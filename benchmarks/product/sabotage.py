@@ -57,7 +57,7 @@ class Bench:
         self.healing = self._images(source, "healing", samples)
 
     def _images(self, source: str, part: Any, samples: int) -> Path:
-        """So many images of a part, evenly over it, as a file of their own."""
+        """`count` images of a part, evenly over it, as a file of their own."""
         data = load(source, part=part)
         data = data.subset(np.unique(np.linspace(0, len(data) - 1, min(samples, len(data))).astype(int)))
         path = self.folder / f"{part}.npz"

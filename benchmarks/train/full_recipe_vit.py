@@ -8,7 +8,7 @@ Usage, from the root of the repository:
     python -m benchmarks full-recipe-vit test DATA OUT      # on the test images, once, for the chosen one
 
 DATA holds `train/<class>/*.jpg` and `test/<class>/*.jpg` (a folder or a zip), or is an npz. OUT gets structure.json,
-model.safetensors (fp16) and heal.json. Candidates are told apart by 1,000 training images that neither the original nor
+model.safetensors (fp16) and heal.json. Candidates are compared by 1,000 training images that neither the original nor
 the student saw.
 """
 
@@ -274,7 +274,7 @@ def add_verbs(verbs: Any, candidates: Recipes, module: str) -> None:
     healing.add_argument("--average", type=float, default=0.0)
     healing.add_argument("--loops", type=int, nargs="+", default=[], help="other numbers of loops to heal for")
     healing.add_argument("--seed", type=int, default=0)
-    healing.add_argument("--limit", type=int, help="about so many training images, for smoke tests")
+    healing.add_argument("--limit", type=int, help="about how many training images, for smoke tests")
     choosing = verbs.add_parser("choose")
     choosing.set_defaults(run=choose)
     choosing.add_argument("out", type=Path, nargs="+")

@@ -84,7 +84,7 @@ def written(model: Transformer, tokenizer: Any, args: argparse.Namespace, device
 def recall(
     model: Transformer, tokenizer: Any, filler_N: Tensor, device: str, count: int
 ) -> dict[str, dict[str, float]]:
-    """For each distance, how often all four digits of a number come back that was said so many tokens before."""
+    """For each distance, how often all four digits of a number come back that was said that many tokens before."""
 
     def ids(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)

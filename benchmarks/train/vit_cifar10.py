@@ -88,7 +88,7 @@ def decode(raw: bytes) -> np.ndarray:
 
 
 def load_data(path: Path, device: str, limit: int | None) -> Data:
-    """Read the zip; `limit` keeps so many training and so many test images of each class."""
+    """Read the zip; `limit` keeps this number of training and of test images of each class."""
     with zipfile.ZipFile(path) as archive:
         files = sorted(n for n in archive.namelist() if n.endswith(".jpg"))
         if limit:

@@ -72,7 +72,7 @@ class ImageArrays:
 
 def _read(location: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz, whose members are no larger than they may be before any is read. Raises InputError."""
-    with told(f"{location} is no readable npz of plain arrays", f"it needs {_KEYS}"):
+    with told(f"{location} is not a readable npz of plain arrays", f"it needs {_KEYS}"):
         content = np.load(location, allow_pickle=False)
         if isinstance(content, np.ndarray):
             raise InputError(f"{location} is a single array, no npz; it needs {_KEYS}")

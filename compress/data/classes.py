@@ -11,7 +11,7 @@ from pathlib import Path
 
 from targets.errors import InputError
 
-#: More different labels than this are no classification.
+#: With more different labels than this it is not a classification.
 MOST_CLASSES = 1000
 #: Characters of one name, and of all names together, that a message shows; characters of a note.
 _NAME, _NAMES, _NOTE = 40, 140, 280

@@ -47,7 +47,7 @@ def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda tex
     """The `preprocessing` section for a model folder's `preprocessor_config.json` (or `processor_config.json`, which
     goes before it where it says anything of images) and `config.json`.
 
-    Without them: resized to the config's `image_size` and scaled to [-1, 1], ViT's habit; `note` is told so.
+    Without them: resized to the config's `image_size` and scaled to [-1, 1], ViT's habit, which `note` reports.
     Raises InputError for a setting that the section cannot hold.
     """
     config = read_object(folder / "config.json") if (folder / "config.json").exists() else {}

@@ -46,7 +46,7 @@ def load(
     `<class>/*.jpg`, also below `train/` and `test/` or `val/`; an npz of `images` and `labels` or of `x_test` ...
     `part`: "evaluation" and "healing" (also for calibration) never share an image. They are the test (else val) and
     train sets where the data has both, the two halves of a zoo pair, otherwise two seeded halves of each class.
-    `limit`: at most so many images, evenly over the classes, seeded. `at_least`: fewer are an error.
+    `limit`: the most images, evenly over the classes, seeded. `at_least`: fewer are an error.
     `skip_corrupt`: decode everything now and leave out what cannot be read; otherwise the first use of a damaged
     image is an error that counts them all.
     Raises InputError for a spec or data that cannot be used.
@@ -76,7 +76,7 @@ def _open(spec: str, part: Part | Literal["all"]) -> Source:
         return ImageFiles(path)
     if path.suffix.lower() == ".npz":
         return ImageArrays(path)
-    raise InputError(f"{spec} is no data set; give zoo:NAME, a folder of class folders, a .zip of one, or a .npz")
+    raise InputError(f"{spec} is not a data set; give zoo:NAME, a folder of class folders, a .zip of one, or a .npz")
 
 
 def _open_zoo(name: str, part: Part | Literal["all"]) -> Source:

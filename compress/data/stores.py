@@ -72,8 +72,8 @@ class Zip:
     """The members of a zip."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError for what is no zip."""
-        with told(f"{path} is no readable zip", "give it whole"):
+        """Raises InputError for what is not a zip."""
+        with told(f"{path} is not a readable zip", "give it whole"):
             self.archive = zipfile.ZipFile(path)
         self._stamp = stamp_of(path)
 

@@ -186,7 +186,7 @@ def _tabs_are_quoted(text: str) -> bool:
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    """Does a first row name two columns that are known here, or its text among names that are no numbers?"""
+    """Does a first row name two columns that are known here, or its text among names that are not numbers?"""
     known = [title for title in map(plain_title, cells) if title in _MEANT]
     if len(known) >= min(2, len(cells)):
         return True

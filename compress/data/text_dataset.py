@@ -69,7 +69,7 @@ class TextDataset:
         return all(row.label is not None for row in self.rows)
 
     def check_labels(self) -> None:
-        """Raises InputError that names the samples without a label, and for labels that are no classes."""
+        """Raises InputError that names the samples without a label, and for labels that are not classes."""
         bare = [row.name for row in self.rows if row.label is None]
         several = [row.name for row in self.rows if row.label is None and row.labels]
         if several:
@@ -83,13 +83,13 @@ class TextDataset:
         odd = [str(row.label) for row in self.rows if row.label not in self.numbers]
         if odd:
             many = f"more labels than {MOST_CLASSES} classes, such as {listed(odd, most=3)}"
-            raise InputError(f"{self.location} has {many}; that is no classification: which column holds the labels?")
+            raise InputError(f"{self.location} has {many}; not a classification: which column holds the labels?")
 
     def check_scores(self) -> None:
-        """Raises InputError that names the samples that are no pair with a score."""
+        """Raises InputError that names the samples that are not pairs with a score."""
         bare = [row.name for row in self.rows if row.score is None or len(row.texts) < 2]
         if bare:
-            some = f"{len(bare)} of {len(self)} are no pair with a score: {listed(bare)}"
+            some = f"{len(bare)} of {len(self)} are not pairs with a score: {listed(bare)}"
             raise InputError(f"{self.location}: {some}; give columns sentence1, sentence2 and score")
 
     def with_numbers(self) -> TextDataset:
@@ -111,7 +111,7 @@ class TextDataset:
             raise InputError(f"{self.location}: {some}; give .conll files, or .jsonl with words and tags")
 
     def check_questions(self, answered: bool) -> None:
-        """Raises InputError that names the samples that are no question with a text or, with `answered`, that do not
+        """Raises InputError that names the samples that are not questions with a text or, with `answered`, that do not
         say the answers."""
         bare = [row.name for row in self.rows if len(row.texts) < 2 or (answered and row.answers is None)]
         if bare:

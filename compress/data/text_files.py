@@ -196,7 +196,7 @@ def row_of(name: str, header: Sequence[str], cells: Sequence[str]) -> Row:
     if not all(texts):
         fault = "the text is empty"
     elif score and number is None:
-        fault = f"the score {shortened(score)!r} is no number"
+        fault = f"the score {shortened(score)!r} is not a number"
     marks = tuple(
         (title.strip(), MARKS[cell.strip().casefold()])
         for place, (title, cell) in enumerate(zip(header, cells, strict=True))

@@ -45,7 +45,7 @@ def load_texts(
     `datasets:NAME` or `datasets:NAME#CONFIG` where the `datasets` package is installed.
     `part`: "evaluation" and "healing" never share a text. They are the data's own sets where it has two, otherwise two
     seeded halves of each class; texts of the evaluation part are then left out of the other.
-    `limit`: at most so many samples, evenly over the classes, seeded. `skip_corrupt`: leave out what cannot be used.
+    `limit`: the most samples, evenly over the classes, seeded. `skip_corrupt`: leave out what cannot be used.
     Raises InputError for a spec or data that cannot be used, EnvironmentLacks where a package is missing.
     """
     location, everything, cut = _files(spec)
@@ -79,7 +79,7 @@ def _files(spec: str) -> tuple[Path, list[Row], int]:
     if not path.exists():
         raise InputError(f"no texts at {spec}; give {_FORMS}")
     if not path.is_dir():
-        raise InputError(f"{spec} is no data set of texts; give {_FORMS}")
+        raise InputError(f"{spec} is not a data set of texts; give {_FORMS}")
     evaluation = next((found for name in EVALUATED if (found := _file(path, name))), None)
     healing = _file(path, TRAIN)
     if evaluation is None and healing is None:
@@ -130,7 +130,7 @@ def _plain(text: str) -> str:
 
 def _halves(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
     """Two seeded halves of each class; equal texts stay on one side, and so do the pairs of one first text, such as
-    the passages of a query. Labels with fractions are no classes."""
+    the passages of a query. Labels with fractions are not classes."""
     given = {row.label for row in rows if row.label is not None}
     parts = any(class_number(label) is None and number_in(label) is not None for label in given)
     numbers = {} if parts else classes_of(rows)[1]

@@ -93,7 +93,7 @@ def check_known(folder: Path) -> None:
 def _reader(folder: Path, config: Mapping[str, Any]) -> Reader:
     given = config.get("model_type")
     if not isinstance(given, str):
-        said = "has no model_type" if given is None else f"has the model_type {str(given)[:40]}, which is no name"
+        said = "has no model_type" if given is None else f"has the model_type {str(given)[:40]}, which is not a name"
         raise InputError(f"{folder}/config.json {said}; put back the one that the model was saved with")
     reader = _READERS.get(str(given))
     if reader is not None:

@@ -23,7 +23,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     check_files(folder)
     path = folder / "config.json"
     if not path.is_file():
-        raise InputError(f"{folder} is no model folder: it has no config.json{instead_of_folder(folder)}")
+        raise InputError(f"{folder} is not a model folder: it has no config.json{instead_of_folder(folder)}")
     if (folder / _ADAPTER).is_file():
         raise InputError(
             f"{folder} holds {_ADAPTER} beside a whole model: merge the adapter into it (peft: merge_and_unload) and "
@@ -43,7 +43,7 @@ def check_files(folder: Path) -> None:
 
 
 def instead_of_file(path: Path) -> str:
-    """What to give instead of a path that is no folder, as the end of a message; "" where nothing is known."""
+    """What to give instead of a path that is not a folder, as the end of a message; "" where nothing is known."""
     if path.is_file():
         return f" (it is a file); give the folder that holds it: {path.parent}"
     if _HUB_ID.fullmatch(str(path)):
@@ -52,7 +52,7 @@ def instead_of_file(path: Path) -> str:
 
 
 def instead_of_folder(folder: Path) -> str:
-    """What to give instead of a folder that is no model, as the end of a message; "" where nothing is known."""
+    """What to give instead of a folder that is not a model, as the end of a message; "" where nothing is known."""
     if (folder / _ADAPTER).is_file():
         return ". It is a LoRA adapter: merge it into its base model first (peft: merge_and_unload), and save that"
     snapshots = sorted(folder.glob("snapshots/*/config.json"))

@@ -40,7 +40,7 @@ def _none_slides(checkpoint: Checkpoint, layers: int) -> list[str]:
 
 
 def _from_a_layer_on(checkpoint: Checkpoint, layers: int) -> list[str]:
-    """Qwen: the first so many layers see everything, if any sees a window."""
+    """Qwen: the first `max_window_layers` layers see everything, if any sees a window."""
     first = checkpoint.integer("max_window_layers", 28, least=0)
     windowed = checkpoint.flag("use_sliding_window", False)
     return [SLIDING if windowed and index >= first else FULL for index in range(layers)]

@@ -1,4 +1,4 @@
-"""OPT: a table of positions whose first two rows are no places, ReLU."""
+"""OPT: a table of positions whose first two rows are not places, ReLU."""
 
 from __future__ import annotations
 

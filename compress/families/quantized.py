@@ -91,7 +91,7 @@ def _block(config: Mapping[str, Any], scale: Tensor, weight_OI: Tensor, where: s
 
 
 def _block_sizes(config: Mapping[str, Any], scale: Tensor, weight_OI: Tensor) -> list[int]:
-    """Rows and columns that share a scale; more than the weight has where that cannot be told."""
+    """Rows and columns that share a scale; more than the weight has where that is unknown."""
     if scale.ndim != weight_OI.ndim:
         return [size + 1 for size in weight_OI.shape]
     table = config.get("quantization_config")

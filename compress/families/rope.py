@@ -43,7 +43,7 @@ def rope_from(checkpoint: Checkpoint, table: Mapping[str, Any], head_dim: int) -
     theta, size = options.number("rope_theta"), int(head_dim * options.number("partial_rotary_factor", 1.0))
     if size < 1 or size + size % 2 > head_dim or theta <= 0:
         raise InputError(
-            f"{where}: {size} of {head_dim} numbers of a head turn, with base {theta}; that is no rotation"
+            f"{where}: {size} of {head_dim} numbers of a head turn, with base {theta}; that is not a rotation"
         )
     plain_I = 1.0 / theta ** (torch.arange(0, size, 2).float() / size)
     part = None if 2 * len(plain_I) == head_dim else 2 * len(plain_I)  # an odd part turns one number more
@@ -71,7 +71,7 @@ class Options:
         return number
 
     def numbers(self, name: str, count: int) -> Tensor:
-        """A list of so many positive numbers. Raises InputError for anything else."""
+        """A list of `count` positive numbers. Raises InputError for anything else."""
         values = self.table.get(name)
         if not isinstance(values, list) or len(values) != count:
             raise InputError(f"{self.where}: {name} must be {count} numbers")

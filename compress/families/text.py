@@ -49,7 +49,7 @@ def refuse(checkpoint: Checkpoint, **wanted: Any) -> None:
 def head_dim_of(checkpoint: Checkpoint, width: int, heads: int) -> int:
     """Size of a head. Raises InputError if the width does not divide into the heads."""
     if width % heads:
-        raise InputError(f"{checkpoint.folder}/config.json: hidden size {width} is no multiple of {heads} heads")
+        raise InputError(f"{checkpoint.folder}/config.json: hidden size {width} is not a multiple of {heads} heads")
     return width // heads
 
 

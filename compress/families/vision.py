@@ -88,7 +88,7 @@ def _heads(checkpoint: Checkpoint, source: str, names: Names) -> list[Map]:
 
 
 def _parts(checkpoint: Checkpoint, name: str, count: int) -> list[Map]:
-    """So many maps of a packed one. Raises InputError if its rows do not divide."""
+    """`count` maps out of a packed one. Raises InputError if its rows do not divide."""
     weight, bias = checkpoint.linear(name)
     if len(weight) % count:
         raise InputError(f"{checkpoint.folder}: {name}.weight has {len(weight)} rows, which do not make {count} maps")
@@ -111,7 +111,7 @@ def block(
     config says it; `gate`: activation of a gated one."""
     width = state[f"{name}mixer.scores.query.weight"].shape[0]
     if width % heads:
-        raise InputError(f"{checkpoint.folder}/config.json: hidden_size {width} is no multiple of {heads} heads")
+        raise InputError(f"{checkpoint.folder}/config.json: hidden_size {width} is not a multiple of {heads} heads")
     size, biased = size or state[f"{name}ffn.down.weight"].shape[1], f"{name}ffn.up.bias.0" in state
     ffn: FfnSpec = MlpSpec(intermediate_size=size, activation=activation, bias=biased)
     if f"{name}ffn.gate.weight" in state:

@@ -61,7 +61,7 @@ def _shards(index: Path) -> list[Path]:
     content = read_object(index)
     shards = content.get("weight_map")
     if not isinstance(content.get("metadata", {}), dict):
-        raise InputError(f"{index}: metadata is no table; fetch it again")
+        raise InputError(f"{index}: metadata is not a table; fetch it again")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise InputError(f"{index} has no weight_map from names of tensors to names of files; fetch it again")
     files = sorted({index.parent / Path(name).name for name in shards.values()})

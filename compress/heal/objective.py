@@ -149,7 +149,7 @@ def token_kl(logits_BNV: Tensor, target_BNV: Tensor, mask_BN: Tensor, temperatur
 
 
 def mean_of_real(value_BN: Tensor, mask_BN: Tensor) -> Tensor:
-    """Over the tokens that are no padding. The padding is computed and weighed with 0, so that shapes are fixed."""
+    """Over the tokens that are not padding. The padding is computed and weighed with 0, so that shapes are fixed."""
     real_BN = mask_BN.to(value_BN.dtype)
     return (value_BN * real_BN).sum() / real_BN.sum().clamp(min=1)
 

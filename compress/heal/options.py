@@ -24,7 +24,7 @@ class HealOptions(Spec):
     step of distillation trains one of them or the whole model, drawn at random, and drift is the mean over all.
     `weight_decay` shrinks matrices, in distillation alone; `average` is the decay of a moving average of the weights,
     which is then what is judged and kept (Polyak and Juditsky 1992), 0 keeps the weights themselves.
-    `flip` mirrors half of the images. `patience`: stop after so many evaluations without a lower drift on held-out
+    `flip` mirrors half of the images. `patience`: stop after this many evaluations without a lower drift on held-out
     images.
     """
 

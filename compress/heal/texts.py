@@ -28,7 +28,7 @@ INDICES = "indices"
 class TextFeed:
     """Batches of token ids for one process of `world`; which follow from (seed, step). `labels` int64 [S], if any,
     or [S, K] of 0 and 1 where a text has several;
-    `most`: so many texts at once at most where all are asked for."""
+    `most`: the most texts at once where all are asked for."""
 
     ids: Sequence[Sequence[int]]
     labels: np.ndarray | None

@@ -96,7 +96,7 @@ def _default_gate(options: Options, metric: str) -> Gate:
 
 
 def _progress(name: str, total: int | None) -> AbstractContextManager[Any]:
-    """A context manager whose value is told how many samples are done; it shows nothing off a terminal."""
+    """A context manager whose value takes how many samples are done; it shows nothing off a terminal."""
     if not sys.stderr.isatty():
         return nullcontext(lambda samples: None)
     from contextlib import contextmanager

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_bundles(questions: Questions) -> list[ExtraCheck]:
-    """The checks of both sides; none of a side that is no bundle."""
+    """The checks of both sides; none of a side that is not a bundle."""
     checks = []
     for side in questions.sides:
         if side.golden is not None:

@@ -198,5 +198,5 @@ def _by_inputs(models: Sequence[Side]) -> Task:
 
 
 def spread(size: int, most: int) -> NDArray[np.int64]:
-    """At most so many indices, evenly over `size` samples."""
+    """At most `most` indices, evenly over `size` samples."""
     return np.unique(np.linspace(0, size - 1, most).astype(np.int64))

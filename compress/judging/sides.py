@@ -55,7 +55,7 @@ def open_side(spec: str) -> Side:
     from compress.families.folders import check_files, instead_of_folder
 
     check_files(path)
-    what = f"{spec} is no model that can be read: it has no manifest.json, structure.json or config.json"
+    what = f"{spec} is not a model that can be read: it has no manifest.json, structure.json or config.json"
     raise InputError(f"{what}{instead_of_folder(path)}")
 
 

@@ -151,7 +151,7 @@ def attention_mask(
     context: Context, tokens: int, causal: bool, device: torch.device, past: int = 0, window: int | None = None
 ) -> Tensor | None:
     """True where a query (row) may look at a key (column): (1 or B, 1, 1 or rows, past + N), or None for everywhere.
-    `window`: a causal query sees so many tokens, itself the last; one that looks ahead sees so many on each side."""
+    `window`: a causal query sees this many tokens, itself the last; one that looks ahead sees as many on each side."""
     mask = None if context.mask_BM is None else context.mask_BM[:, None, None, :].bool()
     if not causal and window is None:
         return mask

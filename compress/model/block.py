@@ -61,7 +61,7 @@ class BlockSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _kept_tokens_are_a_reducer(cls, value: Any) -> Any:
-        """Older files say `keep_tokens`: only the first so many tokens leave the block."""
+        """Older files say `keep_tokens`: the number of first tokens that leave the block."""
         if not isinstance(value, dict) or "keep_tokens" not in value:
             return value
         rest = {key: one for key, one in value.items() if key != "keep_tokens"}

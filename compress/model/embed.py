@@ -1,6 +1,6 @@
 """What an embedding is: a map from what a user feeds in to tokens (B,N,D). One file a kind in `embeds`.
 
-B batch, N tokens, D hidden size, C numbers of a token that is no id, V vocabulary.
+B batch, N tokens, D hidden size, C numbers of a token that is not an id, V vocabulary.
 """
 
 from __future__ import annotations

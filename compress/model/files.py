@@ -39,7 +39,7 @@ def load(folder: Path) -> Transformer:
     """
     structure_file = folder / STRUCTURE_FILE
     if not structure_file.is_file():
-        raise InputError(f"{folder} is no compressed model: it has no {STRUCTURE_FILE}")
+        raise InputError(f"{folder} is not a compressed model: it has no {STRUCTURE_FILE}")
     structure = _read_structure(structure_file)
     return assemble(structure, read_tensors(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
 

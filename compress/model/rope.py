@@ -13,9 +13,9 @@ from compress.spec import Spec
 
 
 class RopeSpec(Spec):
-    """Pair (i, i + K/2) of a head turns by position * theta^(-2i/K). `size`: only the first so many numbers of a head
-    turn, as a head of that size would. `frequencies`: what a position turns each pair by, in place of the powers of
-    theta (scaled positions: linear, Llama 3, YaRN, LongRoPE). `gain`: turned numbers are multiplied by it."""
+    """Pair (i, i + K/2) of a head turns by position * theta^(-2i/K). `size`: how many numbers of a head, the first
+    ones, turn, as a head of that size would. `frequencies`: what a position turns each pair by, in place of the powers
+    of theta (scaled positions: linear, Llama 3, YaRN, LongRoPE). `gain`: turned numbers are multiplied by it."""
 
     theta: float = 10000.0
     size: PositiveInt | None = None

@@ -30,7 +30,7 @@ class Reduction(Protocol):
         ...
 
     def __call__(self, x_BND: Tensor, real_BN: Tensor | None = None) -> Tensor:
-        """The tokens that are left (B,R,D); `real_BN`: True at the tokens that are no padding, all if not given."""
+        """The tokens that are left (B,R,D); `real_BN`: True at the tokens that are not padding, all if not given."""
         ...
 
 
@@ -48,7 +48,7 @@ class Memory:
 class Context:
     """What a sequence carries besides its tokens. `mask_BM`: True at real tokens, in the chunk form those of the past
     first; None means all are real. `positions_BN`: the place of each token in its sequence; None means 0, 1, 2, ...
-    `rows`: only the first so many tokens are asked for as output; None means all. `sources`: what made the tokens at
+    `rows`: how many tokens, the first ones, are asked for as output; None means all. `sources`: what made the tokens at
     hand of those that the embedding gave, in order; nothing means that each stands for itself. `memory`: of an encoder,
     where there is one."""
 
@@ -92,7 +92,7 @@ class Tokens(NamedTuple):
 
     @property
     def real_BN(self) -> Tensor | None:
-        """True at the tokens that are no padding; None if all are real."""
+        """True at the tokens that are not padding; None if all are real."""
         return self.context.real_BN(self.x_BND.shape[1])
 
     def reduced(self, reduction: Reduction) -> Tokens:

@@ -1,4 +1,4 @@
-"""Folders that survive a power cut, and full disks told from other failures."""
+"""Folders that survive a power cut, and full disks distinguished from other failures."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Graph:
             for parameter, maker in stage.inputs.items():
                 if maker not in makers:
                     raise GraphError(
-                        f"stage {stage.name!r}: its input {parameter!r} comes from {maker!r}, which is no stage"
+                        f"stage {stage.name!r}: its input {parameter!r} comes from {maker!r}, which is not a stage"
                     )
                 _check_link(stage, parameter, makers[maker])
         self._sorter()

@@ -42,7 +42,7 @@ def linformer(model: Transformer, options: LinformerOptions, calibration: Calibr
     and each logit is raised by the log of its pool's size, which is exact where the keys of a pool are equal. The
     class token is a pool of its own. Not exact. "auto:K" takes the layers whose output comes closest to the original's
     at the start. Refused for causal layers (a pool looks ahead), for values that are not projected, and where the
-    patches do not divide into so many pools. Source: Wang et al. 2020 (arXiv 2006.04768).
+    patches do not divide into that number of pools. Source: Wang et al. 2020 (arXiv 2006.04768).
     """
     pool_L = _pools(model.structure, options)
     member_LP = torch.nn.functional.one_hot(pool_L).float()

@@ -40,7 +40,7 @@ Check = Callable[[BlockSpec], object]
 @dataclass(frozen=True)
 class MixerSample:
     """What a block's mixer sees of a batch (B,N,D), and what the original's gives (B,R,D). `real_BR`: True where a
-    token that is asked for is no padding."""
+    token that is asked for is not padding."""
 
     x_BND: Tensor
     target_BRD: Tensor

@@ -126,7 +126,7 @@ def refuse_positions(mixer: SoftmaxAttentionSpec, rewrite: str) -> None:
     if isinstance(mixer.scores, ProjectedScoresSpec) and mixer.scores.rope is not None:
         raise InputError(
             f"{rewrite} is refused under rotary positions: between query and key stands a rotation by their "
-            f"distance, so Wq Wk^T is no single matrix"
+            f"distance, so Wq Wk^T is not a single matrix"
         )
 
 

@@ -24,7 +24,7 @@ _BLOCK = 1024
 class TrimVocabulary(Options):
     """`keep`: rows that stay. The calibration texts' tokens come first, the most frequent before the others; what is
     left goes to the tokens with the lowest ids, which tokenizers give to special, single-character and frequent
-    pieces. `special`: so many of the lowest ids stay in any case."""
+    pieces. `special`: how many of the lowest ids stay in any case."""
 
     keep: PositiveInt = Field(examples=[10])
     special: NonNegativeInt = Field(default=128, examples=[2])

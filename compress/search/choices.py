@@ -90,7 +90,7 @@ def _worth_a_try(named: tuple[str, Rewrite]) -> tuple[bool, str]:
 
 
 def recipe_tables(chosen: Iterable[Choice], layers: int) -> list[dict[str, Any]]:
-    """The `[[rewrite]]` tables of a combination of choices for a model of so many layers: what is exact, blocks that
+    """The `[[rewrite]]` tables of a combination of choices for a model of `layers` layers: what is exact, blocks that
     go, what changes layers (one table for all layers that get the same), then what is done to the whole model."""
     chosen = list(chosen)
     gone = sorted(one.layer for one in chosen if one.layer is not None and _renumbers(one))

@@ -65,7 +65,7 @@ def _line(x_M: np.ndarray, y_M: np.ndarray) -> tuple[float, float]:
 
 
 def by_threads(costs: Costs, size: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Each probe's costs by the name of the budget: ms with so many threads ("ms 2"), and bytes."""
+    """Each probe's costs by the name of the budget: ms with a number of threads ("ms 2"), and bytes."""
     return {
         name: {**{f"ms {count}": ms for count, ms in row.ms.items()}, "bytes": float(size[name])}
         for name, row in costs.rows.items()

@@ -24,7 +24,7 @@ class Effort:
 
 
 def effort(hours: float) -> Effort:
-    """What fits into so many hours of two cores."""
+    """What fits into this time on two cores."""
     seconds = hours * 3600
     healing = seconds * _HEALING
     if seconds < 180:

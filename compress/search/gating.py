@@ -62,7 +62,7 @@ def expected_loss(scored: Scored, samples: int) -> float:
 
 def worth_of(limits: Limits, original_ms: float, most: float, samples: int) -> Worth:
     """With limits the least drift of what keeps them, as far as is known before the gate; without, the fastest that is
-    expected to pass a gate of `most` points on so many samples."""
+    expected to pass a gate of `most` points on this number of samples."""
 
     def worth(one: Scored, drift: float) -> float:
         if limits.any():

@@ -66,7 +66,7 @@ class Frame:
 class Library:
     """`clean`: the original's structure after the exact rewrites. `trials`: of single choices. `pairs`: drift that two
     choices have together beyond the sum of theirs. `unpriced`: ids of probes that cannot be exported; what needs one
-    of them is no option."""
+    of them is not an option."""
 
     clean: Structure
     trials: Sequence[Trial]

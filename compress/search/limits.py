@@ -56,7 +56,9 @@ def _number(option: str, text: str, units: dict[str, float] | dict[str, int], ex
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]*)\s*", text)
     allowed = ", ".join(units)
     if found is None:
-        raise InputError(f"{option} {text[:40]!r} is no number with a unit; write it like {example} (units: {allowed})")
+        raise InputError(
+            f"{option} {text[:40]!r} is not a number with a unit; write it as {example} (units: {allowed})"
+        )
     number, unit = found.groups()
     if unit not in units:
         what = f"has the unknown unit {unit!r}" if unit else "has no unit"

@@ -84,7 +84,7 @@ class Searcher:
         return self.original.structure()
 
     def check(self) -> None:
-        """Raises InputError for what can be told before any work: costs of another target, and limits that the model
+        """Raises InputError for what is known before any work: costs of another target, and limits that the model
         without any layer misses already."""
         from runtime.costs import Costs
 
@@ -280,7 +280,7 @@ class Searcher:
         return every
 
     def scored(self, candidate: Candidate, steps: int) -> Scored | None:
-        """A candidate after so many steps, on held-out calibration samples; None for a combination that a rewrite
+        """A candidate after `steps` steps, on held-out calibration samples; None for a combination that a rewrite
         refuses though each alone is taken."""
         job = self.job_of(candidate, steps)
         try:
@@ -313,7 +313,7 @@ class Searcher:
 
 
 def spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """So many of the candidates, evenly over their order; the middle one if it is one."""
+    """`count` of the candidates, evenly over their order; the middle one if it is one."""
     places = dict.fromkeys(round((one + 0.5) * len(candidates) / count - 0.5) for one in range(count))
     return [candidates[place] for place in places if place < len(candidates)]
 

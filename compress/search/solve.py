@@ -1,8 +1,8 @@
 """Which replacement each half of each layer gets: an exact cover of the model's parts within all budgets at once.
 
 An item covers parts of the model (both halves of a layer that goes, or one of them); every part is covered by exactly
-one item, its own original among them. What a set of items costs is a sum, and so is its drift, but for pairs of items
-whose drift together is known to be another one. Source: the replacement library and the integer program of Puzzle
+one item, its own original among them. What a set of items costs is a sum, and so is its drift, except for pairs of
+items whose drift together is known to be another one. Source: the replacement library and the integer program of Puzzle
 (Bercovich et al. 2024, arXiv 2411.19146).
 """
 

@@ -125,7 +125,7 @@ def taken(path: Path, job: Job, probes: Mapping[str, Probe], files: Mapping[str,
 
 
 def check_costs(path: Path, costs: Costs, job: Job) -> None:
-    """Raises InputError for costs of another target or precision: what can be told before any work."""
+    """Raises InputError for costs of another target or precision: what is known before any work."""
     if costs.target != job.target.name:
         raise InputError(f"{path} holds costs of the target {costs.target}, not of {job.target.name}; measure there")
     if costs.precision != job.mode:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from compress.model import Structure, Transformer
     from compress.stages.job import Job
 
-#: Digits of a drift that are kept: a trial is the same on every machine that computes alike to so many.
+#: Digits of a drift that are kept: a trial is the same on every machine that computes alike to that many.
 _DIGITS = 7
 
 
@@ -74,7 +74,7 @@ class Trials(Artifact):
 
 
 def stage(job: Job, number: int, sets: tuple[tuple[Choice, ...], ...], samples: int, steps: int) -> Stage:
-    """`number` tells the stages of a search apart and is no part of the key."""
+    """`number` tells the stages of a search apart and is not part of the key."""
     return Stage(
         name=f"trial-{number}",
         does=f"tries {len(sets)} replacements",

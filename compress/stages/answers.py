@@ -32,7 +32,7 @@ class OriginalOptions(Options):
 def original_stage(job: Job) -> Stage:
     return Stage(
         name="baseline",
-        does="asks the original about every evaluation sample",
+        does="runs the original on every evaluation sample",
         why="drift is measured sample by sample against these answers",
         inputs={"original": "source", "model": "baseline-export"},
         produces=Answers,
@@ -57,7 +57,7 @@ def int8_stage(job: Job) -> Stage:
     return _shipped_stage(
         job,
         name="predict-int8",
-        does="asks the original's int8 files about every evaluation sample",
+        does="runs the original's int8 files on every evaluation sample",
         why="so that the comparison shows what quantization alone costs",
         models="baseline-int8",
     )
@@ -80,7 +80,7 @@ def _shipped_stage(job: Job, name: str, does: str, why: str, models: str) -> Sta
 
 def answer_original(context: StageContext[OriginalOptions], original: SourceModel, model: OnnxModel) -> None:
     """The original's answers. That they have nothing to do with the data's
-    labels is told before anything is healed: the gate will fail."""
+    labels is reported before anything is healed: the gate will fail."""
     answers = _answer_all(context, original, {model.file.name: model.file})[0]
     fault = answers.knows_nothing(context.options.confidence)
     if fault is not None:

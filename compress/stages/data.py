@@ -27,7 +27,7 @@ def stage(job: Job) -> Stage:
     return Stage(
         name="data",
         does="holds the samples to the model and the gate",
-        why="classes that are not the model's, or too few samples, are told now and not after the work",
+        why="classes that are not the model's, or too few samples, are reported now and not after the work",
         inputs={"original": "source"},
         produces=MatchedData,
         run=match_data,
@@ -39,7 +39,8 @@ def stage(job: Job) -> Stage:
 
 def match_data(context: StageContext[Options], original: SourceModel) -> None:
     """Raises InputError for classes that are not the model's or samples
-    that the task cannot judge. Fewer than the gate needs are told: it will fail, but sizes and times may be wanted."""
+    that the task cannot judge. Fewer than the gate needs are reported: it will fail, but sizes and times may be
+    wanted."""
     judged, learned = evaluation(context.options.data, original), healing(context.options.data, original)
     least = context.options.min_samples
     if len(judged) < least:

@@ -40,7 +40,7 @@ def build_graph(job: Job, changes: Sequence[Stage] | None = None) -> Graph:
     model = changed[-1].name if changed else "source"
     built = engine.stages(job)
     engines = {"engines": built[0].name} if built else {}
-    # A rewrite that the model refuses is told before the original is exported and asked, and labels that it knows
+    # A rewrite that the model refuses is reported before the original is exported and run, and labels that it knows
     # nothing of before healing.
     return Graph(
         [

@@ -36,7 +36,7 @@ def sample_drifts(
     model: Callable[[dict[str, Tensor]], Tensor],
     batches: Callable[[], Iterator[dict[str, Tensor]]],
 ) -> tuple[float, ...]:
-    """How far each sample's answer drifted, by what healing minimizes, to so many digits as machines agree on."""
+    """How far each sample's answer drifted, by what healing minimizes, to as many digits as machines agree on."""
     import torch
 
     found: list[float] = []

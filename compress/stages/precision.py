@@ -109,7 +109,7 @@ def choose_files(forms: Sequence[str], mode: PrecisionMode, engines: Sequence[Pr
     kinds = dict.fromkeys("fused" if form == "fused" else "plain" for form in (*forms, "fused"))
     has_engines = "engine" in forms
     plain: tuple[PrecisionMode, ...]
-    plain = tuple(engines) if has_engines else ("fp32" if mode == "int4" else mode,)  # 4 bits are no standard operator
+    plain = tuple(engines) if has_engines else ("fp32" if mode == "int4" else mode,)  # no standard operator has 4 bits
     fused = FileChoice(
         "model.cpu.onnx" if "plain" in kinds else "model.onnx", ONNXRUNTIME, "fp32" if mode == "fp16" else mode, "fused"
     )

@@ -140,7 +140,7 @@ class _Judging:
         return found
 
     def exit(self, folder: Path, name: str, given: Samples) -> None:
-        """Judge what an early exit answers, which is no file of its own."""
+        """Judge what an early exit answers, which is not a file of its own."""
         answered = self._answered(given)
         self._write(folder, name, answered.drift(self.gate, self.slices), answered)
 

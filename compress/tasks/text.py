@@ -235,7 +235,7 @@ def rows_of(
     batch: int,
     seen: Callable[[list[int], np.ndarray, int], None],
 ) -> np.ndarray:
-    """The row [S, K] of a model's output for each text, in order; texts go through it by length. `seen` is told the
+    """The row [S, K] of a model's output for each text, in order; texts go through it by length. `seen` takes the
     indices of a batch, its rows and how many texts are done. Raises InputError for an output of another shape."""
     import numpy as np
 
@@ -261,7 +261,7 @@ def same_share(same_BN: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def check_token_scores(logits_BNK: np.ndarray, count: int) -> None:
-    """Raises InputError unless there are so many scores for each token."""
+    """Raises InputError unless each token has that number of scores."""
     if logits_BNK.ndim != 3 or logits_BNK.shape[-1] != count:
         raise InputError(f"the model gives logits of shape {list(logits_BNK.shape)}; [batch, tokens, {count}] needed")
 
@@ -316,7 +316,7 @@ def _prompt(folder: Path) -> str:
 
 
 def _limit(file: Path, options: Mapping[str, Any], name: str) -> float | None:
-    """How many tokens a text may have by a file; None where it does not say. Raises InputError for what is no number of
+    """How many tokens a text may have by a file; None where it does not say. Raises InputError for a wrong number of
     them."""
     value = options.get(name)
     if value is not None and (type(value) not in (int, float) or not value > 0):

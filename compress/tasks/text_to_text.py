@@ -41,7 +41,7 @@ KEPT, PLACES = 1 << 24, 8
 CHECKED_SIZES = ((1, 7, 3, 0), (2, 5, 1, 5), (3, 4, 4, 2), (1, 3, 1, 24))
 #: Tokens of golden samples.
 GOLDEN_TOKENS = 8
-#: A greedy text is at most so many times as long as its source, and so many tokens longer.
+#: A greedy text is at most this many times as long as its source, and this many tokens longer.
 LONGEST_TIMES, LONGEST_MORE = 2, 16
 
 

@@ -50,7 +50,7 @@ def load(path: Path) -> Baseline:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path} is no baseline: {where}: {first['msg']}; --update-baseline writes one") from error
+        raise InputError(f"{path} is not a baseline: {where}: {first['msg']}; --update-baseline writes one") from error
 
 
 def update(path: Path, candidate: Samples, drift: Drift, label: str = "") -> None:

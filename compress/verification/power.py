@@ -87,7 +87,7 @@ def power_sentence(
     able = 100 * detectable_drop(samples, discordance, power, confidence)
     return (
         f"With {samples:,} samples, {100 * discordance:.1f} % of which changed between right and wrong, "
-        f"a drop of {100 * margin:g} points cannot be told from none: that takes {needed:,} samples "
+        f"a drop of {100 * margin:g} points would not be seen: that takes {needed:,} samples "
         f"(for {100 * power:.0f} % power); {samples:,} can prove a bound of {able:.2g} points."
     )
 

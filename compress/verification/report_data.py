@@ -16,8 +16,8 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 class Variant(Model):
     """One version of the model on its way from original to shipped: a row of the comparison and a point of its plot.
 
-    `metric` is the task's own metric (percent for rates), `latency_ms` a median at batch 1 with so many `threads`.
-    A `baseline` is the reference made smaller without edgepress's changes, such as its own int8 form.
+    `metric` is the task's own metric (percent for rates), `latency_ms` a median at batch 1 with that number of
+    `threads`. A `baseline` is the reference made smaller without edgepress's changes, such as its own int8 form.
     """
 
     name: str

@@ -62,7 +62,7 @@ class Samples:
         return None
 
     def knows_nothing(self, confidence: float) -> str | None:
-        """Why these answers cannot be told from ones that have nothing to do with the truth, or None.
+        """Why these answers cannot be distinguished from ones that have nothing to do with the truth, or None.
 
         A reference like that has nothing to lose, so no drop from it means anything.
         """

@@ -95,7 +95,7 @@ def _write(folder: Path, config: Mapping[str, Any], base: Path, made: Path) -> N
 
 
 def _config(whole: dict[str, Any], config: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """The base's config.json, for the head that the adapter brings with so many `rows`."""
+    """The base's config.json, for the head of `rows` rows that the adapter brings."""
     end, classes = _KINDS.get(str(config.get("task_type"))), whole.get("architectures")
     if end is None or not rows or not isinstance(classes, list) or not classes:
         return whole

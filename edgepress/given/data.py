@@ -122,7 +122,7 @@ def _shot(record: Any) -> Shot | None:
 
 
 def _pixels(value: Any) -> np.ndarray | None:
-    """uint8 [H, W, C] or [H, W]; None for what is no image. Raises InputError for an image that was prepared."""
+    """uint8 [H, W, C] or [H, W]; None for what is not an image. Raises InputError for an image that was prepared."""
     is_picture = type(value).__module__.split(".")[0] == "PIL"
     if not is_picture and not (hasattr(value, "shape") and hasattr(value, "dtype")):
         return None

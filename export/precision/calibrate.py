@@ -24,7 +24,7 @@ Method = Literal["minmax", "entropy", "percentile"]
 PERCENTILE = 99.99
 _BINS = 2048
 _LEVELS = 128
-_NOTHING = 1e-30  # magnitudes too small to be told apart by a histogram
+_NOTHING = 1e-30  # magnitudes too small for a histogram to separate
 _STRIDE = 16  # bins between the candidates of `entropy`
 
 

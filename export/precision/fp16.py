@@ -2,7 +2,7 @@
 compute the same.
 
 Float32 stay: LayerNormalization, Softmax and the reductions and powers of a norm that is written out (half precision
-ruins them); what leads to a sine or cosine (positions above 2048 are no half numbers); the recurrent state and what
+ruins them); what leads to a sine or cosine (positions above 2048 are not half numbers); the recurrent state and what
 computes with it, from the linear layers before to those after it; what reads a scalar that half cannot hold; the
 graph's inputs and outputs. A cache of keys and values is stored in float32, but products read it in half.
 """

@@ -86,7 +86,7 @@ def _rank(
     batches: Sequence[Mapping[str, np.ndarray]],
     tell: Tell,
 ) -> dict[str, float]:
-    """Each layer -> the error when it alone is quantized. Embedding tables are no layers."""
+    """Each layer -> the error when it alone is quantized. Embedding tables are not layers."""
     kinds = {node.name: node.op_type for node in graph.load(source).graph.node}
     layers = [name for name in whole.changed if kinds.get(name) != "Gather"]
     costs = {}

@@ -25,7 +25,7 @@ from targets.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-#: A value is worth a Mul of its own if its loudest channel is so many times as loud as the median one.
+#: A value is worth a Mul of its own if its loudest channel is this many times as loud as the median one.
 LOUD = 4.0
 
 

@@ -23,8 +23,8 @@ _KNOWN = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__pat
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a user asks for: the `top` most probable classes; at most so many `tokens`, drawn as `sampling` says, or the
-    best of so many `beams` (None: as the model's makers search)."""
+    """What a user asks for: the `top` most probable classes; at most `tokens` tokens, drawn as `sampling` says, or the
+    best of `beams` beams (None: as the model's makers search)."""
 
     top: int = 1
     tokens: int = 128
@@ -44,7 +44,7 @@ class Answerer(Protocol):
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of files that can be waited for in a folder; () where inputs are no files."""
+        """Endings of files that can be waited for in a folder; () where inputs are not files."""
         ...
 
     def expand(self, given: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ class TextSpans(TextInputs):
         assert self.tokenizer is not None
         question, _, text = (part.strip() for part in given.partition("\t"))
         if not question or not text:
-            raise InputError(f"{given[:80]!r} is no question and text with one tab between them; give both")
+            raise InputError(f"{given[:80]!r} is not a question and a text with one tab between them; give both")
         windows = self.tokenizer.windows(question, text)
         spans, nothing = best_spans(windows, *self._logits(session, windows))
         if not spans:

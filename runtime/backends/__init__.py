@@ -122,7 +122,7 @@ def asked(name: str) -> Backend:
 
 
 def check_runtimes(manifest: Manifest, where: str) -> None:
-    """Raises InputError if a file of the manifest was made for what is no backend. `where`: the manifest's name."""
+    """Raises InputError if a file of the manifest was made for what is not a backend. `where`: the manifest's name."""
     allowed = (ONNXRUNTIME, *names())
     for index, model in enumerate(manifest.models):
         if model.runtime not in allowed:

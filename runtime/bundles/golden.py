@@ -38,7 +38,7 @@ class GoldenResult:
 
 
 def load_golden(bundle: Bundle, loops: int | None = None) -> Golden:
-    """The bundle's golden.npz, for a model of so many loops where it offers several. Raises InputError if it is missing
+    """The bundle's golden.npz, for a model of `loops` loops where it offers several. Raises InputError if it is missing
     or incomplete."""
     import numpy as np
 

@@ -44,7 +44,7 @@ class TensorRT:
 
     @property
     def needs_device_to_build(self) -> bool:
-        """TensorRT times kernels on the GPU; the one for RTX compiles for a compute capability that it is told."""
+        """TensorRT times kernels on the GPU; the one for RTX compiles for a compute capability that it is given."""
         return self.flavour == "tensorrt"
 
     def dtype(self, data_type: Any) -> str:

@@ -148,7 +148,7 @@ def numbers_of(inputs: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray]) 
 
 
 def chi_square_tail(statistic: float, freedom: int) -> float:
-    """P(X >= statistic) of chi-square with so many degrees of freedom, in closed form (Abramowitz, Stegun 26.4.4 and
+    """P(X >= statistic) of chi-square with `freedom` degrees of freedom, in closed form (Abramowitz, Stegun 26.4.4 and
     26.4.5)."""
     if freedom < 1:
         return 1.0

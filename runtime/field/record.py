@@ -58,7 +58,7 @@ class Record:
         try:
             found = parse_json(line)
         except ValueError as error:
-            raise InputError(f"{path}: its last line is no JSON; name another file") from error
+            raise InputError(f"{path}: its last line is not JSON; name another file") from error
         if not isinstance(found, dict):
-            raise InputError(f"{path}: its last line is no JSON object; name another file")
+            raise InputError(f"{path}: its last line is not a JSON object; name another file")
         return found

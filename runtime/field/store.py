@@ -44,12 +44,12 @@ class Store:
         link = self.root / CURRENT
         if not link.is_symlink():
             if link.exists():
-                raise InputError(f"{link} is no link, so {self.root} is no store; name another folder")
+                raise InputError(f"{link} is not a link, so {self.root} is not a store; name another folder")
             return None
         name = link.readlink().name
         if link.readlink() != Path(BUNDLES, name) or not _ID.fullmatch(name):
             raise InputError(
-                f"{link} leads to {link.readlink()}, which is no bundle of this store; name another folder"
+                f"{link} leads to {link.readlink()}, which is not a bundle of this store; name another folder"
             )
         return name
 
@@ -137,7 +137,7 @@ class Store:
 
 @contextmanager
 def locked(root: Path) -> Iterator[Store]:
-    """The store, made if it is not there, for one process at a time. Raises InputError for what is no store, or while
+    """The store, made if it is not there, for one process at a time. Raises InputError for no store, or while
     another process changes it."""
     import fcntl
 
@@ -145,7 +145,7 @@ def locked(root: Path) -> Iterator[Store]:
     try:
         strange = root.is_dir() and not (root / BUNDLES).is_dir() and any(root.iterdir())
         if strange:
-            raise InputError(f"{root} holds other files and no bundles, so it is no store; name a new folder")
+            raise InputError(f"{root} holds other files and no bundles, so it is not a store; name a new folder")
         (root / BUNDLES).mkdir(parents=True, exist_ok=True)
         stream = (root / ".lock").open("ab")
     except OSError as error:

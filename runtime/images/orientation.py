@@ -43,8 +43,8 @@ def upright(image_HWC: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _in_exif(exif: bytes) -> float | None:
-    """The tag's first value in the first directory, 0 where it is no number; None where it is not there or the block is
-    damaged before it."""
+    """The tag's first value in the first directory, 0 where it is not a number; None where it is not there or the block
+    is damaged before it."""
     body = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(body[:2])
     if order is None:

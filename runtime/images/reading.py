@@ -57,7 +57,7 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content. Raises InputError for what cannot be read, is no regular file or larger than an image is."""
+    """A file's content. Raises InputError for what cannot be read, is not a regular file or larger than an image is."""
     try:
         _check_regular(path)
         with path.open("rb") as stream:
@@ -130,7 +130,7 @@ def _read_with_pillow(data: bytes, name: str) -> np.ndarray:
 
 
 def _kind_of_tiff(data: bytes) -> str:
-    """What a TIFF that Pillow does not know holds, and what to do; "" for what is no TIFF."""
+    """What a TIFF that Pillow does not know holds, and what to do; "" for what is not a TIFF."""
     from PIL import TiffImagePlugin
 
     try:

@@ -69,8 +69,8 @@ def decode_alternating(
     seconds: float = 1.0,
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Decode with models (bundles or ONNX files, by name) behind contexts of so many tokens, batch 1, one at a time;
-    without `threads`, each with its fastest number of them behind that context, as `time_alternating` finds it.
+    """Decode with models (bundles or ONNX files, by name) behind contexts of these numbers of tokens, batch 1, one at a
+    time; without `threads`, each with its fastest number of them behind that context, as `time_alternating` finds it.
 
     Returns a row per name and context: `name`, `context`, `threads`, `tokens_per_second` and `peak_bytes` (the
     process's largest resident memory), medians over the rounds, and `state_bytes`. The state that a context leaves is

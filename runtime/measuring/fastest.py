@@ -1,7 +1,7 @@
 """What runtime.bench found fastest, remembered beside the bundle's files for this machine alone: the number of CPU
 threads of each file, and which backend with which file.
 
-It is no part of the bundle, whose bytes depend on no clock and whose next device may have other cores.
+It is not part of the bundle, whose bytes depend on no clock and whose next device may have other cores.
 """
 
 from __future__ import annotations

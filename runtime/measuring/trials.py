@@ -48,8 +48,8 @@ def candidates(bundle: Bundle) -> list[Backend]:
 
 
 def compare_backends(bundle: Bundle, options: Sequence[str], most: int) -> list[Trial]:
-    """A trial of each candidate, the fastest first. What turns out not to run is told on standard error and left out.
-    `options` go to runtime.bench."""
+    """A trial of each candidate, the fastest first. What turns out not to run is reported on standard error and left
+    out. `options` go to runtime.bench."""
     trials = []
     for backend in candidates(bundle):
         chosen = [*options, "--provider", backend.name, "--strict-provider"]

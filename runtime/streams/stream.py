@@ -87,7 +87,7 @@ class Stream:
 
     def __init__(self, model: Session | Stepped, batch: int = 1, fixed: Mapping[str, np.ndarray] | None = None) -> None:
         """`fixed`: what a decoder reads of its sources, a row each, at every step. Raises InputError for a model
-        without state, or one whose other inputs are no sequence."""
+        without state, or one whose other inputs are not a sequence."""
         import numpy as np
 
         self._model = model = model if isinstance(model, Stepped) else Stepped.of(model)
@@ -206,7 +206,7 @@ class Stream:
     def load(self, data: bytes) -> None:
         """Go on from a saved state.
 
-        Raises InputError, and stays as it is, if the bytes are no saved state, damaged, of a newer edgepress, of
+        Raises InputError, and stays as it is, if the bytes are not a saved state, damaged, of a newer edgepress, of
         another model or batch, of other sources or shapes, or not finite.
         """
         moment = self._read(data)
@@ -291,7 +291,7 @@ class Stream:
 
         digest, payload = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
         if not data.startswith(_MAGIC):
-            raise InputError("these bytes are no saved state of a stream")
+            raise InputError("these bytes are not a saved state of a stream")
         if hashlib.sha256(payload).digest() != digest:
             raise InputError("the saved state is truncated or damaged; start the sequence again")
         try:

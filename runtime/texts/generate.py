@@ -34,7 +34,7 @@ class Decoder(Protocol):
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn. `temperature` divides the logits, 0 takes the likeliest; `top_k` keeps the likeliest
-    so many; `top_p` the fewest that have this much probability together (Holtzman et al. 2020, arXiv 1904.09751)."""
+    that many; `top_p` the fewest that have this much probability together (Holtzman et al. 2020, arXiv 1904.09751)."""
 
     temperature: float = 0.0
     top_k: int | None = None

@@ -60,7 +60,7 @@ class TextPreprocessing:
     """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
     `max_length` tokens at `truncation_side`, shorter ones are filled up with `pad_id` at `padding_side`; a generated
     text ends at `stop`. `prompt`: goes before every text; `mask_id`: the token that hides another; `separator`: the
-    token that ends the first of two texts, where the model is told which text a token is of. `target`: what a decoder
+    token that ends the first of two texts, where the model reads which text a token is of. `target`: what a decoder
     writes, where the text is the source of another."""
 
     kind: Literal["text"]
@@ -122,7 +122,7 @@ class Tokenizer:
 
         if not path.is_file():
             raise InputError(f"{path} is missing: the model has no tokenizer; give token ids")
-        with _told(f"{path} is no tokenizer"):
+        with _told(f"{path} is not a tokenizer"):
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         self._path = path
         self._tokenizer.no_padding()
@@ -140,7 +140,7 @@ class Tokenizer:
             )
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """Ids with the special tokens. Raises InputError for a text that is no Unicode (bytes of a command line that
+        """Ids with the special tokens. Raises InputError for a text that is not Unicode (bytes of a command line that
         are not UTF-8 come as lone surrogates)."""
         longest = self._spec.max_length
         broken = next((text for text in texts if not is_unicode(text)), None)
@@ -173,7 +173,7 @@ class Tokenizer:
     def encode_pairs(self, pairs: Sequence[Sequence[str]]) -> Encoded:
         """Ids of pairs, each as one sequence; one text stands alone. The longer text of a pair is cut first.
 
-        Raises InputError for texts that are no Unicode, or that hold the token that separates them.
+        Raises InputError for texts that are not Unicode, or that hold the token that separates them.
         """
         for texts in pairs:
             if not all(map(is_unicode, texts)):
@@ -201,8 +201,8 @@ class Tokenizer:
         """A question with as many parts of the text as it takes to see all of it, each as one sequence of the model's
         length at most. Two that follow each other share `OVERLAP` tokens, or half of what fits where that is less.
 
-        Raises InputError for texts that are no Unicode, for a question that leaves no room or that holds the token that
-        separates it from the text.
+        Raises InputError for texts that are not Unicode, for a question that leaves no room or that holds the token
+        that separates it from the text.
         """
         if not is_unicode(question + text):
             raise InputError(f"the text {question!r} is not valid UTF-8; give it in UTF-8")
@@ -264,7 +264,7 @@ class Tokenizer:
         return [[(max(a - before, 0), max(b - before, 0)) for a, b in one.offsets] for one in whole]
 
     def specials(self) -> frozenset[int]:
-        """Ids of the special tokens, which are no part of a text."""
+        """Ids of the special tokens, which are not part of a text."""
         return frozenset(at for at, one in self._tokenizer.get_added_tokens_decoder().items() if one.special)
 
     def token(self, at: int) -> str:
@@ -353,5 +353,5 @@ def parse_ids(text: str) -> list[int]:
     """Token ids as a user writes them: "101 7592 102" or "101,7592,102". Raises InputError."""
     words = text.replace(",", " ").split()
     if not words or not all(word.isdecimal() for word in words):
-        raise InputError(f"{text!r} is no list of token ids; give whole numbers, such as '101 7592 102'")
+        raise InputError(f"{text!r} is not a list of token ids; give whole numbers, such as '101 7592 102'")
     return [int(word) for word in words]

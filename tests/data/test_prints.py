@@ -18,7 +18,7 @@ from compress.data.sources import Source
 
 
 def picture(seed: int, size: tuple[int, int] = (24, 32), channels: int = 3) -> np.ndarray:
-    """Blobs, as photos have them: noise is no picture that JPEG keeps."""
+    """Blobs, as photos have them: noise is not a picture that JPEG keeps."""
     draw = np.random.default_rng(seed)
     small = draw.integers(0, 256, (5, 6, channels), np.uint8)
     return np.asarray(Image.fromarray(small.squeeze()).resize(size[::-1], Image.Resampling.BICUBIC)).reshape(*size, -1)
@@ -72,7 +72,7 @@ def test_nearly_equal_images_are_named_and_stay(tmp_path: Path) -> None:
 
 
 def test_frames_of_one_scene_among_the_images_to_evaluate_on_are_counted_and_named(tmp_path: Path) -> None:
-    """Twelve scenes: of four there are three frames each, of one a copy, which is no other image at all."""
+    """Twelve scenes: of four there are three frames each, of one a copy, which is not another image at all."""
     for number in range(12):
         put(tmp_path / f"test/c{number % 2}/{number:02}.png", picture(number))
         put(tmp_path / f"train/c{number % 2}/{number:02}.png", picture(100 + number))

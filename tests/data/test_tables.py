@@ -1,4 +1,4 @@
-"""Tables as people export them: the separator is found, quotes are told from characters, headers from rows."""
+"""Tables as people export them: the separator is found, quotes are distinguished from characters, headers from rows."""
 
 from __future__ import annotations
 

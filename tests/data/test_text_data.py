@@ -101,7 +101,7 @@ def test_unusable_rows_are_named_and_counted_and_skipped_only_when_asked(tmp_pat
         load_texts(path).check()
     kept = load_texts(path, skip_corrupt=True)
     assert kept.names == ["a.tsv:2", "a.tsv:5"]
-    with pytest.raises(InputError, match=r"1 of 2 are no pair with a score: a.tsv:5; give columns"):
+    with pytest.raises(InputError, match=r"1 of 2 are not pairs with a score: a.tsv:5; give columns"):
         _ = kept.scores
 
 
@@ -185,7 +185,7 @@ def test_a_limit_takes_evenly_from_the_classes_and_the_digest_follows_the_conten
         ("nowhere.tsv", "no texts at nowhere.tsv"),
         ("{}", "has no file train or test"),
         ("{}/both", "test.csv and test.tsv; keep one of them"),
-        ("{}/a.pdf", "is no data set of texts"),
+        ("{}/a.pdf", "is not a data set of texts"),
     ],
 )
 def test_a_wrong_spec_says_what_to_give(tmp_path: Path, spec: str, wanted: str) -> None:

@@ -106,7 +106,7 @@ def test_the_file_computes_with_the_fitted_weights(tmp_path: Path) -> None:
     assert np.allclose(found["rows"], head.T[batch["ids"]], atol=1e-6), "rows of the table, from the same codes"
     wanted = found["rows"] @ fitted["layer"].values() @ head
     spread = np.abs(wanted).max()
-    assert np.abs(found["logits"] - wanted).max() < 0.03 * spread, "but for sums in int8"
+    assert np.abs(found["logits"] - wanted).max() < 0.03 * spread, "except for sums in int8"
 
 
 def test_a_table_that_is_the_output_layer_too_is_stored_once(tmp_path: Path) -> None:

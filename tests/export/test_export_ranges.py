@@ -1,4 +1,4 @@
-"""Scales that do not fit what they quantize are found, whatever the form; those that fit are let be."""
+"""Scales that do not fit what they quantize are found, whatever the form; those that fit are left alone."""
 
 from pathlib import Path
 

@@ -138,7 +138,7 @@ def test_a_classifier_that_was_cut_off_is_missed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
-        ("num_attention_heads", 5, "hidden_size 12 is no multiple of 5 heads"),
+        ("num_attention_heads", 5, "hidden_size 12 is not a multiple of 5 heads"),
         ("num_attention_heads", 0, "num_attention_heads must be a whole number from 1 to 2147483647, not 0"),
         ("intermediate_size", 10**30, "intermediate_size must be a whole number from 1 to 2147483647, not 1000"),
         ("num_hidden_layers", "two", "num_hidden_layers must be a whole number from 1 to 2147483647, not 'two'"),

@@ -111,7 +111,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a list for a config": (holds("config.json", b"[1]"), "config.json does not hold a JSON object"),
     "another coding": (holds("config.json", "{}".encode("utf-16")), "config.json is not valid JSON"),
     "no model_type": (says("config.json", model_type=None), "config.json has no model_type; put back"),
-    "a list of model_types": (says("config.json", model_type=["bert"]), "the model_type ['bert'], which is no name"),
+    "a list of model_types": (says("config.json", model_type=["bert"]), "the model_type ['bert'], which is not a name"),
     "a number of a class": (says("config.json", architectures=[3]), "architectures [3] is for no task here"),
     "a packed quantizer": (
         says("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
@@ -139,7 +139,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "model.safetensors is damaged or truncated (Error while deserializing header",
     ),
     "a table of shards without names": (in_shards(weight_map=[1]), "index.json has no weight_map"),
-    "a list of what shards are": (in_shards(metadata=[1]), "index.json: metadata is no table"),
+    "a list of what shards are": (in_shards(metadata=[1]), "index.json: metadata is not a table"),
     "a shard outside": (in_shards(weight_map={"a": "../../b.safetensors"}), "b.safetensors is missing"),
     "an empty matrix": (
         weighs(lambda all_: all_.update({"bert.encoder.layer.0.output.dense.weight": torch.zeros(0, 0)})),
@@ -165,7 +165,7 @@ def test_a_damaged_folder_ends_in_a_line_that_names_the_cause(folder: Path, dama
 
 
 def test_images_of_another_size_than_the_models_are_answered_as_a_run_answers_them(tmp_path: Path) -> None:
-    """Both resample the positions; what is of neither size is no fault of edgepress."""
+    """Both resample the positions; what is of neither size is not a fault of edgepress."""
     saved(tmp_path, "vit")
     (tmp_path / "processor_config.json").write_text('{"image_processor": {"size": {"height": 16, "width": 16}}}')
     side = open_side(str(tmp_path))

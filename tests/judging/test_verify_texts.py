@@ -24,7 +24,7 @@ SAMPLES = 450
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model and texts whose labels are its own answers, but for one in ten."""
+    """A model and texts whose labels are its own answers, except for one in ten."""
     root = tmp_path_factory.mktemp("classifier")
     folder, data = model_folder(root / "model", "text-classification"), labelled(root / "texts.tsv", SAMPLES)
     answers = answers_of(folder, data).logits.argmax(axis=1)  # type: ignore[attr-defined]

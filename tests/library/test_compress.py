@@ -138,7 +138,7 @@ def test_a_wrong_argument_is_one_line(run: Run, tmp_path: Path, change: dict[str
 
 
 def compressed(run: Run, place: Path, **changes: Any) -> edgepress.Compressed:
-    """The run of the fixture, but for `changes`."""
+    """The run of the fixture, except for `changes`."""
     wanted = {
         "model": run.model,
         "data": run.data,

@@ -26,7 +26,7 @@ def has_an_option(context: object, x: Number | None = None) -> None: ...
     ("stages", "message"),
     [
         ([stage("a"), stage("b"), stage("a")], "stage 'a' is there twice"),
-        ([stage("a"), stage("b", inputs={"x": "z"})], "stage 'b': its input 'x' comes from 'z', which is no stage"),
+        ([stage("a"), stage("b", inputs={"x": "z"})], "stage 'b': its input 'x' comes from 'z', which is not a stage"),
         (
             [stage("n", count_letters, {"text": "b"}, produces=Number), stage("b"), stage("c", inputs={"x": "n"})],
             "stage 'c': its input 'x' must be a Text, but 'n' makes a Number",

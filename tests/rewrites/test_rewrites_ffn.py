@@ -228,7 +228,7 @@ def test_swap_activation_fits_the_second_map_by_least_squares(size: int, bias: b
 
 
 def sequences(seed: int, count: int, size: int, noise: float) -> tuple[torch.Tensor, ...]:
-    """x (B,N,I), y (B,N,O), which is affine in x but for noise, and the residual stream behind it (B,N,O)."""
+    """x (B,N,I), y (B,N,O), which is affine in x except for noise, and the residual stream behind it (B,N,O)."""
     rng = np.random.default_rng(seed)
     x_BNI = rng.normal(size=(count, 5, size))
     y_BNO = x_BNI @ rng.normal(size=(size, 4)) + 1 + noise * rng.normal(size=(count, 5, 4))

@@ -195,7 +195,7 @@ def test_a_folder_that_is_no_store_is_left_alone(three, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["a.jpg"]
     (tmp_path / "store" / "bundles").mkdir(parents=True)
     (tmp_path / "store" / "current").symlink_to(folder)
-    with pytest.raises(InputError, match=r"leads to .*photos, which is no bundle of this store"):
+    with pytest.raises(InputError, match=r"leads to .*photos, which is not a bundle of this store"):
         put(tmp_path / "store", three[0])
 
 

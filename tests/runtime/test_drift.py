@@ -1,4 +1,4 @@
-"""Drift is told when there is one, and in at most one window of a thousand when there is none."""
+"""Drift is reported when there is one, and in at most one window of a thousand when there is none."""
 
 import json
 

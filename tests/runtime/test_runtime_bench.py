@@ -1,4 +1,4 @@
-"""Timing: the figures are the clock's, each model has a process of its own, the device's state is told where it is."""
+"""Timing: figures are the clock's, each model has a process of its own, the device's state is reported where it is."""
 
 import json
 

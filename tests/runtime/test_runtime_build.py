@@ -362,7 +362,7 @@ def test_a_golden_note_counts_for_this_engine_on_this_device_alone(rtx_bundle):
     assert not engine.passed("Orin")
     engine.note_passed("Orin")
     assert engine.passed("Orin") and not engine.passed("Thor")
-    assert engine_file.find_engine(files.root, mine) == engine, "the note is no engine's record"
+    assert engine_file.find_engine(files.root, mine) == engine, "the note is not an engine's record"
     again = engine_file.store(files.root / engine_file.FOLDER, mine, replace(built, data=b"other"), 100)
     assert not again.passed("Orin")
     again.path.with_suffix(".golden.json").write_text("{")

@@ -45,7 +45,7 @@ def test_of_a_bundle_the_files_that_ship_are_measured(bundle):
 
 
 def test_a_folder_that_is_neither_or_lacks_a_file_is_refused(probes, tmp_path):
-    with pytest.raises(InputError, match=r"is no bundle and holds no probes\.json"):
+    with pytest.raises(InputError, match=r"is not a bundle and holds no probes\.json"):
         read_plan(tmp_path)
     (probes / "a.onnx").unlink()
     with pytest.raises(InputError, match=r"lacks a\.onnx; copy the whole folder again"):
@@ -62,7 +62,7 @@ def test_files_that_nothing_here_runs_are_told_with_the_reason(probes):
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ('{"schema": 2}', "has schema 2; measure again"),
         ('{"schema": 1, "rows": {}}', "holds no costs that python -m runtime.costs wrote"),
         ('{"schema": 1, "rows": {"a": {"sha256": "0", "ms": {"1": -1}}}}', "holds no costs"),

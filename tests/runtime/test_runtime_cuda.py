@@ -1,4 +1,4 @@
-"""The GPU is reached through the driver alone, and its absence is told in one line."""
+"""The GPU is reached through the driver alone, and its absence is reported in one line."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Writing files: whole or absent, and what is no regular file is written to, never replaced."""
+"""Writing files: whole or absent, and what is not a regular file is written to, never replaced."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ needs_stubs = pytest.mark.skipif(
 
 
 def stubs(package):
-    """File name -> text of a package's stubs. Signatures of theirs that are no valid Python take anything here."""
+    """File name -> text of a package's stubs. Signatures of theirs that are not valid Python take anything here."""
     folder = Path(importlib.util.find_spec("tensorrt_stubs").origin).parents[1] / package
     return {path.name: "\n".join(map(mended, path.read_text().splitlines())) for path in folder.glob("*.pyi")}
 

@@ -79,7 +79,7 @@ def test_a_word_that_a_tokenizer_has_no_token_for_is_told_of_it(file: Path) -> N
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"model": {"type": "Nothing"}}', b"\xff"])
 def test_a_damaged_tokenizer_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(InputError, match="is no tokenizer") as caught:
+    with pytest.raises(InputError, match="is not a tokenizer") as caught:
         Tokenizer(tmp_path / "tokenizer.json", SPEC)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"nothing\.json is missing"):

@@ -240,8 +240,8 @@ def test_what_is_passed_over_is_named_once(folder, tmp_path):
     notes = []
     assert [one.name for one in listing(folder, (".png",), notes.append)] == ["a.png"]
     assert sorted(notes) == [
-        f"{folder}/b.png is passed over: it is no file, or a link to what is not there",
-        f"{folder}/c.png is passed over: it is no file, or a link to what is not there",
+        f"{folder}/b.png is passed over: it is not a file, or a link to what is not there",
+        f"{folder}/c.png is passed over: it is not a file, or a link to what is not there",
         f"{folder}/link is passed over: it is a link to a folder; watch that folder itself",
     ]
     with open_log(tmp_path / "r.jsonl") as log:  # several looks, one line

@@ -71,7 +71,7 @@ def test_a_record_keeps_to_its_size_and_goes_on_behind_a_torn_line(tmp_path):
     Record(path, 1000).append({"at": 200})
     assert [json.loads(line)["at"] for line in path.read_text().splitlines()][-2:] == [199, 200]
     path.write_text("my notes\n")
-    with pytest.raises(InputError, match="its last line is no JSON"):
+    with pytest.raises(InputError, match="its last line is not JSON"):
         Record(path)
 
 

@@ -12,7 +12,7 @@ from targets.errors import InputError
 
 #: Inexact rewrites that no search chooses yet, with the reason.
 LEFT_OUT = {
-    "affine-patch": "it replaces runs of layers, which are no halves of one",
+    "affine-patch": "it replaces runs of layers, which are not halves of one",
     "gated-delta-rule": "its mixers want a long transfer of attention before they mean anything",
     "gated-linear-attention": "its mixers want a long transfer of attention before they mean anything",
     "hybrid": "its mixers want a long transfer of attention before they mean anything",

@@ -27,10 +27,10 @@ def test_a_size_is_read_with_its_unit(text: str, count: int) -> None:
     [
         ("1.2", "has no unit"),
         ("1.2mb", "unknown unit 'mb'"),
-        ("fast", "is no number with a unit"),
-        ("-3ms", "is no number with a unit"),
+        ("fast", "is not a number with a unit"),
+        ("-3ms", "is not a number with a unit"),
         ("0ms", "is nothing at all"),
-        ("1e999ms", "is no number with a unit"),
+        ("1e999ms", "is not a number with a unit"),
     ],
 )
 def test_a_time_that_says_nothing_is_refused_with_an_example(text: str, cause: str) -> None:

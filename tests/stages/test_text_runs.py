@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _label_by(folder: Path, data: Path) -> None:
-    """Labels that are the model's own answers, but for one in ten: a model that knows nothing has nothing to lose."""
+    """Labels that are the model's own answers, except for one in ten: who knows nothing has nothing to lose."""
     questions = questions_of(str(folder), str(folder), str(data), "all")
     assert questions.reference is not None
     answers = questions.answers(questions.reference)
@@ -184,7 +184,7 @@ def test_the_gate_on_its_own_compares_model_and_bundle(place: Path, embedding: P
         (("",), "has no tokens"),
         (("--ids", "5 999"), "token ids reach from 5 to 999; allowed: 0 to 63"),
         (("--ids", f"5 {10**30}"), "token ids reach from 5 to 1000"),
-        (("--ids", "w1 w2"), "is no list of token ids"),
+        (("--ids", "w1 w2"), "is not a list of token ids"),
         (("--watch", ".", "--out", "log.jsonl"), "--watch waits for images"),
     ],
 )
@@ -239,7 +239,7 @@ def test_without_the_tokenizers_package_ids_still_work(classifier: Path) -> None
         ("text-classification", "text\tlabel\nw1\tbad\nw1\t\n", "1 of 2 texts have no label: mine.tsv:3; give columns"),
         ("text-classification", "text\tstars\nw1\tbad\nw1\tgood\n", "2 of 2 texts have no label: mine.tsv:2"),
         ("text-classification", "premise\thypothesis\tlabel\nw1\tw2\t\n", "1 of 1 texts have no label: mine.tsv:2"),
-        ("embedding", "w1\tbad\nw1\tgood\n", "2 of 2 are no pair with a score: mine.tsv:1, mine.tsv:2; give columns"),
+        ("embedding", "w1\tbad\nw1\tgood\n", "2 of 2 are not pairs with a score: mine.tsv:1, mine.tsv:2; give columns"),
         ("embedding", "w1\tw2\tmuch\nw1\tw3\t1\n", "its columns are not known"),
     ],
 )

@@ -62,7 +62,7 @@ def one_line_error(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file, but for what the machine that runs a bundle notes in it."""
+    """Relative path -> SHA-256 of every file, except for what the machine that runs a bundle notes in it."""
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
 """Mixers of linear cost written again from their equations: numpy, float64, one head, query and key at a time.
 
 `w` maps names to arrays; names of dimensions as in the oracle of the other parts. `visible(i, j)`: query i may look at
-key j; `real[j]`: token j is no padding.
+key j; `real[j]`: token j is not padding.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def rewritten(model: Transformer, use: str, calibration: Calibration | None = No
 
 
 def example(use: str) -> dict[str, Any]:
-    """The least that a rewrite has to be told, as it says itself."""
+    """The least that a rewrite has to be given, as it says itself."""
     return REWRITES[use].options.example().model_dump(mode="json", exclude_unset=True)
 
 

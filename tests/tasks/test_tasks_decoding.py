@@ -1,4 +1,4 @@
-"""What stages are told of causal models: the state that devices carry, inputs from the start, few golden tokens."""
+"""What stages know of causal models: the state that devices carry, inputs from the start, few golden tokens."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def sets_of(folder: Path, data: Path) -> LabelSets:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model, and texts whose labels are its own answers, but for one text in ten."""
+    """A model, and texts whose labels are its own answers, except for one text in ten."""
     root = tmp_path_factory.mktemp("labels")
     folder, draw = model_folder(root / "model", "multi-label-classification"), np.random.default_rng(0)
     texts = list(dict.fromkeys(" ".join(sentence(draw).split()[:9]) for _ in range(420)))[:400]

@@ -1,4 +1,4 @@
-"""Classes of pairs of texts, from the data to the device: the two texts are told apart, and a damaged model is seen."""
+"""Classes of pairs of texts, from the data to the device: both texts are distinguished, and damage is seen."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def checkpoint(folder: Path) -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, torch.nn.Module]:
-    """A model, and pairs whose labels are its own answers but for one in ten."""
+    """A model, and pairs whose labels are its own answers except for one in ten."""
     root, draw = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
     theirs = checkpoint(root / "model")
 

@@ -43,7 +43,7 @@ def spans_of(folder: Path, data: Path) -> Spans:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model, and questions whose answers are its own, but for one in ten; every third text is long."""
+    """A model, and questions whose answers are its own, except for one in ten; every third text is long."""
     root, draw = tmp_path_factory.mktemp("questions"), np.random.default_rng(0)
     folder = model_folder(root / "model", TASK.name)
 

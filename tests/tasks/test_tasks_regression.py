@@ -125,7 +125,7 @@ def test_a_tokenizer_that_does_not_separate_two_texts_is_refused(tmp_path: Path)
         ("query\tpassage\nw1\tw2\n", "1 of 1 texts have no score: a.tsv:2"),
         ("query\tpassage\tlabel\nw1\tw2\tgood\n", "1 of 1 texts have no score"),
         ("text1\ttext2\tscore\nw1 [SEP] w3\tw2\t1\n", "holds the token that separates two texts"),
-        ("text1\ttext2\tscore\nw1\tw2\tgood\n", "the score 'good' is no number"),
+        ("text1\ttext2\tscore\nw1\tw2\tgood\n", "the score 'good' is not a number"),
     ],
 )
 def test_data_that_cannot_be_judged_is_named(

@@ -242,7 +242,7 @@ def test_a_tokenizer_that_is_damaged_or_not_there_is_told_of_the_users_folder(tm
     folder, task = tiny_texts.model_folder(tmp_path / "model", "embedding"), tasks.get("embedding")
     (folder / "config.json").write_text('{"vocab_size": 64, "max_position_embeddings": 12}')
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match=f"{folder}/tokenizer.json is no tokenizer"):
+    with pytest.raises(InputError, match=f"{folder}/tokenizer.json is not a tokenizer"):
         task.preprocessing(folder, print)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=f"{folder} has no tokenizer.json, nor vocab.txt"):

@@ -36,7 +36,7 @@ def tags_of(folder: Path, data: Path) -> WordTags:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model, and sentences whose tags are its own answers, but for one sentence in ten."""
+    """A model, and sentences whose tags are its own answers, except for one sentence in ten."""
     root = tmp_path_factory.mktemp("tokens")
     folder, draw = model_folder(root / "model", "token-classification"), np.random.default_rng(0)
     texts = list(dict.fromkeys(" ".join(sentence(draw).split()[:9]) for _ in range(420)))[:400]

@@ -18,7 +18,7 @@ def gate(*checks: dict[str, object], error: float = 0.0, least: int = 50) -> Gat
 
 
 def pair(samples: int, losses: int, wins: int, seed: int = 0) -> tuple[Predictions, Predictions]:
-    """Samples in random order, of which so many are lost and won; a tenth is wrong on both sides."""
+    """Samples in random order, of which `losses` are lost and `wins` won; a tenth is wrong on both sides."""
     order = np.random.default_rng(seed).permutation(samples)
     labels = np.arange(samples) % 4
     was, now = order >= samples // 10, order >= samples // 10

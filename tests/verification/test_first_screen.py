@@ -18,7 +18,7 @@ LABELS = np.arange(1000) % 4
 
 
 def report(wrong: int, **extra: Any) -> ReportData:
-    """A candidate that gives so many of 1,000 samples another class than its reference, which is right."""
+    """A candidate that gives `wrong` of 1,000 samples another class than its reference, which is right."""
     good = 5 * np.eye(4, dtype=np.float32)[LABELS]
     other = good.copy()
     other[:wrong] = np.roll(other[:wrong], 1, axis=1)

@@ -56,7 +56,7 @@ def pair_inputs(
 
 
 def encoded_pairs(tokenizers: Sequence[Tokenizer], dataset: TextDataset, spec: TextPreprocessing) -> Encodings:
-    """Ids of the sources and of the targets. Raises InputError for texts that are no pairs."""
+    """Ids of the sources and of the targets. Raises InputError for texts that are not pairs."""
     single = next((row.name for row in dataset.rows if len(row.texts) < 2), None)
     if single is not None:
         raise InputError(f"{dataset.location}: {single} is one text; give pairs, in columns source and target")

@@ -28,7 +28,7 @@ def question_row(name: str, value: Mapping[str, Any]) -> Row | None:
     if not question.strip() or not text.strip():
         fault = "the question or the text is empty"
     elif given is not None and answers is None:
-        fault = "its answers are no text and no list of texts"
+        fault = "its answers are neither a text nor a list of texts"
     elif not all(map(is_unicode, (question, text, *(answers or ())))):
         fault = "it has half a character (\\ud800 to \\udfff)"
     return Row(name, (question.strip(), text), fault=fault, answers=answers)

@@ -13,7 +13,7 @@ from compress.model.bias import Bias, BiasSpec, ahead
 
 class AlibiBiasSpec(BiasSpec):
     """bias_hij = slope_h (j - i) with slopes 2^(-8 h / H) (Press et al. 2022, arXiv 2108.12409); for a number of heads
-    that is no power of two, the rest takes every second slope of twice as many."""
+    that is not a power of two, the rest takes every second slope of twice as many."""
 
     kind: Literal["alibi"] = "alibi"
 

@@ -27,7 +27,7 @@ class TokenEmbedSpec(EmbedSpec):
     they are not given: `index` 0, 1, 2 ...; `mask` the count of real tokens so far, as RoBERTa does; `offset` is added
     to both. `width`: of all tables (ALBERT), the hidden size if not given. `rank`: the table is (V x R)(R x E).
     `scale`: what is read from the token table is multiplied by it, and by a tied head not (Gemma).
-    `rows`: the table has so many rows, and a lookup of V numbers says which one a token reads.
+    `rows`: how many rows the table has; a lookup of V numbers says which one a token reads.
     `end`: a text ends at the first of this token, or at its first token of the `highest` number; what is behind is
     taken for padding (CLIP).
     `borrowed`: an encoder reads the token table of its decoder and has none of its own.

@@ -20,7 +20,7 @@ from compress.model.sequence import Context
 class ClassifierSpec(HeadSpec):
     """logits = concat(pooled tokens) W + b, with `hidden` through act(concat W1 + b1) of the hidden size first (BERT's
     pooler), and through a norm behind it (ModernBERT). `pool_norm`: of what is pooled (BEiT). Pools: see `pooled`;
-    `prefix`: how many tokens in front are no patches."""
+    `prefix`: how many tokens in front are not patches."""
 
     kind: Literal["classifier"] = "classifier"
     num_labels: PositiveInt

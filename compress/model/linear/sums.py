@@ -69,7 +69,7 @@ def spanned_sums(q_BHNF: Tensor, k_BGNF: Tensor, v_BGNW: Tensor) -> Tensor:
 
 def spans(x_BHNF: Tensor, before: int = 0) -> Tensor:
     """Sequences cut into spans, each a sequence of its own (A,H,C,F), the last filled up with zeros. With `before`, the
-    first so many tokens belong to no span but in front, and each span has as many in front of it (A,H,before+C,F)."""
+    first tokens belong to no span but in front, and each span has as many in front of it (A,H,before+C,F)."""
     _, heads, tokens, size = x_BHNF.shape
     span = min(SPAN, tokens - before)
     missing = -(tokens - before) % span

@@ -35,7 +35,7 @@ class ProjectedScoresSpec(ScoresSpec):
     @model_validator(mode="after")
     def _heads_divide(self) -> ProjectedScoresSpec:
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         return self
 
     @property

@@ -15,7 +15,7 @@ from targets.errors import EnvironmentLacks
 def digest_of(value: Any) -> str:
     """Digest of a JSON-able value; the order of keys does not matter, and tuples equal lists.
 
-    Raises TypeError for what JSON cannot hold (also keys that are no strings), ValueError for NaN and infinities.
+    Raises TypeError for what JSON cannot hold (also keys that are not strings), ValueError for NaN and infinities.
     """
     text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

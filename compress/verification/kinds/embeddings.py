@@ -31,7 +31,7 @@ def cosines(first_SD: NDArray[np.float32], second_SD: NDArray[np.float32]) -> ND
 
 
 def _unrelated(scores_S: NDArray[np.float64], gold_S: NDArray[np.float64], confidence: float) -> str | None:
-    """Why the scores cannot be told from ones that have nothing to do with the gold scores, or None."""
+    """Why the scores cannot be distinguished from ones that have nothing to do with the gold scores, or None."""
     from scipy.stats import spearmanr
 
     constant = np.ptp(scores_S) == 0 or np.ptp(gold_S) == 0

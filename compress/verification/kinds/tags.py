@@ -39,9 +39,9 @@ def _agreement_rows(reference: WordTags, candidate: WordTags) -> F64:
 @dataclass(frozen=True, eq=False)
 class WordTags(Samples):
     """The tag that a model gives to each word, `tags` int64 [S, W], and the true ones, `gold` int64 [S, W], which are
-    -1 behind the end of a sample. A tag of -1 at a word (which was cut off) is no entity. `names` of the tags.
+    -1 behind the end of a sample. A tag of -1 at a word (which was cut off) is not an entity. `names` of the tags.
 
-    Raises InputError if the shapes do not fit together or a number is no tag.
+    Raises InputError if the shapes do not fit together or a number is not a tag.
     """
 
     tags: NDArray[np.int64]

@@ -27,7 +27,7 @@ def _output_rows(p: Any) -> F64:
     return counts.astype(np.float64)
 
 
-#: Weighted sums of counts are scaled to so many texts, so that rounding to whole n-grams does not show.
+#: Weighted sums of counts are scaled to this many texts, so that rounding to whole n-grams does not show.
 _TEXTS = 1000
 
 
