@@ -555,7 +555,7 @@ def test_a_teams_own_test_fails_with_what_did_not_pass(reference: str, data: str
         ({"update_baseline": True}, "--update-baseline needs"),
         ({"stop_early": True, "baseline": Path("results.json")}, "--stop-early leaves samples out"),
         ({"label": "4d93c5"}, "--label names a run"),
-        ({"candidate": "/tmp"}, "no model that can be read"),
+        ({"candidate": "/tmp"}, "not a model that can be read"),
     ],
 )
 def test_wrong_usage_is_one_clear_line(options: dict[str, object], message: str, reference: str, data: str) -> None:

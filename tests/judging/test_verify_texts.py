@@ -98,7 +98,7 @@ def test_wrong_usage_is_one_clear_line(classifier: tuple[Path, Path], tmp_path: 
     for wrong, message in (
         (options(folder, folder, None), "--data"),
         (options(other, other, pairs(tmp_path / "pairs.tsv", 60), stop_early=True), "accuracy of classifiers"),
-        (options(other, other, data), "no pair with a score"),
+        (options(other, other, data), "not pairs with a score"),
         (options(folder, folder, data, slices=tmp_path / "absent.csv"), "cannot read the slices"),
     ):
         with pytest.raises(InputError, match=message):

@@ -222,8 +222,8 @@ def sealed(data, payload):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda data: b"", "no saved state"),
-        (lambda data: b"PK" + data, "no saved state"),
+        (lambda data: b"", "not a saved state"),
+        (lambda data: b"PK" + data, "not a saved state"),
         (lambda data: data[:-1], "truncated or damaged"),
         (lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:], "truncated or damaged"),
         (lambda data: sealed(data, b"not an archive"), "something else than a stream saves"),

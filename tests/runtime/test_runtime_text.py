@@ -123,7 +123,7 @@ def test_ids_that_the_model_has_not_are_refused() -> None:
         pad([[1] * 6], SPEC)
     assert parse_ids("101, 7592 102") == [101, 7592, 102]
     for text in ("", "1 b", "-1"):
-        with pytest.raises(InputError, match="no list of token ids"):
+        with pytest.raises(InputError, match="not a list of token ids"):
             parse_ids(text)
 
 

@@ -81,7 +81,7 @@ def test_jsonl_tables_and_squad_give_the_same_questions(tmp_path: Path) -> None:
         ("a.json", '{"data": [{"title": "none"}]}', "must have SQuAD's form"),
         ("a.json", "[1", "not valid JSON"),
         ("a.jsonl", '{"question": "w1", "context": "w2"}', "1 of 1 are not a question, a text and its answers"),
-        ("a.jsonl", '{"question": "w1", "context": "w2", "answers": 3}', "no text and no list of texts"),
+        ("a.jsonl", '{"question": "w1", "context": "w2", "answers": 3}', "neither a text nor a list of texts"),
         ("a.jsonl", '{"text": "w1"}', "1 of 1 are not a question, a text and its answers: a.jsonl:1"),
         ("a.jsonl", line(" ".join(WORDS[:10]), "w2", "w2"), "10 tokens|13 tokens"),
         ("a.jsonl", line("w1 [SEP] w2", "w2", "w2"), "holds the token that separates two texts"),
