@@ -30,8 +30,8 @@ docs: $(VENV)/.ready-compress
 
 # The pages as a site in site/, which opens from files.
 site: $(VENV)/.ready-dev
-	$(BIN)/python -m pip install --quiet mkdocs-material
-	$(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python -m pip install --quiet 'mkdocs-material>=9.5,<10'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 # Both distributions, in dist/: edgepress, and edgepress-runtime for devices (the packages runtime and targets alone).
 wheels: $(VENV)/.ready-compress

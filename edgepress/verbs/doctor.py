@@ -34,11 +34,13 @@ def _lines() -> Iterator[tuple[str, str]]:
 
 def _packages() -> Iterator[tuple[str, str]]:
     """Those that the extra `compress` brings, and the optional ones by their extra."""
+    seen = set[str]()
     for requirement in metadata.requires("edgepress") or []:
         match = re.match(r"([\w-]+)[^;]*(?:;.*extra == ['\"]([\w-]+)['\"])?", requirement)
         name, extra = (match[1], match[2]) if match else (requirement, None)
-        if extra in ("dev", "edgepress") or name == "edgepress":
+        if extra in ("dev", "edgepress") or name == "edgepress" or name in seen:
             continue
+        seen.add(name)
         try:
             yield "ok", f"{name} {metadata.version(name)}"
         except metadata.PackageNotFoundError:

@@ -223,7 +223,7 @@ def test_specs_read_their_own_json_back() -> None:
 
 
 def test_a_changed_spec_is_checked_again() -> None:
-    with pytest.raises(ValidationError, match="no multiple"):
+    with pytest.raises(ValidationError, match="not a multiple"):
         block_spec(heads=4).mixer.scores.replace(num_kv_heads=3)
     with pytest.raises(ValidationError, match="did you mean 'loops'"):
         block_spec().replace(loop=2)
