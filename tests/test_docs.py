@@ -44,3 +44,9 @@ def test_a_row_of_the_readme_is_a_measured_model(row: str) -> None:
         if one["metric"] is not None and one["latency_ms"] is not None
     }
     assert len(told) == 1 and told[0] in measured
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    listed = re.findall(r"^ +- (?:\w+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)

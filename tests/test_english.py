@@ -12,12 +12,7 @@ from edgepress.command import VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", *(ROOT / "examples").glob("*.md")])
-#: Pages of steps, in which no sentence is long. The others are to follow.
-PLAIN = [
-    *(page for page in PAGES if page.parent.name in ("guide", "examples") or page.name.startswith("add-a-")),
-    ROOT / "docs" / "develop" / "README.md",
-    *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
-]
+PLAIN = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
 MOST_WORDS = 30
 #: "is no longer" and "there is no" are English; "is no number" is not.
 IS_NO = r"(?<!here )(?:is|are) no (?!(?:longer|faster|better|more|less|worse|smaller|larger|way|need|other|one)\b)\w+"

@@ -2,8 +2,8 @@
 
 Weights are quantized in blocks along the input, one scale and zero point per block, by GPTQ where there are inputs to
 fit them to. A table that is also the weight of the output layer is stored once. Such a product reads an eighth of the
-bytes, which is what one token at a time waits for; for many tokens at once int8 is faster (docs/export.md). The file is
-for ONNX Runtime alone.
+bytes, which is what one token at a time waits for; for many tokens at once int8 is faster
+(docs/reference/export.md). The file is for ONNX Runtime alone.
 """
 
 from __future__ import annotations
