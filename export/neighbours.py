@@ -10,8 +10,8 @@ from typing import Any
 ONE_SCALE = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 #: What to tell of such a file wherever it is judged.
 ASKED_ALONE = (
-    "asked one sample at a time: it rounds by the largest number of a batch, so neighbours change its answers; static "
-    "int8, fp16 and fp32 files have no such scale"
+    "run one sample at a time: it rounds by the largest number of a batch, so neighbours change its predictions; "
+    "static int8, fp16 and fp32 files have no such scale"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from compress.spec import unknown
@@ -9,6 +10,9 @@ from runtime.files import user_path
 from targets.errors import InputError
 
 FOLDER = Path(__file__).parent
+#: The folder of the cache for what a caller gives as objects, each named by its kind and digest.
+GIVEN = "given"
+_LIVE = re.compile(rf".*/{GIVEN}/(\w+)-([0-9a-f]{{8}})[0-9a-f]{{16}}")
 #: Zoo model -> the zoo data that it is measured on.
 DATA = {
     "vit-cifar10": "zoo:cifar10-test",
@@ -47,9 +51,11 @@ def data_of(source: str) -> str | None:
 
 
 def named(source: str) -> str:
-    """What a report calls a model: as it was given, with the commit of one from the hub."""
+    """What a report calls a model: as it was given, with the commit of one from the hub; a live one by its class."""
     from compress.zoo.hub import fetched
 
+    if live := _LIVE.fullmatch(source):
+        return f"{live[1]} ({live[2]})"
     if source.startswith("zoo:") or user_path(source).exists():
         return source
     folder = fetched(source)

@@ -12,8 +12,9 @@ def kept(root: Path, kind: str, write: Callable[[Path], None]) -> Path:
     """The folder `root/given/KIND-DIGEST` with what `write` puts into it. Raises what `write` raises."""
     from compress.pipeline.digest.tree import digest_tree
     from compress.pipeline.disk import writing
+    from compress.zoo import GIVEN
 
-    place = root / "given"
+    place = root / GIVEN
     with writing(root):
         place.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=place))

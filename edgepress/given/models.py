@@ -34,4 +34,4 @@ def source_of(model: Any, processor: Any, root: Path) -> str | None:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
 
-    return str(kept(root, "model", write))
+    return str(kept(root, type(model).__name__, write))

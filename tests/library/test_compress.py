@@ -26,6 +26,11 @@ def test_a_live_model_becomes_a_bundle_that_passed(run: Run) -> None:
     assert run.result.report.read_text().startswith("<!doctype html>")
 
 
+def test_a_live_model_is_called_by_its_class(run: Run) -> None:
+    told = json.loads((run.result.report.parent / "report.json").read_text())
+    assert told["model"].startswith(f"{type(run.model).__name__} (")
+
+
 def test_the_result_has_the_numbers_of_the_report(run: Run) -> None:
     told = json.loads((run.result.report.parent / "report.json").read_text())
     metric = told["drift"]["metrics"][0]
