@@ -247,7 +247,7 @@ def test_layouts_hold_at_any_shape(
         ("lfm2", {"layer_types": ["conv", "mamba", "conv"]}, "layer_types must be full_attention or conv"),
         ("qwen3_5", {"layer_types": ["linear_attention"]}, "layer_types must be linear_attention or full_attention"),
         ("qwen3_5", {"head_dim": 4}, "q_proj.weight has 96 rows, not 48"),
-        ("qwen3_5", {"linear_num_key_heads": 3}, "4 value heads are no multiple of 3 key heads"),
+        ("qwen3_5", {"linear_num_key_heads": 3}, "4 value heads are not a multiple of 3 key heads"),
         ("mixtral", {"num_experts_per_tok": 9}, "9 experts are chosen of 4"),
         ("mixtral", {"num_experts_per_tok": None}, "config.json lacks 'num_experts_per_tok'"),
     ],

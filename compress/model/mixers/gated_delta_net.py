@@ -44,7 +44,7 @@ class GatedDeltaNetSpec(MixerSpec):
     @model_validator(mode="after")
     def _heads_divide(self) -> GatedDeltaNetSpec:
         if self.num_value_heads % self.num_key_heads:
-            raise ValueError(f"{self.num_value_heads} value heads are no multiple of {self.num_key_heads} key heads")
+            raise ValueError(f"{self.num_value_heads} value heads are not a multiple of {self.num_key_heads} key heads")
         return self
 
     @property
