@@ -57,7 +57,7 @@ def _number(option: str, text: str, units: dict[str, float] | dict[str, int], ex
     allowed = ", ".join(units)
     if found is None:
         raise InputError(
-            f"{option} {text[:40]!r} is not a number with a unit; write it as {example} (units: {allowed})"
+            f"{option} {text[:40]!r} is not a number with a unit; write it like {example} (units: {allowed})"
         )
     number, unit = found.groups()
     if unit not in units:
