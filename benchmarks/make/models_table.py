@@ -3,13 +3,15 @@
 python -m benchmarks models-table benchmarks/results/models-taken.json
 
 The file holds `cases`: a name, a kind, a weight by use, what it stands for, the outcome ("works", "refused", ...), the
-message, and the largest difference to the original library's own forward pass.
+message, the largest difference to the original library's own forward pass, the commit at which it was measured, and
+the file that was held against the original: what `ships`, or the first `export` of the same run, which was ended there.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,20 @@ def table(cases: list[dict[str, Any]]) -> str:
         share = 100 * sum(case["weight"] for case in works) / sum(case["weight"] for case in mine)
         worst = f"{max(case['error'] for case in works):.1e}" if works else ""
         rows.append(f"| {kind} | {len(mine)} | {len(works)} | {share:.0f} % | {worst} |")
+    rows += ["", _measured(cases)]
     rest = [case for case in cases if case["outcome"] != "works"]
     rest.sort(key=lambda case: (-case["weight"], case["name"]))
     rows += ["", "| not taken | weight | what is said |", "|---|--:|---|"]
     rows += [f"| {case['name']} | {case['weight']} | {_quoted(case)} |" for case in rest]
     return "\n".join(rows)
+
+
+def _measured(cases: list[dict[str, Any]]) -> str:
+    """At which commits, and on which file."""
+    found = Counter((case["commit"], case["file"]) for case in cases)
+    files = {"ships": "on the file that ships", "export": "on the first export, where the run was ended"}
+    parts = [f"{count} at `{commit}` {files[file]}" for (commit, file), count in found.most_common()]
+    return f"Measured were {'; '.join(parts)}."
 
 
 def _quoted(case: dict[str, Any]) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from compress.families.family import Checkpoint, reads, stacked
+from compress.families.family import Checkpoint, labels_of, reads, stacked
 from compress.families.options import check_options
 from compress.families.text import prefix_of
 from compress.families.towers import end_of, part, text_tower, two_towers
-from compress.families.vision import TOWER, block, embedding, gives_vectors, layer, patches_of, task_of
+from compress.families.vision import TOWER, block, embedding, gives_vectors, has_classes, layer, patches_of, task_of
+from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.embedding import DenseSpec, ImageEmbeddingSpec
 from compress.model.heads.two_towers import TwoTowersSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError
 
-Head = ImageEmbeddingSpec | TwoTowersSpec
+Head = ImageEmbeddingSpec | TwoTowersSpec | ClassifierSpec
 
 #: What the config of a tower may leave out, as in transformers.
 _VISION = {
@@ -41,8 +42,16 @@ def read_clip_vision(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tenso
 
 @reads("clip")
 def read_clip(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
-    """Both towers; the image's is the one that rewrites change."""
+    """Both towers, of which rewrites change that of the image; or a classifier, which has no text tower and reads the
+    mean of the patches in front of the last norm."""
     vision = part(checkpoint, "vision_config", "clip_vision_model", _VISION)
+    if has_classes(checkpoint):
+        for option in ("text_config", "projection_dim", "logit_scale_init_value"):
+            checkpoint.config.get(option)
+        vision.config.get("projection_dim")
+        read = _tower(checkpoint, vision, *_classifier(checkpoint))
+        check_options(vision, lambda line: None)
+        return read
     text = part(checkpoint, "text_config", "clip_text_model", {})
     text_spec, text_state = text_tower(text, "text_projection", causal=True, end=end_of(text))
     image, state = _projected(checkpoint, "head.image.")
@@ -54,6 +63,14 @@ def read_clip(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         one.config.get("projection_dim")
         check_options(one, lambda line: None)
     return read
+
+
+def _classifier(checkpoint: Checkpoint) -> tuple[ClassifierSpec, dict[str, Tensor]]:
+    weight_CD, bias_C = checkpoint.linear("classifier")
+    unused = ("vision_model.post_layernorm.", "text_model.", "text_projection.", "visual_projection.", "logit_scale")
+    checkpoint.used.update(name for name in checkpoint.tensors if name.startswith(unused))
+    spec = ClassifierSpec(num_labels=len(weight_CD), pools=("patch-mean",), bias=bias_C is not None)
+    return spec, stacked("head", {"output": (weight_CD, bias_C)})
 
 
 def _projected(checkpoint: Checkpoint, target: str) -> tuple[ImageEmbeddingSpec, dict[str, Tensor]]:
@@ -81,7 +98,9 @@ def _tower(
     for index in range(layers):
         state |= layer(vision, f"{body}encoder.layers.{index}.", f"blocks.{index}.", TOWER)
     state |= vision.norm(f"{body}pre_layrnorm", "embed.norm")
-    state |= vision.norm(f"{body}post_layernorm", "final_norm")
+    final = None if isinstance(head, ClassifierSpec) else norm
+    if final is not None:
+        state |= vision.norm(f"{body}post_layernorm", "final_norm")
     activation, size = vision.option("hidden_act", "quick_gelu"), vision.integer("intermediate_size")
     structure = Structure(
         task=task_of(checkpoint),
@@ -92,9 +111,9 @@ def _tower(
             for index in range(layers)
         ),
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
-        final_norm=norm,
+        final_norm=final,
         head=head,
-        labels=(),
+        labels=labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec) else (),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state | head_state

@@ -20,6 +20,7 @@ from compress.model.crosses.softmax import SoftmaxCrossSpec
 from compress.model.embeds.token import TokenEmbedSpec, waves_of
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.head import HeadSpec
+from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.language_model import LanguageModelSpec
 from compress.model.heads.tokens import TokensSpec
 from compress.model.norms import NormSpec
@@ -94,6 +95,7 @@ def joined(
     head: HeadSpec,
     state: dict[str, Tensor],
     tables: tuple[str, str],
+    follows: int | None = None,
 ) -> tuple[Structure, dict[str, Tensor]]:
     """The model of two stacks (fields of their structures) and its weights, those of the encoder under `encoder.`; a
     table that both read is the decoder's."""
@@ -113,7 +115,7 @@ def joined(
         preprocessing=checkpoint.preprocessing,
         schedule=tuple(Step(block=index, origin=index) for index in range(len(blocks))),
     )
-    return structure_of(checkpoint, task=task, head=head, encoder=source, **decoder), state
+    return structure_of(checkpoint, task=task, head=head, encoder=source, follows=follows, **decoder), state
 
 
 def read_like_bart(
@@ -123,15 +125,18 @@ def read_like_bart(
     embed_norm: bool,
     embed: Mapping[str, Any],
     learned_from: int | None = None,
+    classes: bool = False,
 ) -> tuple[Structure, dict[str, Tensor]]:
     """A model with BART's names. `pre_norm`: norms stand before the halves and behind the last block; `embed_norm`: one
     stands behind the embedding; `embed`: fields of both embeddings; `learned_from`: the row of the first place in the
-    tables of positions, where these are learned."""
+    tables of positions, where these are learned; `classes`: it may have a classifier, which reads the last token of a
+    decoder that follows its source."""
     integer, body = checkpoint.integer, prefix_of(checkpoint, "model")
     width, vocabulary, norm = integer("d_model"), integer("vocab_size"), NormSpec(eps=1e-5)
     tables = token_tables(checkpoint, body)
-    task, _ = task_of(checkpoint, "target-token")
-    head, state = scores_head(checkpoint, vocabulary, tables[1])
+    task, kind = task_of(checkpoint, "target-token", *(("classes", "score") if classes else ()))
+    follows = None if kind == "target-token" else integer("decoder_start_token_id", 2, least=0)
+    head, state = scores_head(checkpoint, vocabulary, tables[1]) if follows is None else _classifier(checkpoint)
     scale = width**0.5 if checkpoint.flag("scale_embedding", False) else 1.0
     stacks: dict[str, dict[str, Any]] = {}
     for side, prefix in (("encoder", "encoder."), ("decoder", "")):
@@ -169,7 +174,15 @@ def read_like_bart(
         head=head,
         state=state,
         tables=tables,
+        follows=follows,
     )
+
+
+def _classifier(checkpoint: Checkpoint) -> tuple[HeadSpec, dict[str, Tensor]]:
+    """Of the token that ends the text."""
+    maps = {"hidden": checkpoint.linear("classification_head.dense")}
+    maps["output"] = checkpoint.linear("classification_head.out_proj")
+    return ClassifierSpec(num_labels=len(maps["output"][0]), pools=("last",), hidden="tanh"), stacked("head", maps)
 
 
 def _are_waves(rows_NE: Tensor) -> bool:

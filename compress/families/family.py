@@ -108,7 +108,12 @@ def _plain(name: str) -> str:
 
 
 def labels_of(checkpoint: Checkpoint, count: int, problem_type: str = _ONE_LABEL) -> tuple[str, ...]:
-    """Class names in the order of the logits; see `labels_in`."""
+    """Class names in the order of the logits; see `labels_in`. None for a head of one number. Raises InputError for one
+    of several."""
+    if checkpoint.purpose.head == "score":
+        if count != 1:
+            raise InputError(f"{checkpoint.folder}: config.json names one output, but the weights have {count}")
+        return ()
     return labels_in(checkpoint.config, checkpoint.folder, count, problem_type)
 
 

@@ -61,6 +61,10 @@ def _every_second(checkpoint: Checkpoint, layers: int) -> list[str]:
     return every(2, layers)
 
 
+def _each_fourth(checkpoint: Checkpoint, layers: int) -> list[str]:
+    return every(4, layers)
+
+
 def _turning(checkpoint: Checkpoint, layers: int) -> list[bool]:
     given = checkpoint.config.get("no_rope_layers")
     interval = checkpoint.integer("no_rope_layer_interval", 4)
@@ -78,7 +82,8 @@ class Layout:
     whether tokens are multiplied by sqrt(D). `activation`: the option that names it, and its value if left out.
     `multipliers`: whether it has Granite's. `nope`: whether some layers do not turn. `scalar`: whether logits are
     scaled by an option (and may look both ways). `caps`: of logits in attention and of the next token. `norm`: kind of
-    its norms. `normed`: whether the shares of the experts that are chosen always sum to 1."""
+    its norms. `partial`: part of a head that turns where the config does not say. `normed`: whether the shares of the
+    experts that are chosen always sum to 1."""
 
     eps: float = 1e-6
     tied: bool = False
@@ -93,6 +98,7 @@ class Layout:
     caps: tuple[float | None, float | None] = (None, None)
     norm: NormSpec = field(default_factory=lambda: NormSpec(kind="rms"))
     normed: bool = False
+    partial: float = 1.0
 
 
 _GEMMA2 = Layout(
@@ -119,11 +125,15 @@ _LAYOUTS = {
     "granite": Layout(multipliers=True),
     "olmo": Layout(eps=1e-5, norm=NormSpec(affine=False)),
     "olmo2": Layout(eps=1e-5),
+    "olmo3": Layout(eps=1e-5, window=4096, kinds=_each_fourth),
+    "stablelm": Layout(eps=1e-5, norm=NormSpec(), partial=0.25),
     "starcoder2": Layout(tied=True, kinds=_all_slide, activation=("hidden_act", "gelu_pytorch_tanh"), norm=NormSpec()),
     "gemma": Layout(plus=1.0, scaled=True, tied=True, activation=("hidden_act", "gelu_pytorch_tanh")),
     "gemma2": _GEMMA2,
     "gemma3_text": replace(_GEMMA2, kinds=_by_pattern, caps=(None, None)),
 }
+#: What the families whose norms are no RMS norms call the number that keeps them from dividing by zero.
+_EPS = {"starcoder2": "norm_epsilon", "stablelm": "layer_norm_eps"}
 
 
 @reads(*_LAYOUTS, classes=("gemma3",))
@@ -132,15 +142,14 @@ def read_llama(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     reads too."""
     kind = str(checkpoint.config["model_type"])
     layout = _LAYOUTS[kind]
-    checkpoint.config.get("intermediate_size")  # of dense layers, which some mixtures of experts have not
-    refuse(checkpoint, clip_qkv=None, rope_interleaved=False)
+    for option in ("intermediate_size", "use_qkv_bias"):
+        checkpoint.config.get(option)  # of dense layers, which mixtures of experts may lack; read off the weights
+    refuse(checkpoint, clip_qkv=None, rope_interleaved=False, use_parallel_residual=False, qk_layernorm=False)
     body, integer = prefix_of(checkpoint, "model"), checkpoint.integer
     width, layers, vocabulary = integer("hidden_size"), integer("num_hidden_layers"), integer("vocab_size")
     table = f"{body}embed_tokens.weight"
     task, head, state = decoder_head(checkpoint, vocabulary, table, tied=layout.tied)
-    norm = layout.norm.replace(
-        eps=checkpoint.number("norm_epsilon" if kind == "starcoder2" else "rms_norm_eps", layout.eps)
-    )
+    norm = layout.norm.replace(eps=checkpoint.number(_EPS.get(kind, "rms_norm_eps"), layout.eps))
     state["embed.table"] = checkpoint.tensor(table)
     if norm.affine:
         state |= checkpoint.norm(f"{body}norm", "final_norm", layout.plus)
@@ -184,10 +193,14 @@ def _cap(checkpoint: Checkpoint, name: str, default: float | None) -> float | No
 
 
 def _rope(checkpoint: Checkpoint, head_dim: int, kind: str) -> RopeSpec:
-    """Gemma 3 has rotary positions for each kind of layer."""
-    if checkpoint.config["model_type"] != "gemma3_text":
-        return rope_of(checkpoint, head_dim)
-    tables = rope_table(checkpoint, "rope_parameters")
+    """Gemma 3 has rotary positions for each kind of layer; those of OLMo 3 are scaled where a layer sees everything."""
+    family, tables = checkpoint.config["model_type"], rope_table(checkpoint, "rope_parameters")
+    if family == "olmo3":
+        scaled = rope_table(checkpoint, "rope_scaling") if kind == FULL else {}
+        own = {"rope_theta": checkpoint.number("rope_theta", 500000.0)} | scaled
+        return rope_from(checkpoint, own | (tables.get(kind) or {}), head_dim)
+    if family != "gemma3_text":
+        return rope_of(checkpoint, head_dim, partial=_LAYOUTS[family].partial)
     if kind == SLIDING:
         local = {"rope_theta": checkpoint.number("rope_local_base_freq", 10000.0)}
         return rope_from(checkpoint, local | (tables.get(kind) or {}), head_dim)

@@ -106,7 +106,7 @@ def layer_of(checkpoint: Checkpoint, source: str, target: str, names: Mapping[st
 
 def encoder_head(
     checkpoint: Checkpoint,
-    hidden: str,
+    hidden: str | None,
     activation: ActivationName,
     output: str,
     pool: Pool = "cls",
@@ -114,9 +114,9 @@ def encoder_head(
     masked: MaskedHead | None = None,
     tokens: Mapping[str, TokenHead] | None = None,
 ) -> tuple[str, HeadSpec, dict[str, Tensor]]:
-    """Task and head of an encoder. `hidden` and `output`: the maps of its classifier, which reads `pool`; `norm`: name
-    and kind of a norm between them; `masked`: where the head of a masked language model is kept; `tokens`:
-    where heads of tokens are kept that are not where most families have them."""
+    """Task and head of an encoder. `hidden`, if any, and `output`: the maps of its classifier, which reads `pool`;
+    `norm`: name and kind of a norm between them; `masked`: where the head of a masked language model is kept;
+    `tokens`: where heads of tokens are kept that are not where most families have them."""
     each = {**USUAL, **(tokens or {})}
     task, kind = task_of(checkpoint, "classes", "score", "vector", *each, *(["masked-token"] if masked else []))
     if kind == "masked-token" and masked is not None:
@@ -127,12 +127,13 @@ def encoder_head(
         return task, *sentence_head(checkpoint)
     if kind in each:
         return task, *each_token_head(checkpoint, kind, each[kind])
-    state = stacked("head", {"hidden": checkpoint.linear(hidden), "output": checkpoint.linear(output)})
+    maps = {} if hidden is None else {"hidden": checkpoint.linear(hidden)}
+    state = stacked("head", {**maps, "output": checkpoint.linear(output)})
     spec = ClassifierSpec(
         num_labels=len(state["head.output.weight"]),
         pools=(pool,),
-        hidden=activation,
-        hidden_bias="head.hidden.bias.0" in state,
+        hidden=None if hidden is None else activation,
+        hidden_bias=hidden is None or "head.hidden.bias.0" in state,
         hidden_norm=None if norm is None else norm[1],
     )
     return task, spec, state if norm is None else state | checkpoint.norm(norm[0], "head.hidden_norm")
@@ -187,13 +188,7 @@ def structure_of(
     """The structure of a text model; without a schedule its blocks run in their order."""
     blocks = parts["blocks"]
     labels: tuple[str, ...] = ()
-    if checkpoint.purpose.head == "score":
-        assert isinstance(head, ClassifierSpec)
-        if head.num_labels != 1:
-            raise InputError(
-                f"{checkpoint.folder}: config.json names one output, but the weights have {head.num_labels}"
-            )
-    elif isinstance(head, ClassifierSpec | TokenClassifierSpec):
+    if isinstance(head, ClassifierSpec | TokenClassifierSpec):
         labels = labels_of(checkpoint, head.num_labels, checkpoint.purpose.problem_type)
     return Structure(
         task=task,

@@ -132,8 +132,8 @@ def gives_vectors(checkpoint: Checkpoint) -> bool:
 
 
 def has_classes(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint is for a task that asks for a classifier."""
-    return checkpoint.purpose.head == "classes"
+    """Whether the checkpoint is for a task that asks for a classifier, or for one number."""
+    return checkpoint.purpose.head in ("classes", "score")
 
 
 def pair(checkpoint: Checkpoint, name: str) -> tuple[int, int]:

@@ -1,5 +1,5 @@
 """Vision transformers of Hugging Face: ViT, DeiT (with and without the distillation head), DINOv2 (with and without
-registers) and BEiT.
+registers), BEiT and the encoder of ViT-MAE, which sees all patches here.
 
 D hidden size, P patches, S prefix tokens.
 """
@@ -23,7 +23,7 @@ from compress.families.vision import (
 from compress.model.biases.grid import GridBiasSpec
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.heads.classifier import ClassifierSpec
-from compress.model.heads.embedding import ImageEmbeddingSpec
+from compress.model.heads.embedding import ImageEmbeddingSpec, ImageTokensSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.pooling import Pool
@@ -49,7 +49,14 @@ _DINO = Names(
     key="attention.attention.key",
     value="attention.attention.value",
 )
-_NAMES = {"vit": _VIT, "deit": _VIT, "beit": _VIT, "dinov2": _DINO, "dinov2_with_registers": _DINO}
+_NAMES = {
+    "vit": _VIT,
+    "vit_mae": _VIT,
+    "deit": _VIT,
+    "beit": _VIT,
+    "dinov2": _DINO,
+    "dinov2_with_registers": _DINO,
+}
 
 #: Options that the weights show.
 _SHOWN = (
@@ -58,6 +65,11 @@ _SHOWN = (
     "layerscale_value",
     "layer_scale_init_value",
     "use_absolute_position_embeddings",
+)
+#: Options of what is behind the encoder of a masked autoencoder.
+_AUTOENCODER = (
+    *(f"decoder_{name}" for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")),
+    "norm_pix_loss",
 )
 Head = ClassifierSpec | ImageEmbeddingSpec
 
@@ -72,14 +84,8 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     head, head_state = _head(checkpoint, embed, norm)
     final = None if isinstance(head, ClassifierSpec) and head.pool_norm is not None else norm
     layers, heads = checkpoint.integer("num_hidden_layers"), checkpoint.integer("num_attention_heads")
-    for option in (
-        "qkv_bias",
-        "layerscale_value",
-        "layer_scale_init_value",
-        "use_absolute_position_embeddings",
-        "intermediate_size",
-    ):
-        checkpoint.config.get(option)  # read off the weights
+    for option in (*_SHOWN, *(_AUTOENCODER if kind == "vit_mae" else ())):
+        checkpoint.config.get(option)
     gated, size = checkpoint.flag("use_swiglu_ffn", False), _inner(checkpoint)
     for index in range(layers):
         state |= layer(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.", _NAMES[kind], gated)
@@ -177,7 +183,7 @@ def _head(checkpoint: Checkpoint, embed: PatchEmbedSpec, norm: NormSpec) -> tupl
     if gives_vectors(checkpoint):
         if kind == "beit" and checkpoint.config.get("use_mean_pooling", True):
             raise InputError(f"{checkpoint.folder}: a BEiT without its classifier is not supported")
-        return ImageEmbeddingSpec(), {}
+        return (ImageTokensSpec() if kind == "vit_mae" else ImageEmbeddingSpec()), {}
     if "distillation_classifier.weight" in tensors:  # DeiT averages the logits of its two heads
         shape = checkpoint.matrix("cls_classifier.weight").shape
         weights = [checkpoint.tensor(f"{name}_classifier.weight", shape) / 2 for name in ("cls", "distillation")]

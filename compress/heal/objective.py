@@ -154,9 +154,15 @@ def mean_of_real(value_BN: Tensor, mask_BN: Tensor) -> Tensor:
     return (value_BN * real_BN).sum() / real_BN.sum().clamp(min=1)
 
 
+def _squared_error(answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """Mean squared difference from the original's number."""
+    return (answer_BK.float() - target_BK.float()).square().mean()
+
+
 CLASSIFICATION = Distance(_class_kl, _class_loss)
 LANGUAGE_MODEL = Distance(each_token, _next_tokens)
 EMBEDDING = Distance(_cosines, "which embeddings do not have", "1 - cosine", _cosine)
+NUMBERS = Distance(_squared_error, "and this model gives a number, not a class", "mean squared error")
 #: Weight of the pairwise similarities beside the cosines: errors of both are then about equally large.
 PAIRS = 10.0
 

@@ -160,7 +160,10 @@ def attention_mask(
     near_NM = key_M <= query_N1 if causal else (key_M - query_N1).abs() <= (window or 0)
     if causal and window is not None:
         near_NM = near_NM & (key_M > query_N1 - window)
-    return near_NM[None, None] if mask is None else mask & near_NM
+    if mask is None:
+        return near_NM[None, None]
+    # Padding far from all real tokens sees itself: a row that sees nothing is another number on every runtime.
+    return mask & near_NM if causal else mask & near_NM | (key_M == query_N1)
 
 
 def grown(cache_BGPK: Tensor, new_BGNK: Tensor) -> Tensor:

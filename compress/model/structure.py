@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from compress.model import embeds as _embeds  # noqa: F401  (registers the kinds)
 from compress.model import heads as _heads  # noqa: F401
@@ -29,7 +29,8 @@ class Step(Spec):
 
 class Structure(Spec):
     """embed -> blocks in the order of the schedule -> final norm -> head. `encoder`: a stack of its own, whose tokens
-    the blocks' cross-attention reads."""
+    the blocks' cross-attention reads. `follows`: the blocks have no tokens of their own and read those of the source
+    behind this one, each a place later (BART's classifiers)."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     task: str
@@ -42,6 +43,7 @@ class Structure(Spec):
     labels: tuple[str, ...]
     preprocessing: dict[str, Any]
     encoder: Structure | None = None
+    follows: NonNegativeInt | None = None
 
     @model_validator(mode="after")
     def _schedule_runs_every_loop_once(self) -> Structure:
@@ -56,6 +58,8 @@ class Structure(Spec):
         crossing = any(block.cross is not None for block in self.blocks)
         if crossing != (self.encoder is not None):
             raise ValueError("cross-attention and an encoder belong together, and one of the two is missing")
+        if self.follows is not None and not crossing:
+            raise ValueError("a model without an encoder has no source to follow")
         return self
 
 

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from compress.model.block import Block, Site
@@ -100,11 +101,15 @@ class Transformer(nn.Module):
         """The embedded tokens and their context; of a decoder its own tokens, with the source in the memory."""
         if self.encoder is None:
             return Tokens(*self.embed(inputs))
-        own = {"input_ids": inputs["decoder_input_ids"]}
-        if "decoder_attention_mask" in inputs:
-            own["attention_mask"] = inputs["decoder_attention_mask"]
+        own = self._behind(inputs) if self.structure.follows is not None else _of_target(inputs)
         x_BND, context = self.embed(own)
         return Tokens(x_BND, replace(context, memory=self.remembered(inputs)))
+
+    def _behind(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The source again, each token a place later."""
+        ids_BN = inputs["input_ids"]
+        first_B1 = torch.full_like(ids_BN[:, :1], self.structure.follows or 0)
+        return {**inputs, "input_ids": torch.cat([first_B1, ids_BN[:, :-1]], dim=1)}
 
     def _answer(self, x_BND: Tensor, context: Context, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         x_BND = self.head.select(x_BND)
@@ -125,6 +130,14 @@ class Transformer(nn.Module):
     def num_parameters(self) -> int:
         """Trained numbers, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _of_target(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A decoder's own tokens, and 1 at the real ones of them where that is said."""
+    own = {"input_ids": inputs["decoder_input_ids"]}
+    if "decoder_attention_mask" in inputs:
+        own["attention_mask"] = inputs["decoder_attention_mask"]
+    return own
 
 
 def _at_step(observe: StepObserver, index: int) -> Callable[[Site, Tokens], None]:

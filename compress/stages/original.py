@@ -6,6 +6,7 @@ B batch, N tokens, D hidden size.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def held_against_original(folder: Path, model: Transformer) -> str:
         return f"{_NOT}: transformers has no class {name or 'by architectures in config.json'}"
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    inputs = _inputs(model)
+    inputs = _inputs(model, config)
     try:
         original, loading = original_class.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -56,7 +57,7 @@ def held_against_original(folder: Path, model: Transformer) -> str:
         if loading["missing_keys"]:
             return f"{_NOT}: {name} of transformers lacks weights here ({min(loading['missing_keys'])})"
         with torch.no_grad():
-            answer = original.eval()(**inputs, **resized(original, model, config))
+            answer = original.eval()(**inputs, **resized(original, model, config), **_unmasked(original, model))
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - transformers and its libraries have classes of their own
@@ -75,7 +76,7 @@ def held_against_original(folder: Path, model: Transformer) -> str:
     return f"held against {name} of transformers {transformers.__version__} on 2 inputs: off by {apart:.1e} at most"
 
 
-def _inputs(model: Transformer) -> dict[str, Tensor]:
+def _inputs(model: Transformer, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Two random images, or two random texts, the second of which is padded."""
     import torch
 
@@ -91,8 +92,30 @@ def _inputs(model: Transformer) -> dict[str, Tensor]:
     ids_BN = torch.where(ids_BN == pad, (pad + 1) % int(section["vocab_size"]), ids_BN)
     mask_BN = torch.ones_like(ids_BN)
     ids_BN[1, length - length // 3 :], mask_BN[1, length - length // 3 :] = pad, 0
+    if model.structure.follows is not None:  # the original wants one token that ends the text, the last
+        end = int(config.get("eos_token_id", 2))
+        ids_BN = torch.where(ids_BN == end, (end + 1) % int(section["vocab_size"]), ids_BN)
+        ids_BN[[0, 1], mask_BN.sum(dim=1) - 1] = end
     inputs = {"input_ids": ids_BN, "attention_mask": mask_BN}
-    return inputs if model.encoder is None else {**inputs, "decoder_input_ids": ids_BN.flip(0)[:1].repeat(2, 1)}
+    return (
+        inputs
+        if model.encoder is None or model.structure.follows is not None
+        else {**inputs, "decoder_input_ids": ids_BN.flip(0)[:1].repeat(2, 1)}
+    )
+
+
+def _unmasked(original: Any, model: Transformer) -> dict[str, Tensor]:
+    """What a masked autoencoder needs to see all patches, in their order."""
+    import torch
+
+    from compress.model.embeds.patch import PatchEmbedSpec
+
+    embed = model.structure.embed
+    if not hasattr(original.config, "mask_ratio") or not isinstance(embed, PatchEmbedSpec):
+        return {}
+    original.config.mask_ratio = 0.0
+    rows, columns = embed.grid
+    return {"noise": torch.arange(rows * columns)[None].repeat(2, 1).float()}
 
 
 def _texts(model: Transformer, generator: torch.Generator) -> dict[str, Tensor]:

@@ -36,6 +36,11 @@ class ImageEmbedding(ImageTask):
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "none"}
 
+    def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
+        from compress.model.heads.embedding import ImageTokens, ImageTokensSpec
+
+        return ImageTokens.outputs if isinstance(structure.head, ImageTokensSpec) else self.outputs
+
     def open(
         self,
         choice: DataChoice,

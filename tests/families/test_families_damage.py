@@ -180,7 +180,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "changes", "wanted"),
     [
-        (1, {"id2label": {"0": "score"}, "problem_type": "regression"}, "a head for regression is not supported"),
+        (len(CLASSES), {"id2label": {"0": "score"}}, "config.json names one output, but the weights have"),
         (len(CLASSES), {"problem_type": "multi_label_classification"}, "a head for multi_label_classification is not"),
     ],
 )

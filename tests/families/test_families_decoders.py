@@ -89,6 +89,14 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "olmo": ("Olmo", _SIZES),
     "olmo2": ("Olmo2", _SIZES),
+    "olmo3": ("Olmo3", _SIZES | {"sliding_window": 4, "layer_types": _KINDS}),
+    "olmo3, yarn positions on full layers": (
+        "Olmo3",
+        _SIZES
+        | {"sliding_window": 4, "layer_types": _KINDS, "hidden_size": 48}
+        | {"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 500.0, **_YARN}}},
+    ),
+    "stablelm": ("StableLm", _SIZES | {"hidden_size": 48, "use_qkv_bias": True}),
     "starcoder2": ("Starcoder2", _SIZES | {"sliding_window": 4}),
     "gpt_neox": ("GPTNeoX", _NEOX | {"num_attention_heads": 3, "hidden_size": 24, "rotary_pct": 0.25}),
     "gpt_neox, an odd part of a head": (

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from compress.model import Transformer, load, save
 from compress.model.forms.source_to_target import SourceToTarget
+from compress.stages.original import held_against_original
 from compress.tasks import read_checkpoint
+from targets.errors import InputError
 
 TOLERANCE = 1e-4
 _BART = {
@@ -90,6 +92,28 @@ def test_a_decoder_fed_token_by_token_gives_the_scores_of_the_whole(layout: str,
         given.append(found["logits"])
         states = {state.past: found[state.present] for state in steps.flat}
     assert torch.allclose(torch.cat(given, dim=1), model(inputs), atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_classifier_of_bart_reads_the_end_of_a_text_that_its_decoder_follows(tmp_path: Path) -> None:
+    options = _BART | {"eos_token_id": 2, "num_labels": 3}
+    original = saved_class(tmp_path, "BartForSequenceClassification", "BartConfig", **options)
+    inputs = batch_of("right")
+    ids_BN = torch.where(inputs["input_ids"] == 2, 3, inputs["input_ids"])
+    ids_BN[range(3), inputs["attention_mask"].sum(1) - 1] = 2
+    inputs["input_ids"] = ids_BN
+    model = read_checkpoint(tmp_path, {"vocab_size": VOCABULARY, "max_length": 24, "pad_id": PAD})
+    assert model.structure.task == "text-classification" and model.structure.follows == 2
+    assert torch.allclose(model(inputs), original(**inputs).logits, atol=TOLERANCE)
+    save(model, tmp_path / "own")
+    assert torch.equal(load(tmp_path / "own")(inputs), model(inputs))
+    assert "off by" in held_against_original(tmp_path, model)
+
+
+def test_the_classifier_of_mbart_is_refused(tmp_path: Path) -> None:
+    saved_class(tmp_path, "MBartForSequenceClassification", "MBartConfig", **_BART)
+    with pytest.raises(InputError, match=r"'MBartForSequenceClassification'.* only classes for text-to-text"):
+        read_checkpoint(tmp_path, {"vocab_size": VOCABULARY, "max_length": 24})
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ _DEBERTA = _SIZES | {
     "position_biased_input": False,
     "pooler_hidden_size": 12,
 }
+_MOBILE = _SIZES | {"hidden_size": 16, "embedding_size": 5, "intra_bottleneck_size": 6, "num_feedforward_networks": 3}
 _T5 = {"d_model": 12, "d_kv": 5, "d_ff": 20, "num_layers": 2, "num_heads": 3}
 #: Name -> stem of the classes, the config, and whether it classifies.
 LAYOUTS: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -47,6 +48,14 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "electra": ("Electra", _SIZES | {"embedding_size": 7}, True),
     "electra, as wide as its blocks": ("Electra", _SIZES | {"embedding_size": 12}, True),
     "mpnet": ("MPNet", _SIZES, True),
+    "ernie": ("Ernie", _SIZES | {"use_task_id": True}, True),
+    "data2vec-text": ("Data2VecText", _SIZES, True),
+    "mobilebert": ("MobileBert", _MOBILE, True),
+    "mobilebert, no pooler, one feed-forward": (
+        "MobileBert",
+        _MOBILE | {"classifier_activation": False, "num_feedforward_networks": 1},
+        True,
+    ),
     "nomic_bert": ("NomicBert", _SIZES, True),
     "modernbert": ("ModernBert", _MODERN, True),
     "modernbert, biases, the mean": (

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from support.checkpoints import pixels
 from support.rewriting import rewritten
-from support.towers import TEXTS, towers_folder
+from support.towers import IMAGES, TEXTS, towers_folder
 from torch import Tensor
 
 from compress import tasks
@@ -84,3 +85,17 @@ def test_two_towers_without_a_tokenizer_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"has no tokenizer\.json, which the names of classes need"):
         read(tmp_path)
+
+
+@torch.no_grad()
+def test_the_classifier_of_clip_has_no_text_tower(tmp_path: Path) -> None:
+    towers_folder(tmp_path, "CLIP")
+    config = transformers.CLIPConfig(vision_config=IMAGES, text_config=TEXTS, num_labels=5)
+    original = transformers.CLIPForImageClassification(config).eval()
+    for one in original.parameters():
+        one.add_(0.2 * torch.randn(one.shape, generator=torch.Generator().manual_seed(one.numel())))
+    original.save_pretrained(tmp_path)
+    model = read(tmp_path)
+    assert model.structure.task == "image-classification" and len(model.structure.labels) == 5
+    wanted_BC = original(pixels(3, 8, 8)).logits
+    torch.testing.assert_close(model({"pixel_values": pixels(3, 8, 8)}), wanted_BC, atol=TOLERANCE, rtol=0)

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, SiglipConfig, SiglipForImageClassifica
 
 from compress import tasks
 from compress.model.embeds.patch import PatchEmbedSpec
+from compress.stages.original import held_against_original
 from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
@@ -173,3 +174,30 @@ def test_timm_folders_that_cannot_be_read_say_why(tmp_path: Path, config: dict[s
     timm_folder(tmp_path / "timm", saved(tmp_path / "hf", "vit"), **config)
     with pytest.raises(InputError, match=fault):
         read_checkpoint(tmp_path / "timm", {})
+
+
+@torch.no_grad()
+def test_a_masked_autoencoder_is_read_as_an_encoder_of_all_patches(tmp_path: Path) -> None:
+    options = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}
+    config = transformers.ViTMAEConfig(**options, image_size=8, patch_size=4, mask_ratio=0.75)
+    original = transformers.ViTMAEModel(config).eval()
+    original.save_pretrained(tmp_path)
+    notes: list[str] = []
+    model = read_checkpoint(tmp_path, {}, notes.append)
+    assert model.structure.task == "image-embedding" and notes == []
+    assert "off by" in held_against_original(tmp_path, model)
+    original.config.mask_ratio = 0.0
+    wanted_BND = original(pixels(3, 8, 8), noise=torch.arange(4.0)[None].repeat(3, 1)).last_hidden_state
+    given = model.outputs({"pixel_values": pixels(3, 8, 8)})
+    assert tuple(given) == tasks.get("image-embedding").graph_outputs(model.structure)
+    torch.testing.assert_close(given["last_hidden_state"], wanted_BND, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(given["image_embedding"], wanted_BND[:, 0], atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+def test_a_classifier_with_one_output_gives_a_number(tmp_path: Path) -> None:
+    original = saved(tmp_path, "vit", num_labels=1)
+    model = read_checkpoint(tmp_path, {})
+    assert model.structure.task == "image-regression" and model.structure.labels == ()
+    logits = model({"pixel_values": pixels(3, 8, 8)})
+    torch.testing.assert_close(logits, original(pixels(3, 8, 8)).logits, atol=TOLERANCE, rtol=0)

@@ -32,6 +32,10 @@ from targets.errors import InputError
         ),
         ({"architectures": ["BertModel"]}, "embedding"),
         ({"architectures": ["ViTModel"], "image_size": 224}, "image-embedding"),
+        (
+            {"architectures": ["ViTForImageClassification"], "image_size": 224, "id2label": {"0": "LABEL_0"}},
+            "image-regression",
+        ),
         ({"architectures": ["GPT2LMHeadModel"]}, "causal-lm"),
     ],
 )

@@ -18,11 +18,15 @@ from support.jobs import compress, environment
 from support.tiny_texts import WORDS
 from support.towers import IMAGES, processor, towers_folder
 
+from compress import tasks
 from compress.judging.questions import Questions, questions_of
+from compress.tasks.task import DataChoice
 from compress.verification.kinds.classes import Predictions
 from compress.verification.kinds.embeddings import EmbeddedClasses
+from compress.verification.kinds.scores import TextScores
 from compress.verification.outcome import Status
 from compress.verify import Options, evaluate
+from targets.errors import InputError
 
 CLASSES, COUNT = ("w1", "w2", "w3"), 120
 
@@ -87,7 +91,23 @@ def told_apart(means_KC: np.ndarray) -> tuple[int, ...]:
     return tuple(map(int, np.unravel_index(narrowest.argmax(), narrowest.shape)))
 
 
-MADE = {"image-embedding": embedding, "zero-shot-image-classification": zero_shot}
+def regression(root: Path) -> Setting:
+    """Images in classes that are called by numbers, which rise with what the model gives."""
+    torch.manual_seed(0)
+    options = {**IMAGES, "num_labels": 1, "initializer_range": 0.3}
+    transformers.ViTForImageClassification(transformers.ViTConfig(**options)).save_pretrained(root / "model")
+    processor(root / "model", "ViTImageProcessor")
+    filed(root / "any", ["7"] * COUNT)
+    questions = asked(root / "model", root / "any")
+    found = questions.answers(questions.sides[0])
+    assert isinstance(found, TextScores)
+    numbers = {int(Path(name).stem): one for name, one in zip(questions.names, found.outputs, strict=True)}
+    bounds = np.quantile(found.outputs, (1 / 3, 2 / 3))
+    labels = [("-1.5", "2", "10")[int((bounds < numbers[place]).sum())] for place in range(COUNT)]
+    return Setting("image-regression", root / "model", filed(root / "images", labels))
+
+
+MADE = {"image-embedding": embedding, "image-regression": regression, "zero-shot-image-classification": zero_shot}
 
 
 @pytest.fixture(scope="module", params=MADE)
@@ -102,7 +122,7 @@ def hurt(folder: Path, destination: Path, size: float) -> Path:
         (destination / file.name).write_bytes(file.read_bytes())
     state, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
     for name in sorted(state):
-        if "layers" in name and "text_model" not in name:
+        if ".layer" in name and "text_model" not in name:
             state[name] = state[name] + size * torch.randn(state[name].shape, generator=generator)
     save_file(state, destination / "model.safetensors", {"format": "pt"})
     return destination
@@ -131,7 +151,7 @@ def test_a_run_ships_a_bundle_that_answers(setting: Setting, tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "off by" in done.stdout
     manifest = json.loads((bundle / "manifest.json").read_text())
-    texts = {"input_ids", "attention_mask"} if setting.task != "image-embedding" else set()
+    texts = {"input_ids", "attention_mask"} if setting.task.startswith("zero") else set()
     assert manifest["task"] == setting.task
     assert {one["name"] for one in manifest["inputs"]} == {"pixel_values", *texts}
     pictures = [str(path) for path in sorted(setting.data.rglob("*.png"))[::40]]
@@ -148,6 +168,22 @@ def test_a_run_ships_a_bundle_that_answers(setting: Setting, tmp_path: Path) -> 
         given = np.array([one["embedding"] for one in results])
         np.testing.assert_allclose(given, found.vectors[places, 0], atol=1e-4)
         return
+    if isinstance(found, TextScores):
+        np.testing.assert_allclose([one["score"] for one in results], found.outputs[places], atol=1e-4)
+        return
     assert isinstance(found, Predictions) and found.names is not None
     best = [found.names[at] for at in found.logits[places].argmax(axis=1)]
     assert [one["top"][0]["label"] for one in results] == best
+
+
+def test_classes_that_are_no_numbers_count_by_the_order_of_their_names(tmp_path: Path) -> None:
+    data = filed(tmp_path / "images", [("bad", "fair", "good")[place % 3] for place in range(30)])
+    task = tasks.get("image-regression")
+    prepared = task.open(DataChoice(str(data), None, False, 0), "all", None, {"size": [8, 8]}, None)
+    assert "the classes are no numbers (bad, fair, good): they count 0, 1, 2" in prepared.notes[-1]
+    found = task.answers(lambda inputs: {"logits": np.zeros((len(inputs["pixel_values"]), 1))}, prepared, print)
+    assert isinstance(found, TextScores)
+    wanted = [("bad", "fair", "good").index(Path(name).parent.name) for name in prepared.names]
+    np.testing.assert_array_equal(found.gold, wanted)
+    with pytest.raises(InputError, match=r"outputs of shape \[30, 2\]; image-regression needs one a sample"):
+        task.answers(lambda inputs: {"logits": np.zeros((len(inputs["pixel_values"]), 2))}, prepared, print)

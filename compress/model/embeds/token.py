@@ -33,6 +33,8 @@ class TokenEmbedSpec(EmbedSpec):
     `borrowed`: an encoder reads the token table of its decoder and has none of its own.
     `waves`: the positions are not learned but sines and cosines of place / 10000^(2k / E) (`even`: Vaswani et al. 2017,
     arXiv 1706.03762) or of place / 10000^(k / (E/2 - 1)) (`closed`: tensor2tensor), all sines first.
+    `trigram`: the rows of the token behind, of the token and of the one before it go through the map to the hidden
+    size, and places and kinds are added after it (MobileBERT).
     """
 
     kind: Literal["token"] = "token"
@@ -49,6 +51,7 @@ class TokenEmbedSpec(EmbedSpec):
     norm: NormSpec | None = None
     borrowed: bool = False
     waves: Literal["even", "closed"] | None = None
+    trigram: bool = False
 
     def sequence(self, batch: int, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
         return {"input_ids": torch.randint(self.vocab_size, (batch, tokens), generator=generator)}
@@ -65,18 +68,19 @@ class TokenEmbed(Embed):
         super().__init__()
         self.spec = spec
         width = spec.width or hidden_size
+        added = hidden_size if spec.trigram else width  # width of places and kinds
         self._lender: tuple[TokenEmbed, ...] = ()
         if not spec.borrowed:
             self.table = _table(spec.rows or spec.vocab_size, spec.rank or width)
         self.register_buffer("row_V", torch.zeros(spec.vocab_size, dtype=torch.int32) if spec.rows else None)
         self.factor = Projection(spec.rank, width, bias=False) if spec.rank else None
         if spec.waves:
-            self.register_buffer("position", waves_of(spec.max_positions, width, spec.waves), persistent=False)
+            self.register_buffer("position", waves_of(spec.max_positions, added, spec.waves), persistent=False)
         else:
-            self.position = _table(spec.max_positions, width) if spec.max_positions else None
-        self.token_type = _table(spec.token_types, width) if spec.token_types else None
-        self.norm = spec.norm.build(width, loops=1) if spec.norm else None
-        self.widen = Projection(width, hidden_size) if spec.width else None
+            self.position = _table(spec.max_positions, added) if spec.max_positions else None
+        self.token_type = _table(spec.token_types, added) if spec.token_types else None
+        self.norm = spec.norm.build(added, loops=1) if spec.norm else None
+        self.widen = Projection(3 * width if spec.trigram else width, hidden_size) if spec.width else None
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
         ids_BN, mask_BM = inputs["input_ids"], inputs.get("attention_mask")
@@ -84,6 +88,8 @@ class TokenEmbed(Embed):
         x_BNE = self._lender[0].looked_up(ids_BN) if self._lender else self.looked_up(ids_BN)
         if self.spec.scale != 1.0:
             x_BNE = x_BNE * self.spec.scale
+        if self.spec.trigram and self.widen is not None:
+            x_BNE = self.widen(_with_neighbours(x_BNE))
         if self.position is not None:
             x_BNE = x_BNE + F.embedding(places_BN, self.position)
         if self.token_type is not None:
@@ -95,7 +101,7 @@ class TokenEmbed(Embed):
             )
         if self.norm is not None:
             x_BNE = self.norm(x_BNE)
-        x_BND = x_BNE if self.widen is None else self.widen(x_BNE)
+        x_BND = x_BNE if self.widen is None or self.spec.trigram else self.widen(x_BNE)
         return x_BND, Context(mask_BM if self.spec.end is None else self._ended(ids_BN, mask_BM), places_BN)
 
     def looked_up(self, ids_BN: Tensor) -> Tensor:
@@ -133,6 +139,11 @@ class TokenEmbed(Embed):
     def _padded(self, real_BN: Tensor) -> Tensor:
         """Padding reads the row before the first place, as RoBERTa does."""
         return (1 - real_BN) * max(0, self.spec.offset - 1)
+
+
+def _with_neighbours(x_BNE: Tensor) -> Tensor:
+    """The token behind each token, the token and the one before it, side by side, with zeros beyond the ends."""
+    return torch.cat([F.pad(x_BNE[:, 1:], (0, 0, 0, 1)), x_BNE, F.pad(x_BNE[:, :-1], (0, 0, 1, 0))], dim=-1)
 
 
 def waves_of(count: int, width: int, kind: Literal["even", "closed"]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Numbers that a model gives to texts, judged by their rank correlation with people's scores.
+"""Numbers that a model gives to texts or images, judged by their rank correlation with people's scores.
 
 S samples, K columns.
 """
@@ -34,7 +34,7 @@ def _difference_failed(rows_SK: F64) -> F64:
 
 @dataclass(frozen=True, eq=False)
 class TextScores(Samples):
-    """What a model's `outputs` [S] are for S texts or pairs of texts, beside the people's `gold` scores."""
+    """What a model's `outputs` [S] are for S texts, pairs of texts or images, beside the people's `gold` scores."""
 
     outputs: NDArray[np.float64]
     gold: NDArray[np.float64]
