@@ -131,7 +131,9 @@ def hurt(folder: Path, destination: Path, size: float) -> Path:
 def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(setting: Setting, tmp_path: Path) -> None:
     def judged(size: float) -> Status:
         side = hurt(setting.folder, tmp_path / str(size), size)
-        options = Options(str(setting.folder), str(side), str(setting.data), part="all", max_drop=5.0)
+        # What 120 images prove of a rank correlation is known to fewer points than a share of them.
+        bound = 20.0 if setting.task == "image-regression" else 5.0
+        options = Options(str(setting.folder), str(side), str(setting.data), part="all", max_drop=bound)
         report = evaluate(options).report
         assert report.task == setting.task and report.drift is not None
         return report.verdict
