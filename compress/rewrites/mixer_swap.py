@@ -1,4 +1,4 @@
-"""What the rewrites that put another mixer in place of softmax attention share.
+"""What the rewrites that put something else in place of softmax attention share.
 
 B batch, N tokens (R of them leave the block), D hidden size.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
 from compress.model.block import BlockSpec, Site
+from compress.model.cross import Cross
 from compress.model.linear.feature import FeatureMapSpec
 from compress.model.linear.feature_mixer import FeatureMixer
 from compress.model.linear.gated import GatedMixer
@@ -35,12 +36,17 @@ CARRIES: frozenset[Special] = frozenset({"norm", "whole-norm"})
 Swap = Callable[[SoftmaxAttentionSpec], MixerSpec]
 Start = Callable[[Transformer, Transformer, list[int]], None]
 Check = Callable[[BlockSpec], object]
+#: Which of a block's attentions: to its own tokens, or to an encoder's.
+Half = Literal["mixer", "cross"]
+
+
+_SITES: dict[Half, tuple[Site, Site]] = {"mixer": ("mixer.in", "mixer.out"), "cross": ("cross.in", "cross.out")}
 
 
 @dataclass(frozen=True)
 class MixerSample:
-    """What a block's mixer sees of a batch (B,N,D), and what the original's gives (B,R,D). `real_BR`: True where a
-    token that is asked for is not padding."""
+    """What an attention of a block sees of a batch (B,N,D), and what the original's gives (B,R,D). `real_BR`: True
+    where a token that is asked for is not padding."""
 
     x_BND: Tensor
     target_BRD: Tensor
@@ -49,22 +55,22 @@ class MixerSample:
 
 
 def mixer_samples(
-    model: Transformer, calibration: Calibration, blocks: list[int]
+    model: Transformer, calibration: Calibration, blocks: list[int], half: Half = "mixer"
 ) -> Iterator[tuple[dict[str, Tensor], dict[int, MixerSample]]]:
-    """For each batch of the calibration its inputs, and what the mixers of these blocks see and should give."""
+    """For each batch of the calibration its inputs, and what this half of these blocks sees and should give."""
     steps = {block: step_of(model, block) for block in blocks}
     origins = {block: original_step(calibration, model, step) for block, step in steps.items()}
-    sites: tuple[Site, Site] = ("mixer.in", "mixer.out")
+    seen, given = _SITES[half]
     for inputs in calibration.batches():
-        mine = taps(model, inputs, {(step, site) for step in steps.values() for site in sites})
-        theirs = taps(calibration.original, inputs, {(origin, "mixer.out") for origin in origins.values()})
+        mine = taps(model, inputs, {(step, site) for step in steps.values() for site in (seen, given)})
+        theirs = taps(calibration.original, inputs, {(origin, given) for origin in origins.values()})
         yield (
             inputs,
             {
                 block: _sample(
-                    mine[step, "mixer.in"],
-                    mine[step, "mixer.out"],
-                    theirs[origins[block], "mixer.out"],
+                    mine[step, seen],
+                    mine[step, given],
+                    theirs[origins[block], given],
                     model.block(block).leading,
                 )
                 for block, step in steps.items()
@@ -83,39 +89,58 @@ def swap_mixers(
     """Put new mixers in place of the chosen layers' attention; queries, keys, values and output keep their weights
     where the new mixer has them. "auto:K" takes the layers whose mixer comes closest to the original's, as it starts.
     """
-    tried: dict[int, tuple[dict[str, Tensor], float]] = {}  # the new mixer as it starts, and its error
+    return swap_halves(
+        name,
+        model,
+        layers,
+        calibration,
+        check,
+        lambda spec: spec.replace(mixer=swap(attention_spec(spec, name, CARRIES))),
+        start,
+    )
 
-    def swapped(blocks: list[int]) -> Transformer:
-        return with_blocks(model, lambda spec: spec.replace(mixer=swap(attention_spec(spec, name, CARRIES))), blocks)
+
+def swap_halves(
+    name: str,
+    model: Transformer,
+    layers: Layers,
+    calibration: Calibration,
+    check: Check,
+    change: Callable[[BlockSpec], BlockSpec],
+    start: Start,
+    half: Half = "mixer",
+) -> Transformer:
+    """`swap_mixers` for either attention of a block, whose spec `change` makes."""
+    tried: dict[int, tuple[dict[str, Tensor], float]] = {}  # the new part as it starts, and its error
 
     def errors(blocks: list[int]) -> dict[int, float]:
-        trial = swapped(blocks)
+        trial = with_blocks(model, change, blocks)
         start(model, trial, blocks)
-        found = transfer_errors(model, trial, calibration, blocks)
-        tried.update({block: (mixer_of(trial, block).state_dict(), found[block]) for block in blocks})
+        found = transfer_errors(model, trial, calibration, blocks, half)
+        tried.update({block: (half_of(trial, block, half).state_dict(), found[block]) for block in blocks})
         return found
 
     blocks = resolve(layers, model, check, errors)
     if not tried:
         errors(blocks)
-    result = swapped(blocks)
+    result = with_blocks(model, change, blocks)
     for block in blocks:
         state, error = tried[block]
-        mixer_of(result, block).load_state_dict(state)
+        half_of(result, block, half).load_state_dict(state)
         calibration.note(f"{name}: layer {block} starts with {error:.1%} of its attention's output unexplained")
     return result
 
 
 def transfer_errors(
-    model: Transformer, swapped: Transformer, calibration: Calibration, blocks: list[int]
+    model: Transformer, swapped: Transformer, calibration: Calibration, blocks: list[int], half: Half = "mixer"
 ) -> dict[int, float]:
-    """For each block, the squared error of the new mixer on the old model's inputs over the variance of what the
-    original's mixer gives, real tokens only."""
+    """For each block, the squared error of the new attention on the old model's inputs over the variance of what the
+    original's gives, real tokens only."""
     squared = dict.fromkeys(blocks, 0.0)
     sums: dict[int, tuple[int, Tensor, Tensor]] = {}
-    for _, samples in mixer_samples(model, calibration, blocks):
+    for _, samples in mixer_samples(model, calibration, blocks, half):
         for block, sample in samples.items():
-            y_BRD = mixer_of(swapped, block)(sample.x_BND, loop_of(model, block), sample.context)
+            y_BRD = half_of(swapped, block, half)(sample.x_BND, loop_of(model, block), sample.context)
             y_TD = y_BRD[sample.real_BR].double()
             target_TD = sample.target_BRD[sample.real_BR].double()
             squared[block] += float((y_TD - target_TD).square().sum())
@@ -125,6 +150,13 @@ def transfer_errors(
         block: squared[block] / max(float((square_D - total_D.square() / count).sum()), 1e-30)
         for block, (count, total_D, square_D) in sums.items()
     }
+
+
+def half_of(model: Transformer, block: int, half: Half) -> Mixer | Cross:
+    """This attention of a block that has one."""
+    part: Mixer | Cross | None = getattr(model.block(block), half)
+    assert part is not None
+    return part
 
 
 def mixer_of(model: Transformer, block: int) -> Mixer:

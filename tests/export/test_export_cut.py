@@ -15,7 +15,9 @@ from support.translators import CONFIG, END, PAD, saved_translator, sentences
 import edgepress
 from compress import tasks
 from compress.model import Transformer
+from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.tasks import read_checkpoint
+from compress.tasks.text_to_text import TASK
 from export import graph
 from export.bundle import BundleContent, Form, write_bundle
 from export.cut import cut
@@ -45,6 +47,16 @@ class Cut(NamedTuple):
     target: np.ndarray
 
 
+def whole_graph(model: Transformer, folder: Path) -> Path:
+    """The one graph of a translator, held against torch, in a new folder."""
+    inputs, module = TASK.graph_inputs(model.structure, 0), TASK.module(model)
+    path = folder / "model.onnx"
+    folder.mkdir()
+    export_onnx(module, inputs.example, TASK.graph_outputs(model.structure), inputs.dynamic, path)
+    check_against(module, path, inputs.cases)
+    return path
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Cut:
     folder = tmp_path_factory.mktemp("cut")
@@ -52,11 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Cut:
     task = tasks.of_folder(folder)
     section = task.preprocessing(folder, print)
     model = read_checkpoint(folder, section)
-    inputs, module = task.graph_inputs(model.structure, 0), task.module(model)
-    path = folder / "made" / "model.onnx"
-    path.parent.mkdir()
-    export_onnx(module, inputs.example, task.graph_outputs(model.structure), inputs.dynamic, path)
-    check_against(module, path, inputs.cases)
+    path = whole_graph(model, folder / "made")
     shutil.copyfile(path, folder / "whole.onnx")
     files = task.graphs(path)
     forms = [Form(ModelFile(file.name, "onnxruntime", "fp32", graph=name), file) for name, file in files.items()]
@@ -100,6 +108,22 @@ def test_a_graph_in_few_bits_is_cut_at_its_memory(made: Cut, tmp_path: Path, sma
     fresh = states.fresh(states.states_of(parts[DECODER].inputs), {"batch": 2})
     given = parts[DECODER].run({**fixed, **fresh, "input_ids": made.target})["logits"]
     np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
+def test_a_linear_cross_attention_hands_over_sums_of_one_size(made: Cut, tmp_path: Path) -> None:
+    batch = {name: torch.from_numpy(one) for name, one in {**made.source, TARGET: made.target}.items()}
+    calibration = Calibration(made.model, lambda: iter([batch]), lambda line: None)
+    method = parse_options({"use": "linear-cross", "stack": "decoder", "feature": "t2r", "size": 6})
+    linear = run_rewrite(*method, made.model, calibration, "decoder")
+    parts = {name: ort.load(file, 1) for name, file in cut(whole_graph(linear, tmp_path / "linear")).items()}
+    memory = parts["encoder"].run(made.source)
+    assert {one.shape for one in memory.values()} == {(2, 2, 6, 9)}, "heads, features, sizes of values and one"
+    assert not set(memory) & set(parts["model"].outputs) and set(memory) <= {one.name for one in parts[DECODER].inputs}
+    fresh = states.fresh(states.states_of(parts[DECODER].inputs), {"batch": 2})
+    fixed = {SOURCE_MASK: made.source["attention_mask"], **memory, **fresh, "input_ids": made.target}
+    given = parts[DECODER].run({one.name: fixed[one.name] for one in parts[DECODER].inputs})["logits"]
+    with torch.no_grad():
+        np.testing.assert_allclose(given, linear(batch).numpy(), atol=1e-5)
 
 
 def test_a_weight_that_two_parts_read_is_stored_once_beside_them(made: Cut) -> None:

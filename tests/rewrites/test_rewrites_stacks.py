@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress.model import Transformer
 from compress.model.forms.source_to_target import SourceToTarget
+from compress.model.sequence import Context, Memory
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.rewrites.stacks import encoder_of, with_encoder
 from compress.tasks import read_checkpoint
@@ -70,6 +71,56 @@ def test_a_linear_decoder_has_a_state_of_one_size_and_steps_as_it_reads(model: T
         states = {state.past: found[state.present] for state in steps.flat}
         given.append(found["logits"])
     assert torch.allclose(torch.cat(given, dim=1), linear(inputs), atol=1e-5)
+
+
+@torch.no_grad()
+def test_linear_cross_attention_computes_its_equation_and_forgets_padding(model: Transformer) -> None:
+    linear = rewritten(model, "linear-cross", "decoder", feature="elu", layers=[0])
+    assert [spec.cross and spec.cross.kind for spec in linear.structure.blocks] == ["linear", "softmax"]
+    generator = torch.Generator().manual_seed(3)
+    source_BSD, x_BND = torch.randn(2, 6, 16, generator=generator), torch.randn(2, 3, 16, generator=generator)
+    mask_BS = torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]])
+    cross = linear.block(0).cross
+    assert cross is not None
+    given = cross(x_BND, 0, Context(memory=Memory(mask_BS, source_BSD)))
+
+    state, balance = cross.state_dict(), 8**0.25
+
+    def heads(name: str, x_BND: Tensor) -> Tensor:
+        y_BNE = x_BND @ state[f"{name}.weight"].T + state[f"{name}.bias.0"]
+        return y_BNE.unflatten(-1, (2, 8)).transpose(1, 2)
+
+    q_BHNK = heads("scores.query", x_BND) * 8**-0.5 * balance
+    k_BHSK, v_BHSV = heads("scores.key", source_BSD) / balance, heads("values.value", source_BSD)
+    features = [torch.where(x > 0, x + 1, x.exp()) for x in (q_BHNK, k_BHSK)]
+    weights_BHNS = torch.einsum("bhnk,bhsk->bhns", *features) * mask_BS[:, None, None]
+    mixed_BHNV = weights_BHNS / weights_BHNS.sum(-1, keepdim=True) @ v_BHSV
+    wanted = mixed_BHNV.transpose(1, 2).flatten(2) @ state["values.output.weight"].T + state["values.output.bias.0"]
+    assert torch.allclose(given, wanted, atol=1e-5)
+    short = cross(x_BND[1:], 0, Context(memory=Memory(None, source_BSD[1:, :4])))
+    assert torch.allclose(given[1:], short, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("feature", ["t2r", "hedgehog", "performer"])
+def test_a_decoder_with_linear_cross_attention_steps_as_it_reads(model: Transformer, feature: str) -> None:
+    linear = rewritten(model, "linear-cross", "decoder", feature=feature)
+    steps, inputs = SourceToTarget(linear), batch()
+    states = {state.past: state.fresh(4) for state in steps.flat}
+    given = []
+    for token_B in inputs[TARGET].T:
+        found = dict(zip(steps.outputs, steps({**inputs, TARGET: token_B[:, None], **states}), strict=True))
+        states = {state.past: found[state.present] for state in steps.flat}
+        given.append(found["logits"])
+    assert torch.allclose(torch.cat(given, dim=1), linear(inputs), atol=1e-5)
+
+
+def test_linear_cross_attention_is_refused_where_nothing_is_crossed(model: Transformer) -> None:
+    with pytest.raises(InputError, match="a chosen layer has none"):
+        rewritten(model, "linear-cross", "encoder", feature="t2r")
+    linear = rewritten(model, "linear-cross", "decoder", feature="t2r")
+    with pytest.raises(InputError, match="is 'linear' already"):
+        rewritten(linear, "linear-cross", "decoder", feature="t2r")
 
 
 def test_a_stack_has_to_be_named_where_there_are_two(model: Transformer) -> None:
