@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from support.rewriting import calibration_of, example
 from support.text_models import decoder, encoder, plain_calibration
 from support.tiny import block_spec, model_of, towers_model
+from support.translators import translator, translator_calibration
 
 from compress.model import Transformer
 from compress.model.ffns.affine import AffineSpec
@@ -19,7 +21,7 @@ from compress.model.heads.embedding import ImageEmbeddingSpec
 from compress.model.norms import NormSpec
 from compress.model.scores.merged import MergedScoresSpec
 from compress.model.values.gated_mean import GatedMeanSpec
-from compress.rewrites import REWRITES, export_forms, parse_options, run_rewrite
+from compress.rewrites import REWRITES, Calibration, export_forms, parse_options, run_rewrite
 from targets.errors import InputError
 
 PLAIN = block_spec()
@@ -53,17 +55,24 @@ MODELS: dict[str, Callable[[], Transformer]] = {
     "two towers": lambda: towers_model(PLAIN, PLAIN),
     "encoder": encoder,
     "decoder": decoder,
+    "translator": translator,
+}
+#: What is not calibrated on images.
+CALIBRATIONS: dict[str, Callable[[Transformer], Calibration]] = {
+    "encoder": plain_calibration,
+    "decoder": plain_calibration,
+    "translator": translator_calibration,
 }
 
 
 def outcome(use: str, kind: str) -> Transformer | str:
     """The rewritten model, or the line of the refusal. `run_rewrite` asserts exactness and finite weights."""
     model = MODELS[kind]()
-    texts = kind in ("encoder", "decoder")
-    calibration = plain_calibration(model) if texts else calibration_of(model, batches=2, size=4)
+    calibration = CALIBRATIONS.get(kind, partial(calibration_of, batches=2, size=4))(model)
+    stack = None if model.encoder is None else "decoder"
     inputs = next(calibration.batches())
     try:
-        result = run_rewrite(*parse_options({"use": use, **example(use)}), model, calibration)
+        result = run_rewrite(*parse_options({"use": use, **example(use)}), model, calibration, stack)
     except InputError as refusal:
         return str(refusal)
     with torch.no_grad():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from torch import Tensor
 
 from compress.model import Transformer
 from compress.model.forms.source_to_target import SourceToTarget
+from compress.rewrites import Calibration
+from compress.tasks import read_checkpoint
 from runtime.texts.text import TARGET
 from support.text_checkpoints import saved_class
 
@@ -51,6 +55,25 @@ def saved_translator(folder: Path, seed: int = 0) -> Any:
     generation = {"decoder_start_token_id": PAD, "eos_token_id": END, "bad_words_ids": [[PAD]], "max_length": 24}
     (folder / "generation_config.json").write_text(json.dumps(generation))
     return original
+
+
+def translator() -> Transformer:
+    """The same model as it is read."""
+    with TemporaryDirectory() as folder:
+        saved_translator(Path(folder))
+        return read_checkpoint(Path(folder), {"vocab_size": VOCABULARY, "max_length": 40})
+
+
+def translator_calibration(model: Transformer) -> Calibration:
+    """Pairs of random tokens of one length each, with this model as the original."""
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(4):
+            source, target = (torch.randint(3, VOCABULARY, (4, size), generator=generator) for size in (7, 5))
+            yield {"input_ids": source, "attention_mask": torch.ones_like(source), TARGET: target}
+
+    return Calibration(model, batches, note=lambda text: None)
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
