@@ -4,7 +4,8 @@ python -m benchmarks models-table benchmarks/results/models-taken.json
 
 The file holds `cases`: a name, a kind, a weight by use, what it stands for, the outcome ("works", "refused", ...), the
 message, the largest difference to the original library's own forward pass, the commit at which it was measured, and
-the file that was held against the original: what `ships`, or the first `export` of the same run, which was ended there.
+the file that was held against the original: what `ships`, the first `export` of the same run, which was ended there, or
+one that was exported `alone`, by the same functions and without the command.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ def table(cases: list[dict[str, Any]]) -> str:
 def _measured(cases: list[dict[str, Any]]) -> str:
     """At which commits, and on which file."""
     found = Counter((case["commit"], case["file"]) for case in cases)
-    files = {"ships": "on the file that ships", "export": "on the first export, where the run was ended"}
+    files = {
+        "ships": "on the file that ships",
+        "export": "on the run's first export",
+        "alone": "on a file exported alone",
+    }
     parts = [f"{count} at `{commit}` {files[file]}" for (commit, file), count in found.most_common()]
     return f"Measured were {'; '.join(parts)}."
 

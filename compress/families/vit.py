@@ -1,10 +1,12 @@
 """Vision transformers of Hugging Face: ViT, DeiT (with and without the distillation head), DINOv2 (with and without
-registers), BEiT and the encoder of ViT-MAE, which sees all patches here.
+registers) and BEiT; and what to do with a ViT-MAE.
 
 D hidden size, P patches, S prefix tokens.
 """
 
 from __future__ import annotations
+
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from compress.families.vision import (
 from compress.model.biases.grid import GridBiasSpec
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.heads.classifier import ClassifierSpec
-from compress.model.heads.embedding import ImageEmbeddingSpec, ImageTokensSpec
+from compress.model.heads.embedding import ImageEmbeddingSpec
 from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.pooling import Pool
@@ -51,7 +53,6 @@ _DINO = Names(
 )
 _NAMES = {
     "vit": _VIT,
-    "vit_mae": _VIT,
     "deit": _VIT,
     "beit": _VIT,
     "dinov2": _DINO,
@@ -66,11 +67,6 @@ _SHOWN = (
     "layer_scale_init_value",
     "use_absolute_position_embeddings",
 )
-#: Options of what is behind the encoder of a masked autoencoder.
-_AUTOENCODER = (
-    *(f"decoder_{name}" for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")),
-    "norm_pix_loss",
-)
 Head = ClassifierSpec | ImageEmbeddingSpec
 
 
@@ -84,7 +80,7 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     head, head_state = _head(checkpoint, embed, norm)
     final = None if isinstance(head, ClassifierSpec) and head.pool_norm is not None else norm
     layers, heads = checkpoint.integer("num_hidden_layers"), checkpoint.integer("num_attention_heads")
-    for option in (*_SHOWN, *(_AUTOENCODER if kind == "vit_mae" else ())):
+    for option in _SHOWN:
         checkpoint.config.get(option)
     gated, size = checkpoint.flag("use_swiglu_ffn", False), _inner(checkpoint)
     for index in range(layers):
@@ -114,6 +110,15 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state
+
+
+@reads("vit_mae")
+def refuse_vit_mae(checkpoint: Checkpoint) -> NoReturn:
+    """Its encoder alone is a ViT. Raises InputError that says how to have it read as one."""
+    raise InputError(
+        f"{checkpoint.folder}/config.json: what a vit_mae answers hangs on noise that hides patches; to use its "
+        'encoder set model_type to "vit" and architectures to ["ViTModel"]'
+    )
 
 
 def _inner(checkpoint: Checkpoint) -> int:
@@ -183,7 +188,7 @@ def _head(checkpoint: Checkpoint, embed: PatchEmbedSpec, norm: NormSpec) -> tupl
     if gives_vectors(checkpoint):
         if kind == "beit" and checkpoint.config.get("use_mean_pooling", True):
             raise InputError(f"{checkpoint.folder}: a BEiT without its classifier is not supported")
-        return (ImageTokensSpec() if kind == "vit_mae" else ImageEmbeddingSpec()), {}
+        return ImageEmbeddingSpec(), {}
     if "distillation_classifier.weight" in tensors:  # DeiT averages the logits of its two heads
         shape = checkpoint.matrix("cls_classifier.weight").shape
         weights = [checkpoint.tensor(f"{name}_classifier.weight", shape) / 2 for name in ("cls", "distillation")]

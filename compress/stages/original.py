@@ -57,7 +57,7 @@ def held_against_original(folder: Path, model: Transformer) -> str:
         if loading["missing_keys"]:
             return f"{_NOT}: {name} of transformers lacks weights here ({min(loading['missing_keys'])})"
         with torch.no_grad():
-            answer = original.eval()(**inputs, **resized(original, model, config), **_unmasked(original, model))
+            answer = original.eval()(**inputs, **resized(original, model, config))
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - transformers and its libraries have classes of their own
@@ -102,20 +102,6 @@ def _inputs(model: Transformer, config: Mapping[str, Any]) -> dict[str, Tensor]:
         if model.encoder is None or model.structure.follows is not None
         else {**inputs, "decoder_input_ids": ids_BN.flip(0)[:1].repeat(2, 1)}
     )
-
-
-def _unmasked(original: Any, model: Transformer) -> dict[str, Tensor]:
-    """What a masked autoencoder needs to see all patches, in their order."""
-    import torch
-
-    from compress.model.embeds.patch import PatchEmbedSpec
-
-    embed = model.structure.embed
-    if not hasattr(original.config, "mask_ratio") or not isinstance(embed, PatchEmbedSpec):
-        return {}
-    original.config.mask_ratio = 0.0
-    rows, columns = embed.grid
-    return {"noise": torch.arange(rows * columns)[None].repeat(2, 1).float()}
 
 
 def _texts(model: Transformer, generator: torch.Generator) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell, Wires
 from targets.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from compress.heal.objective import Objective
-    from compress.model import Structure, Transformer
+    from compress.model import Structure
     from compress.tasks.task import Run
     from compress.verification.kinds.embeddings import EmbeddedClasses
     from compress.verification.samples import Samples
@@ -35,16 +35,6 @@ class ImageEmbedding(ImageTask):
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "none"}
-
-    def graph_outputs(self, structure: Structure) -> tuple[str, ...]:
-        from compress.model.heads.embedding import ImageTokens, ImageTokensSpec
-
-        return ImageTokens.outputs if isinstance(structure.head, ImageTokensSpec) else self.outputs
-
-    def module(self, model: Transformer) -> nn.Module:
-        from compress.model.forms.outputs import AllOutputs
-
-        return model if len(model.head.outputs) == 1 else AllOutputs(model)
 
     def open(
         self,

@@ -66,19 +66,6 @@ class ImageEmbeddingSpec(VectorSpec):
         return ImageEmbedding(self, hidden_size)
 
 
-class ImageTokensSpec(ImageEmbeddingSpec):
-    """The vector of an image and all of its tokens beside it (masked autoencoders, whose patches are what is used)."""
-
-    kind: Literal["image-tokens"] = "image-tokens"  # type: ignore[assignment]
-
-    @property
-    def tokens(self) -> int | None:
-        return None
-
-    def build(self, hidden_size: int) -> ImageTokens:
-        return ImageTokens(self, hidden_size)
-
-
 class Embedding(Head):
     outputs = ("sentence_embedding",)
 
@@ -115,10 +102,3 @@ class ImageEmbedding(Embedding):
 
     def pooled(self, x_BND: Tensor, context: Context) -> Tensor:
         return super().pooled(x_BND, context) if self.attention is None else self.attention(x_BND)
-
-
-class ImageTokens(ImageEmbedding):
-    outputs = ("image_embedding", "last_hidden_state")
-
-    def forward(self, x_BND: Tensor, context: Context, embed: Embed) -> dict[str, Tensor]:
-        return {**super().forward(x_BND, context, embed), self.outputs[1]: x_BND}
