@@ -58,7 +58,7 @@ def of_folder(folder: Path) -> Task:
         return task
     if classes and _on_images(config):
         raise InputError(
-            f"{folder}/config.json: architectures {classes!r} leaves out the classifier; of images only "
+            f"{folder}/config.json: architectures {classes!r} is for no task here; of images only "
             f"{_endings(config)} are read"
         )
     if classes:
@@ -113,7 +113,7 @@ def of_graph(inputs: Sequence[Tensor]) -> list[Task]:
 
 
 def _on_images(config: Mapping[str, object]) -> bool:
-    return "image_size" in config or "vision_config" in config
+    return any(name in config for name in ("image_size", "vision_config", "backbone_config"))
 
 
 def _for(config: Mapping[str, object]) -> list[Task]:
