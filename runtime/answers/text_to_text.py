@@ -66,8 +66,8 @@ class Translations(TextInputs):
         for start in range(0, len(order), together):
             some = order[start : start + together]
             for at, texts in zip(some, self.written(session, [ids[one] for one in some], wanted), strict=True):
-                first, *others = ({"text": self._text(one.ids), "score": round(one.score, 4)} for one in texts)
-                results[at] = {**first, "others": others} if wanted.top > 1 else first
+                said = [{"text": self._text(one.ids), "score": round(one.score, 4)} for one in texts]
+                results[at] = {**said[0], "others": said[1:]} if wanted.top > 1 else dict(said[0])
         return [results[at] for at in range(len(inputs))]
 
     def written(self, session: Session, sources: Sequence[Sequence[int]], wanted: Wanted) -> list[list[Written]]:
@@ -78,7 +78,8 @@ class Translations(TextInputs):
 
     def line(self, result: Result) -> str:
         """The text, and a line for each of the next best."""
-        return "\n".join(str(one["text"]) for one in (result, *result.get("others", ())))
+        others = result.get("others")
+        return "\n".join(str(one["text"]) for one in [result, *(others if isinstance(others, list) else ())])
 
     def tell_cut(self) -> None:
         """Say on stderr that a source was cut."""

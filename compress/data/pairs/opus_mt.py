@@ -139,7 +139,8 @@ def _model(path: Path) -> Any:
         from sentencepiece import sentencepiece_model_pb2
     except ImportError as error:
         raise EnvironmentLacks(f"{path} is read with sentencepiece; pip install sentencepiece protobuf") from error
-    model = sentencepiece_model_pb2.ModelProto()
+    generated: Any = sentencepiece_model_pb2
+    model = generated.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class Embedding(Head):
 
 
 class ImageEmbedding(Embedding):
-    outputs = ("image_embedding",)
+    outputs: ClassVar[tuple[str, ...]] = ("image_embedding",)
 
     def __init__(self, spec: ImageEmbeddingSpec, hidden_size: int) -> None:
         super().__init__(spec, hidden_size)
