@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from compress.cli import start, typer
 from compress.judging.evaluate import evaluate
 from compress.judging.options import Options
-from targets.errors import InputError, printable
+from targets.errors import InputError, one_line, printable
 
 if TYPE_CHECKING:
     from compress.verification.report_data import ReportData
@@ -65,7 +65,7 @@ def _show(options: Options, report: ReportData) -> None:
 
     view = sys.stderr if options.as_json else sys.stdout
     for case in cases(report):
-        print(printable(f"{case.status.value:8} {case.name}: {case.message}"), file=view)
+        print(one_line(f"{case.status.value:8} {case.name}: {case.message}"), file=view)
     for note in (*findings(report), *report.notes):
         print(printable(f"note     {note}"), file=view)
     print(f"verdict: {report.verdict.value}", file=view)

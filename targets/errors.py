@@ -73,7 +73,7 @@ def report(error: Exception) -> int:
     """Print the one line that an error deserves on standard error; the exit code."""
     known = _known(error)
     if known is not None:
-        print(f"error: {one_line(str(known))}", file=sys.stderr)
+        print(one_line(f"error: {known}"), file=sys.stderr)
         return known.exit_code
     cause = one_line(f"{type(error).__name__}: {error}", MOST_CHARACTERS // 2)
     print(f"error: a fault of edgepress: {cause}; {_filed(error)}", file=sys.stderr)

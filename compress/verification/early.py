@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.verification.gate import Check, Gate
+from compress.verification.gate import LONGEST, Check, Gate
 from compress.verification.metrics import METRICS
 from compress.verification.outcome import CheckResult, GateResult, Status, combined_status
 from compress.verification.samples import Samples
 from compress.verification.sequential import SequentialTest
+from targets.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Decision:
         seen = f"{self.seen:,} of {self.total:,} samples"
         text = f"stopped after {seen}, as it is certain ({certain}) that it {word} on all"
         status = Status.PASS if self.passes[place] else Status.FAIL
-        return check.model_copy(update={"status": status, "message": f"{check.message}; {text}"})
+        return check.model_copy(update={"status": status, "message": one_line(f"{check.message}; {text}", LONGEST)})
 
 
 class EarlyStop:

@@ -34,10 +34,12 @@ from compress.verification.power import power_sentence, reach_sentence
 from compress.verification.samples import Samples
 from compress.verification.statistics import mcnemar_exact, noninferiority_p
 from runtime.files import check_no_pipe
-from targets.errors import InputError
+from targets.errors import MOST_CHARACTERS, InputError, one_line
 
 Slices = Mapping[str, NDArray[np.bool_]]
 _SLACK = 1e-9  # the rounding of a percentage must not decide
+#: Longest message of a check, with room for the words around it in one line.
+LONGEST = MOST_CHARACTERS - 30
 
 
 class Check(Model):
@@ -180,7 +182,7 @@ class Gate(Model):
             limit=limit,
             unit=metric.unit,
             samples=estimate.samples,
-            message=message,
+            message=one_line(message, LONGEST),
             reference=estimate.reference,
             candidate=estimate.candidate,
             value=estimate.value,
@@ -253,7 +255,7 @@ def _no_result(check: Check, scope: str, samples: int, reason: str) -> CheckResu
         limit=check.limit,
         unit=METRICS[check.metric].unit,
         samples=samples,
-        message=f"{check.metric} ({scope}): {reason}",
+        message=one_line(f"{check.metric} ({scope}): {reason}", LONGEST),
     )
 
 

@@ -86,9 +86,8 @@ def power_sentence(
         return None
     able = 100 * detectable_drop(samples, discordance, power, confidence)
     return (
-        f"With {samples:,} samples, {100 * discordance:.1f} % of which changed between right and wrong, "
-        f"a drop of {100 * margin:g} points would not be seen: that takes {needed:,} samples "
-        f"(for {100 * power:.0f} % power); {samples:,} can prove a bound of {able:.2g} points."
+        f"With {samples:,} samples, {100 * discordance:.1f} % changed, a drop of {100 * margin:.4g} points would not be "
+        f"seen: that takes {needed:,} samples ({100 * power:.0f} % power); these can prove {able:.2g}"
     )
 
 

@@ -146,6 +146,52 @@ def test_other_tasks_have_their_own_default_metric() -> None:
     assert default_gate("perplexity", 1.0).judge(worse, losses)
 
 
+def test_the_hint_of_a_gate_with_too_few_samples_is_said_whole_in_its_line() -> None:
+    result = default_gate("top1", 0.51234, confidence=0.987).judge(*pair(12_345, 1000, 965))
+    assert result.status is Status.FAIL and len(result.message) <= gate.LONGEST
+    assert "that takes" in result.message and "…" not in result.message
+
+
+def test_a_scope_with_a_long_name_does_not_make_a_long_line() -> None:
+    slices = {f"{place} of {500 * 'x'}": np.arange(2000) % 2 == place for place in (0, 1)}
+    result = gate.parse({"check": [{"metric": "top1", "per": "slice", "max_drop": 1}]}).judge(
+        *pair(2000, 40, 0), slices
+    )
+    assert not result and len(result.message) <= 300
+    assert "…" in result.message and "allowed at most 1" in result.message and result.message.startswith("Top-1")
+
+
+def test_the_line_of_a_gate_counts_the_other_checks_that_failed() -> None:
+    checks = [
+        {"metric": "top1", "min_value": 99},
+        {"metric": "top1", "max_drop": 1},
+        {"metric": "top1", "min_value": 9},
+    ]
+    failed = gate.parse({"check": checks}).judge(*pair(1000, 100, 0))
+    assert failed.message == f"{failed.checks[0].message} (and 1 more)"
+    one = gate.parse({"check": checks[1:]}).judge(*pair(1000, 100, 0))
+    assert one.message == one.checks[0].message and one.checks[0].status is Status.FAIL
+    passed = gate.parse({"check": checks[2:] * 2}).judge(*pair(1000, 0, 0))
+    assert passed and passed.message == passed.checks[0].message
+
+
+def test_a_gate_asks_fifty_samples_unless_it_says_another_number() -> None:
+    check = {"metric": "top1", "min_value": 1}
+    few, enough = gate.parse({"check": [check]}), pair(50, 0, 0)
+    assert few.judge(*pair(49, 0, 0)).status is Status.ERROR
+    assert few.judge(*enough).status is Status.PASS
+    assert gate.parse({"check": [check], "min_samples": 51}).judge(*enough).status is Status.ERROR
+    assert gate.parse({"check": [{**check, "min_samples": 51}]}).judge(*enough).status is Status.ERROR
+
+
+def test_a_verdict_cannot_be_changed_afterwards() -> None:
+    result = default_gate(VISION, 1.0).judge(*pair(1000, 200, 0))
+    with pytest.raises(ValueError, match="frozen"):
+        result.checks[0].status = Status.PASS  # type: ignore[misc]
+    with pytest.raises(ValueError, match="frozen"):
+        result.status = Status.PASS  # type: ignore[misc]
+
+
 # ---- fail closed, one by one ----
 
 ALL_CHECKS = [
