@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -38,23 +38,27 @@ class Spec(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return refuse_truth(cls, value, info)
+    def _numbers_only(cls, value: Any, info: ValidationInfo) -> Any:
+        return numbers_only(cls, value, info)
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
         return type(self).model_validate({**dict(self), **changes})
 
 
-def refuse_truth(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
-    """The value of a field, unless it is true or false where a number is wanted: pydantic would take them for 1 and 0.
+def numbers_only(cls: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """The value of a field, unless it is true, false or a text where a number is wanted: pydantic would take true for 1
+    and '1' for 1.
 
     Raises PydanticCustomError.
     """
     kind = cls.model_fields[info.field_name or ""].annotation
     kinds = {kind, *get_args(kind)}
-    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
-        raise PydanticCustomError("truth", "expected a number")
+    if not kinds & {int, float}:
+        return value
+    texts = str in kinds or any(get_origin(one) is Literal for one in kinds)
+    if (isinstance(value, bool) and bool not in kinds) or (isinstance(value, str) and not texts):
+        raise PydanticCustomError("number", "expected a number")
     return value
 
 

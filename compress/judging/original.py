@@ -80,8 +80,9 @@ def answered(name: str, model: Any, inputs: Mapping[str, Any]) -> Any:
 
 
 def _first(error: Exception) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+    """The first line of what an error says, with the next one where it ends in a colon; its kind if it says nothing."""
+    first, *others = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (f"{first} {others[0]}" if others and first.endswith(":") else first)[:160]
 
 
 def count_parameters(model: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from compress.spec import refuse_truth
+from compress.spec import numbers_only
 
 Bound = Literal["max_drop", "max_relative_drop", "min_value", "max_value"]
 #: Least samples in every scope that is judged, unless a gate or a recipe says another number.
@@ -31,8 +31,8 @@ class Model(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return refuse_truth(cls, value, info)
+    def _numbers_only(cls, value: Any, info: ValidationInfo) -> Any:
+        return numbers_only(cls, value, info)
 
 
 class CheckResult(Model):

@@ -86,8 +86,8 @@ def power_sentence(
         return None
     able = 100 * detectable_drop(samples, discordance, power, confidence)
     return (
-        f"With {samples:,} samples, {100 * discordance:.1f} % changed, a drop of {100 * margin:.4g} points would not be "
-        f"seen: that takes {needed:,} samples ({100 * power:.0f} % power); these can prove {able:.2g}"
+        f"With {samples:,} samples, {100 * discordance:.1f} % changed, a drop of {100 * margin:.4g} points would not "
+        f"be seen: that takes {needed:,} samples ({100 * power:.0f} % power); these can prove {able:.2g}"
     )
 
 

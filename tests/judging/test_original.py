@@ -39,3 +39,9 @@ def test_a_quantizer_whose_package_is_missing_is_the_environments(folder: Path) 
 def test_options_that_make_no_model_are_bad_input(folder: Path, options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"^mine cannot be read as AutoModelForSequenceClassification: ."):
         load_with(folder, **options)
+
+
+def test_the_cause_stands_behind_the_colon_that_announces_it(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"'vocab_size': .*int") as told:
+        load_with(folder, vocab_size=None)
+    assert not str(told.value).endswith(":")
