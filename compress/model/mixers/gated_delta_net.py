@@ -98,7 +98,7 @@ class GatedDeltaNet(Mixer):
     def _read(self, x_BND: Tensor, mixed_BNW: Tensor, past_BGFV: Tensor, loop: int) -> tuple[Tensor, Tensor]:
         """What each token reads of the memory (B,G,N,V), and the memory behind the last."""
         spec, heads = self.spec, self.spec.num_value_heads
-        q, k, v = torch.split(wide(mixed_BNW), spec.widths, dim=-1)
+        q, k, v = torch.split(wide(mixed_BNW), list(spec.widths), dim=-1)
         share = heads // spec.num_key_heads
         q_BGNF, k_BGNF = (_unit(split_heads(one, spec.num_key_heads)).repeat_interleave(share, dim=1) for one in (q, k))
         decay_BGN = (-self.rate * F.softplus(wide(self.gate(x_BND, loop)))).transpose(1, 2)
