@@ -2,10 +2,10 @@
 
 python -m benchmarks models-table benchmarks/results/models-taken.json
 
-The file holds `cases`: a name, a kind, a weight by use, what it stands for, the outcome ("works", "refused", ...), the
-message, the largest difference to the original library's own forward pass, the commit at which it was measured, and
-the file that was held against the original: what `ships`, the first `export` of the same run, which was ended there, or
-one that was exported `alone`, by the same functions and without the command.
+The file holds `cases`: a name, a kind, a weight by use, what it stands for, the outcome ("works", "refused",
+"not measured", ...), the message, the largest difference to the original library's own forward pass, the commit at
+which it was measured, and the file that was held against the original: what `ships`, the first `export` of the same
+run, which was ended there, or one that was exported `alone`, by the same functions and without the command.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def table(cases: list[dict[str, Any]]) -> str:
 
 def _measured(cases: list[dict[str, Any]]) -> str:
     """At which commits, and on which file."""
-    found = Counter((case["commit"], case["file"]) for case in cases)
+    found = Counter((case["commit"], case["file"]) for case in cases if case["outcome"] != "not measured")
     files = {
         "ships": "on the file that ships",
         "export": "on the run's first export",
@@ -52,7 +52,7 @@ def _measured(cases: list[dict[str, Any]]) -> str:
 def _quoted(case: dict[str, Any]) -> str:
     message = str(case["message"]).removeprefix("error: ").replace("model/", "").replace("|", "\\|")
     message = message.partition("; there are those of")[0].partition(" (known: ")[0][:150]
-    return message if case["outcome"] == "refused" else f"{case['outcome']}: {message}"
+    return {"refused": message, "not measured": "not measured"}.get(case["outcome"], f"{case['outcome']}: {message}")
 
 
 def main(file: str) -> None:

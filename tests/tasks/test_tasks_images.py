@@ -181,7 +181,9 @@ def test_a_run_ships_a_bundle_that_answers(setting: Setting, tmp_path: Path) -> 
 def test_classes_that_are_no_numbers_count_by_the_order_of_their_names(tmp_path: Path) -> None:
     data = filed(tmp_path / "images", [("bad", "fair", "good")[place % 3] for place in range(30)])
     task = tasks.get("image-regression")
-    prepared = task.open(DataChoice(str(data), None, False, 0), "all", None, {"size": [8, 8]}, None)
+    processor(tmp_path, "ViTImageProcessor")
+    section = task.preprocessing(tmp_path, print)
+    prepared = task.open(DataChoice(str(data), None, False, 0), "all", None, section, None)
     assert "the classes are no numbers (bad, fair, good): they count 0, 1, 2" in prepared.notes[-1]
     found = task.answers(lambda inputs: {"logits": np.zeros((len(inputs["pixel_values"]), 1))}, prepared, print)
     assert isinstance(found, TextScores)
