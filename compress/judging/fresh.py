@@ -39,4 +39,4 @@ def check_fresh(
     if low > MOST_LOST:
         message = f"the candidate answers as the reference does in {shares}: it knows the data by heart"
         return ExtraCheck(name=NAME, status=Status.ERROR, message=message)
-    return ExtraCheck(name=NAME, status=Status.PASS, message=f"same answer as the reference in {shares}")
+    return ExtraCheck(name=NAME, status=Status.PASS, message=f"same prediction as the reference in {shares}")

@@ -101,7 +101,7 @@ class Predictions(Samples):
         Metric("f1_macro", "Macro F1", "%", True, _f1_rows, macro_f1, unseen=_f1_failed, dearest=of_the_rarest_class),
         Metric(
             "agreement",
-            "Same answer as the reference",
+            "Same prediction as the reference",
             "%",
             True,
             _agreement_rows,
