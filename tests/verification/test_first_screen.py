@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -70,3 +71,24 @@ def test_it_says_what_was_not_shown() -> None:
 def test_what_was_not_compared_is_never_a_yes(status: Status) -> None:
     data = report(0, checks=(ExtraCheck(name="parity", status=status, message="b"),)).model_copy(update={"drift": None})
     assert "Should I ship this? <b>Yes" not in first_screen(data)
+
+
+def luminance(colour: str) -> float:
+    """Of `#rrggbb` or `#rgb`, by WCAG 2."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * one for one in colour[1:])
+    parts = np.array([int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)])
+    return float(
+        np.array([0.2126, 0.7152, 0.0722]) @ np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    )
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_can_be_read_in_either_theme(theme: int) -> None:
+    """A contrast of 4.5, as WCAG 2 asks of text."""
+    colours = dict(re.findall(r"--([\w-]+):(#\w+)", re.findall(r":root\{([^}]*)\}", to_html(report(0)))[theme]))
+    pairs = [(text, ground) for text in ("ink", "soft", "accent") for ground in ("card", "bg")]
+    for tone in ("good", "bad", "warn"):
+        pairs += [(tone, "card"), (tone, f"{tone}-bg")]
+    for text, ground in pairs:
+        dark, light = sorted(luminance(colours[one]) for one in (text, ground))
+        assert (light + 0.05) / (dark + 0.05) > 4.5, (text, ground)

@@ -314,7 +314,7 @@ def test_the_headline_names_the_file_and_numbers_stand_beside_the_originals_own_
     data = report(variants=shipped(), timing=said)
     assert data.headline.startswith("model.onnx: Top-1 accuracy")
     tiles = " ".join(" ".join(Page(to_html(data)).content).split())
-    assert f"Latency {said} 4.00 ms" in tiles
+    assert f"Timed {said}" in tiles and "Latency 4.00 ms" in tiles
     assert "was 20 MB , 4× smaller original int8 static 5.05 MB , 1.01× smaller" in tiles
     assert "was 8.00 ms , 2× faster original int8 static 5.00 ms , 1.2× faster" in tiles
     assert f"Latency: {said}." in to_markdown(data)
