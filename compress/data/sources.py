@@ -71,7 +71,9 @@ class ImageFiles:
         others = _suffixes(path for path in files if not path[-1].lower().endswith(SUFFIXES))
         if not images:
             found = f", but {others}" if others else ""
-            raise InputError(f"{location} holds no images{found} (looked for {' '.join(SUFFIXES)}); name another place")
+            packed = any(path[-1].lower().endswith((".npz", ".zip")) for path in files)
+            do = "give the .npz or .zip itself" if packed else "name another place"
+            raise InputError(f"{location} holds no images{found} (looked for {' '.join(SUFFIXES)}); {do}")
         depth = _wrapper_depth(images)
         parts = _parts(images, depth)
         depth += bool(parts)

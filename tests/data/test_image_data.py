@@ -501,5 +501,11 @@ def test_what_systems_put_beside_images_is_no_sample(tmp_path: Path, place: str)
 def test_files_without_any_image_are_named_by_kind(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.heic").write_text("")
-    with pytest.raises(InputError, match=r"holds no images, but 1 \.heic"):
+    with pytest.raises(InputError, match=r"holds no images, but 1 \.heic.*name another place"):
+        load(str(tmp_path))
+
+
+def test_a_folder_around_an_npz_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    (tmp_path / "data.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"but 1 \.npz.*give the \.npz or \.zip itself"):
         load(str(tmp_path))
