@@ -132,7 +132,7 @@ _LAYOUTS = {
     "gemma2": _GEMMA2,
     "gemma3_text": replace(_GEMMA2, kinds=_by_pattern, caps=(None, None)),
 }
-#: What the families whose norms are no RMS norms call the number that keeps them from dividing by zero.
+#: What the families whose norms are not RMS norms call the number that keeps them from dividing by zero.
 _EPS = {"starcoder2": "norm_epsilon", "stablelm": "layer_norm_eps"}
 
 

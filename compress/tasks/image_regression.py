@@ -57,7 +57,7 @@ class ImageRegression(ImageTask):
         notes = dataset.notes
         if part != "healing" and _numbers(dataset.class_names) is None:
             names = ", ".join(dataset.class_names[:3])
-            notes += (f"the classes are no numbers ({names}): they count 0, 1, 2 ... in the order of their names",)
+            notes += (f"the classes are not numbers ({names}): they count 0, 1, 2 ... in the order of their names",)
         return PreparedImages(dataset, preprocessing, notes=notes)
 
     def takes(self, inputs: Sequence[Declared]) -> bool:
