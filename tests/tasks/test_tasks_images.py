@@ -184,7 +184,7 @@ def test_classes_that_are_no_numbers_count_by_the_order_of_their_names(tmp_path:
     processor(tmp_path, "ViTImageProcessor")
     section = task.preprocessing(tmp_path, print)
     prepared = task.open(DataChoice(str(data), None, False, 0), "all", None, section, None)
-    assert "the classes are no numbers (bad, fair, good): they count 0, 1, 2" in prepared.notes[-1]
+    assert "the classes are not numbers (bad, fair, good): they count 0, 1, 2" in prepared.notes[-1]
     found = task.answers(lambda inputs: {"logits": np.zeros((len(inputs["pixel_values"]), 1))}, prepared, print)
     assert isinstance(found, TextScores)
     wanted = [("bad", "fair", "good").index(Path(name).parent.name) for name in prepared.names]
