@@ -1,11 +1,11 @@
 """Make the texts that are embedded in the package: compress/zoo/text.
 
 Usage, from the root of the repository:
-    python -m benchmarks embedded-text --sst2 FOLDER --sts FOLDER --sick FOLDER --shakespeare FILE
+    python -m benchmarks embedded-text --sst2 FOLDER --sts FOLDER --sick FOLDER --shakespeare FILE --multi30k FOLDER
 
 Sources: SST-2 (train.tsv and dev.tsv, sentence TAB label), STS 2012 to 2014 (`YEAR/NAME.{train,test}.tsv`, score TAB
-sentence TAB sentence), SICK (SICK_train.txt, SICK_trial.txt), tinyshakespeare (input.txt). Same sources, same bytes
-(given the same zlib).
+sentence TAB sentence), SICK (SICK_train.txt, SICK_trial.txt), tinyshakespeare (input.txt), Multi30k (train and
+test_2016_flickr, each .de.gz and .en.gz). Same sources, same bytes (given the same zlib).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -64,15 +65,25 @@ def shakespeare(file: Path) -> None:
         write(OUT / "tinyshakespeare" / f"{name}.txt.gz", ["\n\n".join(part)])
 
 
+def multi30k(folder: Path) -> None:
+    """Captions of photographs, German with the English that they were translated from."""
+    for source, name in (("train", "train"), ("test_2016_flickr", "test")):
+        sides = [gzip.decompress((folder / f"{source}.{end}.gz").read_bytes()).decode() for end in ("de", "en")]
+        pairs = zip(*(side.strip("\n").split("\n") for side in sides), strict=True)
+        rows = (json.dumps({"source": german, "target": english}, ensure_ascii=False) for german, english in pairs)
+        write(OUT / "m30k" / f"{name}.jsonl.gz", rows)
+
+
 def main() -> None:
     """Make all of it."""
     parser = argparse.ArgumentParser(description="Make the embedded texts.")
-    for name in ("sst2", "sts", "sick", "shakespeare"):
+    for name in ("sst2", "sts", "sick", "shakespeare", "multi30k"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
     sst2(args.sst2)
     sts(args.sts, args.sick)
     shakespeare(args.shakespeare)
+    multi30k(args.multi30k)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ DATA = {
     "minilm-sst2": "zoo:sst2",
     "stories260k": "zoo:stories",
     "smollm2": "zoo:stories",
+    "m30k-de-en": "zoo:m30k",
 }
 
 

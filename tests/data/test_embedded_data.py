@@ -29,7 +29,7 @@ ZOO = ROOT / "compress" / "zoo"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-@pytest.mark.parametrize("folder", ["cifar10", "mnist", "vit-mnist", "stories260k", "minilm-sst2"])
+@pytest.mark.parametrize("folder", ["cifar10", "mnist", "vit-mnist", "stories260k", "minilm-sst2", "m30k-de-en"])
 def test_cards_give_the_size_and_digest_of_every_file(folder: str) -> None:
     rows = re.findall(r"^\| (\S+) \|.* (\d+) \| ([0-9a-f]{64}) \|$", (ZOO / folder / "README.md").read_text(), re.M)
     on_disk = {f.name for f in (ZOO / folder).iterdir() if f.suffix in (".jpegs", ".npz", ".safetensors")}

@@ -198,7 +198,7 @@ def test_a_wrong_spec_says_what_to_give(tmp_path: Path, spec: str, wanted: str) 
 
 
 def test_the_cards_of_the_embedded_texts_give_size_digest_and_count() -> None:
-    assert zoo_names() == ["sst2", "stories", "sts", "tinyshakespeare"]
+    assert zoo_names() == ["m30k", "sst2", "stories", "sts", "tinyshakespeare"]
     for name in zoo_names():
         card = (ZOO / name / "README.md").read_text()
         rows = re.findall(r"^\| (\S+) \| ([0-9,]+) .* (\d+) \| ([0-9a-f]{64}) \|$", card, re.M)
