@@ -67,7 +67,7 @@ class ImageEmbeddingSpec(VectorSpec):
 
 
 class Embedding(Head):
-    outputs = ("sentence_embedding",)
+    outputs: ClassVar[tuple[str, ...]] = ("sentence_embedding",)
 
     def __init__(self, spec: VectorSpec, hidden_size: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Embedding(Head):
 
 
 class ImageEmbedding(Embedding):
-    outputs: ClassVar[tuple[str, ...]] = ("image_embedding",)
+    outputs = ("image_embedding",)
 
     def __init__(self, spec: ImageEmbeddingSpec, hidden_size: int) -> None:
         super().__init__(spec, hidden_size)
