@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.classes import MOST_CLASSES, listed
-from compress.data.faults import told
 from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.stores import stamp_of
+from compress.faults import told
 from targets.errors import InputError
 
 _LAYOUTS = (

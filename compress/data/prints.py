@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.data.faults import told
 from compress.data.seen import fingerprint
 from compress.data.sources import Source
 from compress.data.stores import threads
+from compress.faults import told
 from runtime.files import cache_root, write_atomic
 from runtime.images.image import with_channels
 from targets.errors import EnvironmentLacks, InputError

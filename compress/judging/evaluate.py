@@ -76,7 +76,7 @@ def _slices(
     options: Options, questions: Questions | None, answered: Answered, gate: Gate
 ) -> dict[str, NDArray[np.bool_]]:
     """Parts of the samples seen that are judged by themselves: the user's, else those that the data suggest."""
-    from compress.verification import slices
+    from compress.judging import slices
 
     if questions is None or answered.indices is None or len(answered.indices) > len(questions):
         return {}

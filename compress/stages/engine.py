@@ -56,7 +56,7 @@ def build_engines(context: StageContext[Options], original: SourceModel, models:
     from export.onnx_model import read_info
     from runtime.build import make_engine
     from runtime.engines import trt
-    from runtime.engines.engine_file import FOLDER, EngineIdentity, spans_of
+    from runtime.engines.engine_file import FOLDER, EngineIdentity, spans_of, stored
 
     tensorrt = trt.load("tensorrt_rtx")
     target = targets.load(context.options.target)
@@ -68,7 +68,11 @@ def build_engines(context: StageContext[Options], original: SourceModel, models:
         path = file.path
         recurrent = any(states.is_past(tensor.name) for tensor in read_info(models.path / path).inputs)
         identity = EngineIdentity(
-            onnx={path: sha256_of(models.path / path)},
+            onnx={
+                name: sha256_of(models.path / name)
+                for name in stored(path, file.graph)
+                if (models.path / name).is_file()
+            },
             flavour=tensorrt.flavour,
             version=tensorrt.version,
             compute_capabilities=target.engine.capabilities,

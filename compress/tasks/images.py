@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BATCH = 128
 #: Batch sizes at which the graph must agree with torch: a dimension that froze in the export shows at one of them.
 CHECKED_BATCHES = (1, 2, 7)
+#: Images whose brightness is measured at once.
+LOOKED_AT = 256
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,25 @@ class ImageTask(Task):
         return {"pictures": dict(zip(indices, map(picture, data.dataset.raw(indices)), strict=True))}
 
     def slices(self, data: Prepared) -> Arrays:
-        from compress.verification.slices import of_images
+        import numpy as np
+
+        from compress.verification.slices import of_looks
 
         assert isinstance(data, PreparedImages)
-        return of_images(data.dataset)
+        starts = range(0, len(data), LOOKED_AT)
+        looks = np.array([look for start in starts for look in _looks(data.dataset, start)])
+        return of_looks(*looks.T)
+
+
+def _looks(data: ImageDataset, start: int) -> list[tuple[float, float]]:
+    """Mean and standard deviation of the values of each of some images."""
+    import numpy as np
+
+    images = data.raw(range(start, min(start + LOOKED_AT, len(data))))
+    if len({image.shape for image in images}) > 1:
+        return [(float(image.mean()), float(image.std())) for image in images]
+    flat = np.stack(images).reshape(len(images), -1).astype(np.float32)
+    return list(zip(flat.mean(axis=1).tolist(), flat.std(axis=1).tolist(), strict=True))
 
 
 def ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:

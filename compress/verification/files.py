@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.data.faults import told
+from compress.faults import told
 from compress.verification.kinds import kinds
 from compress.verification.kinds.texts import read_outputs
 from compress.verification.samples import Samples

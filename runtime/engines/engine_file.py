@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runtime.bundles.bundle import Bundle
-from runtime.bundles.manifest import MODEL, ModelFile, Span
+from runtime.bundles.manifest import GRAPH, MODEL, ModelFile, Span
 from runtime.engines.engine import EngineBuild
 from runtime.engines.trt import Flavour, TensorRT
 from runtime.files import parse_json, sha256_of, write_atomic
@@ -39,8 +39,8 @@ class EngineIdentity:
 
     @property
     def model(self) -> str:
-        """Path of the ONNX file in the bundle; weights stored apart have longer names."""
-        return min(self.onnx, key=len)
+        """Path of the ONNX file in the bundle, beside which weights may be stored apart."""
+        return next(path for path in self.onnx if path.endswith(".onnx"))
 
     @property
     def stem(self) -> str:
@@ -109,9 +109,14 @@ def identify(bundle: Bundle, model: ModelFile, trt: TensorRT, capability: str) -
     """The identity of the engine that this bundle needs on a GPU of that compute capability."""
     manifest = bundle.manifest
     onnx = model.path if model.path.endswith(".onnx") else MODEL
-    files = {path: digest.sha256 for path, digest in manifest.files.items() if path.startswith(onnx)}
+    files = {path: manifest.files[path].sha256 for path in stored(onnx, manifest.graph) if path in manifest.files}
     spans = spans_of(manifest.target.profile, recurrent=bool(manifest.state))
     return EngineIdentity(files, trt.flavour, trt.version, (capability,), model.precision, spans)
+
+
+def stored(onnx: str, graph: str) -> tuple[str, str]:
+    """An ONNX file of a graph and the file where its weights may be apart, which the graphs of a model share."""
+    return onnx, f"{onnx.replace(graph, GRAPH, 1)}.data"
 
 
 def spans_of(profile: Mapping[str, Span], *, recurrent: bool) -> dict[str, Span]:

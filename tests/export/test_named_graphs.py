@@ -3,6 +3,7 @@ bundle of one graph says nothing of graphs."""
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.bundle import BundleContent, Form, write_bundle, write_zipped
 from runtime.bundles.bundle import open_files
 from runtime.bundles.manifest import BundleTarget, ModelFile, State, parse_manifest
+from runtime.engines.engine_file import identify
 from runtime.session import open_bundle, open_graphs
 from runtime.stream import Stream
 from targets.errors import GateFailed, InputError
@@ -109,6 +111,16 @@ def test_the_selftest_holds_every_graph_and_finds_the_one_that_differs(bundle, m
         selftest.main()
     report = json.loads(capsys.readouterr().out)
     assert not report["passed"] and report["graphs"]["encoder"]["passed"]
+
+
+def test_an_engine_of_a_graph_is_of_the_weights_that_it_shares_with_the_others(tmp_path):
+    (tmp_path / "weights").write_bytes(b"shared")
+    whole = replace(content(tmp_path), files={"model.onnx.data": tmp_path / "weights"})
+    files = open_files(write_bundle(tmp_path / "bundle", whole))
+    graph, builder = files.graphs["encoder"], SimpleNamespace(flavour="tensorrt", version="10.3")
+    identity = identify(graph, graph.manifest.models[0], builder, "8.7")
+    assert identity.model == "encoder.onnx" and list(identity.onnx) == ["encoder.onnx", "model.onnx.data"]
+    assert identity.onnx == {name: files.manifest.files[name].sha256 for name in identity.onnx}
 
 
 def test_a_bench_times_the_graph_that_is_named(bundle, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.checkpoints import saved
+from support.jobs import in_haste
 
 import edgepress
 from compress.pipeline.events import Event
@@ -67,8 +68,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def run(live: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The whole way in fp32 without changes of the architecture: a pass without luck."""
     events: list[Event] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPRESS_CACHE", str(tmp_path_factory.getbasetemp() / "library-cache"))
+    with in_haste(tmp_path_factory.getbasetemp() / "library-cache"):
         data = images()
         result = edgepress.compress(
             live[0],

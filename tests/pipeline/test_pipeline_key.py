@@ -88,6 +88,27 @@ def test_an_edit_of_code_that_is_imported_changes_the_key(written: Stage, tmp_pa
     assert key(written) == before
 
 
+def test_a_cache_that_older_code_filled_is_not_found_again_and_stays_as_it_was(
+    cache: Cache, written: Stage, tmp_path: Path
+) -> None:
+    def reads(context: Any) -> None:
+        from tally_me import inner
+
+        (context.folder / "text.txt").write_text(inner.__file__)
+
+    def entries() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in sorted(cache.root.rglob("*")) if path.is_file()}
+
+    graph = Graph([replace(BASE, name="b", inputs={}, run=reads)])
+    old = Runner(graph, cache).run()["b"].path
+    before = {path: content for path, content in entries().items() if path.is_relative_to(old.parent)}
+    assert Runner(graph, cache).run()["b"].path == old
+    (tmp_path / "tally_me" / "inner.py").write_text("x = 2\n")
+    new = Runner(graph, cache).run()["b"].path
+    assert new != old and new.is_dir()
+    assert before and before.items() <= entries().items()
+
+
 def test_another_library_version_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key()
     monkeypatch.setattr("compress.pipeline.key.library_versions", lambda names: {"rich": "0.0.1"})

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from support.jobs import ROOT, SMALL, compress, one_line_error
+from support.jobs import ROOT, SMALL, command, compress, in_haste, one_line_error
 
 import targets
 from compress import run
@@ -20,7 +20,7 @@ from compress.model import save
 from compress.pipeline import StageContext
 from compress.pipeline.events import Event, Level, Logged
 from compress.recipe import parse
-from compress.stages import answers, data, timing
+from compress.stages import answers, data
 from compress.stages.artifacts import OnnxModel, SourceModel
 from compress.stages.graph import Job, build_graph
 from compress.tasks import read_checkpoint
@@ -51,7 +51,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def refused(tmp_path: Path, *arguments: str, code: int = 2) -> str:
-    done = compress(tmp_path / "cache", *RUN, *arguments, "--out", str(tmp_path / "out"))
+    done = command(tmp_path / "cache", *RUN, *arguments, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out" / "bundle").exists()
     return one_line_error(done, code)
 
@@ -171,20 +171,16 @@ def test_a_folder_model_without_data_says_how_to_give_some(tmp_path: Path, model
     assert "--data" in refused(tmp_path, "--model", str(model))
 
 
-def test_a_corrupt_image_is_named_and_counted_and_skipped_only_when_asked(
-    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_corrupt_image_is_named_and_counted_and_skipped_only_when_asked(tmp_path: Path, images: Path) -> None:
     victim = sorted((images / "3").glob("*.png"))[0]
     victim.write_bytes(victim.read_bytes()[:40])
     few = ("--set", "gate.min_samples=10")
     error = refused(tmp_path, "--model", "zoo:vit-mnist", "--data", str(images), *few)
     assert victim.name in error and "1 of" in error
-    monkeypatch.setenv("EDGEPRESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(timing, "ROUNDS", 1)
-    monkeypatch.setattr(timing, "SECONDS", 0.01)
     settings = [*few[1:], "data.skip_corrupt=true", "calibrate.samples=8"]
     out = tmp_path / "skipped"
-    assert run.main("cpu", "zoo:vit-mnist", "identity", str(images), out, settings, max_drop=60) == 0
+    with in_haste(tmp_path / "cache"):
+        assert run.main("cpu", "zoo:vit-mnist", "identity", str(images), out, settings, max_drop=60) == 0
 
 
 def test_an_unwritable_place_for_the_result_is_told_before_any_work(tmp_path: Path) -> None:

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.jobs import ROOT
+from support.jobs import ROOT, in_haste
 
 from compress import run, zoo
 from compress.data import load_texts
 from compress.judging.sides import open_side
 from compress.model import Transformer, load, save
 from compress.rewrites.surgery import rebuilt
-from compress.stages import timing
 from compress.tasks import get, read_checkpoint
 from export import graph
 from runtime.bundles.seal import SEAL, seal_of
@@ -45,12 +44,7 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("decoder")
     starts = [" ".join(row.texts[0].split()[:20]) for row in load_texts("zoo:stories").rows[:240]]
     (root / "short.txt").write_text("\n".join(starts))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPRESS_CACHE", str(root / "cache"))
-        patch.setattr(timing, "ROUNDS", 1)
-        patch.setattr(timing, "SECONDS", 0.01)
-        patch.setattr(timing, "CONTEXTS", (8,))
-        patch.setattr(timing, "DECODE_SECONDS", 0.01)
+    with in_haste(root / "cache"):
         settings = ["calibrate.samples=16", "calibrate.held_out=16", "gate.max_drop=5"]
         code = run.main("cpu", model=str(model), data=str(root / "short.txt"), out=root / "out", settings=settings)
     assert code == 0

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import tiny_texts
-from support.jobs import ROOT
+from support.jobs import ROOT, in_haste
 
 from compress import run
 from compress.judging.questions import questions_of
-from compress.stages import timing
 from compress.verify import Options, evaluate
 from runtime import ort
 from runtime.texts.text import Tokenizer, pad, parse_preprocessing
@@ -72,10 +71,7 @@ def _label_by(folder: Path, data: Path) -> None:
 
 def compress(place: Path, task: str, target: str, out: Path, **changes: str) -> Path:
     """A whole run in this process, with timings that take no time; the bundle."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPRESS_CACHE", str(place / "cache"))
-        patch.setattr(timing, "ROUNDS", 1)
-        patch.setattr(timing, "SECONDS", 0.01)
+    with in_haste(place / "cache"):
         given = {"model": str(place / task), "data": str(place / f"{task}.tsv"), "recipe": str(place / "small.toml")}
         assert run.main(target, out=out, max_drop=30.0, **{**given, **changes}) == 0  # type: ignore[arg-type]
     return out / "bundle"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +12,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support.jobs import compress, environment
+from support.jobs import asked, shipped
 from support.tiny_texts import WORDS
 from support.towers import IMAGES, processor, towers_folder
 
@@ -53,7 +51,7 @@ def filed(data: Path, labels: list[str]) -> Path:
     return data
 
 
-def asked(folder: Path, data: Path) -> Questions:
+def questions_about(folder: Path, data: Path) -> Questions:
     return questions_of(str(folder), str(folder), str(data), "all")
 
 
@@ -69,7 +67,7 @@ def zero_shot(root: Path) -> Setting:
     """Images of three colours in three classes that the model tells apart by them, one in ten under another."""
     towers_folder(root / "model", "CLIP")
     filed(root / "any", [WORDS[place % 60] for place in range(COUNT)])
-    questions = asked(root / "model", root / "any")
+    questions = questions_about(root / "model", root / "any")
     found = questions.answers(questions.sides[0])
     assert isinstance(found, Predictions) and found.names is not None
     colours = np.array([int(Path(name).stem) % 3 for name in questions.names])
@@ -142,28 +140,18 @@ def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(setting: Sett
     assert judged(3.0) is Status.FAIL
 
 
-def test_a_run_ships_a_bundle_that_answers(setting: Setting, tmp_path: Path) -> None:
-    cache, bundle = tmp_path / "cache", tmp_path / "out" / "bundle"
-    done = compress(
-        cache,
-        *("--model", str(setting.folder), "--data", str(setting.data), "--target", "cpu", "--recipe", "identity"),
-        *("--out", str(tmp_path / "out"), "--max-drop", "60"),
-        *("--set", "gate.min_samples=10", "--set", "precision.mode=fp32"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "off by" in done.stdout
+def test_a_run_ships_a_bundle_that_answers(
+    setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = shipped(setting.folder, setting.data, tmp_path, "gate.min_samples=10", max_drop=60)
+    assert "off by" in capsys.readouterr().out
     manifest = json.loads((bundle / "manifest.json").read_text())
     texts = {"input_ids", "attention_mask"} if setting.task.startswith("zero") else set()
     assert manifest["task"] == setting.task
     assert {one["name"] for one in manifest["inputs"]} == {"pixel_values", *texts}
     pictures = [str(path) for path in sorted(setting.data.rglob("*.png"))[::40]]
-    command = [sys.executable, "-m", "runtime.run", str(bundle), *pictures, "--json"]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, env=environment(cache), cwd=tmp_path, check=False, timeout=120
-    )
-    assert answer.returncode == 0, answer.stderr
-    results = json.loads(answer.stdout)["results"]
-    questions = asked(setting.folder, setting.data)
+    results = asked(bundle, *pictures)
+    questions = questions_about(setting.folder, setting.data)
     found = questions.answers(questions.sides[0])
     places = [list(questions.names).index(str(Path(one).relative_to(setting.data))) for one in pictures]
     if isinstance(found, EmbeddedClasses):

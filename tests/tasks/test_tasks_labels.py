@@ -4,8 +4,6 @@ damage."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.damage import answers_of, hurt
-from support.jobs import compress, environment
+from support.jobs import asked, shipped
 from support.tiny_texts import MARKS, marked, model_folder, sentence
 
 from compress import tasks
@@ -248,24 +246,14 @@ def test_a_run_ships_a_bundle_that_gives_the_labels_above_their_thresholds(
     setting: tuple[Path, Path], tmp_path: Path
 ) -> None:
     folder, data = setting
-    cache = tmp_path / "cache"
-    done = compress(
-        cache,
-        *("--model", str(folder), "--data", str(data), "--target", "cpu", "--recipe", "identity"),
-        *("--out", str(tmp_path / "out"), "--max-drop", "20", "--set", "precision.mode=fp32"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    bundle = tmp_path / "out" / "bundle"
+    bundle = shipped(folder, data, tmp_path)
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["task"] == "multi-label-classification" and manifest["labels"] == list(MARKS)
     assert manifest["postprocessing"] == {"kind": "sigmoid", "thresholds": [0.5] * 3}
     assert "label_f1" in manifest["drift"]["model.onnx"]["metrics"]
     texts = ["w1 w2 w3", "w9 w40", "w21 w5 w33 w7"]
-    command = [sys.executable, "-m", "runtime.run", str(bundle), *texts, "--json"]
-    asked = subprocess.run(command, capture_output=True, text=True, env=environment(cache), check=False, timeout=120)
-    assert asked.returncode == 0, asked.stderr
     logits = sets_of(folder, marked(tmp_path / "three.csv", texts, [[], [], []])).logits
-    for result, row in zip(json.loads(asked.stdout)["results"], logits, strict=True):
+    for result, row in zip(asked(bundle, *texts), logits, strict=True):
         likely = dict(zip(MARKS, 1 / (1 + np.exp(-row.astype(np.float64))), strict=True))
         wanted = sorted((one for one in likely if likely[one] > 0.5), key=lambda one: -likely[one])
         assert [one["label"] for one in result["labels"]] == wanted

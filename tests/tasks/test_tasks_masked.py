@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.damage import answers_of, hurt
-from support.jobs import compress, environment
+from support.jobs import asked, device, shipped
 from support.tiny_texts import WORDS, model_folder
 
 from compress import tasks
@@ -177,26 +175,13 @@ def test_tokens_that_a_mask_may_hide_are_not_trimmed_away(setting: tuple[Path, P
 
 def test_a_run_ships_a_bundle_that_fills_masks(setting: tuple[Path, Path], tmp_path: Path) -> None:
     folder, data = setting
-    cache = tmp_path / "cache"
-    done = compress(
-        cache,
-        *("--model", str(folder), "--data", str(data), "--target", "cpu", "--recipe", "identity"),
-        *("--out", str(tmp_path / "out"), "--max-drop", "20", "--set", "precision.mode=fp32"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    bundle = tmp_path / "out" / "bundle"
+    bundle = shipped(folder, data, tmp_path)
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["task"] == "masked-lm" and manifest["preprocessing"]["mask_id"] == MASK
     assert "pseudo_perplexity" in manifest["drift"]["model.onnx"]["metrics"]
 
-    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "runtime.run", str(bundle), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(cache), check=False, timeout=120)
-
-    text = "w1 w2 [MASK] w4 w5 [MASK]"
-    asked = ask(text, "--top", "3", "--json")
-    assert asked.returncode == 0, asked.stderr
-    masks = json.loads(asked.stdout)["results"][0]["masks"]
+    [result] = asked(bundle, "w1 w2 [MASK] w4 w5 [MASK]", "--top", "3")
+    masks = result["masks"]
     ids = [2, 5, 6, MASK, 8, 9, MASK, 3]
     with torch.no_grad():
         likely_PV = load(folder)({"input_ids": torch.tensor([ids])})[0, [3, 6]].softmax(-1)
@@ -204,5 +189,5 @@ def test_a_run_ships_a_bundle_that_fills_masks(setting: tuple[Path, Path], tmp_p
     assert [[one["index"] for one in best] for best in masks] == wanted.indices.tolist()
     assert np.allclose([[one["probability"] for one in best] for best in masks], wanted.values, atol=1e-5)
     assert masks[0][0]["token"] == f"w{masks[0][0]['index'] - 4}"
-    refused = ask("w1 w2")
+    refused = device(bundle, "w1 w2")
     assert refused.returncode == 2 and "has no [MASK]" in refused.stderr and "Traceback" not in refused.stderr

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.damage import answers_of, report_on_noise
-from support.jobs import compress, environment
+from support.jobs import asked, device, shipped
 from support.tiny_texts import WORDS, model_folder
 
 from compress import tasks
@@ -170,33 +168,18 @@ def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(setting: tupl
 
 def test_a_run_ships_a_bundle_that_scores_pairs(setting: tuple[Path, Path], tmp_path: Path) -> None:
     folder, data = setting
-    cache = tmp_path / "cache"
-    done = compress(
-        cache,
-        *("--model", str(folder), "--data", str(data), "--target", "cpu", "--recipe", "identity"),
-        *("--out", str(tmp_path / "out"), "--max-drop", "20", "--set", "precision.mode=fp32"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    bundle = tmp_path / "out" / "bundle"
+    bundle = shipped(folder, data, tmp_path)
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["task"] == "text-regression" and KINDS in [one["name"] for one in manifest["inputs"]]
     assert {"spearman", "mae"} <= manifest["drift"]["model.onnx"]["metrics"].keys()
-
-    def asked(*inputs: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "runtime.run", str(bundle), *inputs]
-        env = environment(cache)
-        return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=120)
-
     pairs = [("w1 w2", "w3"), ("w3", "w1 w2")]
     wanted = scores_of(folder, written(tmp_path / "two.tsv", pairs, [0.0, 1.0])).scores
-    answer = asked(*("\t".join(pair) for pair in pairs), "--json")
-    assert answer.returncode == 0, answer.stderr
-    given = [one["score"] for one in json.loads(answer.stdout)["results"]]
+    given = [one["score"] for one in asked(bundle, *("\t".join(pair) for pair in pairs))]
     assert given == pytest.approx(list(wanted), abs=1e-4) and abs(wanted[0] - wanted[1]) > 1e-3
-    by_ids = asked("--ids", "2 5 6 3 7 3", "--json")
-    assert json.loads(by_ids.stdout)["results"][0]["score"] == pytest.approx(wanted[0], abs=1e-4), by_ids.stderr
-    assert asked("w1\tw2").stdout.startswith("w1\tw2: ")
-    wrong = asked("w1\tw2\tw3")
+    [by_ids] = asked(bundle, "--ids", "2 5 6 3 7 3")
+    assert by_ids["score"] == pytest.approx(wanted[0], abs=1e-4)
+    assert device(bundle, "w1\tw2").stdout.startswith("w1\tw2: ")
+    wrong = device(bundle, "w1\tw2\tw3")
     assert wrong.returncode == 2 and "neither a text nor two with one tab between them" in wrong.stdout + wrong.stderr
 
 

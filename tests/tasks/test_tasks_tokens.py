@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.damage import answers_of, hurt
-from support.jobs import compress, environment
+from support.jobs import asked, shipped
 from support.tiny_texts import TAGS, model_folder, sentence, tagged
 
 from compress import tasks
@@ -135,22 +133,12 @@ def test_a_checkpoint_of_the_original_library_gives_its_logits(tmp_path: Path) -
 
 def test_a_run_ships_a_bundle_that_names_entities(setting: tuple[Path, Path], tmp_path: Path) -> None:
     folder, data = setting
-    cache = tmp_path / "cache"
-    done = compress(
-        cache,
-        *("--model", str(folder), "--data", str(data), "--target", "cpu", "--recipe", "identity"),
-        *("--out", str(tmp_path / "out"), "--max-drop", "20", "--set", "precision.mode=fp32"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    bundle = tmp_path / "out" / "bundle"
+    bundle = shipped(folder, data, tmp_path)
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["task"] == "token-classification" and manifest["labels"] == list(TAGS)
     assert "entity_f1" in manifest["drift"]["model.onnx"]["metrics"]
     text = "w1 w2 w3 w4 w5"
-    command = [sys.executable, "-m", "runtime.run", str(bundle), text, "--json"]
-    asked = subprocess.run(command, capture_output=True, text=True, env=environment(cache), check=False, timeout=120)
-    assert asked.returncode == 0, asked.stderr
-    entities = json.loads(asked.stdout)["results"][0]["entities"]
+    entities = asked(bundle, text)[0]["entities"]
     wanted = tags_of(folder, tagged(tmp_path / "one.conll", [(text.split(), ["O"] * 5)])).found()[0]
     assert {(one["kind"], one["start"] // 3, (one["end"] - 2) // 3) for one in entities} == {
         tuple(one) for one in wanted
