@@ -17,6 +17,10 @@ from compress.pipeline import Artifact, Cache, Graph, Runner, Stage
 from compress.pipeline.key import Keymaker
 
 BASE = stage("b", inputs={"x": "a"}, options={"label": "b"}, sources={"model": "00"}, libraries=("rich",))
+STEP = """def run(context, **inputs):
+    from tally_me import inner
+    (context.folder / "text.txt").write_text(f"{inner.x}")
+"""
 INPUT = {"x": Text(Path("anywhere"), "11")}
 
 
@@ -32,7 +36,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     (package / "__init__.py").write_text("")
     (package / "inner.py").write_text("x = 1\n")
     (package / "unused.py").write_text("x = 1\n")
-    (package / "step.py").write_text("def run(context, **inputs):\n    from tally_me import inner\n")
+    (package / "step.py").write_text(STEP)
     monkeypatch.syspath_prepend(tmp_path)
     yield replace(BASE, run=importlib.import_module("tally_me.step").run)
     for name in [name for name in sys.modules if name.startswith("tally_me")]:
@@ -91,15 +95,10 @@ def test_an_edit_of_code_that_is_imported_changes_the_key(written: Stage, tmp_pa
 def test_a_cache_that_older_code_filled_is_not_found_again_and_stays_as_it_was(
     cache: Cache, written: Stage, tmp_path: Path
 ) -> None:
-    def reads(context: Any) -> None:
-        from tally_me import inner
-
-        (context.folder / "text.txt").write_text(inner.__file__)
-
     def entries() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in sorted(cache.root.rglob("*")) if path.is_file()}
 
-    graph = Graph([replace(BASE, name="b", inputs={}, run=reads)])
+    graph = Graph([replace(written, inputs={})])
     old = Runner(graph, cache).run()["b"].path
     before = {path: content for path, content in entries().items() if path.is_relative_to(old.parent)}
     assert Runner(graph, cache).run()["b"].path == old

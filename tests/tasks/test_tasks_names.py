@@ -52,6 +52,19 @@ def test_the_name_of_a_task_stands_in_its_own_two_files_alone(task: Task) -> Non
     assert set(found) <= PARTS, f"{task.name} is spelled in {found}"
 
 
+def test_the_graphs_of_an_encoder_decoder_are_known_to_its_task_and_to_what_cuts_them_alone() -> None:
+    own = {"compress/tasks/text_to_text.py", "runtime/answers/text_to_text.py", "export/cut.py"}
+    found = set()
+    for file in (one for package in PACKAGES for one in sorted((ROOT / package).rglob("*.py"))):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            of_manifest = isinstance(node, ast.ImportFrom) and node.module == "runtime.bundles.manifest"
+            if of_manifest and {"ENCODER", "DECODER"} & {alias.name for alias in node.names}:
+                found.add(str(file.relative_to(ROOT)))
+            if isinstance(node, ast.ImportFrom) and node.module == "export.cut":
+                assert str(file.relative_to(ROOT)) == "compress/tasks/text_to_text.py"
+    assert found == own
+
+
 @pytest.mark.parametrize("task", tasks.every(), ids=lambda task: task.name)
 def test_a_task_is_complete(task: Task) -> None:
     assert task.metric in METRICS and not METRICS[task.metric].compares
