@@ -96,7 +96,7 @@ def regression(root: Path) -> Setting:
     transformers.ViTForImageClassification(transformers.ViTConfig(**options)).save_pretrained(root / "model")
     processor(root / "model", "ViTImageProcessor")
     filed(root / "any", ["7"] * COUNT)
-    questions = asked(root / "model", root / "any")
+    questions = questions_about(root / "model", root / "any")
     found = questions.answers(questions.sides[0])
     assert isinstance(found, TextScores)
     numbers = {int(Path(name).stem): one for name, one in zip(questions.names, found.outputs, strict=True)}
