@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runtime.bundles.manifest import Tensor
-from runtime.recoding import int8 as recoding
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import nearest
 
@@ -82,7 +81,7 @@ class Provider:
             options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
-        recoded = recoding.recoded(path) if self.on == CPU and saturates() else None
+        recoded = _recoded(path) if self.on == CPU and saturates() else None
         try:
             session = self.session(ort, recoded or str(path), options, precision)
         except errors() as error:
@@ -196,6 +195,13 @@ def _tensors(arguments: Any) -> tuple[Tensor, ...]:
         )
         tensors.append(Tensor(argument.name, kind, shape))
     return tuple(tensors)
+
+
+def _recoded(path: Path) -> bytes | None:
+    """See `runtime.recoding.int8.recoded`, which needs numpy."""
+    from runtime.recoding.int8 import recoded
+
+    return recoded(path)
 
 
 def _first_line(error: Exception) -> str:

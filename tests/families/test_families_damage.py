@@ -148,7 +148,7 @@ def test_a_classifier_that_was_cut_off_is_missed(folder: Path) -> None:
         ("layer_norm_eps", "tiny", "eps"),
         ("num_hidden_layers", 1, "a layer that config.json leaves out"),
         ("id2label", ["cat", "dog"], "id2label must map numbers to names"),
-        ("id2label", {"0": "cat"}, "id2label names 0, but the weights have 5 classes"),
+        ("id2label", {"0": "cat"}, "config.json names one output, but the weights have 5"),
         ("layer_norm_eps", None, "lacks 'layer_norm_eps'"),
     ],
 )

@@ -143,7 +143,7 @@ def put(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
         ),
         (put("blocks", 0, "mixer", "scores", "num_kv_heads", value=0), "should be greater than 0 (given: 0)"),
         (put("blocks", 0, "mixer", "scores", "num_kv_heads", value=3), "is not a multiple of num_kv_heads 3"),
-        (put("hidden_size", value="wide"), "hidden_size: Input should be a valid integer"),
+        (put("hidden_size", value="wide"), "hidden_size: expected a number (given: 'wide')"),
         (put("task", value=7), "task: Input should be a valid string"),
         (put("schema_version", value=2), "schema version 2, but this edgepress reads 1; install a newer edgepress"),
         (put("schema_version", value="one"), "schema_version: Input should be 1"),

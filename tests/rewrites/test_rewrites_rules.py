@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.rewriting import calibration_of, example, rewritten
 from support.text_models import encoder, plain_calibration
 from support.tiny import block_spec, images, logits, model_of, towers_model
+from support.translators import translator, translator_calibration
 
 from compress.model import Transformer
 from compress.model.ffns.affine import AffineSpec, LowRankAffineSpec
@@ -48,6 +49,9 @@ TABLES = {"low-rank-embedding", "trim-vocabulary"}
 
 def model_for(use: str) -> tuple[Transformer, Calibration]:
     """A small model that the rewrite works on, and inputs for it."""
+    if use == "linear-cross":
+        model = translator()
+        return model, translator_calibration(model)
     if use == "class-vectors":
         model = towers_model(PLAIN, PLAIN)
         return model, calibration_of(model)
@@ -190,6 +194,7 @@ def test_packed_attention_is_rewritten_no_more() -> None:
         "class-vectors",
         "drop-blocks",
         "fold-feature-map",
+        "linear-cross",
         "pool-tokens",
         "relax-loops",
         "tie-layers",

@@ -24,8 +24,9 @@ def calibration_of(model: Transformer, batches: int = 4, size: int = 8, notes: l
 
 
 def rewritten(model: Transformer, use: str, calibration: Calibration | None = None, **options: Any) -> Transformer:
-    """The model after one rewrite."""
-    return run_rewrite(*parse_options({"use": use, **options}), model, calibration or calibration_of(model))
+    """The model after one rewrite, of its decoder where there are two stacks."""
+    stack = None if model.encoder is None else "decoder"
+    return run_rewrite(*parse_options({"use": use, **options}), model, calibration or calibration_of(model), stack)
 
 
 def example(use: str) -> dict[str, Any]:
