@@ -15,6 +15,8 @@ PACKAGES = ("compress", "export", "runtime", "targets")
 RAN: set[str] = set()
 _NAME = "__ran__"
 _HEAD = f"{_NAME} = __import__('support.marks', fromlist=['RAN']).RAN"
+#: While torch traces the body of a loop into a graph, nothing else may change: the models' functions say nothing then.
+_TRACED, _TRACING, _SAYS = "compress.model.", "__tracing__", "__import__('torch').compiler.is_dynamo_compiling"
 
 
 class _Marking(SourceFileLoader):
@@ -23,10 +25,11 @@ class _Marking(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         tree = ast.parse(self.get_data(self.path), self.path)
         mark = f"{_NAME}.add({fullname!r})"
+        traced = fullname.startswith(_TRACED)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                _put(node, mark)
-        _put(tree, f"{_HEAD}; {mark}")
+                _put(node, f"if not {_TRACING}(): {mark}" if traced else mark)
+        _put(tree, f"{_HEAD}; {mark}" + (f"; {_TRACING} = {_SAYS}" if traced else ""))
         return compile(tree, self.path, "exec", dont_inherit=True)
 
 
