@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -142,9 +143,10 @@ class Camera:
 
     def __init__(self, count, hangs):
         self.count, self.hangs, self.at, self.released = count, hangs, 0, False
+        self.unplugged = threading.Event()
 
     def read(self):
-        time.sleep(0.01 if self.at < self.count or not self.hangs else 60)
+        self.unplugged.wait(0.01 if self.at < self.count or not self.hangs else 60)
         self.at += 1
         return self.at <= self.count, np.full((2, 2, 3), self.at, np.uint8)
 
@@ -166,8 +168,10 @@ def test_a_slow_reader_of_a_camera_gets_the_newest_frame_and_not_a_queue_of_old_
 
 @pytest.mark.parametrize(("hangs", "message"), [(True, "gave no frame for 0.2 s"), (False, "gives no more frames")])
 def test_a_camera_that_hangs_or_ends_is_told(hangs, message):
+    camera = Camera(3, hangs)
     with pytest.raises(EnvironmentLacks, match=message):
-        list(_newest(Camera(3, hangs), "camera", patience=0.2))
+        list(_newest(camera, "camera", patience=0.2))
+    camera.unplugged.set()
 
 
 @pytest.mark.parametrize(
