@@ -22,7 +22,7 @@ def load(path: Path) -> Any:
     """The ModelProto in a file, with the weights that it stores apart. Raises InputError if it is missing or not
     ONNX, or if those weights are."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(str(path))
