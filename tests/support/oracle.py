@@ -155,7 +155,7 @@ def activated(name: str, x: Array) -> Array:
         return x * (1 + erf(x / math.sqrt(2))) / 2
     if name == "tanh":
         return 1 - 2 / (np.exp(2 * x) + 1)
-    if name == "silu":
+    if name in ("silu", "swish"):
         return x / (1 + np.exp(-x))
     if name == "quick_gelu":
         return x / (1 + np.exp(-1.702 * x))
