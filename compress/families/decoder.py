@@ -16,21 +16,23 @@ from targets.errors import InputError
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
-def layer_types(checkpoint: Checkpoint, layers: int, default: list[str]) -> list[str]:
+def layer_types(
+    checkpoint: Checkpoint, layers: int, default: list[str], known: tuple[str, str] = (SLIDING, FULL)
+) -> list[str]:
     """For each layer what the config calls its attention. Raises InputError for kinds that are not known."""
     given = checkpoint.config.get("layer_types")
     kinds = default if given is None else given
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (SLIDING, FULL) for kind in kinds):
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in known for kind in kinds):
         raise InputError(
-            f"{checkpoint.folder}/config.json: layer_types must be {SLIDING} or {FULL} for each of {layers} layers, "
-            f"not {str(kinds)[:80]}"
+            f"{checkpoint.folder}/config.json: layer_types must be {' or '.join(known)} for each of {layers} "
+            f"layers, not {str(kinds)[:80]}"
         )
     return kinds
 
 
-def every(count: int, layers: int) -> list[str]:
-    """Each `count`-th layer sees everything, the others a window."""
-    return [SLIDING if (index + 1) % count else FULL for index in range(layers)]
+def every(count: int, layers: int, other: str = SLIDING) -> list[str]:
+    """Each `count`-th layer sees everything, the others a window or what else `other` says."""
+    return [other if (index + 1) % count else FULL for index in range(layers)]
 
 
 def attention_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
-from compress.families.decoder import FULL, attention_of
+from compress.families.decoder import FULL, attention_of, layer_types
 from compress.families.family import reads, stacked
 from compress.families.rope import rope_of
 from compress.families.text import decoder_head, head_dim_of, layer_of, prefix_of, structure_of
@@ -16,7 +16,6 @@ from compress.model.mixer import MixerSpec
 from compress.model.mixers.short_convolution import ShortConvolutionSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Structure
-from targets.errors import InputError
 
 _CONVOLUTION = "conv"
 _HALVES = {
@@ -81,15 +80,8 @@ def _kinds(checkpoint: Checkpoint, layers: int) -> list[str]:
     numbers = checkpoint.config.get("full_attn_idxs")
     if numbers is None:
         numbers = range(layers)
-    kinds = checkpoint.config.get("layer_types")
-    if kinds is None:
-        kinds = [FULL if index in numbers else _CONVOLUTION for index in range(layers)]
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (FULL, _CONVOLUTION) for kind in kinds):
-        raise InputError(
-            f"{checkpoint.folder}/config.json: layer_types must be {FULL} or {_CONVOLUTION} for each of {layers} "
-            f"layers, not {str(kinds)[:80]}"
-        )
-    return kinds
+    named = [FULL if index in numbers else _CONVOLUTION for index in range(layers)]
+    return layer_types(checkpoint, layers, named, (FULL, _CONVOLUTION))
 
 
 def _convolution(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compress.families.checkpoint import Checkpoint
-from compress.families.decoder import FULL, attention_of
+from compress.families.decoder import FULL, attention_of, every, layer_types
 from compress.families.family import reads, stacked
 from compress.families.rope import rope_of
 from compress.families.text import decoder_head, prefix_of, refuse, structure_of
@@ -38,8 +38,10 @@ def read_qwen3_5(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     table = f"{body}embed_tokens.weight"
     task, head, state = decoder_head(checkpoint, vocabulary, table, tied=False)
     state |= {"embed.table": checkpoint.tensor(table), **checkpoint.norm(f"{body}norm", "final_norm", _PLUS)}
+    interval = integer("full_attention_interval", 4)
+    kinds = layer_types(checkpoint, layers, every(interval, layers, _LINEAR), (_LINEAR, FULL))
     norm, blocks = NormSpec(kind="rms", eps=checkpoint.number("rms_norm_eps", 1e-6)), []
-    for index, kind in enumerate(_kinds(checkpoint, layers)):
+    for index, kind in enumerate(kinds):
         source, name = f"{body}layers.{index}.", f"blocks.{index}."
         state |= stacked(f"{name}ffn", {part: checkpoint.linear(f"{source}{own}") for part, own in _HALVES.items()})
         for part, own in _NORMS.items():
@@ -60,19 +62,6 @@ def read_qwen3_5(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         final_norm=norm,
     )
     return structure, state
-
-
-def _kinds(checkpoint: Checkpoint, layers: int) -> list[str]:
-    """Of each layer. Raises InputError."""
-    interval = checkpoint.integer("full_attention_interval", 4)
-    given = checkpoint.config.get("layer_types")
-    kinds = [FULL if (index + 1) % interval == 0 else _LINEAR for index in range(layers)] if given is None else given
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (FULL, _LINEAR) for kind in kinds):
-        raise InputError(
-            f"{checkpoint.folder}/config.json: layer_types must be {_LINEAR} or {FULL} for each of {layers} layers, "
-            f"not {str(kinds)[:80]}"
-        )
-    return kinds
 
 
 def _delta_net(checkpoint: Checkpoint, source: str, name: str) -> tuple[MixerSpec, dict[str, Tensor]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from compress.model.block import BlockSpec
-from compress.model.cross import CrossSpec
 from compress.model.crosses.linear import LinearCross, LinearCrossSpec
 from compress.model.crosses.softmax import SoftmaxCrossSpec
 from compress.model.transformer import Transformer
@@ -35,15 +34,12 @@ def linear_cross(model: Transformer, options: LinearCrossOptions, calibration: C
     def change(spec: BlockSpec) -> BlockSpec:
         cross = _softmax(spec)
         return spec.replace(
-            cross=CrossSpec.parse(
-                {
-                    "kind": LinearCrossSpec.model_fields["kind"].default,
-                    "scores": cross.scores,
-                    "values": cross.values,
-                    "feature": options.feature_map(),
-                    "balance": cross.scores.scale**-0.5,
-                    "eps": options.eps,
-                }
+            cross=LinearCrossSpec(
+                scores=cross.scores,
+                values=cross.values,
+                feature=options.feature_map(),
+                balance=cross.scores.scale**-0.5,
+                eps=options.eps,
             )
         )
 

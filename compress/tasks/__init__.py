@@ -2,8 +2,8 @@
 
 Adding a task means adding one file that defines `TASK`. Its name is the file's with `-` for `_`, and no other file
 spells it but the device's (`runtime/answers`). `task.py` says what a task has to answer, `text.py` what tasks on texts
-share, `pairs.py` those on pairs of them, `hidden.py` those that put tokens out of sight,
-`feeding.py` what graphs on tokens are fed with.
+share, `images.py` those on images, `pairs.py` those on pairs of texts, `numbers.py` those of one number, `hidden.py`
+those that put tokens out of sight, `feeding.py` what graphs on tokens are fed with.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from compress.tasks.task import Task
     from runtime.bundles.manifest import Tensor
 
-_SHARED = {"decoding", "feeding", "hidden", "images", "pairs", "task", "text"}
+_SHARED = {"decoding", "feeding", "hidden", "images", "numbers", "pairs", "task", "text"}
 _NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
 _NAMED = 4  # classes that a refusal names; it says how many more there are
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.json_files import read_object
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of, one_image
-from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell, Wires
+from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of
+from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class ImageClassification(ImageTask):
     fallback = True
     can_exit_early = True
     outputs = ("logits",)
+    graph = "image classifier (one input of 4 dimensions, logits of 2)"
     metric = "top1"
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
@@ -61,15 +62,6 @@ class ImageClassification(ImageTask):
 
     def takes(self, inputs: Sequence[Declared]) -> bool:
         return any(len(tensor.shape) == 4 for tensor in inputs)
-
-    def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
-        image, output = one_image(name, "image classifier (one input of 4 dimensions, logits of 2)", inputs, outputs)
-        batch = image.shape[0]
-        return Wires(
-            lambda inputs: {image.name: inputs["pixel_values"].astype(image.dtype, copy=False)},
-            lambda outputs: {"logits": outputs[output]},
-            batch if isinstance(batch, int) else None,
-        )
 
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> Predictions:
         import numpy as np

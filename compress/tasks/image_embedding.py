@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of, one_image
-from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell, Wires
+from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of
+from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from compress.tasks.task import Run
     from compress.verification.kinds.embeddings import EmbeddedClasses
     from compress.verification.samples import Samples
-    from runtime.bundles.manifest import Tensor as Declared
 
 OUTPUT = "image_embedding"
 
@@ -31,6 +30,7 @@ class ImageEmbedding(ImageTask):
     architectures = ("Model", "ModelWithProjection")
     head = "vector"
     outputs = (OUTPUT,)
+    graph = "image embedding (one input of 4 dimensions, vectors of 2)"
     metric = "nearest1"
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
@@ -46,19 +46,6 @@ class ImageEmbedding(ImageTask):
     ) -> PreparedImages:
         dataset = images_of(choice, part)
         return PreparedImages(dataset, preprocessing, notes=dataset.notes)
-
-    def takes(self, inputs: Sequence[Declared]) -> bool:
-        """A bare graph on images is taken for a classifier."""
-        return False
-
-    def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
-        image, output = one_image(name, "image embedding (one input of 4 dimensions, vectors of 2)", inputs, outputs)
-        batch = image.shape[0]
-        return Wires(
-            lambda inputs: {image.name: inputs["pixel_values"].astype(image.dtype, copy=False)},
-            lambda outputs: {OUTPUT: outputs[output]},
-            batch if isinstance(batch, int) else None,
-        )
 
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> EmbeddedClasses:
         import numpy as np

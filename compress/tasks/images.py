@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Part, Prepared, Task
+from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Part, Prepared, Task, Wires
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class PreparedImages:
 
 
 class ImageTask(Task):
-    """A task on images."""
+    """A task on images. `graph`: what its graph is, as a refusal of another calls it."""
+
+    graph: ClassVar[str]
 
     noun = "images"
     beside = "preprocessor_config.json"
@@ -100,6 +102,19 @@ class ImageTask(Task):
         from compress.data.processor import has_settings
 
         return has_settings(folder)
+
+    def takes(self, inputs: Sequence[Declared]) -> bool:
+        """A bare graph on images is taken for a classifier."""
+        return False
+
+    def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
+        image, output = _one_image(name, self.graph, inputs, outputs)
+        batch = image.shape[0]
+        return Wires(
+            lambda inputs: {image.name: inputs["pixel_values"].astype(image.dtype, copy=False)},
+            lambda outputs: {self.outputs[0]: outputs[output]},
+            batch if isinstance(batch, int) else None,
+        )
 
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         import torch
@@ -166,7 +181,7 @@ def images_of(choice: DataChoice, part: AnyPart) -> ImageDataset:
     return load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
 
 
-def one_image(name: str, what: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> tuple[Declared, str]:
+def _one_image(name: str, what: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> tuple[Declared, str]:
     """The input of a graph that takes images, and the name of its output of two dimensions, that of `logits` if there
     is one. Raises InputError, which says that the file `name` is not `what`."""
     images = [tensor for tensor in inputs if len(tensor.shape) == 4]

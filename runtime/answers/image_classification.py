@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -76,6 +76,29 @@ def prepared(
     return pixels, faults
 
 
+def rows_of(
+    session: Session, images: Sequence[str | Frame], result: Callable[[np.ndarray], Result]
+) -> list[Result | EdgepressError]:
+    """What `result` makes of the model's output for each image, or why that one cannot be used."""
+    import numpy as np
+
+    pixels, answers = prepared(session, images)
+    if pixels:
+        manifest = session.manifest
+        output = session.run({manifest.inputs[0].name: np.stack(list(pixels.values()))})
+        for at, row in zip(pixels, output[manifest.outputs[0].name], strict=True):
+            answers[at] = result(row)
+    return [answers[at] for at in range(len(images))]
+
+
+def check_takes_images(bundle: Bundle, ids: bool) -> None:
+    """Raises InputError unless the bundle takes images and says how."""
+    if ids:
+        raise InputError(f"--ids is for texts, {bundle.source} takes images")
+    if bundle.manifest.preprocessing is None:
+        raise InputError(f"{bundle.source} does not say how an image becomes its input; make the bundle again")
+
+
 def label_line(result: Result) -> str:
     """'INPUT: cat 0.9012, dog 0.0544'."""
     top = result["top"]
@@ -85,10 +108,7 @@ def label_line(result: Result) -> str:
 
 def open_answerer(bundle: Bundle, ids: bool) -> ImageLabels:
     """Raises InputError unless the bundle classifies images."""
-    if ids:
-        raise InputError(f"--ids is for texts, {bundle.source} takes images")
-    if bundle.manifest.preprocessing is None:
-        raise InputError(f"{bundle.source} does not say how an image becomes its input; make the bundle again")
+    check_takes_images(bundle, ids)
     kind = (bundle.manifest.postprocessing or {}).get("kind", "softmax")
     if kind != "softmax":
         raise InputError(f"{bundle.source}: postprocessing kind {kind!r}; allowed: softmax")

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from runtime.answers.image_classification import ImageLabels, prepared
+from runtime.answers.image_classification import ImageLabels, check_takes_images, rows_of
 from targets.errors import EdgepressError, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from runtime.answers import Wanted
     from runtime.bundles.bundle import Bundle
     from runtime.images.frame import Frame
@@ -25,18 +27,14 @@ class ImageScore(ImageLabels):
 
     def answer(self, session: Session, inputs: Sequence[str | Frame], wanted: Wanted) -> list[Result | EdgepressError]:
         """The number of each image."""
-        import numpy as np
 
-        pixels, answers = prepared(session, inputs)
-        if pixels:
-            manifest = session.manifest
-            output = session.run({manifest.inputs[0].name: np.stack(list(pixels.values()))})
-            for at, row in zip(pixels, output[manifest.outputs[0].name], strict=True):
-                if row.shape != (1,):
-                    fault = f"{session.bundle.source} gives {list(row.shape)} numbers, not one; make it again"
-                    raise InputError(fault)
-                answers[at] = {"score": float(row[0])}
-        return [answers[at] for at in range(len(inputs))]
+        def score(row: np.ndarray) -> Result:
+            if row.shape != (1,):
+                fault = f"{session.bundle.source} gives {list(row.shape)} numbers, not one; make it again"
+                raise InputError(fault)
+            return {"score": float(row[0])}
+
+        return rows_of(session, inputs, score)
 
     def line(self, result: Result) -> str:
         """'INPUT: 0.8312'."""
@@ -45,8 +43,5 @@ class ImageScore(ImageLabels):
 
 def open_answerer(bundle: Bundle, ids: bool) -> ImageScore:
     """Raises InputError unless the bundle takes images."""
-    if ids:
-        raise InputError(f"--ids is for texts, {bundle.source} takes images")
-    if bundle.manifest.preprocessing is None:
-        raise InputError(f"{bundle.source} does not say how an image becomes its input; make the bundle again")
+    check_takes_images(bundle, ids)
     return ImageScore()

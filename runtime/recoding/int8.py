@@ -45,10 +45,11 @@ class _Node(NamedTuple):
 
 @dataclass
 class _Values:
-    """Which values must have one type, and which must stay as they are."""
+    """Which values must have one type, and which must stay as they are. `weights`: those stored as int8."""
 
     parents: dict[str, str] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
+    weights: set[str] = field(default_factory=set)
 
     def group(self, name: str) -> str:
         """What stands for all values of its type."""
@@ -94,16 +95,17 @@ def _model(whole: memoryview, folder: Path) -> bytes | None:
             values.keep(_name(part.view, 1))
         if part.number == _SPARSE:
             return None
-    writer = _Writer(values, folder)
-    graph = writer.graph(graphs[0].view)
-    if not writer.changed:
+    if not any(map(values.moves, values.weights)):
         return None
+    graph = _Writer(values, folder).graph(graphs[0].view)
     return wire.written(wire.message(_MODEL_GRAPH, graph) if part is graphs[0] else part for part in parts)
 
 
 def _look(graph: memoryview, values: _Values) -> None:
     """Note what the nodes of a graph, and of graphs within it, ask of their values' types."""
     for part in wire.fields(graph):
+        if part.number == _INITIALIZER and _type(part.view) == _INT8:
+            values.weights.add(_name(part.view, _NAME))
         if part.number != _NODE:
             continue
         node = _node(part.view)
@@ -149,7 +151,6 @@ class _Writer:
 
     values: _Values
     folder: Path
-    changed: bool = False
 
     def graph(self, graph: memoryview) -> bytes:
         """The graph with the new types."""
@@ -175,8 +176,7 @@ class _Writer:
         return wire.message(_NODE_ATTRIBUTE, wire.written(inner))
 
     def _tensor(self, tensor: memoryview) -> bytes | memoryview:
-        parts = list(wire.fields(tensor))
-        kind = next((part.integer for part in parts if part.number == _TYPE), 0)
+        parts, kind = list(wire.fields(tensor)), _type(tensor)
         moves = kind == _INT8 and self.values.moves(_name(tensor, _NAME))
         apart = any(part.number == _LOCATION and part.integer for part in parts)
         if not moves and not apart:
@@ -185,7 +185,6 @@ class _Writer:
         kept = [part for part in parts if part.number in (_DIMS, _NAME)]
         if not moves:
             return wire.written([*kept, wire.number(_TYPE, kind), wire.message(_RAW, numbers)])
-        self.changed = True
         flipped = (np.frombuffer(numbers, np.uint8) ^ 128).tobytes()
         return wire.written([*kept, wire.number(_TYPE, _UINT8), wire.message(_RAW, flipped)])
 
@@ -251,6 +250,10 @@ def _node(node: memoryview) -> _Node:
 def _ends(graph: memoryview, which: int) -> list[str]:
     """Names of a graph's inputs or outputs."""
     return [_name(part.view, 1) for part in wire.fields(graph) if part.number == which]
+
+
+def _type(tensor: memoryview) -> int:
+    return next((part.integer for part in wire.fields(tensor) if part.number == _TYPE), 0)
 
 
 def _name(whole: memoryview, place: int) -> str:
