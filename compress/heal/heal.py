@@ -237,7 +237,7 @@ class _Session:
         if self.accelerator.num_processes > 1:
             trained = [self.accelerator.prepare_model(self.student)]
         matched = [self._matched(model) if options.hidden else ([], []) for model in self.depths]
-        ask, differ = (_compiled(function, self.accelerator, options.steps) for function in (traced, distilled))
+        ask, differ = (self._compiled(function) for function in (traced, distilled))
         best: dict[str, Any] = {"drift": float("inf"), "stale": 0, "ran": 0, "state": {}}
 
         def draw(step: int) -> Drawn:
@@ -293,6 +293,12 @@ class _Session:
         pairs = kept_steps(model.structure, self.student.structure)
         return [step for step, _ in pairs], [self.targets[place] for _, place in pairs]
 
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiled on a GPU, where small models are bound by kernel launches, if there are steps enough of few
+        shapes."""
+        worth = self.options.steps >= WORTH_COMPILING and not self.train.many_shapes
+        return torch.compile(function, dynamic=False) if worth and self.accelerator.device.type == "cuda" else function
+
     def _draw(self, step: int) -> Drawn:
         return Drawn(self.train.draw(step, self.options))
 
@@ -305,12 +311,6 @@ class _Session:
         options = self.options
         total = options.attention_steps + options.transfer_steps + (self.attempt + 1) * options.steps
         self.progress(step, total, note, loss=loss, **known)
-
-
-def _compiled(function: Callable[..., Any], accelerator: Accelerator, steps: int) -> Callable[..., Any]:
-    """Compiled on a GPU, where small models are bound by kernel launches, if there are steps enough."""
-    worth = accelerator.device.type == "cuda" and steps >= WORTH_COMPILING
-    return torch.compile(function, dynamic=False) if worth else function
 
 
 def transfer_runs(changed: Sequence[int], span: int) -> list[range]:

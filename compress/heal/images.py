@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ GOLDEN = (5**0.5 - 1) / 2
 @dataclass(frozen=True)
 class ImageFeed:
     """Batches of a data set for one process of `world`; which images and how augmented follows from (seed, step)."""
+
+    many_shapes: ClassVar[bool] = False
 
     dataset: ImageDataset
     preprocessing: Mapping[str, Any]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +18,9 @@ from targets.errors import InputError
 
 class Feed(Protocol):
     """Samples to heal on, the same again for the same (seed, step)."""
+
+    #: Whether batches come in more shapes than compiling for each is worth.
+    many_shapes: ClassVar[bool]
 
     def draw(self, step: int, options: HealOptions) -> Mapping[str, Tensor]:
         """What a training step takes from the host: which samples, and what chance does to them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ WANTED = "wanted"
 @dataclass(frozen=True)
 class PairFeed:
     """Batches of pairs of token ids for one process of `world`; which follow from (seed, step)."""
+
+    many_shapes: ClassVar[bool] = True  # a length of the sources by one of the targets
 
     pairs: Sequence[tuple[Sequence[int], ...]]
     spec: TextPreprocessing

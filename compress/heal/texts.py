@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ class TextFeed:
     """Batches of token ids for one process of `world`; which follow from (seed, step). `labels` int64 [S], if any,
     or [S, K] of 0 and 1 where a text has several;
     `most`: the most texts at once where all are asked for."""
+
+    many_shapes: ClassVar[bool] = False
 
     ids: Sequence[Sequence[int]]
     labels: np.ndarray | None

@@ -57,8 +57,8 @@ def layer_maps(model: Transformer, calibration: Calibration, blocks: Sequence[in
 
     def watch(key: tuple[int, str], module: Projection) -> None:
         def add(_: nn.Module, seen: tuple[Tensor, ...]) -> None:
-            real_BN = given[0].real_BN
-            moments[key].add(seen[0], seen[0][..., :1], None if real_BN is None else real_BN[:, : seen[0].shape[1]])
+            real_BN = _real(seen[0], given[0])
+            moments[key].add(seen[0], seen[0][..., :1], real_BN)
 
         module.register_forward_pre_hook(add)
 
@@ -71,6 +71,14 @@ def layer_maps(model: Transformer, calibration: Calibration, blocks: Sequence[in
         block: {name: _layer_map(module, moments[block, name]) for name, module in projections(model.block(block))}
         for block in blocks
     }
+
+
+def _real(x_BNI: Tensor, given: Tokens) -> Tensor | None:
+    """True at the real tokens of what a map of the half reads: a source's, or the first of the half's own."""
+    memory = given.context.memory
+    if memory is not None and memory.x_BSD is x_BNI:
+        return None if memory.mask_BS is None else memory.mask_BS.bool()
+    return None if given.real_BN is None else given.real_BN[:, : x_BNI.shape[1]]
 
 
 def _layer_map(module: Projection, moments: Moments) -> LayerMap:

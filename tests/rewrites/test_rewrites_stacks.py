@@ -130,3 +130,21 @@ def test_a_stack_has_to_be_named_where_there_are_two(model: Transformer) -> None
         parse_options({"use": "fold-value-bias", "stack": "middle"})
     with pytest.raises(InputError, match="leave stack out"):
         rewritten(encoder_of(model), "fold-value-bias", "encoder")
+
+
+def test_tied_decoder_layers_weigh_the_tokens_of_the_source_and_not_its_padding(model: Transformer) -> None:
+    padded, mask = batch(), torch.ones(4, 9, dtype=torch.long)
+    mask[:, 7:] = 0
+    ids = torch.cat([padded["input_ids"], torch.full((4, 2), PAD)], dim=1)
+    own = {**padded, "decoder_attention_mask": torch.ones_like(padded[TARGET])}
+    longer = {**own, "input_ids": ids, "attention_mask": mask}
+
+    def tied(inputs: dict[str, Tensor]) -> Transformer:
+        calibration = Calibration(model, lambda: iter([inputs]), lambda line: None)
+        table = {"use": "tie-layers", "grouping": "cycle", "delta_rank": 2}
+        return run_rewrite(*parse_options(table), model, calibration, "decoder")
+
+    first, second = tied(own).state_dict(), tied(longer).state_dict()
+    assert tied(own).structure.blocks[0].loops == 2
+    for name, tensor in first.items():
+        assert torch.allclose(tensor, second[name], atol=1e-4), name
