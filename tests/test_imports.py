@@ -59,10 +59,10 @@ FLOORS = (
     {"rewrites", "families", "zoo", "data"},
     {"model", "pipeline"},
     {"verification"},
-    {"cli", "faults", "spec", "json_files", "timm_config"},
+    {"cli", "spec", "json_files", "timm_config"},
 )
-#: What verification takes of the device side: files and words, no model.
-OF_VERDICTS = {"runtime.files", "runtime.texts.text", "runtime.texts.words"}
+#: What verification takes of the device side: files, their faults and words, no model.
+OF_VERDICTS = {"runtime.faults", "runtime.files", "runtime.texts.text", "runtime.texts.words"}
 #: The most files that a room holds, and the rooms that hold more since each of their files is one member of a registry.
 ROOM, REGISTRIES = 20, {"compress/families", "compress/rewrites", "compress/stages", "compress/tasks"}
 

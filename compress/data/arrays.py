@@ -11,7 +11,7 @@ from compress.data.classes import MOST_CLASSES, listed
 from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.stores import stamp_of
-from compress.faults import told
+from runtime.faults import told
 from targets.errors import InputError
 
 _LAYOUTS = (

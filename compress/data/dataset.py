@@ -20,6 +20,7 @@ from runtime.images.image import prepare
 from targets.errors import InputError
 
 HELD_BYTES = 512 << 20  # decoded images are kept in memory up to this size, per source
+_NAMED = 3  # images that an error names
 _AHEAD = 256  # images decoded before the first of them is taken
 
 
@@ -152,10 +153,11 @@ class ImageDataset:
         )
 
     def _describe(self, unreadable: Mapping[int, str]) -> str:
-        names = listed([self.names[index] for index in unreadable])
-        first = next(iter(unreadable.values()), "")
+        names = listed([self.names[index] for index in unreadable], _NAMED)
+        first, told = next(iter(unreadable.items()))
+        cause = told.rpartition(f"{self.names[first]}: ")[2]
         return (
-            f"{self.location}: {len(unreadable)} of {len(self)} images cannot be read: {names} (first: {first}); "
+            f"{self.location}: {len(unreadable)} of {len(self)} images cannot be read: {names} (the first: {cause}); "
             "mend or remove them, or skip them with skip_corrupt"
         )
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from compress.data.seen import fingerprint
 from compress.data.sources import Source
 from compress.data.stores import threads
-from compress.faults import told
+from runtime.faults import told
 from runtime.files import cache_root, write_atomic
 from runtime.images.image import with_channels
 from targets.errors import EnvironmentLacks, InputError

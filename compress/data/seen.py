@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.faults import told
+from runtime.faults import told
 from targets.errors import InputError
 
 #: Name of the file, beside a model.

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from compress.faults import told
+from runtime.faults import told
 from runtime.images import reading
 from targets.errors import InputError
 

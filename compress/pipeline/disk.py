@@ -56,6 +56,8 @@ def full_disk_named(place: Path) -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """The error on one line; its type too unless it was written for the user."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     line = str(error).strip().partition("\n")[0]
     if isinstance(error, EdgepressError):
         return line

@@ -20,6 +20,7 @@ from compress.pipeline.events import (
     StageWorking,
 )
 from compress.pipeline.pace import Clock, Pace, duration
+from targets.errors import one_line
 
 _PROGRESS_EVERY = 10.0  # seconds
 _SILENT_FOR = 8.0  # seconds; looks are 2 apart, so that no more than 10 go by
@@ -86,7 +87,7 @@ def line_of(event: Event) -> str:
         case StageFinished(stage=stage, seconds=seconds):
             return f"{stage}: done in {duration(seconds)}"
         case StageFailed(stage=stage, error=error):
-            return f"{stage}: failed: {error}"
+            return one_line(f"{stage}: failed: {error}")
         case CacheCorrupt(stage=stage, path=path, reason=reason):
             return f"{stage}: warning: the cache entry {path} is corrupt ({reason}); making it again"
         case Logged(stage=stage, level=level, message=message):

@@ -26,6 +26,7 @@ from compress.pipeline.events import (
 )
 from compress.pipeline.pace import Pace, duration
 from compress.pipeline.plain import PlainView, QuietView, line_of
+from targets.errors import one_line
 
 _MARKS = {"waits": "·", "runs": "▶", "cached": "=", "done": "✓", "failed": "✗"}
 _ASCII_MARKS = {"waits": ".", "runs": ">", "cached": "=", "done": "+", "failed": "x"}
@@ -75,7 +76,7 @@ class LiveView:
             case StageFinished(stage=stage, seconds=seconds):
                 self._end(stage, "done", duration(seconds))
             case StageFailed(stage=stage, error=error):
-                self._end(stage, "failed", error)
+                self._end(stage, "failed", one_line(error))
             case CacheCorrupt():
                 self._console.print(Text(line_of(event), style="yellow"))
             case Logged(level=level):

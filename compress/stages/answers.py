@@ -13,7 +13,7 @@ from compress.tasks.task import DataChoice
 
 if TYPE_CHECKING:
     from compress.stages.job import Job
-    from compress.tasks.task import Tell
+    from compress.tasks.task import Prepared, Tell
     from compress.verification.samples import Samples
 
 
@@ -81,7 +81,9 @@ def _shipped_stage(job: Job, name: str, does: str, why: str, models: str) -> Sta
 def answer_original(context: StageContext[OriginalOptions], original: SourceModel, model: OnnxModel) -> None:
     """The original's answers. That they have nothing to do with the data's
     labels is reported before anything is healed: the gate will fail."""
-    answers = _answer_all(context, original, {model.file.name: model.file})[0]
+    data = evaluation(context.options.data, original)
+    tell_notes(context, data)
+    answers = _answer_all(context, original, data, {model.file.name: model.file})[0]
     fault = answers.knows_nothing(context.options.confidence)
     if fault is not None:
         context.warn(f"the gate will fail: {fault}")
@@ -89,15 +91,16 @@ def answer_original(context: StageContext[OriginalOptions], original: SourceMode
 
 def answer_shipped(context: StageContext[Options], original: SourceModel, models: ShippedModels) -> None:
     """The answers of each file."""
-    _answer_all(context, original, {file.path: models.path / file.path for file in models.every()})
+    files = {file.path: models.path / file.path for file in models.every()}
+    _answer_all(context, original, evaluation(context.options.data, original), files)
 
 
-def _answer_all(context: StageContext[Options], original: SourceModel, files: dict[str, Path]) -> list[Samples]:
+def _answer_all(
+    context: StageContext[Options], original: SourceModel, data: Prepared, files: dict[str, Path]
+) -> list[Samples]:
     from export.neighbours import ASKED_ALONE, depends_on_batch
 
     task = original.task
-    data = evaluation(context.options.data, original)
-    tell_notes(context, data)
     every = []
     for index, (name, path) in enumerate(files.items()):
         tell = _teller(context, name, index * len(data), len(files) * len(data))

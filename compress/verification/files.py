@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.faults import told
 from compress.verification.kinds import kinds
 from compress.verification.kinds.texts import read_outputs
 from compress.verification.samples import Samples
+from runtime.faults import told
 from runtime.files import check_no_pipe
 from targets.errors import InputError
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.bundles.bundle import Bundle
+from runtime.faults import told
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,16 +48,13 @@ def load_golden(bundle: Bundle, loops: int | None = None) -> Golden:
         raise InputError(f"{bundle.source} has no {golden}, so it cannot be checked; make the bundle again")
     kind = "" if loops == bundle.manifest.loops or loops is None else str(loops)
     parts: dict[str, dict[str, np.ndarray]] = {"input": {}, f"output{kind}": {}, f"atol{kind}": {}}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for key in archive.files:
-                part, _, name = key.partition("_")
-                if part.rstrip("0123456789") not in ("input", "output", "atol"):
-                    raise InputError(f"{path}: unknown array {key!r}; allowed: input_*, output_*, atol_*")
-                if part in parts:
-                    parts[part][name] = archive[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a readable npz: {error}") from error
+    with told(f"{path}: not a readable npz", "make the bundle again"), np.load(path, allow_pickle=False) as archive:
+        for key in archive.files:
+            part, _, name = key.partition("_")
+            if part.rstrip("0123456789") not in ("input", "output", "atol"):
+                raise InputError(f"{path}: unknown array {key!r}; allowed: input_*, output_*, atol_*")
+            if part in parts:
+                parts[part][name] = archive[key]
     outputs = parts[f"output{kind}"]
     atol = {name: float(value) for name, value in parts[f"atol{kind}"].items() if value.size == 1}
     if not outputs or set(atol) != set(outputs):

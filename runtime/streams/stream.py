@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import states
 from runtime.bundles.manifest import GROWING, State, Tensor
 from runtime.bundles.tensors import check_outputs
+from runtime.faults import told
 from runtime.files import parse_json
 from runtime.session import Session
 from runtime.states import MASK, PLACES
@@ -285,8 +286,6 @@ class Stream:
         return digest.hexdigest()
 
     def _read(self, data: bytes) -> _Moment:
-        import zipfile
-
         import numpy as np
 
         digest, payload = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
@@ -294,13 +293,13 @@ class Stream:
             raise InputError("these bytes are not a saved state of a stream")
         if hashlib.sha256(payload).digest() != digest:
             raise InputError("the saved state is truncated or damaged; start the sequence again")
-        try:
+        with told("the saved state holds something else than a stream saves", "start again"):
             with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             header = parse_json(arrays["header"].tobytes())
             format_, model, batch = int(header["format"]), str(header["model"]), int(header["batch"])
-        except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise InputError("the saved state holds something else than a stream saves; start again") from error
+            source, seen_B, real_BP = str(header.get("source", "")), arrays["seen"], arrays["real"]
+            saved = {state.past: arrays[f"state {state.past}"] for state in self._model.state}
         if format_ > _FORMAT:
             raise InputError(f"the saved state has format {format_}, this edgepress reads {_FORMAT}; upgrade it")
         if model != self._model.sha256:
@@ -308,19 +307,20 @@ class Stream:
                 f"the saved state is of another model file (sha256 {model[:12]}...) than "
                 f"{self._model.file} ({self._model.sha256[:12]}...)"
             )
-        if str(header.get("source", "")) != self._stamp():
+        if source != self._stamp():
             raise InputError("the saved state is of another source than this stream's; start from this source again")
         if batch != self._batch:
             raise InputError(f"the saved state has {batch} sequences, this stream {self._batch}")
-        saved = {state.past: arrays[f"state {state.past}"] for state in self._model.state}
-        sizes = {states.BATCH: self._batch, GROWING: arrays["real"].shape[1]}
+        if seen_B.shape != (batch,) or real_BP.shape[:1] != (batch,) or real_BP.ndim != 2:
+            raise InputError(f"the saved state counts tokens of other sequences than its {batch}; start again")
+        sizes = {states.BATCH: self._batch, GROWING: real_BP.shape[1]}
         for state in self._model.state:
             array, wanted = saved[state.past], states.sized(state.shape, sizes)
             if array.shape != wanted or array.dtype != state.dtype:
                 raise InputError(f"the saved {state.past} is {array.dtype} {list(array.shape)}, not {list(wanted)}")
             if not np.isfinite(array).all():
                 raise InputError(f"the saved {state.past} holds NaN or infinity; start the sequence again")
-        return _Moment(saved, arrays["seen"], arrays["real"])
+        return _Moment(saved, seen_B, real_BP)
 
 
 def _array(tokens: np.ndarray | Sequence[Any] | int) -> np.ndarray:

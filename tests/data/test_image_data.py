@@ -15,7 +15,7 @@ from PIL import Image
 from compress.data import dataset as dataset_module
 from compress.data import load
 from compress.data.splits import balanced, halves
-from targets.errors import InputError
+from targets.errors import InputError, one_line
 
 PLAIN = {
     "kind": "image",
@@ -298,6 +298,15 @@ def test_damaged_images_are_skipped_when_asked(damaged: Path) -> None:
     assert [name[-4:] for name in data.names] == [".png"] * 8
     assert data.labels.tolist() == [0] * 4 + [1] * 4
     assert len(data.raw()) == 8
+
+
+def test_images_that_cannot_be_read_leave_room_for_the_cause(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"a-class-of-some-length": 60})
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"60 of 60 images cannot be read: .* and 57 more") as caught:
+        load(str(folder)).raw()
+    assert "not a readable image" in one_line(str(caught.value).replace(str(folder), "a/folder/of/images"))
 
 
 def test_member_damaged_inside_a_zip_is_named(tmp_path: Path) -> None:

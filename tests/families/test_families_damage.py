@@ -13,6 +13,7 @@ from support.checkpoints import CLASSES, saved
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from compress.families import known_types
+from compress.json_files import read_object
 from compress.tasks import read_checkpoint
 from targets.errors import InputError
 
@@ -54,6 +55,12 @@ def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
     assert "has no config.json" in refusal(tmp_path)
 
 
+def test_a_character_that_json_writes_as_two_halves_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(rb'{"id2label": {"0": "\ud83d\ude00"}}')
+    assert read_object(path) == {"id2label": {"0": "\U0001f600"}}
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
@@ -62,6 +69,8 @@ def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
         (b"\xff\xfe", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b"[1]", "a JSON object"),
+        (rb'{"id2label": {"0": "a\ud800"}}', "half a character"),
+        (rb'{"a\udfff": [1]}', "half a character"),
     ],
 )
 def test_a_config_that_is_no_json_object_is_refused(folder: Path, content: bytes, fault: str) -> None:

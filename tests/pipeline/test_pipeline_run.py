@@ -187,6 +187,15 @@ def test_a_failed_stage_shows_one_line_of_its_error(cache: Cache, events: list[E
     assert StageFailed("a", "ValueError: first") in events
 
 
+def test_a_stage_that_the_user_stops_is_interrupted(cache: Cache, events: list[Event]) -> None:
+    def stop(context: StageContext) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Runner(Graph([stage("a", stop)]), cache, [events.append]).run()
+    assert StageFailed("a", "interrupted") in events
+
+
 def test_a_corrupt_file_is_reported_and_made_again(cache: Cache, tallied: Tallied, events: list[Event]) -> None:
     rng = random.Random(1)
     made = Runner(chain(), cache).run()

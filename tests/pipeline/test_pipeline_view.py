@@ -142,6 +142,12 @@ def test_a_pipe_gets_one_line_for_each_start_and_end_and_progress_every_ten_seco
     ]
 
 
+def test_an_error_of_a_stage_is_no_longer_than_one_of_a_command() -> None:
+    stream = io.StringIO()
+    tell(PlainView(stream), [StageFailed("source", "x" * 5000 + "; fetch it again")])
+    assert len(stream.getvalue()) <= 301 and stream.getvalue().endswith("; fetch it again\n")
+
+
 def test_quiet_shows_only_what_needs_attention() -> None:
     stream = io.StringIO()
     tell(QuietView(stream), STORY)

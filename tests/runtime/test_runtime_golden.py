@@ -88,6 +88,19 @@ def test_incomplete_golden_data_is_refused(run_module, maker, bundle, drop, add,
     assert done.returncode == 2 and message in done.stderr
 
 
+@pytest.mark.parametrize("place", ["method", "flags"])
+def test_golden_data_that_are_no_archive_inside_are_refused(maker, bundle, place):
+    path = bundle / "golden.npz"
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    at = {"method": entry + 10, "flags": entry + 8}[place]
+    data[at] = {"method": 99, "flags": 1}[place]
+    path.write_bytes(data)
+    maker.seal(bundle)
+    with pytest.raises(InputError, match="not a readable npz"):
+        load_golden(open_files(bundle))
+
+
 def test_a_bundle_without_golden_data_cannot_be_checked(maker, bundle):
     (bundle / "golden.npz").unlink()
     maker.seal(bundle)

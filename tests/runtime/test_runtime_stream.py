@@ -208,6 +208,21 @@ def forged(data, **changes):
     return sealed(data, archive_of(**arrays))
 
 
+def payload_of(data):
+    return data[data.index(b"PK") :]
+
+
+def header_of(data):
+    with np.load(io.BytesIO(payload_of(data))) as archive:
+        return archive["header"]
+
+
+def odd_zip(payload):
+    """An archive whose first member says that it is packed in a way that no reader knows."""
+    entry = payload.index(b"PK\x01\x02")
+    return payload[: entry + 10] + b"\x63\x00" + payload[entry + 12 :]
+
+
 def archive_of(**arrays):
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -228,6 +243,10 @@ def sealed(data, payload):
         (lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:], "truncated or damaged"),
         (lambda data: sealed(data, b"not an archive"), "something else than a stream saves"),
         (lambda data: sealed(data, archive_of(other=np.zeros(1))), "something else than a stream saves"),
+        (lambda data: sealed(data, archive_of(header=header_of(data))), "something else than a stream saves"),
+        (lambda data: sealed(data, odd_zip(payload_of(data))), "something else than a stream saves"),
+        (lambda data: forged(data, seen=np.zeros(3, np.int64)), "counts tokens of other sequences"),
+        (lambda data: forged(data, real=np.zeros(3, np.int64)), "counts tokens of other sequences"),
         (lambda data: forged(data, format=2), "format 2, this edgepress reads 1"),
         (lambda data: forged(data, model="ab" * 32), "of another model file"),
         (lambda data: forged(data, batch=2), "has 2 sequences, this stream 1"),

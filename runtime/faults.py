@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import struct
 import tokenize
 import zipfile
@@ -11,6 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from targets.errors import InputError
+
+try:
+    from lzma import LZMAError
+
+    _LZMA: tuple[type[Exception], ...] = (LZMAError,)
+except ModuleNotFoundError:  # a Python that was built without it
+    _LZMA = ()
 
 _FAULTS = (
     OSError,
@@ -24,7 +30,7 @@ _FAULTS = (
     RuntimeError,  # encrypted, unknown compression, too deep
     struct.error,
     zlib.error,
-    lzma.LZMAError,
+    *_LZMA,
     zipfile.BadZipFile,
     tokenize.TokenError,
 )
