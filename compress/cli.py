@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from targets.cli import program
-from targets.errors import INTERRUPTED, InputError, report, run_cli
+from targets.errors import INTERRUPTED, UNREAD, InputError, report, run_cli
 
 try:
     import typer
@@ -34,9 +35,18 @@ def _guarded(commands: typer.Typer, name: str) -> int:
         raise InputError(f"{error.format_message()} See {name} --help.") from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
+    except SystemExit as error:
+        if _of_closed_pipe(error):
+            return UNREAD
+        raise
     if code == INTERRUPTED:  # what typer makes of Ctrl-C
         raise KeyboardInterrupt
     return code
+
+
+def _of_closed_pipe(error: SystemExit) -> bool:
+    """Whether click or rich made this out of a pipe that nobody reads any more: their 1 is a gate's that failed."""
+    return isinstance(error.__context__, OSError) and error.__context__.errno == errno.EPIPE
 
 
 def _check_given(arguments: list[str]) -> None:

@@ -18,6 +18,8 @@ from typing import Any, NoReturn, TextIO
 #: sysexits.h: EX_SOFTWARE.
 FAULT = 70
 INTERRUPTED = 130
+#: As a shell counts what SIGPIPE ended.
+UNREAD = 141
 MOST_CHARACTERS = 300
 _OWN = ("compress", "edgepress", "export", "runtime", "targets")
 #: Modules whose package has another name.
@@ -59,11 +61,11 @@ def run_cli(main: Callable[[], int]) -> NoReturn:
         code = main()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("Interrupted: run the same command again to resume.", file=sys.stderr)
+        _say("Interrupted: run the same command again to resume.")
         code = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place where what nobody foresaw ends: told, filed, never exit 1
-        broken = isinstance(error, BrokenPipeError) and _unread(sys.stdout)
-        code = 141 if broken else report(error)
+        broken = isinstance(error, BrokenPipeError) and (_unread(sys.stdout) or _unread(sys.stderr))
+        code = UNREAD if broken else report(error)
         if isinstance(error, OSError):
             _drop(sys.stdout)
     sys.exit(code)
@@ -73,10 +75,10 @@ def report(error: Exception) -> int:
     """Print the one line that an error deserves on standard error; the exit code."""
     known = _known(error)
     if known is not None:
-        print(one_line(f"error: {known}"), file=sys.stderr)
+        _say(one_line(f"error: {known}"))
         return known.exit_code
     cause = one_line(f"{type(error).__name__}: {error}", MOST_CHARACTERS // 2)
-    print(f"error: a fault of edgepress: {cause}; {_filed(error)}", file=sys.stderr)
+    _say(f"error: a fault of edgepress: {cause}; {_filed(error)}")
     return FAULT
 
 
@@ -142,7 +144,7 @@ def _filed(error: Exception) -> str:
         with os.fdopen(handle, "w", errors="backslashreplace") as file:
             file.write(text)
     except OSError:
-        print(text, file=sys.stderr)
+        _say(text)
         return "the traceback is above, for it could not be written to a file"
     return f"the traceback is in {name}, please report it"
 
@@ -159,6 +161,14 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open until the end
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _say(text: str) -> None:
+    """Print on standard error. Where that is full or closed, the exit code alone must tell."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)
 
 
 def _drop(stream: TextIO) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from targets.errors import MOST_CHARACTERS, one_line, printable
 
+ENV = {"PYTHONPATH": ":".join(sys.path)}
+
 
 def command(body: str, **more: object) -> subprocess.CompletedProcess[str]:
     """Run a command line whose main is `body`."""
@@ -130,6 +132,36 @@ def test_standard_output_that_is_full_closed_or_ascii_ends_in_no_traceback() -> 
     assert (closed.returncode, closed.stderr) == (0, b"")
     ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
     assert command("print('Grüße')\nreturn 0", env=ascii_only).stdout == "Gr\\xfc\\xdfe\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [("errors.InputError('a')", 2), ("KeyError('a')", 70), ("KeyboardInterrupt", 130)]
+)
+def test_standard_error_that_is_full_does_not_change_the_exit_code(raised: str, code: int, tmp_path: Path) -> None:
+    lines = f"from targets import errors\ndef main():\n    raise {raised}\nerrors.run_cli(main)"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", lines], stderr=full, timeout=60, env={**ENV, "TMPDIR": str(tmp_path)}
+        )
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "for _ in range(9999): print('a' * 99)",
+        "from rich.console import Console\nfor _ in range(9999): Console().print('a' * 99)",
+        "import sys\nfor _ in range(9999): print('a' * 99, file=sys.stderr)",
+    ],
+)
+def test_a_command_that_nobody_reads_ends_with_the_code_of_other_commands(body: str) -> None:
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    code = f"from compress.cli import start\ndef main() -> int:\n{lines}\n    return 0\nstart(main, 'compress.run')"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert child.stdout is not None
+    child.stdout.readline()
+    child.stdout.close()
+    assert child.wait(60) == 141
 
 
 def test_control_characters_of_an_input_never_reach_the_terminal() -> None:
