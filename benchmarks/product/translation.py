@@ -1,35 +1,71 @@
 """What translators write and how fast: BLEU, chrF and tokens a second of bundles, greedily and with four beams.
 
 Usage, from the root of the repository, on a quiet machine:
-    python -m benchmarks translation original=OUT1/bundle smaller=OUT2/bundle --json benchmarks/results/translation.json
+    python -m benchmarks translation t2r=HEALED two=OUT/bundle --json benchmarks/results/translation.json
 
-Each bundle translates `--sources` sentences of the test set as a device does, in batches of sentences of about one
-length, with `--threads` threads; the bundles take turns. `same`: of how many of the first 200 sentences the text is the
-one that transformers' `generate` writes with the original's weights. Bytes are those of the files that a device reads:
-encoder, decoder and the weights that they share.
+Beside the original in fp32 and in int8, each bundle, or bundle in int8 of a folder that `m30k-forms` healed, translates
+`--sources` sentences of the test set, and those of `--more`, as a device does: in batches of sentences of about one
+length, with `--threads` threads. With the package ctranslate2 its int8 form of the original does so too. `same`: of how
+many of the first 200 sentences the text is the one that transformers' `generate` writes with the original's weights.
+`drop`: points of BLEU below the original in fp32, with the 95 % interval of a bootstrap over pairs of texts. Bytes are
+those of the files that a device reads: encoder, decoder and the weights that they share. `state`: bytes that a sentence
+keeps at so many tokens of the target, beside the memory of a source of 20 tokens.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import targets
 from benchmarks.lab import record
 from compress.data.text_specs import load_texts
+from compress.pipeline import Cache, Runner
+from compress.pipeline.view import view
+from compress.recipe import load
+from compress.stages import healed
+from compress.stages.artifacts import BundleArtifact
+from compress.stages.graph import Job, build_graph
+from compress.verification.estimate import Sampling, estimate_drop
+from compress.verification.kinds.texts import BLEU, TextOutputs, bleu_counts
 from compress.zoo import locate
 from runtime.answers import Answerer, Wanted, answerer_of
 from runtime.bundles.bundle import open_files
-from runtime.bundles.manifest import DECODER, ENCODER
+from runtime.bundles.manifest import DECODER, ENCODER, GROWING
 from runtime.measuring.power import cpu_name
 from runtime.session import Session, open_session
+from runtime.states import BATCH, is_memory, sized
 from targets.errors import EdgepressError, run_cli
 
 BEAMS = (1, 4)
 COMPARED = 200
+LENGTHS, SOURCE_TOKENS = (32, 128, 512, 1024), 20
+#: The texts of sources, and the seconds that all took.
+Translate = Callable[[Sequence[str], int], tuple[list[str], float]]
+
+
+def bundle_of(args: argparse.Namespace, path: str, precision: str) -> Path:
+    """A bundle as it is; for a healed folder, or the original, its bundle for a CPU."""
+    folder = Path(path)
+    if (folder / "manifest.json").is_file():
+        return folder
+    settings = [f"model.source={json.dumps(args.model)}", f"data.source={json.dumps(args.data)}"]
+    recipe = load("identity", [*settings, f"precision.mode={precision}", "gate.max_drop=50"])
+    cache = Cache()
+    job = Job(recipe, folder.name, targets.load("cpu"), 0, cache.root / "digests.json")
+    graph = build_graph(job, [healed.stage(job, folder)] if path != args.model else None)
+    made = Runner(graph, cache, [view(sys.stdout)]).run(until="bundle")["bundle"]
+    assert isinstance(made, BundleArtifact)
+    return made.path
 
 
 def opened(path: Path, threads: int) -> tuple[Answerer, Session]:
@@ -38,15 +74,20 @@ def opened(path: Path, threads: int) -> tuple[Answerer, Session]:
     return answerer_of(bundle), open_session(bundle, threads=threads)
 
 
-def translated(answerer: Answerer, session: Session, sources: Sequence[str], beams: int) -> tuple[list[str], float]:
-    """The text of each source and the seconds that all took."""
-    began = time.perf_counter()
-    texts = []
-    for result in answerer.answer(session, sources, Wanted(beams=beams)):
-        if isinstance(result, EdgepressError):
-            raise result
-        texts.append(str(result["text"]))
-    return texts, time.perf_counter() - began
+def translated(path: Path, threads: int) -> Translate:
+    """What a bundle writes."""
+    answerer, session = opened(path, threads)
+
+    def translate(sources: Sequence[str], beams: int) -> tuple[list[str], float]:
+        began = time.perf_counter()
+        texts = []
+        for result in answerer.answer(session, sources, Wanted(beams=beams)):
+            if isinstance(result, EdgepressError):
+                raise result
+            texts.append(str(result["text"]))
+        return texts, time.perf_counter() - began
+
+    return translate
 
 
 def of_transformers(folder: Path, sources: Sequence[str], beams: int) -> list[str]:
@@ -71,42 +112,126 @@ def file_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files | set(path.glob("*.onnx.data")))
 
 
+def state_bytes(path: Path) -> dict[str, int]:
+    """Bytes that one sentence keeps from step to step at some lengths of its target, and those of its memory."""
+    manifest = open_files(path).one(DECODER).manifest
+
+    def total(shapes: Sequence[tuple[Any, str]], sizes: dict[str, int]) -> int:
+        return sum(int(np.prod(sized(shape, sizes))) * np.dtype(dtype).itemsize for shape, dtype in shapes)
+
+    states = [(one.shape, one.dtype) for one in manifest.state]
+    memory = [(one.shape, one.dtype) for one in manifest.inputs if is_memory(one.name)]
+    names = {size: SOURCE_TOKENS for shape, _ in memory for size in shape if isinstance(size, str)}
+    kept = {str(length): total(states, {BATCH: 1, GROWING: length}) for length in LENGTHS}
+    return {**kept, "memory": total(memory, {**names, BATCH: 1})}
+
+
+def with_padding_last(folder: Path, out: Path) -> None:
+    """The original with its padding as the last token, as the converter of CTranslate2 expects Marian's to be."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    model = AutoModelForSeq2SeqLM.from_pretrained(str(folder), dtype=torch.float32)
+    config, tokenizer = model.config, json.loads((folder / "tokenizer.json").read_text())
+    pad, last = config.pad_token_id, config.vocab_size - 1
+    order = [token for token in range(last + 1) if token != pad] + [pad]
+    weights = {name: one[order] if one.shape[:1] == (last + 1,) else one for name, one in model.state_dict().items()}
+    if "final_logits_bias" in weights:
+        weights["final_logits_bias"] = weights["final_logits_bias"][:, order]
+    model.load_state_dict(weights)
+    for name in ("pad_token_id", "decoder_start_token_id"):
+        setattr(config, name, last)
+        setattr(model.generation_config, name, last)
+    model.generation_config.bad_words_ids = [[last]]
+    model.save_pretrained(out)
+    pieces = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = [pieces[token] for token in order]
+    for token in tokenizer["added_tokens"]:
+        token["id"] = order.index(token["id"])
+    (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+    (out / "tokenizer_config.json").write_bytes((folder / "tokenizer_config.json").read_bytes())
+
+
+def of_ctranslate2(folder: Path, out: Path, threads: int) -> tuple[Translate, int]:
+    """CTranslate2's int8 form of the original, and its bytes."""
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
+    from tokenizers import Tokenizer
+
+    with_padding_last(folder, out / "marian")
+    TransformersConverter(str(out / "marian")).convert(str(out / "model"), quantization="int8")
+    tokenizer = Tokenizer.from_file(str(out / "marian" / "tokenizer.json"))
+    translator = ctranslate2.Translator(str(out / "model"), intra_threads=threads, inter_threads=1)
+
+    def translate(sources: Sequence[str], beams: int) -> tuple[list[str], float]:
+        began = time.perf_counter()
+        tokens = [one.tokens for one in tokenizer.encode_batch(list(sources))]
+        found = translator.translate_batch(tokens, beam_size=beams, max_batch_size=64)
+        ids = [[tokenizer.token_to_id(token) for token in one.hypotheses[0]] for one in found]
+        return tokenizer.decode_batch(ids), time.perf_counter() - began
+
+    return translate, (out / "model" / "model.bin").stat().st_size
+
+
 def measure(args: argparse.Namespace) -> int:
     """Translate in turns, write the JSON."""
     from sacrebleu import corpus_bleu, corpus_chrf
     from tokenizers import Tokenizer
 
-    pairs = [row.texts for row in load_texts(args.data, part="evaluation", limit=args.sources).rows]
+    parts = [load_texts(args.data, part="evaluation", limit=args.sources)]
+    parts += [load_texts(args.more, part="evaluation")] if args.more else []
+    pairs = [row.texts for part in parts for row in part.rows]
     sources, wanted = [one[0] for one in pairs], [one[1] for one in pairs]
     folder = locate(args.model)
     count = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    bundles = {name: Path(path) for name, _, path in (one.partition("=") for one in args.bundles)}
-    sessions = {name: opened(path, args.threads) for name, path in bundles.items()}
+    bundles = {f"original {precision}": bundle_of(args, args.model, precision) for precision in ("fp32", "int8")}
+    bundles |= {name: bundle_of(args, path, "int8") for name, _, path in (one.partition("=") for one in args.bundles)}
+    systems = {name: translated(path, args.threads) for name, path in bundles.items()}
+    sizes = {name: file_bytes(path) for name, path in bundles.items()}
+    states = {name: state_bytes(path) for name, path in bundles.items()}
+    gold = np.arange(len(wanted))
     rows: list[dict[str, Any]] = []
-    for beams in BEAMS:
-        same = of_transformers(folder, sources[:COMPARED], beams)
-        for name, (answerer, session) in sessions.items():
-            translated(answerer, session, sources[:20], beams)
-            texts, seconds = translated(answerer, session, sources, beams)
-            tokens = sum(len(one.ids) for one in count.encode_batch(texts))
-            rows.append(
-                {
-                    "name": name,
-                    "beams": beams,
-                    "bleu": corpus_bleu(texts, [wanted]).score,
-                    "chrf": corpus_chrf(texts, [wanted]).score,
-                    "tokens_per_second": tokens / seconds,
-                    "same": sum(a == b for a, b in zip(texts, same, strict=False)),
-                    "compared": len(same),
-                    "bytes": file_bytes(bundles[name]),
-                }
-            )
-            print(rows[-1], flush=True)
+    with tempfile.TemporaryDirectory() as work:
+        if importlib.util.find_spec("ctranslate2"):
+            systems["ctranslate2 int8"], sizes["ctranslate2 int8"] = of_ctranslate2(folder, Path(work), args.threads)
+        for beams in BEAMS:
+            same = of_transformers(folder, sources[:COMPARED], beams)
+            first: TextOutputs | None = None
+            texts: dict[str, list[str]] = {}
+            seconds: dict[str, list[float]] = {name: [] for name in systems}
+            for translate in systems.values():
+                translate(sources[:20], beams)
+            for _ in range(args.rounds):
+                for name, translate in systems.items():
+                    texts[name], taken = translate(sources, beams)
+                    seconds[name].append(taken)
+            for name, wrote in texts.items():
+                tokens = sum(len(one.ids) for one in count.encode_batch(wrote))
+                counted = TextOutputs(np.array(list(map(bleu_counts, wrote, wanted)), np.int64), gold)
+                first = first or counted
+                drop = estimate_drop(BLEU, BLEU.rows(first), BLEU.rows(counted), Sampling())
+                rows.append(
+                    {
+                        "name": name,
+                        "beams": beams,
+                        "bleu": corpus_bleu(wrote, [wanted]).score,
+                        "chrf": corpus_chrf(wrote, [wanted]).score,
+                        "drop": drop.value,
+                        "interval": drop.interval and [drop.interval.low, drop.interval.high],
+                        "tokens_per_second": tokens / float(np.median(seconds[name])),
+                        "same": sum(a == b for a, b in zip(wrote, same, strict=False)),
+                        "compared": len(same),
+                        "bytes": sizes[name],
+                        "state": states.get(name),
+                    }
+                )
+                print(rows[-1], flush=True)
     result = {
         "command": record.command("translation"),
+        **record.surroundings(),
         "device": cpu_name(),
         "model": args.model,
-        "data": args.data,
+        "data": [args.data, *([args.more] if args.more else [])],
         "sources": len(sources),
         "threads": args.threads,
         "rows": rows,
@@ -118,9 +243,11 @@ def measure(args: argparse.Namespace) -> int:
 def main() -> int:
     """Run the command line; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks translation", description=__doc__)
-    parser.add_argument("bundles", metavar="NAME=BUNDLE", nargs="+")
+    parser.add_argument("bundles", metavar="NAME=FOLDER", nargs="*")
     parser.add_argument("--model", default="zoo:m30k-de-en", help="the original (default: %(default)s)")
     parser.add_argument("--data", default="zoo:m30k", help="(default: %(default)s)")
+    parser.add_argument("--more", help="pairs to translate as well, as for --data")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median time counts (default: %(default)s)")
     parser.add_argument("--sources", type=int, default=1000, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, required=True)
