@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from targets.errors import GateFailed
 
@@ -114,10 +114,9 @@ class Judged:
     def _role(self, role: str) -> Any:
         return next((row for row in self.models if row.role == role), None)
 
-    def _gain(self, attribute: str, row: Variant | None = None) -> float | None:
-        before = getattr(self._role("reference"), attribute, None)
-        after = getattr(row or self._role("candidate"), attribute, None)
-        return before / after if before and after else None
+    def _gain(self, attribute: Literal["bytes", "latency_ms"], row: Variant | None = None) -> float | None:
+        before, after = self._role("reference"), row or self._role("candidate")
+        return after.gain(attribute, before) if before and after else None
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [

@@ -97,7 +97,11 @@ def write(
     variants = [data.variants[0], *quantized, *data.variants[1:]]
     timed = tuple(
         row.model_copy(
-            update={"latency_ms": times["median_ms"].get(row.name), "threads": times["threads"].get(row.name)}
+            update={
+                "latency_ms": times["median_ms"].get(row.name),
+                "threads": times["threads"].get(row.name),
+                "speedup": times["speedup"].get(row.name),
+            }
         )
         for row in variants
     )

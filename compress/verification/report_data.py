@@ -17,7 +17,9 @@ class Variant(Model):
     """One version of the model on its way from original to shipped: a row of the comparison and a point of its plot.
 
     `metric` is the task's own metric (percent for rates), `latency_ms` a median at batch 1 with that number of
-    `threads`. A `baseline` is the reference made smaller without edgepress's changes, such as its own int8 form.
+    `threads`, `speedup` how many times as fast as the reference it was: the median over rounds that alternate, which a
+    busy machine does not bend as it does a ratio of medians. A `baseline` is the reference made smaller without
+    edgepress's changes, such as its own int8 form.
     """
 
     name: str
@@ -27,7 +29,15 @@ class Variant(Model):
     metric: float | None = None
     latency_ms: float | None = Field(default=None, ge=0)
     threads: int | None = Field(default=None, ge=1)
+    speedup: float | None = Field(default=None, gt=0)
     note: str = ""
+
+    def gain(self, attribute: Literal["bytes", "latency_ms"], than: Variant) -> float | None:
+        """How many times better this one is than another; None where that is not known."""
+        if attribute == "latency_ms" and self.speedup and than.speedup:
+            return self.speedup / than.speedup
+        before, after = getattr(than, attribute), getattr(self, attribute)
+        return before / after if before and after else None
 
 
 class LatencyRow(Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -65,10 +66,16 @@ def _device() -> Iterator[tuple[str, str]]:
 
 
 def _cache() -> Iterator[tuple[str, str]]:
-    from runtime.files import cache_root
+    from runtime.files import cache_root, explain
 
     root = cache_root()
     place = next(one for one in (root, *root.absolute().parents) if one.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".edgepress-", dir=place):
+            pass
+    except OSError as error:
+        yield "lacking", str(explain(error, root))
+        return
     free = shutil.disk_usage(place).free
     room = f"{free / 1e9:.0f} GB free for the cache in {root}"
     yield ("ok", room) if free > _ROOM else ("lacking", f"{room}; set EDGEPRESS_CACHE to a larger disk")

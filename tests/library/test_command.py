@@ -15,9 +15,9 @@ from edgepress.command import VERBS, offered
 ROOT = Path(__file__).parents[2]
 
 
-def edgepress(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def edgepress(*arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **more}
     command = [sys.executable, "-m", "edgepress", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
@@ -88,6 +88,13 @@ def test_the_doctor_tells_what_is_there() -> None:
     done = edgepress("doctor")
     assert done.returncode in (0, 3)
     assert f"ok       Python {sys.version.split()[0]}" in done.stdout
+
+
+@pytest.mark.parametrize("place", ["/proc/none", "/dev/null/x"])
+def test_the_doctor_misses_a_cache_that_cannot_be_written(place: str) -> None:
+    done = edgepress("doctor", EDGEPRESS_CACHE=place)
+    assert done.returncode == 3
+    assert f"lacking  cannot write the cache {place}: " in done.stdout and "set EDGEPRESS_CACHE" in done.stdout
 
 
 def test_the_version_is_that_of_the_package() -> None:

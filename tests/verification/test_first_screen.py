@@ -52,6 +52,19 @@ def test_it_says_what_was_won_against_the_original_and_its_plain_int8() -> None:
     assert "<dt>Worse</dt>" not in screen
 
 
+def test_rounds_that_alternate_say_how_much_faster_it_is_where_medians_say_something_else() -> None:
+    original, int8, candidate = report(0).variants
+    timed = (
+        original.model_copy(update={"speedup": 1.0}),
+        int8.model_copy(update={"speedup": 1.25}),
+        candidate.model_copy(update={"speedup": 1.5}),
+    )
+    screen = first_screen(report(0, variants=timed))
+    assert "5× smaller and 1.5× faster than the original; 1.2× smaller and 1.2× faster than original int8" in screen
+    slower = (*timed[:2], candidate.model_copy(update={"speedup": 0.5}))
+    assert "2× slower than the original" in first_screen(report(0, variants=slower))
+
+
 def test_what_became_worse_is_not_among_what_was_won() -> None:
     slow = Variant(name="model.onnx", role="candidate", bytes=200, metric=99.0, latency_ms=6.0)
     screen = first_screen(report(0, variants=(*report(0).variants[:2], slow)))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compress.verification.drift import Drift, GroupDrift, MetricDrift
 from compress.verification.localize import block_note, stage_note
@@ -142,13 +142,16 @@ class View:
         """The baselines whose attribute is known."""
         return [v for v in self.data.variants if v.role == "baseline" and getattr(v, attribute) is not None]
 
-    def gain(self, attribute: str, better: str, worse: str, than: Variant | None = None) -> str | None:
+    def gain(
+        self, attribute: Literal["bytes", "latency_ms"], better: str, worse: str, than: Variant | None = None
+    ) -> str | None:
         """How many times better the candidate's attribute is than the reference's (or another's), such as `3.7×
         smaller`; None where either is unknown."""
-        before, after = (getattr(v, attribute, None) for v in (than or self.reference, self.candidate))
-        if not before or not after:
+        other = than or self.reference
+        gain = self.candidate.gain(attribute, other) if self.candidate and other else None
+        if gain is None:
             return None
-        ratio, word = (before / after, better) if before >= after else (after / before, worse)
+        ratio, word = (gain, better) if gain >= 1 else (1 / gain, worse)
         return "about the same" if ratio < 1.005 else f"{ratio:.3g}× {word}" if ratio < 1.1 else f"{ratio:.2g}× {word}"
 
     @property
