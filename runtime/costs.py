@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from runtime.bench import measure, random_inputs
-from runtime.files import parse_json, sha256_of, write_atomic
+from runtime.files import check_no_pipe, parse_json, sha256_of, write_atomic
 from targets.cli import Parser
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
@@ -66,6 +66,7 @@ class Costs:
     @classmethod
     def read(cls, path: Path) -> Costs:
         """Raises InputError for a file that no version of this command wrote."""
+        check_no_pipe(path)
         try:
             table = parse_json(path.read_bytes())
         except OSError as error:

@@ -24,6 +24,7 @@ from pydantic import NonNegativeInt, ValidationError
 
 from compress.data.stores import stamp_of
 from compress.spec import Spec
+from runtime.files import check_no_pipe
 from runtime.images import reading
 from targets.errors import InputError
 
@@ -48,6 +49,7 @@ class PackedJpegs:
 
     def __init__(self, path: Path) -> None:
         """Raises InputError for a file that is not a whole pack."""
+        check_no_pipe(path)
         try:
             content = path.read_bytes()
             start = len(_MAGIC) + _LENGTH.size

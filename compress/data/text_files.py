@@ -15,6 +15,7 @@ from compress.data.classes import listed, number_in, shortened
 from compress.data.tables import COLUMNS, FORMS, meant, plain_title, table_rows
 from compress.data.texts.questions import ANSWERS, answers_in, question_row, squad_rows
 from compress.data.texts.rows import Row
+from runtime.files import check_no_pipe
 from runtime.texts.text import is_unicode
 from targets.errors import InputError
 
@@ -44,6 +45,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def decoded(path: Path) -> str:
     """The file as text. Raises InputError that names the line of the first byte that is not UTF-8."""
+    check_no_pipe(path)
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)

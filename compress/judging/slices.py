@@ -10,6 +10,7 @@ import numpy as np
 
 from compress.data.classes import listed
 from compress.verification.slices import Slices
+from runtime.files import check_no_pipe
 from targets.errors import InputError
 
 _COLUMNS = ["sample", "slice"]
@@ -36,6 +37,7 @@ def read(path: Path, names: Sequence[str]) -> Slices:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
+    check_no_pipe(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.reader(file))

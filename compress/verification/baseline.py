@@ -19,7 +19,7 @@ from compress.verification.gate import Gate
 from compress.verification.outcome import Model, Status
 from compress.verification.report_data import Curve, ExtraCheck, Series
 from compress.verification.samples import Samples
-from runtime.files import write_atomic
+from runtime.files import check_no_pipe, write_atomic
 from targets.errors import InputError
 
 
@@ -43,6 +43,7 @@ class Baseline(Model):
 
 def load(path: Path) -> Baseline:
     """Read a results.json. Raises InputError."""
+    check_no_pipe(path)
     try:
         return Baseline.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -32,11 +32,16 @@ def load(path: Path) -> Samples:
             arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
     arrays.pop("kind", None)
     if "names" in arrays:
+        if arrays["names"].ndim != 1:
+            raise InputError(f"{path}: names has the shape {arrays['names'].shape}; give one name per class")
         arrays["names"] = [str(name) for name in arrays["names"]]
     for kind in kinds():
         wanted = {field.name for field in fields(kind)}
         if wanted - {"names"} <= set(arrays) <= wanted:
-            return kind(**arrays)
-    each = [[field.name for field in fields(kind) if field.name != "names"] for kind in kinds()]
-    needs = " or ".join("+".join(names) for names in each)
+            try:
+                return kind(**arrays)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+    each = dict.fromkeys("+".join(one.name for one in fields(kind) if one.name != "names") for kind in kinds())
+    needs = " or ".join(each)
     raise InputError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs {needs}")

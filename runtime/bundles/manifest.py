@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from runtime.files import parse_json, sha256_of
+from runtime.files import check_no_pipe, parse_json, sha256_of
 from runtime.images import image
 from runtime.texts import text
 from targets.errors import InputError
@@ -273,6 +273,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
 def load_manifest(root: Path) -> Manifest:
     """The manifest of an unpacked bundle. Raises InputError."""
     path = root / NAME
+    check_no_pipe(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: larger than {MAX_BYTES} bytes; not a manifest")

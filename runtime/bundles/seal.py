@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.bundles.manifest import NAME
+from runtime.files import check_no_pipe
 from targets.errors import EnvironmentLacks, InputError
 
 SEAL = f"{NAME}.sha256"
@@ -60,6 +61,7 @@ def load_public_key(path: Path) -> Any:
 
 
 def _read(path: Path, name: Path, advice: str = "copy the bundle again") -> bytes:
+    check_no_pipe(path)
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

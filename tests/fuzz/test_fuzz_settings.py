@@ -17,14 +17,22 @@ from support.mutation import ODD, draws, kept, mutated, write_odd
 from support.text_checkpoints import saved_text
 
 from compress import recipe, tasks
+from compress.data.packed import PackedJpegs
 from compress.data.processor import preprocessing_from_hf
+from compress.data.text_files import decoded
 from compress.data.tokenizer import tokenizer_of, truncation_side
+from compress.judging import slices
 from compress.tasks import read_checkpoint
+from compress.verification import baseline
 from compress.verification import gate as gates
 from compress.verification.drift import compare
 from compress.verification.files import load
 from compress.verification.kinds.classes import Predictions
 from compress.verification.outcome import Status
+from runtime.bundles.manifest import load_manifest
+from runtime.bundles.seal import load_public_key
+from runtime.costs import Costs
+from targets.errors import InputError
 
 RECIPES = {path.stem: path.read_bytes() for path in sorted(recipe.FOLDER.rglob("*.toml"))}
 GATE = """confidence = 0.95
@@ -209,3 +217,22 @@ def test_pipes_are_not_waited_for(tmp_path: Path, name: str) -> None:
     readers = {"a.toml": lambda: recipe.load(str(tmp_path / name)), "a.npz": lambda: load(tmp_path / name)}
     for read in (readers.get(name, lambda: load(tmp_path / name)), lambda: gates.load(tmp_path / name)):
         assert kept(read, name) is None
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: slices.read(path, ["a"]),
+        baseline.load,
+        decoded,
+        PackedJpegs,
+        Costs.read,
+        load_public_key,
+        lambda path: load_manifest(path.parent),
+    ],
+    ids=["slices", "baseline", "texts", "images", "costs", "key", "bundle"],
+)
+def test_no_file_that_a_command_is_given_is_a_pipe_that_is_waited_for(tmp_path: Path, read: Any) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(InputError, match=r"manifest\.json is a pipe; give a file"):
+        read(tmp_path / "manifest.json")

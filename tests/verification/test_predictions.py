@@ -77,7 +77,10 @@ def test_a_file_that_is_no_predictions_is_refused_with_its_name(tmp_path: Path) 
     broken.write_bytes(b"PK\x03\x04 not a zip")
     np.savez(other, weights=np.zeros(2))
     np.savez(pickled, logits=np.array([[object()]]), labels=np.array([0]))
-    for path in (broken, other, pickled, tmp_path / "absent.npz"):
+    texts, named = tmp_path / "texts.npz", tmp_path / "named.npz"
+    np.savez(texts, logits=np.array([["1", "2"]]), labels=np.array([0]))
+    np.savez(named, logits=np.zeros((1, 2)), labels=np.array([0]), names="cat")
+    for path in (broken, other, pickled, texts, named, tmp_path / "absent.npz"):
         with pytest.raises(InputError, match=path.name):
             files.load(path)
 
