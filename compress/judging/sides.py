@@ -24,6 +24,7 @@ from compress.judging.side import (
     weights_size,
 )
 from runtime import states
+from runtime.files import check_no_pipe
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def open_side(spec: str) -> Side:
     Raises InputError if it is none of them or damaged, EnvironmentLacks if it cannot run here.
     """
     path = located(spec)
+    check_no_pipe(path)
     if path.suffix == ".onnx":
         return _beside(onnx_side(spec, path), path)
     if is_bundle(path):

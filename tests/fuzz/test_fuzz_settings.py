@@ -22,6 +22,7 @@ from compress.data.processor import preprocessing_from_hf
 from compress.data.text_files import decoded
 from compress.data.tokenizer import tokenizer_of, truncation_side
 from compress.judging import slices
+from compress.judging.sides import open_side
 from compress.tasks import read_checkpoint
 from compress.verification import baseline
 from compress.verification import gate as gates
@@ -229,8 +230,9 @@ def test_pipes_are_not_waited_for(tmp_path: Path, name: str) -> None:
         Costs.read,
         load_public_key,
         lambda path: load_manifest(path.parent),
+        lambda path: open_side(str(path)),
     ],
-    ids=["slices", "baseline", "texts", "images", "costs", "key", "bundle"],
+    ids=["slices", "baseline", "texts", "images", "costs", "key", "bundle", "model"],
 )
 def test_no_file_that_a_command_is_given_is_a_pipe_that_is_waited_for(tmp_path: Path, read: Any) -> None:
     os.mkfifo(tmp_path / "manifest.json")
