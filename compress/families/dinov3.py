@@ -10,10 +10,8 @@ from torch import Tensor
 from compress.families.family import Checkpoint, reads
 from compress.families.vision import Names, Patches, block, embedding, gives_vectors, layer, patches_of, task_of
 from compress.model.heads.embedding import ImageEmbeddingSpec
-from compress.model.mixers.softmax_attention import SoftmaxAttentionSpec
 from compress.model.norms import NormSpec
 from compress.model.rope import GridRopeSpec
-from compress.model.scores.projected import ProjectedScoresSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError
 
@@ -53,12 +51,12 @@ def read_dinov3(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     state |= checkpoint.norm("norm", "final_norm")
     activation, size = checkpoint.option("hidden_act", "gelu"), checkpoint.integer("intermediate_size")
     rope = _rope(checkpoint, patches, width // heads, 1 + registers)
-    blocks = []
-    for index in range(layers):
-        one = block(checkpoint, state, f"blocks.{index}.", heads=heads, norm=norm, activation=activation, size=size)
-        mixer = one.mixer
-        assert isinstance(mixer, SoftmaxAttentionSpec) and isinstance(mixer.scores, ProjectedScoresSpec)
-        blocks.append(one.replace(mixer=mixer.replace(scores=mixer.scores.replace(rope=rope))))
+    blocks = [
+        block(
+            checkpoint, state, f"blocks.{index}.", heads=heads, norm=norm, activation=activation, size=size, rope=rope
+        )
+        for index in range(layers)
+    ]
     structure = Structure(
         task=task_of(checkpoint),
         hidden_size=width,

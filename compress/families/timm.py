@@ -1,4 +1,4 @@
-"""ViT and DeiT as timm saves them: `pretrained_cfg` in config.json, tensors by timm's names.
+"""ViT, DeiT, EVA and EVA-02 as timm saves them: `pretrained_cfg` in config.json, tensors by timm's names.
 
 D hidden size, P patches, S prefix tokens.
 """
@@ -10,8 +10,10 @@ import re
 import torch
 from torch import Tensor
 
+from compress.families import timm_eva
 from compress.families.family import Checkpoint, labels_of, reads
 from compress.families.vision import Names, Patches, block, embedding, gives_vectors, layer, task_of
+from compress.model.activations import ActivationName
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.embedding import ImageEmbeddingSpec
 from compress.model.norms import NormSpec
@@ -26,8 +28,8 @@ _NAMES = Names(
     scales=("ls1.gamma", "ls2.gamma"),
 )
 #: Sizes whose heads have 64 numbers, and those that have 16 heads.
-_BY_64 = re.compile(r"(vit|deit|deit3|flexivit)_(tiny|small|medium|betwixt|base|large)(_|$)")
-_OF_16 = re.compile(r"(vit|deit3)_(huge|giant|gigantic)(_|$)")
+_BY_64 = re.compile(r"(vit|deit|deit3|flexivit|eva|eva02)_(tiny|small|medium|betwixt|base|large)(_|$)")
+_OF_16 = re.compile(r"(vit|deit3|eva)_(huge|giant|gigantic)(_|$)")
 _PREFIX = ("cls_token", "dist_token", "reg_token")
 #: Arguments that change what the model computes and that the weights do not show -> the value that is read.
 _ARGUMENTS = {"act_layer": "gelu", "norm_layer": "layernorm", "pre_norm": False, "final_norm": True, "qk_norm": False}
@@ -51,19 +53,26 @@ def read_timm(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     position_1ND = _positions(checkpoint, patches, prefix_1SD)
     embed, state = embedding(checkpoint, patches, "patch_embed.proj", prefix_1SD, position_1ND)
     head, head_state = _head(checkpoint, prefix_1SD.shape[1], norm)
+    rope = None
+    if timm_eva.is_eva(name):
+        rope = timm_eva.rope_of(checkpoint, name, arguments, patches, width // heads, prefix_1SD.shape[1])
     for index in range(layers):
-        state |= layer(checkpoint, f"blocks.{index}.", f"blocks.{index}.", _NAMES)
+        of_layer = f"blocks.{index}."
+        if timm_eva.is_eva(name):
+            state |= timm_eva.layer(checkpoint, of_layer, heads, rope is not None)
+        else:
+            state |= layer(checkpoint, of_layer, of_layer, _NAMES)
     state |= head_state
-    final = None if isinstance(head, ClassifierSpec) and head.pool_norm is not None else norm
+    final = None if head.pool_norm is not None else norm
     if final is not None:
         state |= checkpoint.norm("norm", "final_norm")
-    activation = "quick_gelu" if "quickgelu" in name else "gelu"
+    activation: ActivationName = "quick_gelu" if "quickgelu" in name else "gelu"
     structure = Structure(
         task=task_of(checkpoint),
         hidden_size=width,
         embed=embed,
         blocks=tuple(
-            block(checkpoint, state, f"blocks.{index}.", heads=heads, norm=norm, activation=activation)  # type: ignore[arg-type]
+            block(checkpoint, state, f"blocks.{index}.", heads=heads, norm=norm, activation=activation, rope=rope)
             for index in range(layers)
         ),
         schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
@@ -80,11 +89,12 @@ def _check_kind(checkpoint: Checkpoint, name: str, arguments: object) -> None:
         checkpoint.config.get(option)
     if not isinstance(arguments, dict):
         raise InputError(f"{checkpoint.folder}/config.json: model_args must be an object, not {arguments!r}")
-    if not name.startswith(("vit_", "deit")):
+    eva = timm_eva.is_eva(name)
+    if "_rope" in name or not (eva or name.startswith(("vit_", "deit"))):
         raise InputError(
-            f"{checkpoint.folder}/config.json: architecture {name!r} of timm is not read, only vit and deit"
+            f"{checkpoint.folder}/config.json: architecture {name!r} of timm is not read, only vit, deit, eva and eva02"
         )
-    for argument, value in _ARGUMENTS.items():
+    for argument, value in {**_ARGUMENTS, **(timm_eva.ARGUMENTS if eva else {})}.items():
         if arguments.get(argument, value) not in (value, None):
             raise InputError(
                 f"{checkpoint.folder}/config.json: model_args {argument} = {arguments[argument]!r} is not read"
@@ -134,10 +144,15 @@ def _positions(checkpoint: Checkpoint, patches: Patches, prefix_1SD: Tensor) -> 
 def _head(checkpoint: Checkpoint, prefix: int, norm: NormSpec) -> tuple[Head, dict[str, Tensor]]:
     """The classifier, or for a folder without classes what it would read."""
     pool = checkpoint.config.get("global_pool", "token")
+    normed = "fc_norm.weight" in checkpoint
+    pool_norm = norm if normed else None
     if gives_vectors(checkpoint):
-        if pool not in ("token", "") or "fc_norm.weight" in checkpoint:
+        if pool == "avg":
+            vector = ImageEmbeddingSpec(pool="patch-mean", prefix=prefix, pool_norm=pool_norm)
+            return vector, checkpoint.norm("fc_norm", "head.pool_norm") if normed else {}
+        if pool not in ("token", "") or normed:
             raise InputError(
-                f"{checkpoint.folder}/config.json: without classes global_pool must be token, not {pool!r}"
+                f"{checkpoint.folder}/config.json: without classes global_pool must be token or avg, not {pool!r}"
             )
         return ImageEmbeddingSpec(), {}
     weight_CD, bias_C = checkpoint.linear("head")
@@ -145,9 +160,9 @@ def _head(checkpoint: Checkpoint, prefix: int, norm: NormSpec) -> tuple[Head, di
         raise InputError(f"{checkpoint.folder}: the weights lack 'head.bias'")
     if "head_dist.weight" in checkpoint:  # DeiT averages the logits of its two heads
         other_CD, other_C = checkpoint.tensor("head_dist.weight", weight_CD.shape), checkpoint.tensor("head_dist.bias")
-        spec = ClassifierSpec(num_labels=len(weight_CD), pools=("cls", "distillation"))
+        both = ClassifierSpec(num_labels=len(weight_CD), pools=("cls", "distillation"))
         joined = torch.cat([weight_CD, other_CD], dim=1) / 2
-        return spec, {"head.output.weight": joined, "head.output.bias.0": (bias_C + other_C) / 2}
+        return both, {"head.output.weight": joined, "head.output.bias.0": (bias_C + other_C) / 2}
     state = {"head.output.weight": weight_CD, "head.output.bias.0": bias_C}
     if pool == "token":
         return ClassifierSpec(num_labels=len(weight_CD)), state
@@ -155,7 +170,5 @@ def _head(checkpoint: Checkpoint, prefix: int, norm: NormSpec) -> tuple[Head, di
         raise InputError(
             f"{checkpoint.folder}/config.json: global_pool = {pool!r} is not supported, only token and avg"
         )
-    spec = ClassifierSpec(num_labels=len(weight_CD), pools=("patch-mean",), prefix=prefix)
-    if "fc_norm.weight" not in checkpoint:
-        return spec, state
-    return spec.replace(pool_norm=norm), state | checkpoint.norm("fc_norm", "head.pool_norm")
+    spec = ClassifierSpec(num_labels=len(weight_CD), pools=("patch-mean",), prefix=prefix, pool_norm=pool_norm)
+    return spec, state | (checkpoint.norm("fc_norm", "head.pool_norm") if normed else {})

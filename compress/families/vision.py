@@ -23,6 +23,7 @@ from compress.model.ffn import FfnSpec
 from compress.model.ffns.gated_mlp import GatedMlpSpec
 from compress.model.ffns.mlp import MlpSpec
 from compress.model.norms import NormSpec
+from compress.model.rope import AnyRope
 from targets.errors import InputError
 
 Map = tuple[Tensor, Tensor | None]
@@ -59,35 +60,40 @@ TOWER = Names(
 def layer(checkpoint: Checkpoint, source: str, target: str, names: Names, gated: bool = False) -> dict[str, Tensor]:
     """The weights of a layer, whose feed-forward may be gated. Layer scale is folded into the maps before it."""
 
-    def scaled(name: str, scale: str) -> Map:
-        weight_OI, bias_O = checkpoint.linear(f"{source}{name}")
-        if not scale or f"{source}{scale}" not in checkpoint:
-            return weight_OI, bias_O
-        gain_O = checkpoint.tensor(f"{source}{scale}", weight_OI.shape[:1])
-        return weight_OI * gain_O[:, None], None if bias_O is None else bias_O * gain_O
+    def last(name: str, scale: str) -> Map:
+        return scaled(checkpoint, f"{source}{name}", f"{source}{scale}")
 
     query, key, value = _heads(checkpoint, source, names)
     if gated:
-        gate, up = _parts(checkpoint, f"{source}{names.gated[0]}", 2)
-        ffn = {"gate": gate, "up": up, "down": scaled(names.gated[1], names.scales[1])}
+        gate, up = parts(checkpoint, f"{source}{names.gated[0]}", 2)
+        ffn = {"gate": gate, "up": up, "down": last(names.gated[1], names.scales[1])}
     else:
-        ffn = {"up": checkpoint.linear(f"{source}{names.ffn[0]}"), "down": scaled(names.ffn[1], names.scales[1])}
+        ffn = {"up": checkpoint.linear(f"{source}{names.ffn[0]}"), "down": last(names.ffn[1], names.scales[1])}
     return {
         **stacked(f"{target}mixer.scores", {"query": query, "key": key}),
-        **stacked(f"{target}mixer.values", {"value": value, "output": scaled(names.output, names.scales[0])}),
+        **stacked(f"{target}mixer.values", {"value": value, "output": last(names.output, names.scales[0])}),
         **stacked(f"{target}ffn", ffn),
         **checkpoint.norm(f"{source}{names.norms[0]}", f"{target}mixer_norm"),
         **checkpoint.norm(f"{source}{names.norms[1]}", f"{target}ffn_norm"),
     }
 
 
+def scaled(checkpoint: Checkpoint, name: str, scale: str) -> Map:
+    """A linear map, times the layer scale `scale` where the checkpoint has one."""
+    weight_OI, bias_O = checkpoint.linear(name)
+    if scale not in checkpoint:
+        return weight_OI, bias_O
+    gain_O = checkpoint.tensor(scale, weight_OI.shape[:1])
+    return weight_OI * gain_O[:, None], None if bias_O is None else bias_O * gain_O
+
+
 def _heads(checkpoint: Checkpoint, source: str, names: Names) -> list[Map]:
     if names.packed and f"{source}{names.packed}.weight" in checkpoint:
-        return _parts(checkpoint, f"{source}{names.packed}", 3)
+        return parts(checkpoint, f"{source}{names.packed}", 3)
     return [checkpoint.linear(f"{source}{name}") for name in (names.query, names.key, names.value)]
 
 
-def _parts(checkpoint: Checkpoint, name: str, count: int) -> list[Map]:
+def parts(checkpoint: Checkpoint, name: str, count: int) -> list[Map]:
     """`count` maps out of a packed one. Raises InputError if its rows do not divide."""
     weight, bias = checkpoint.linear(name)
     if len(weight) % count:
@@ -106,6 +112,7 @@ def block(
     activation: ActivationName,
     size: int | None = None,
     gate: ActivationName = "silu",
+    rope: AnyRope | None = None,
 ) -> BlockSpec:
     """The pre-norm block whose weights stand in `state` under `name`. `size`: of the feed-forward, where the
     config says it; `gate`: activation of a gated one."""
@@ -116,8 +123,9 @@ def block(
     ffn: FfnSpec = MlpSpec(intermediate_size=size, activation=activation, bias=biased)
     if f"{name}ffn.gate.weight" in state:
         last = f"{name}ffn.down.bias.0" in state
-        ffn = GatedMlpSpec(intermediate_size=size, activation=gate, bias=biased, output_bias=last)
-    mixer = attention_of(dict(state), f"{name}mixer", heads=heads, head_dim=width // heads, causal=False)
+        inner = norm if f"{name}ffn.norm.weight.0" in state else None
+        ffn = GatedMlpSpec(intermediate_size=size, activation=gate, bias=biased, output_bias=last, norm=inner)
+    mixer = attention_of(dict(state), f"{name}mixer", heads=heads, head_dim=width // heads, causal=False, rope=rope)
     return BlockSpec(mixer=mixer, mixer_norm=norm, ffn=ffn, ffn_norm=norm)
 
 

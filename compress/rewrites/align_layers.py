@@ -127,9 +127,12 @@ def _turns(pairs: Sequence[tuple[Tensor, Tensor]], moments: Sequence[Tensor], he
 
 
 def _same_units(model: Transformer, block: int, reference: int) -> bool:
-    """Whether both have the same feed-forward whose hidden units can be permuted: maps up, one map `down`."""
+    """Whether both have the same feed-forward whose hidden units can be permuted: maps up, one map `down`, and no norm
+    between, whose gains would have to follow."""
     spec, ffn = model.structure.blocks[block].ffn, model.block(block).ffn
     if ffn is None or spec != model.structure.blocks[reference].ffn:
+        return False
+    if getattr(ffn, "norm", None) is not None:
         return False
     return isinstance(getattr(ffn, "down", None), Projection) and ffn.down not in ffn.readers()
 

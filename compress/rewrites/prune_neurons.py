@@ -59,6 +59,8 @@ def _check(spec: BlockSpec, options: PruneNeurons) -> None:
     single_loop(spec, NAME)
     if not isinstance(spec.ffn, MlpSpec | GatedMlpSpec):
         raise InputError(f"{NAME} is refused: it works on two-layer feed-forwards, and a chosen layer has none")
+    if isinstance(spec.ffn, GatedMlpSpec) and spec.ffn.norm is not None:
+        raise InputError(f"{NAME} is refused: a norm over the hidden units of a chosen layer reads all of them")
     if options.keep > spec.ffn.intermediate_size:
         raise InputError(
             f"{NAME}: keep {options.keep} is above the {spec.ffn.intermediate_size} hidden units of a layer"

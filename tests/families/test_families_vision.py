@@ -163,7 +163,7 @@ def test_a_timm_folder_is_read_without_timm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        ({"architecture": "swin_tiny"}, "architecture 'swin_tiny' of timm is not read, only vit and deit"),
+        ({"architecture": "swin_tiny"}, "architecture 'swin_tiny' of timm is not read, only vit, deit, eva and eva02"),
         ({"architecture": "vit_odd", "model_args": {}}, "how many heads vit_odd has is not known; add num_heads"),
         ({"global_pool": "map"}, "global_pool = 'map' is not supported, only token and avg"),
         ({"model_args": {"num_heads": 3, "act_layer": "silu"}}, "model_args act_layer = 'silu' is not read"),

@@ -173,7 +173,8 @@ def fed(spec: FfnSpec | Any, w: Weights, x_D: Array, loop: int) -> Array:
         return linear(under(w, "up"), linear(under(w, "down"), x_D, loop), loop)
     if spec.kind == "gated-mlp":
         gate_F = activated(spec.activation, linear(under(w, "gate"), x_D, loop))
-        return linear(under(w, "down"), gate_F * linear(under(w, "up"), x_D, loop), loop)
+        hidden_F = normed(spec.norm, under(w, "norm"), gate_F * linear(under(w, "up"), x_D, loop), loop)
+        return linear(under(w, "down"), hidden_F, loop)
     assert spec.kind == "mlp"
     return linear(under(w, "down"), activated(spec.activation, linear(under(w, "up"), x_D, loop)), loop)
 

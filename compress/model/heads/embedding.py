@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,6 +12,7 @@ from compress.model.activations import ACTIVATIONS, ActivationName
 from compress.model.embed import Embed
 from compress.model.head import Head, HeadSpec
 from compress.model.heads.attention_pool import AttentionPoolSpec
+from compress.model.norms import NormSpec
 from compress.model.pooling import Pool, pooled
 from compress.model.projection import Projection
 from compress.model.sequence import Context
@@ -51,12 +52,14 @@ class EmbeddingSpec(VectorSpec):
 
 class ImageEmbeddingSpec(VectorSpec):
     """The vector of an image, by default its first token; with `attention` all of them are pooled so, and not by
-    `pool`."""
+    `pool`. `prefix`: how many tokens in front are not patches; `pool_norm`: of what is pooled."""
 
     kind: Literal["image-embedding"] = "image-embedding"
     pool: Pool = "cls"
     normalize: bool = False
     attention: AttentionPoolSpec | None = None
+    prefix: NonNegativeInt = 1
+    pool_norm: NormSpec | None = None
 
     @property
     def tokens(self) -> int | None:
@@ -98,7 +101,12 @@ class ImageEmbedding(Embedding):
 
     def __init__(self, spec: ImageEmbeddingSpec, hidden_size: int) -> None:
         super().__init__(spec, hidden_size)
+        self.prefix = spec.prefix
         self.attention = spec.attention.build(hidden_size) if spec.attention else None
+        self.pool_norm = spec.pool_norm.build(hidden_size, loops=1) if spec.pool_norm else None
 
     def pooled(self, x_BND: Tensor, context: Context) -> Tensor:
-        return super().pooled(x_BND, context) if self.attention is None else self.attention(x_BND)
+        pooled_BD = (
+            pooled(x_BND, self.spec.pool, context, self.prefix) if self.attention is None else self.attention(x_BND)
+        )
+        return pooled_BD if self.pool_norm is None else self.pool_norm(pooled_BD)
