@@ -27,6 +27,7 @@ class ImageArrays:
     """uint8 images [S, H, W] or [S, H, W, C] with C = 1 or 3, integer labels [S], optionally `class_names`."""
 
     notes: tuple[str, ...]
+    boxes: Sequence[np.ndarray] | None = None
 
     def __init__(self, location: Path) -> None:
         """Raises InputError for a file that is not such an npz. Never unpickles."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.data.classes import listed, match_classes, match_numbers
+from compress.data.classes import Matching, listed, match_classes, match_numbers, plain
 from compress.data.prints import prints_of
 from compress.data.sources import Source
 from compress.data.stores import threads
@@ -81,6 +81,18 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def boxes(self) -> tuple[np.ndarray, ...] | None:
+        """The true boxes of each image, float32 [G, 5]: class, centre, width and height as shares of the image; None
+        for data without."""
+        own = self._decoder.source.boxes
+        if own is None:
+            return None
+        chosen = [own[index] for index in self._indices]
+        if self._class_map is None:
+            return tuple(chosen)
+        return tuple(np.column_stack([self._class_map[one[:, 0].astype(int)], one[:, 1:]]) for one in chosen)
+
     def raw(self, indices: Iterable[int] | None = None) -> list[np.ndarray]:
         """The images (all by default) as uint8 [H, W, C], as stored: sizes and channels may differ.
 
@@ -128,6 +140,18 @@ class ImageDataset:
             matched = match_classes(self.location, self.class_names, labels)
         else:
             matched = match_numbers(self.location, range(len(self.class_names)), labels)
+        return self._of_classes(labels, matched)
+
+    def for_some_of(self, labels: Sequence[str]) -> ImageDataset:
+        """This data set with the classes of a model that may know more of them. Raises InputError as `for_labels`."""
+        number = {plain(name): index for index, name in reversed(list(enumerate(labels)))}
+        found = [number.get(plain(name)) for name in self.class_names]
+        known = [one for one in found if one is not None]
+        if len(known) < len(found) or len(set(known)) < len(known) or not self._decoder.source.named:
+            return self.for_labels(labels)
+        return self._of_classes(labels, Matching(tuple(known)))
+
+    def _of_classes(self, labels: Sequence[str], matched: Matching) -> ImageDataset:
         class_map = np.array(matched.numbers, np.int64)
         return ImageDataset(self._decoder, self._indices, labels, class_map, (*self.notes, *matched.notes))
 

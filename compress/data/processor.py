@@ -1,7 +1,8 @@
 """A Hugging Face image processor's settings, read into the bundle's `preprocessing` section.
 
 Covers the processors that resize, crop, rescale and normalize, in this order: ViT, DeiT, BiT (which DINOv2 uses),
-CLIP, BEiT, SigLIP, and what timm does. What one of them says and the section cannot hold is an error, never left out.
+CLIP, BEiT, SigLIP, YOLOS, and what timm does. What one of them says and the section cannot hold is an error, never left
+out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from targets.errors import InputError
 
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _HALVES = {"image_mean": 0.5, "image_std": 0.5}
-_IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 _CLIP = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
@@ -31,7 +32,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIP": _SHORTEST,
     "Beit": {"resample": 3, "size": 224, **_HALVES},
     "Siglip": {"resample": 3, "size": 224, **_HALVES},
-    "DINOv3ViT": {"resample": 2, "size": 224, "image_mean": _IMAGENET[0], "image_std": _IMAGENET[1]},
+    "Yolos": {"resample": 2, "size": {"shortest_edge": 800, "longest_edge": 1333}, **_IMAGENET},
+    "DINOv3ViT": {"resample": 2, "size": 224, **_IMAGENET},
 }
 _COMMON = {
     "do_resize": True,
@@ -40,7 +42,15 @@ _COMMON = {
     "rescale_factor": 1 / 255,
     "do_normalize": True,
 }
-_REFUSED = ("crop_pct", "do_pad", "do_flip_channel_order", "do_reduce_labels", "rescale_offset", "size_divisor")
+_REFUSED = (
+    "crop_pct",
+    "do_pad",
+    "pad_size",
+    "do_flip_channel_order",
+    "do_reduce_labels",
+    "rescale_offset",
+    "size_divisor",
+)
 
 
 def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -58,7 +68,8 @@ def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda tex
         return _section(folder / "config.json", of_timm, config)
     if given is not None:
         path, settings = given
-        return _section(path, _with_defaults(path, settings), config)
+        whole = _with_defaults(path, settings)
+        return _section(path, _of_one_size(path, whole, config, note) if _keeps_shapes(whole) else whole, config)
     size = config.get("image_size")
     if size is None:
         raise InputError(
@@ -85,15 +96,43 @@ def _settings(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return (path, read_object(path)) if path.exists() else None
 
 
-def _with_defaults(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+def _kind(given: Mapping[str, Any]) -> str:
     kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "ViTImageProcessor")
     for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
         kind = kind.removesuffix(ending)
+    return kind
+
+
+def _with_defaults(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    kind = _kind(given)
     if kind not in _DEFAULTS:
         raise InputError(f"{path}: the processor is {kind!r}; allowed: {', '.join(_DEFAULTS)}")
+    if kind == "Yolos":  # images of one size need no padding
+        given = {**given, "do_pad": False}
     if kind in ("Bit", "CLIP") and isinstance(given.get("size"), int):
         given = {**given, "size": {"shortest_edge": given["size"]}}
     return {**_COMMON, **_DEFAULTS[kind], **{key: value for key, value in given.items() if value is not None}}
+
+
+def _keeps_shapes(settings: Mapping[str, Any]) -> bool:
+    """Whether a processor of a detector gives images of many sizes; older folders name one edge."""
+    size = settings["size"]
+    return _kind(settings) == "Yolos" and (
+        isinstance(size, int) or (isinstance(size, dict) and "shortest_edge" in size)
+    )
+
+
+def _of_one_size(
+    path: Path, settings: Mapping[str, Any], config: Mapping[str, Any], note: Callable[[str], None]
+) -> dict[str, Any]:
+    """The settings with the one size that a graph has: the config's, in whole patches. Boxes are shares of an image, so
+    they stay what they are."""
+    size, patch = (_height_width(path, key, config.get(key)) for key in ("image_size", "patch_size"))
+    whole = [edge - edge % step for edge, step in zip(size, patch, strict=True)]
+    note(
+        f"images are resized to {whole[0]} x {whole[1]}, whatever their shape, where the original's processor keeps it"
+    )
+    return {**settings, "size": whole}
 
 
 def _section(path: Path, settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Source(Protocol):
     named: bool  # the class names are the data's own, not made up from the labels
     parts: dict[Part, np.ndarray] | None  # ascending indices by what they are for, if the data says so
     notes: tuple[str, ...]  # what the user should know of them
+    boxes: Sequence[np.ndarray] | None  # per image float32 [G, 5]: class, centre, width and height as shares of it
 
     def image(self, index: int) -> np.ndarray:
         """The image as uint8 [H, W, C]. Raises InputError if it cannot be read."""
@@ -61,6 +62,7 @@ class ImageFiles:
     """`<class>/*.jpg`, or `train/<class>/*.jpg` with `test/` or `val/` beside it, in a folder, a zip or a pack."""
 
     named = True
+    boxes: Sequence[np.ndarray] | None = None
 
     def __init__(self, location: Path) -> None:
         """Raises InputError for a place without classes of images."""

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from compress.data.arrays import ImageArrays
+from compress.data.coco import CocoFiles, coco_files
 from compress.data.dataset import Decoder, ImageDataset
 from compress.data.packed import SUFFIX as PACKED
 from compress.data.prints import Prints, near, near_earlier, prints_of
@@ -39,6 +40,7 @@ def load(
     at_least: int = 1,
     seed: int = 0,
     skip_corrupt: bool = False,
+    boxes: bool = False,
 ) -> ImageDataset:
     """The images that `spec` names. Lists them; nothing is decoded before it is asked for.
 
@@ -49,9 +51,10 @@ def load(
     `limit`: the most images, evenly over the classes, seeded. `at_least`: fewer are an error.
     `skip_corrupt`: decode everything now and leave out what cannot be read; otherwise the first use of a damaged
     image is an error that counts them all.
+    `boxes`: a COCO json, or a folder with one, is wanted if there is one.
     Raises InputError for a spec or data that cannot be used.
     """
-    source = _open(spec, part)
+    source = _open(spec, part, boxes)
     chosen, notes = _indices(source, "all" if spec.startswith("zoo:") else part, seed)
     dataset = ImageDataset(Decoder(source), chosen, source.class_names, notes=(*source.notes, *notes))
     if skip_corrupt:
@@ -66,12 +69,14 @@ def load(
     return dataset
 
 
-def _open(spec: str, part: Part | Literal["all"]) -> Source:
+def _open(spec: str, part: Part | Literal["all"], boxes: bool) -> Source:
     if spec.startswith("zoo:"):
         return _open_zoo(spec.removeprefix("zoo:"), part)
     path = user_path(spec)
     if not path.exists():
         raise InputError(f"no data at {spec}; give zoo:NAME, a folder of class folders, a .zip of one, or a .npz")
+    if boxes and (files := coco_files(path)):
+        return CocoFiles(files)
     if path.is_dir() or path.suffix.lower() in (".zip", PACKED):
         return ImageFiles(path)
     if path.suffix.lower() == ".npz":

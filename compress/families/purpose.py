@@ -11,6 +11,7 @@ Head = Literal[
     "classes",
     "score",
     "vector",
+    "boxes",
     "next-token",
     "token-classes",
     "masked-token",

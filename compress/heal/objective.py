@@ -145,10 +145,14 @@ def _next_tokens(answer_BNV: Tensor, inputs: Mapping[str, Tensor], labels: Tenso
 
 def token_kl(logits_BNV: Tensor, target_BNV: Tensor, mask_BN: Tensor, temperature: float) -> Tensor:
     """T^2 KL from the target's tokens, mean over those that the mask has."""
-    log_p_BNV = F.log_softmax(logits_BNV.float() / temperature, dim=-1)
-    log_q_BNV = F.log_softmax(target_BNV.float() / temperature, dim=-1)
-    distance_BN = F.kl_div(log_p_BNV, log_q_BNV, reduction="none", log_target=True).sum(dim=-1)
-    return temperature**2 * mean_of_real(distance_BN, mask_BN)
+    distance_BN = class_divergence(logits_BNV, target_BNV, temperature).sum(dim=-1)
+    return mean_of_real(distance_BN, mask_BN)
+
+
+def class_divergence(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T^2 times the terms of KL(softmax(target / T) || softmax(logits / T)), in the shape of the logits."""
+    log_p, log_q = (F.log_softmax(one.float() / temperature, dim=-1) for one in (logits, target))
+    return temperature**2 * F.kl_div(log_p, log_q, reduction="none", log_target=True)
 
 
 def mean_of_real(value_BN: Tensor, mask_BN: Tensor) -> Tensor:
@@ -162,10 +166,22 @@ def _squared_error(answer_BK: Tensor, target_BK: Tensor, inputs: Mapping[str, Te
     return (answer_BK.float() - target_BK.float()).square().mean()
 
 
+def _boxes(answer_BQK: Tensor, target_BQK: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """T^2 KL from the original's classes for each box, and how far it is from the original's, as much as that holds it
+    for an object (L1, in DETR's weight)."""
+    kl_BQ = class_divergence(answer_BQK[..., :-4], target_BQK[..., :-4], temperature).sum(dim=-1)
+    object_BQ = 1 - target_BQK[..., :-4].float().softmax(dim=-1)[..., -1]
+    apart_BQ = (answer_BQK[..., -4:] - target_BQK[..., -4:]).float().abs().sum(dim=-1)
+    return (kl_BQ + BOX * object_BQ * apart_BQ).mean()
+
+
 CLASSIFICATION = Distance(_class_kl, _class_loss)
 LANGUAGE_MODEL = Distance(each_token, _next_tokens)
 EMBEDDING = Distance(_cosines, "which embeddings do not have", "1 - cosine", _cosine)
 NUMBERS = Distance(_squared_error, "and this model gives a number, not a class", "mean squared error")
+BOXES = Distance(_boxes, "which say nothing of a single one of this model's boxes", "mean KL and distance of boxes")
+#: Weight of a box's place beside its class.
+BOX = 5.0
 #: Weight of the pairwise similarities beside the cosines: errors of both are then about equally large.
 PAIRS = 10.0
 

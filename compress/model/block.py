@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -43,7 +44,8 @@ class BlockSpec(Spec):
     per loop (gains, biases and what `per_loop` says) is indexed by the loop. A missing mixer or ffn adds nothing.
     `mixer_out_norm`, `ffn_out_norm`: norms of what the halves give, before it is added (Gemma 2, OLMo 2).
     `reducer`: fewer tokens leave the block than came in. `cross`: reads an encoder's tokens between the two halves,
-    with a norm of its own in the place that `residual` says."""
+    with a norm of its own in the place that `residual` says. `positions`: of how many tokens each gets a
+    learned vector as it enters the block (YOLOS)."""
 
     mixer: AnyMixer | None
     mixer_norm: NormSpec | None
@@ -57,6 +59,7 @@ class BlockSpec(Spec):
     reducer: AnyReducer | None = None
     cross: AnyCross | None = None
     cross_norm: NormSpec | None = None
+    positions: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -124,6 +127,7 @@ class Block(nn.Module):
         self.cross_gain: OutputGain | None = None
         self.ffn_gain: OutputGain | None = None
         self.ffn_signal: LevelSignal | None = None
+        self.position = nn.Parameter(torch.zeros(1, spec.positions, hidden_size)) if spec.positions else None
         self._tell_loops_apart(spec, hidden_size)
 
     def _tell_loops_apart(self, spec: BlockSpec, hidden_size: int) -> None:
@@ -149,7 +153,7 @@ class Block(nn.Module):
         sites on the way."""
         mixer, asked = self.mixer, replace(context, rows=self.leading)
         mix = None if mixer is None else lambda x_BND: mixer(x_BND, loop, asked)
-        x_BND = self._run(x_BND, loop, mix, context, observe)
+        x_BND = self._run(self._placed(x_BND), loop, mix, context, observe)
         left = Tokens(x_BND, self._worked_on(context))
         observe("whole", left)
         if self.reducer is not None and self.leading is None:
@@ -161,6 +165,7 @@ class Block(nn.Module):
         """The input and output of the mixer, as `forward` would show them, without the rest of the block."""
         mixer, asked, seen = self.mixer, replace(context, rows=self.leading), dict[Site, Tokens]()
         assert mixer is not None
+        x_BND = self._placed(x_BND)
         if self.residual != "post":
             x_BND = _norm(self.mixer_norm, x_BND, loop)
         self._mixed(lambda x_BND: mixer(x_BND, loop, asked), x_BND, loop, context, seen.__setitem__)
@@ -174,7 +179,7 @@ class Block(nn.Module):
 
     def state_spec(self) -> tuple[StateSpec, ...] | None:
         """See `Mixer.state_spec`; None too for a block that tokens do not leave one by one."""
-        if self.reducer is not None:
+        if self.reducer is not None or self.position is not None:
             return None
         return () if self.mixer is None else self.mixer.state_spec()
 
@@ -191,6 +196,9 @@ class Block(nn.Module):
 
         y_BND = self._run(x_BND, loop, mix, context, _ignore)
         return y_BND, after
+
+    def _placed(self, x_BND: Tensor) -> Tensor:
+        return x_BND if self.position is None else x_BND + self.position
 
     def _worked_on(self, context: Context) -> Context:
         """The context of the tokens that the block gives, before the reducer."""

@@ -86,6 +86,8 @@ def _placed(spec: BlockSpec, size: int) -> BlockSpec:
     """A block that sees the cells where their patches lay: rotary places of a grid are averaged, too. Raises InputError
     for what else says where tokens stand."""
     mixer = spec.mixer
+    if spec.positions is not None:
+        raise InputError(f"{NAME} is refused before a layer that adds positions of its own")
     if getattr(mixer, "bias", None) is not None and not isinstance(mixer, PackedAttentionSpec):
         raise InputError(f"{NAME} is refused before a layer that adds a bias for where patches lie")
     holder = getattr(mixer, "scores", mixer)

@@ -161,6 +161,7 @@ def _written(model: Transformer) -> Iterator[tuple[Tensor, int]]:
     """What is added to the stream, each with the axis of the stream's directions."""
     yield from _embedded(model.embed)
     for block in _blocks(model):
+        yield from [(block.position, 2)] if block.position is not None else []
         if block.mixer is not None:
             values = attention(block).values
             assert isinstance(values, ProjectedValues)

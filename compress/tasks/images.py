@@ -173,12 +173,13 @@ def ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:
             yield batch
 
 
-def images_of(choice: DataChoice, part: AnyPart) -> ImageDataset:
-    """The images of a part as the recipe chooses them; its limit is on those to evaluate on. Raises InputError."""
+def images_of(choice: DataChoice, part: AnyPart, boxes: bool = False) -> ImageDataset:
+    """The images of a part as the recipe chooses them; its limit is on those to evaluate on. `boxes`: those of a COCO
+    file if there is one. Raises InputError."""
     from compress.data import load
 
     limit = choice.limit if part == "evaluation" else None
-    return load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt)
+    return load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt, boxes=boxes)
 
 
 def _one_image(name: str, what: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> tuple[Declared, str]:
