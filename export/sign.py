@@ -13,7 +13,7 @@ from typing import Any
 from runtime.bundles.bundle import open_files
 from runtime.bundles.manifest import NAME
 from runtime.bundles.seal import SIGNATURE
-from runtime.files import explain, write_atomic
+from runtime.files import check_no_pipe, explain, write_atomic
 from targets.cli import Parser
 from targets.errors import EnvironmentLacks, InputError, run_cli
 
@@ -65,6 +65,7 @@ def _load_private_key(path: Path) -> Any:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    check_no_pipe(path)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:

@@ -141,10 +141,11 @@ def explain(error: OSError, path: Path) -> InputError | EnvironmentLacks:
     """The error to raise for a failed write at `path`: a full disk is the environment's, the rest the user's."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return EnvironmentLacks(f"no space left on the disk that holds {path}; free some and run again")
+    cause = error.strerror or str(error).rstrip(".")  # an operation that a stream has not is an OSError without one
     if _in_cache(path):
         advice = "set EDGEPRESS_CACHE to a folder that can be written, or give compress.run --no-cache"
-        return InputError(f"cannot write the cache {path}: {error.strerror}; {advice}")
-    return InputError(f"cannot write {path}: {error.strerror}; give a place that can be written")
+        return InputError(f"cannot write the cache {path}: {cause}; {advice}")
+    return InputError(f"cannot write {path}: {cause}; give a place that can be written")
 
 
 def _in_cache(path: Path) -> bool:

@@ -14,7 +14,7 @@ from compress.data.packed import SUFFIX as PACKED
 from compress.data.prints import Prints, near, near_earlier, prints_of
 from compress.data.sources import ImageFiles, Part, Source
 from compress.data.splits import balanced, halves
-from runtime.files import user_path
+from runtime.files import check_no_pipe, user_path
 from targets.errors import InputError
 
 #: Share of images to evaluate on that may be nearly the same as others without a word.
@@ -75,6 +75,7 @@ def _open(spec: str, part: Part | Literal["all"], boxes: bool) -> Source:
     path = user_path(spec)
     if not path.exists():
         raise InputError(f"no data at {spec}; give zoo:NAME, a folder of class folders, a .zip of one, or a .npz")
+    check_no_pipe(path)
     if boxes and (files := coco_files(path)):
         return CocoFiles(files)
     if path.is_dir() or path.suffix.lower() in (".zip", PACKED):

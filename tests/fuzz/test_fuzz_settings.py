@@ -17,6 +17,7 @@ from support.mutation import ODD, draws, kept, mutated, write_odd
 from support.text_checkpoints import saved_text
 
 from compress import recipe, tasks
+from compress.data import specs
 from compress.data.packed import PackedJpegs
 from compress.data.processor import preprocessing_from_hf
 from compress.data.text_files import decoded
@@ -30,6 +31,7 @@ from compress.verification.drift import compare
 from compress.verification.files import load
 from compress.verification.kinds.classes import Predictions
 from compress.verification.outcome import Status
+from export.sign import sign
 from runtime.bundles.manifest import load_manifest
 from runtime.bundles.seal import load_public_key
 from runtime.costs import Costs
@@ -231,8 +233,10 @@ def test_pipes_are_not_waited_for(tmp_path: Path, name: str) -> None:
         load_public_key,
         lambda path: load_manifest(path.parent),
         lambda path: open_side(str(path)),
+        lambda path: specs.load(str(path)),
+        lambda path: sign(path.parent, path),
     ],
-    ids=["slices", "baseline", "texts", "images", "costs", "key", "bundle", "model"],
+    ids=["slices", "baseline", "texts", "images", "costs", "key", "bundle", "model", "data", "private"],
 )
 def test_no_file_that_a_command_is_given_is_a_pipe_that_is_waited_for(tmp_path: Path, read: Any) -> None:
     os.mkfifo(tmp_path / "manifest.json")

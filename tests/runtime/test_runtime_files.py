@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import subprocess
@@ -11,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime.files import cache_root, check_writable, possible, sha256_of, user_path, write_atomic
+from runtime.files import cache_root, check_writable, explain, possible, sha256_of, user_path, write_atomic
 from targets.errors import InputError
+
+
+def test_what_a_stream_cannot_do_is_told_in_its_words() -> None:
+    told = str(explain(io.UnsupportedOperation("File or stream is not seekable."), Path("results.jsonl")))
+    assert told == "cannot write results.jsonl: File or stream is not seekable; give a place that can be written"
 
 
 def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
