@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from runtime.bundles.manifest import Tensor as Declared
 
 SCORES, PLACES = "logits", "pred_boxes"
+#: Pixels that go through a model at once: images to find something in are large, and attention looks at all pairs.
+_PIXELS = 1 << 21
 _UNPLACED = (
     "the data have no boxes, only a class for each image: judged is whether a box of that class is found, not where it "
     "lies; give a COCO json for that"
@@ -96,7 +98,9 @@ class ObjectDetection(ImageTask):
 
         assert isinstance(data, PreparedImages)
         parts, seen = [], 0
-        for inputs in ahead(data.batches(batch or BATCH)):
+        height, width = data.preprocessing["size"]
+        some = max(1, min(BATCH, _PIXELS // (height * width)))
+        for inputs in ahead(data.batches(batch or some)):
             parts.append(_found(run(inputs), len(inputs["pixel_values"]), data.labels))
             seen += len(parts[-1])
             tell(seen)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.jobs import asked, shipped
+from support.rewriting import moved, rewritten
 
 from compress import tasks
 from compress.data import load
@@ -273,6 +274,18 @@ def test_a_detector_of_one_class_finds_what_transformers_finds(tmp_path: Path, s
     for name in ("logits", "pred_boxes"):
         torch.testing.assert_close(mine[name], theirs[name], atol=1e-4, rtol=0)
     assert model.structure.labels == ("bolt",) and notes == []
+
+
+def test_patches_are_not_pooled_before_layers_that_add_positions(folder: Path) -> None:
+    model = read_checkpoint(folder, {"size": [8, 16]})
+    with pytest.raises(InputError, match="pool-tokens is refused before a layer that adds positions of its own"):
+        rewritten(model, "pool-tokens", after=0)
+
+
+def test_layers_keep_their_positions_through_exact_rewrites(folder: Path) -> None:
+    model = read_checkpoint(folder, {"size": [8, 12]})
+    for use in ("fold-norm", "drop-key-bias", "fold-value-bias", "merge-qk", "trim-last-block"):
+        assert moved(model, rewritten(model, use)) <= 1e-4
 
 
 def test_a_bare_yolos_is_refused(folder: Path, tmp_path: Path) -> None:
