@@ -9,7 +9,7 @@ length, with `--threads` threads. With the package ctranslate2 its int8 form of 
 many of the first 200 sentences the text is the one that transformers' `generate` writes with the original's weights.
 `drop`: points of BLEU below the original in fp32, with the 95 % interval of a bootstrap over pairs of texts. Bytes are
 those of the files that a device reads: encoder, decoder and the weights that they share. `state`: bytes that a sentence
-keeps at so many tokens of the target, beside the memory of a source of 20 tokens.
+keeps at that number of tokens of the target, beside the memory of a source of 20 tokens.
 """
 
 from __future__ import annotations
