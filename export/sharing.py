@@ -59,7 +59,7 @@ def share_weights(model: Any, parameters: Mapping[str, np.ndarray], prefix: str)
         renamed[one.name] = name
         kept.append(one)
     _keep(model, kept, renamed)
-    _untranspose(model)
+    untranspose(model)
     _name_nodes(model)
 
 
@@ -100,7 +100,7 @@ def _keep(model: Any, kept: list[Any], renamed: Mapping[str, str]) -> None:
             node.input[index] = renamed.get(name, name)
 
 
-def _untranspose(model: Any) -> None:
+def untranspose(model: Any) -> None:
     """Where a stored weight is the transpose of another, read that one through a Transpose node."""
     from onnx import helper
 
@@ -122,7 +122,7 @@ def _untranspose(model: Any) -> None:
 
 def _feeds_products_only(model: Any, name: str) -> bool:
     """A Gather (an embedding) must read its table directly; a MatMul can do with the transpose."""
-    return all(node.op_type in ("MatMul", "Gemm") for node in model.graph.node if name in node.input)
+    return all(node.op_type in ("MatMul", "Gemm", "MatMulInteger") for node in model.graph.node if name in node.input)
 
 
 def _name_nodes(model: Any) -> None:

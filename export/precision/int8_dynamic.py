@@ -18,6 +18,7 @@ from export import graph
 from export.precision.result import Precision, check_names, describe
 from export.precision.tables import quantize_tables
 from export.quiet import quiet
+from export.sharing import untranspose
 from targets.errors import InputError
 
 #: Operators that ONNX Runtime has a dynamic int8 form of and that are worth it; a patch convolution is not.
@@ -57,6 +58,7 @@ def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = ()) -> 
             extra_options={"DefaultTensorType": 1, "MatMulConstBOnly": True},
         )
         int8 = graph.load(written)
+    untranspose(int8)  # a tied table has the same codes as a table and, turned, as the weight of a layer
     graph.save(int8, path)
     left = {node.name for node in int8.graph.node}  # quantized nodes have other names
     kept = sorted({*exclude, *(name for name in chosen if name in left)})

@@ -1,6 +1,7 @@
-"""Embedding tables in fewer bytes, in standard operators. Int8 with one scale per row: Cast(Gather(int8)) *
-Gather(scales); TensorRT refuses that (an int8 constant may only feed a DequantizeLinear, and one in front of the Gather
-would turn the whole table into floats at every call), so for it: Cast(Gather(float16))."""
+"""Embedding tables in fewer bytes, in standard operators. Int8 with one scale per row: DequantizeLinear(Gather(int8)) *
+Gather(scales), its zero point there so that the runtime may make the codes uint8. TensorRT refuses that (an int8
+constant may only feed a DequantizeLinear, and one in front of the Gather would turn the whole table into floats at
+every call), so for it: Cast(Gather(float16))."""
 
 from __future__ import annotations
 
@@ -19,17 +20,23 @@ FROM_BYTES = 256 << 10
 
 def quantize_tables(model: Any) -> list[str]:
     """Replace each Gather of rows from a large constant table by int8; returns the names of the nodes."""
-    from onnx import TensorProto, helper
+    import numpy as np
+    from onnx import helper
 
     def smaller(table: np.ndarray) -> dict[str, np.ndarray]:
         int8, scales = quantize(table, 0)
-        return {"int8": int8, "scale": scales[:, None]}
+        return {"int8": int8, "scale": scales[:, None], "one": np.float32(1), "zero": np.int8(0)}
 
     def nodes(node: Any) -> list[Any]:
         (name, ids), out = node.input, node.output[0]
         return [
             helper.make_node("Gather", [f"{name}.int8", ids], [f"{out}.int8"], name=f"{node.name}/int8"),
-            helper.make_node("Cast", [f"{out}.int8"], [f"{out}.cast"], name=f"{node.name}/Cast", to=TensorProto.FLOAT),
+            helper.make_node(
+                "DequantizeLinear",
+                [f"{out}.int8", f"{name}.one", f"{name}.zero"],
+                [f"{out}.cast"],
+                name=f"{node.name}/Cast",
+            ),
             helper.make_node("Gather", [f"{name}.scale", ids], [f"{out}.scale"], name=f"{node.name}/scale"),
             helper.make_node("Mul", [f"{out}.cast", f"{out}.scale"], [out], name=f"{node.name}/Mul"),
         ]

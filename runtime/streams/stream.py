@@ -105,6 +105,7 @@ class Stream:
             names = ", ".join(tensor.name for tensor in given)
             raise InputError(f"{model.source}: a stream has one input of tokens, this model has: {names}")
         self._batch, self._tokens = batch, given[0]
+        self._source_B = np.arange(batch)  # which row of a first stream's sources each reads
         self._inputs = {tensor.name for tensor in model.inputs}
         self._caches = any(map(states.grows, model.state))
         self._moment = _Moment(
@@ -180,8 +181,11 @@ class Stream:
         index = np.asarray(rows, np.int64)
         if not index.size or index.min() < 0 or index.max() >= self._batch or len(index) > self._model.max_batch:
             raise InputError(f"rows {list(rows)}: allowed: 1 to {self._model.max_batch} of 0 to {self._batch - 1}")
-        now = self._moment
-        other = Stream(self._model, len(index), {name: array[index] for name, array in self._fixed.items()})
+        now, source_B = self._moment, self._source_B[index]
+        same = np.array_equal(source_B, self._source_B)  # beams of one source read the same rows, whichever goes on
+        fixed = self._fixed if same else {name: array[index] for name, array in self._fixed.items()}
+        other = Stream(self._model, len(index), fixed)
+        other._source_B = source_B
         other._moment = _Moment(
             {name: array[index] for name, array in now.states.items()}, now.seen_B[index], now.real_BP[index]
         )
@@ -216,7 +220,7 @@ class Stream:
 
     def _at(self, moment: _Moment) -> Stream:
         other = Stream(self._model, self._batch, self._fixed)
-        other._moment = moment
+        other._source_B, other._moment = self._source_B, moment
         return other
 
     def _feed(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None, every: bool) -> np.ndarray:

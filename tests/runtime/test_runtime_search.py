@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.translators import END, PAD, TorchRows, saved_translator
 
 from compress.tasks import read_checkpoint
-from runtime.texts.search import search
+from runtime.texts.search import best_of, search
 from runtime.texts.text import TargetText
 
 LONGEST = 14
@@ -63,3 +65,19 @@ def test_the_best_texts_come_first_and_differ(translator: Any) -> None:
         scores = [one.score for one in texts]
         assert scores == sorted(scores, reverse=True) and np.isfinite(scores).all()
         assert len({tuple(one.ids) for one in texts}) == len(texts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(2, 300), st.integers(0, 99))
+def test_the_best_continuations_are_those_of_a_whole_sort(sources: int, beams: int, vocabulary: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logits_RV = random.normal(size=(sources * beams, vocabulary)).astype(np.float32)
+    logits_RV[random.random(logits_RV.shape) < 0.3] = -np.inf
+    logits_RV[:, -1] = 9.0 + np.arange(len(logits_RV))  # the last column has fewer tokens, and one of the best
+    start_BK = random.normal(size=(sources, beams))
+    values_BW, places_BW = best_of(logits_RV, start_BK, 2 * beams)
+    whole_BX = (start_BK[..., None] + logits_RV.reshape(sources, beams, vocabulary)).reshape(sources, -1)
+    count = min(2 * beams, whole_BX.shape[1])
+    assert values_BW.shape == (sources, count)
+    assert np.array_equal(np.sort(values_BW)[:, ::-1], -np.sort(-whole_BX)[:, :count])
+    assert np.array_equal(np.take_along_axis(whole_BX, places_BW, axis=1), values_BW)
