@@ -126,6 +126,29 @@ def test_a_linear_cross_attention_hands_over_sums_of_one_size(made: Cut, tmp_pat
         np.testing.assert_allclose(given, linear(batch).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "table", [{"use": "linear-attention", "feature": "t2r", "size": 6}, {"use": "hybrid", "window": 2}]
+)
+def test_a_decoder_without_caches_counts_its_tokens_and_takes_chunks_of_any_length(
+    made: Cut, table: dict[str, Any], tmp_path: Path
+) -> None:
+    batch = {name: torch.from_numpy(one) for name, one in {**made.source, TARGET: made.target}.items()}
+    calibration = Calibration(made.model, lambda: iter([batch]), lambda line: None)
+    recurrent = run_rewrite(*parse_options(table), made.model, calibration, "decoder")
+    parts = {name: ort.load(file, 1) for name, file in cut(whole_graph(recurrent, tmp_path / "recurrent")).items()}
+    fixed = {SOURCE_MASK: made.source["attention_mask"], **parts["encoder"].run(made.source)}
+    past = states.states_of(parts[DECODER].inputs)
+    state = states.fresh(past, {"batch": 2})
+    given = []
+    for chunk in (made.target[:, :1], made.target[:, 1:]):
+        fed = {**fixed, **state, "input_ids": chunk}
+        outputs = parts[DECODER].run({one.name: fed[one.name] for one in parts[DECODER].inputs})
+        state = {one.past: outputs[one.present] for one in past}
+        given.append(outputs["logits"])
+    with torch.no_grad():
+        np.testing.assert_allclose(np.concatenate(given, axis=1), recurrent(batch).numpy(), atol=1e-5)
+
+
 def test_a_weight_that_two_parts_read_is_stored_once_beside_them(made: Cut) -> None:
     table = made.model.embed.table.nbytes
     apart = (made.bundle / "model.onnx.data").stat().st_size

@@ -82,7 +82,8 @@ class SourceToTarget(nn.Module):
         outputs, present = self.model.chunk(own, past, kept)
         after = [tensor for state in present for tensor in state]
         if self.counts:
-            after.append(inputs[COUNT.past] + float(inputs[TARGET].shape[1]))
+            tokens_B1 = torch.ones_like(inputs[TARGET]).sum(dim=1, keepdim=True)  # float(N) would be a constant
+            after.append(inputs[COUNT.past] + tokens_B1.to(inputs[COUNT.past].dtype))
         return *outputs.values(), *after, *(tensor for step in kept for tensor in step)
 
     def _places(self, inputs: dict[str, Tensor]) -> Tensor:
