@@ -12,15 +12,15 @@ import onnx
 from compress import zoo
 from compress.model import save
 from compress.pipeline import StageContext
-from compress.stages import answers, baseline_int8
-from compress.stages.artifacts import Answers, CalibrationSet, ShippedModels, SourceModel
+from compress.stages import answers, baseline_int8, export
+from compress.stages.artifacts import Answers, CalibrationSet, ModelArtifact, OnnxModel, ShippedModels, SourceModel
 from compress.tasks import get, read_checkpoint
 from compress.tasks.task import DataChoice
 from compress.verification.metrics import METRICS
 
 
 def test_the_original_gets_the_exact_forms_and_the_quantizer_of_what_ships(tmp_path: Path) -> None:
-    folders = {name: tmp_path / name for name in ("source", "calibration", "files", "answers")}
+    folders = {name: tmp_path / name for name in ("source", "calibration", "files", "answers", "graph", "again")}
     for folder in folders.values():
         folder.mkdir()
     place, task = zoo.locate("zoo:vit-mnist"), get("image-classification")
@@ -39,6 +39,14 @@ def test_the_original_gets_the_exact_forms_and_the_quantizer_of_what_ships(tmp_p
     stored = {one.name: onnx.numpy_helper.to_array(one) for one in static.graph.initializer}
     assert any(one.dtype == np.int8 and one.ndim == 2 for one in stored.values())
     assert not any(one.dtype == np.uint8 for one in stored.values()), "symmetric, as what ships"
+
+    given = StageContext(folders["graph"], tmp_path, options=export.Options(opset=20, data=choice, loops=()))
+    export.export_model(given, original, CalibrationSet.of(folders["calibration"]), ModelArtifact.of(folders["source"]))
+    again = StageContext(folders["again"], tmp_path, options=baseline_int8.Options(opset=20, data=choice))
+    graph = OnnxModel.of(folders["graph"])
+    baseline_int8.quantize_original(again, original, CalibrationSet.of(folders["calibration"]), graph)
+    for name in ("dynamic.onnx", "static.onnx"):
+        assert (folders["again"] / name).read_bytes() == (folders["files"] / name).read_bytes(), "of a graph at hand"
 
     asked = StageContext(folders["answers"], tmp_path, options=answers.Options(data=choice))
     answers.answer_shipped(asked, original, models)
