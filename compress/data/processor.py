@@ -1,8 +1,8 @@
 """A Hugging Face image processor's settings, read into the bundle's `preprocessing` section.
 
 Covers the processors that resize, crop, rescale and normalize, in this order: ViT, DeiT, BiT (which DINOv2 uses),
-CLIP, BEiT, SigLIP, YOLOS, and what timm does. What one of them says and the section cannot hold is an error, never left
-out.
+CLIP, BEiT, SigLIP, YOLOS, DPT, and what timm does. What one of them says and the section cannot hold is an error, never
+left out.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "Beit": {"resample": 3, "size": 224, **_HALVES},
     "Siglip": {"resample": 3, "size": 224, **_HALVES},
     "Yolos": {"resample": 2, "size": {"shortest_edge": 800, "longest_edge": 1333}, **_IMAGENET},
+    "DPT": {"resample": 3, "size": 384, "ensure_multiple_of": 1, **_HALVES},
     "DINOv3ViT": {"resample": 2, "size": 224, **_IMAGENET},
 }
+_SHAPELESS = "images are resized to {} x {}, whatever their shape, where the original's processor keeps it"
 _COMMON = {
     "do_resize": True,
     "do_center_crop": False,
@@ -69,6 +71,8 @@ def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda tex
     if given is not None:
         path, settings = given
         whole = _with_defaults(path, settings)
+        if _kind(whole) == "DPT":
+            whole = _in_whole_steps(path, whole, note)
         return _section(path, _of_one_size(path, whole, config, note) if _keeps_shapes(whole) else whole, config)
     size = config.get("image_size")
     if size is None:
@@ -129,9 +133,18 @@ def _of_one_size(
     they stay what they are."""
     size, patch = (_height_width(path, key, config.get(key)) for key in ("image_size", "patch_size"))
     whole = [edge - edge % step for edge, step in zip(size, patch, strict=True)]
-    note(
-        f"images are resized to {whole[0]} x {whole[1]}, whatever their shape, where the original's processor keeps it"
-    )
+    note(_SHAPELESS.format(*whole))
+    return {**settings, "size": whole}
+
+
+def _in_whole_steps(path: Path, settings: Mapping[str, Any], note: Callable[[str], None]) -> dict[str, Any]:
+    """The settings of a depth estimator's processor with the size that a square image gets of it."""
+    size, step = _height_width(path, "size", settings["size"]), settings["ensure_multiple_of"]
+    if type(step) is not int or step < 1:
+        raise InputError(f"{path}: ensure_multiple_of is {step!r}; allowed: a number of pixels")
+    whole = [max(step, round(edge / step) * step) for edge in size]
+    if settings.get("keep_aspect_ratio"):
+        note(_SHAPELESS.format(*whole))
     return {**settings, "size": whole}
 
 

@@ -12,6 +12,7 @@ Head = Literal[
     "score",
     "vector",
     "boxes",
+    "depth",
     "next-token",
     "token-classes",
     "masked-token",

@@ -188,10 +188,11 @@ def embedding(
     position_1ND: Tensor | None,
     norm: NormSpec | None = None,
     antialias: bool = False,
+    mode: str = "bicubic",
 ) -> tuple[PatchEmbedSpec, dict[str, Tensor]]:
     """The embedding and its weights. `projection`: name of the convolution; `position`: of the prefix and of the
-    patches of the trained image, interpolated once to the image at hand, with `antialias` as
-    the original does it."""
+    patches of the trained image, interpolated once to the image at hand, with `antialias` and
+    by `mode` as the original does it."""
     weight = checkpoint.tensor(f"{projection}.weight")
     spec = PatchEmbedSpec(
         channels=checkpoint.integer("num_channels", 3),
@@ -206,15 +207,22 @@ def embedding(
     if spec.patch_bias:
         state["embed.patch.bias"] = checkpoint.tensor(f"{projection}.bias")
     if position_1ND is not None:
-        state["embed.position"] = resampled(position_1ND, prefix_1SD.shape[1], *patches.grids, antialias)
+        state["embed.position"] = resampled(position_1ND, prefix_1SD.shape[1], *patches.grids, antialias, mode)
     return spec, state
 
 
-def resampled(position_1ND: Tensor, prefix: int, old: tuple[int, int], new: tuple[int, int], antialias: bool) -> Tensor:
-    """Position embeddings of another grid of patches, by bicubic interpolation; the prefix keeps its own."""
+def resampled(
+    position_1ND: Tensor,
+    prefix: int,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    antialias: bool,
+    mode: str = "bicubic",
+) -> Tensor:
+    """Position embeddings of another grid of patches, interpolated; the prefix keeps its own."""
     if old == new:
         return position_1ND
     patches_1PD = position_1ND[:, prefix:]
     grid_1DYX = patches_1PD.reshape(1, *old, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(grid_1DYX, size=new, mode="bicubic", align_corners=False, antialias=antialias)
+    resized = F.interpolate(grid_1DYX, size=new, mode=mode, align_corners=False, antialias=antialias)
     return torch.cat([position_1ND[:, :prefix], resized.flatten(2).transpose(1, 2)], dim=1)

@@ -23,6 +23,7 @@ from compress.families.vision import (
     task_of,
 )
 from compress.model.biases.grid import GridBiasSpec
+from compress.model.block import BlockSpec
 from compress.model.embeds.patch import PatchEmbedSpec
 from compress.model.heads.classifier import ClassifierSpec
 from compress.model.heads.embedding import ImageEmbeddingSpec
@@ -55,6 +56,7 @@ _NAMES = {
     "vit": _VIT,
     "deit": _VIT,
     "beit": _VIT,
+    "dpt": _VIT,
     "dinov2": _DINO,
     "dinov2_with_registers": _DINO,
 }
@@ -70,26 +72,17 @@ _SHOWN = (
 Head = ClassifierSpec | ImageEmbeddingSpec
 
 
-@reads(*_NAMES)
+@reads("vit", "deit", "beit", "dinov2", "dinov2_with_registers")
 def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     """Layer scale (DINOv2, BEiT) is folded into the maps before it, and position embeddings of another image size are
     interpolated once, as the original does at every call."""
     body, kind = _body_prefix(checkpoint), str(checkpoint.config["model_type"])
     patches, norm = patches_of(checkpoint), NormSpec(eps=checkpoint.number("layer_norm_eps"))
-    embed, state = _embedding(checkpoint, f"{body}embeddings.", patches)
+    embed, state = vit_embedding(checkpoint, f"{body}embeddings.", patches)
     head, head_state = _head(checkpoint, embed, norm)
     final = None if isinstance(head, ClassifierSpec) and head.pool_norm is not None else norm
-    layers, heads = checkpoint.integer("num_hidden_layers"), checkpoint.integer("num_attention_heads")
-    for option in _SHOWN:
-        checkpoint.config.get(option)
-    gated, size = checkpoint.flag("use_swiglu_ffn", False), _inner(checkpoint)
-    for index in range(layers):
-        state |= layer(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.", _NAMES[kind], gated)
-    activation, inner = checkpoint.option("hidden_act", "gelu"), None if gated else size
-    blocks = [
-        block(checkpoint, state, f"blocks.{index}.", heads=heads, norm=norm, activation=activation, size=inner)
-        for index in range(layers)
-    ]
+    blocks, of_blocks = vit_blocks(checkpoint, body, norm)
+    state |= of_blocks
     if kind == "beit":
         blocks = [
             one.replace(mixer=_biased(checkpoint, body, index, one.mixer, patches, state))
@@ -103,13 +96,30 @@ def read_vit(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         hidden_size=checkpoint.integer("hidden_size"),
         embed=embed,
         blocks=tuple(blocks),
-        schedule=tuple(Step(block=index, origin=index) for index in range(layers)),
+        schedule=tuple(Step(block=index, origin=index) for index in range(len(blocks))),
         final_norm=final,
         head=head,
         labels=labels_of(checkpoint, head.num_labels) if isinstance(head, ClassifierSpec) else (),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state
+
+
+def vit_blocks(checkpoint: Checkpoint, body: str, norm: NormSpec) -> tuple[list[BlockSpec], dict[str, Tensor]]:
+    """The layers of the body whose tensors begin with `body`, and their weights."""
+    layers, heads = checkpoint.integer("num_hidden_layers"), checkpoint.integer("num_attention_heads")
+    for option in _SHOWN:
+        checkpoint.config.get(option)
+    gated, size = checkpoint.flag("use_swiglu_ffn", False), _inner(checkpoint)
+    names, state = _NAMES[str(checkpoint.config["model_type"])], dict[str, Tensor]()
+    for index in range(layers):
+        state |= layer(checkpoint, f"{body}encoder.layer.{index}.", f"blocks.{index}.", names, gated)
+    activation, inner = checkpoint.option("hidden_act", "gelu"), None if gated else size
+    blocks = [
+        block(checkpoint, state, f"blocks.{index}.", heads=heads, norm=norm, activation=activation, size=inner)
+        for index in range(layers)
+    ]
+    return blocks, state
 
 
 @reads("vit_mae")
@@ -139,8 +149,8 @@ def _body_prefix(checkpoint: Checkpoint) -> str:
     return prefix
 
 
-def _embedding(checkpoint: Checkpoint, source: str, patches: Patches) -> tuple[PatchEmbedSpec, dict[str, Tensor]]:
-    """Registers have no positions."""
+def vit_embedding(checkpoint: Checkpoint, source: str, patches: Patches) -> tuple[PatchEmbedSpec, dict[str, Tensor]]:
+    """Embedding and weights of the body whose tensors begin with `source`. Registers have no positions."""
     width, (old, _) = checkpoint.integer("hidden_size"), patches.grids
     names = [name for name in ("cls_token", "distillation_token") if f"{source}{name}" in checkpoint.tensors]
     prefix_1SD = torch.cat([checkpoint.tensor(f"{source}{name}", (1, 1, width)) for name in names], dim=1)
@@ -155,7 +165,8 @@ def _embedding(checkpoint: Checkpoint, source: str, patches: Patches) -> tuple[P
         placed = [position_1ND[:, : len(names)], torch.zeros_like(register_1RD), position_1ND[:, len(names) :]]
         position_1ND = torch.cat(placed, dim=1)
     projection, antialias = f"{source}patch_embeddings.projection", f"{source}register_tokens" in checkpoint
-    return embedding(checkpoint, patches, projection, prefix_1SD, position_1ND, antialias=antialias)
+    mode = "bilinear" if checkpoint.config["model_type"] == "dpt" else "bicubic"
+    return embedding(checkpoint, patches, projection, prefix_1SD, position_1ND, antialias=antialias, mode=mode)
 
 
 def _biased(

@@ -175,11 +175,19 @@ def _boxes(answer_BQK: Tensor, target_BQK: Tensor, inputs: Mapping[str, Tensor],
     return (kl_BQ + BOX * object_BQ * apart_BQ).mean()
 
 
+def _maps(answer_BYX: Tensor, target_BYX: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """Mean squared difference from the original's maps, as a share of how much these vary."""
+    target_BYX = target_BYX.float()
+    spread = (target_BYX - target_BYX.mean(dim=(1, 2), keepdim=True)).square().mean().clamp(min=1e-12)
+    return (answer_BYX.float() - target_BYX).square().mean() / spread
+
+
 CLASSIFICATION = Distance(_class_kl, _class_loss)
 LANGUAGE_MODEL = Distance(each_token, _next_tokens)
 EMBEDDING = Distance(_cosines, "which embeddings do not have", "1 - cosine", _cosine)
 NUMBERS = Distance(_squared_error, "and this model gives a number, not a class", "mean squared error")
 BOXES = Distance(_boxes, "which say nothing of a single one of this model's boxes", "mean KL and distance of boxes")
+DEPTH = Distance(_maps, "which say nothing of depth", "share of the maps' variance")
 #: Weight of a box's place beside its class.
 BOX = 5.0
 #: Weight of the pairwise similarities beside the cosines: errors of both are then about equally large.

@@ -23,6 +23,11 @@ class HeadSpec(Part):
         """How many leading tokens the answer is made of; None if it is made of all."""
         return None
 
+    @property
+    def tapped(self) -> tuple[int, ...]:
+        """The original's layers whose tokens the head reads, behind each other; () if those of the last block alone."""
+        return ()
+
     def build(self, hidden_size: int) -> Head:
         raise NotImplementedError
 

@@ -71,6 +71,15 @@ def output_targets(structure: Structure, original: Structure) -> list[int]:
     return [following - 1 for following in origins[1:]] + [len(original.schedule) - 1]
 
 
+def tapped_steps(structure: Structure) -> list[int]:
+    """For each layer that the head taps, how many steps run before its tokens are taken: all up to the last one that
+    comes from this layer or an earlier one."""
+    origins = [step.origin for step in structure.schedule]
+    return [
+        1 + max((at for at, origin in enumerate(origins) if origin <= tap), default=-1) for tap in structure.head.tapped
+    ]
+
+
 def check_width(structure: Structure, original: Structure) -> None:
     """Raises InputError if the two have streams of different sizes, so that neither stands for the other."""
     mine, theirs = structure.hidden_size, original.hidden_size

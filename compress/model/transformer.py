@@ -16,7 +16,7 @@ from compress.model.block import Block, Site
 from compress.model.embeds.token import TokenEmbed
 from compress.model.mixer import State, StateSpec
 from compress.model.sequence import Context, Memory, Tokens
-from compress.model.structure import Structure
+from compress.model.structure import Structure, tapped_steps
 
 #: Called with the index of the step in the schedule, the site in its block, and the tokens seen there.
 StepObserver = Callable[[int, Site, Tokens], None]
@@ -49,12 +49,17 @@ class Transformer(nn.Module):
     def outputs(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> dict[str, Tensor]:
         """Everything that the head gives, by its names and in their order."""
         x_BND, context = self.begun(inputs)
+        seen = [x_BND]
         for index, step in enumerate(self.structure.schedule):
             block = self.block(step.block)
             if observe is None:
                 x_BND, context = block(x_BND, step.loop, context)
             else:
                 x_BND, context = block(x_BND, step.loop, context, _at_step(observe, index))
+            if self.structure.head.tapped:
+                seen.append(x_BND)
+        if self.structure.head.tapped:
+            x_BND = torch.cat([seen[place] for place in tapped_steps(self.structure)], dim=1)
         return self._answer(x_BND, context, inputs)
 
     def remembered(self, inputs: dict[str, Tensor]) -> Memory:

@@ -52,6 +52,7 @@ def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
             "original_onnx": "baseline-export",
             "original_int8": "baseline-int8",
             "answers_int8": "predict-int8",
+            "reference": "baseline",
             "models": "precision",
             "comparison": "verify",
             "timing": "timing",
@@ -73,6 +74,7 @@ def write(
     original_onnx: OnnxModel,
     original_int8: ShippedModels,
     answers_int8: Answers,
+    reference: Answers,
     models: ShippedModels,
     comparison: Comparison,
     timing: Timing,
@@ -90,7 +92,7 @@ def write(
             f"original {file.note}",
             original_int8.path / file.path,
             role="baseline",
-            metric=_metric(original.task, answers_int8, file.path),
+            metric=_metric(original.task, answers_int8, file.path, reference),
         )
         for file in original_int8.entries()
     ]
@@ -249,11 +251,13 @@ def _decoding(rows: list[dict[str, Any]]) -> tuple[Curve, ...]:
     )
 
 
-def _metric(task: Task, answers: Answers, name: str) -> float | None:
+def _metric(task: Task, answers: Answers, name: str, reference: Answers) -> float | None:
     """The task's metric, or None for a file that was not asked."""
     from compress.verification.metrics import METRICS
 
-    return METRICS[task.metric].value(answers.load(name)) if answers.has(name) else None
+    if not answers.has(name):
+        return None
+    return METRICS[task.metric].value(answers.load(name).beside(reference.load()))
 
 
 def _variant(name: str, file: Path, **fields: Any) -> Variant:

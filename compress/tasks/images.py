@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Images that go through a model at once, where nobody waits for a single answer.
 BATCH = 128
+#: Pixels that go through a model at once where images are large and attention looks at all pairs of patches.
+_PIXELS = 1 << 21
 #: Batch sizes at which the graph must agree with torch: a dimension that froze in the export shows at one of them.
 CHECKED_BATCHES = (1, 2, 7)
 #: Images whose brightness is measured at once.
@@ -171,6 +173,12 @@ def ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:
         while (batch := coming.result()) is not None:
             coming = thread.submit(next, batches, None)
             yield batch
+
+
+def at_once(preprocessing: Mapping[str, Any]) -> int:
+    """How many large images go through a model at once."""
+    height, width = preprocessing["size"]
+    return max(1, min(BATCH, _PIXELS // (height * width)))
 
 
 def images_of(choice: DataChoice, part: AnyPart, boxes: bool = False) -> ImageDataset:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of
+from compress.tasks.images import ImageTask, PreparedImages, ahead, at_once, images_of
 from compress.tasks.task import AnyPart, DataChoice, Part, Prepared, Tell, Wires
 from targets.errors import InputError
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from runtime.bundles.manifest import Tensor as Declared
 
 SCORES, PLACES = "logits", "pred_boxes"
-#: Pixels that go through a model at once: images to find something in are large, and attention looks at all pairs.
-_PIXELS = 1 << 21
 _UNPLACED = (
     "the data have no boxes, only a class for each image: judged is whether a box of that class is found, not where it "
     "lies; give a COCO json for that"
@@ -98,9 +96,7 @@ class ObjectDetection(ImageTask):
 
         assert isinstance(data, PreparedImages)
         parts, seen = [], 0
-        height, width = data.preprocessing["size"]
-        some = max(1, min(BATCH, _PIXELS // (height * width)))
-        for inputs in ahead(data.batches(batch or some)):
+        for inputs in ahead(data.batches(batch or at_once(data.preprocessing))):
             parts.append(_found(run(inputs), len(inputs["pixel_values"]), data.labels))
             seen += len(parts[-1])
             tell(seen)

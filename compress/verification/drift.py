@@ -113,6 +113,7 @@ def compare(
     to a bool mask of shape [S]. `copies`: how many samples were left out for having the content of another. Sides that
     cannot be compared give a Drift whose gate has status `error`, not an exception.
     """
+    reference, candidate = reference.beside(reference), candidate.beside(reference)
     result = gate.judge(reference, candidate, slices)
     if decision is not None:
         result = decision.settle(result)

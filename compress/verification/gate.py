@@ -108,6 +108,7 @@ class Gate(Model):
 
         `slices` maps a slice's name to a mask of shape [S].
         """
+        reference, candidate = reference.beside(reference), candidate.beside(reference)
         fault = sides_fault(reference, candidate)
         results: list[CheckResult] = []
         for check in self.check:

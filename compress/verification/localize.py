@@ -84,7 +84,8 @@ def step_rows(
     judged = METRICS[metric]
     rows: list[StageRow] = []
     for name, samples in steps.items():
-        estimate = estimate_drop(judged, judged.rows(reference), judged.rows(samples), Sampling())
+        own, samples = reference.beside(reference), samples.beside(reference)
+        estimate = estimate_drop(judged, judged.rows(own), judged.rows(samples), Sampling())
         allowed = _allowed(bound, limit, estimate.reference)
         earlier = any(row.status.startswith("first") for row in rows)
         beyond = estimate.value > allowed
