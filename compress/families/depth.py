@@ -1,7 +1,5 @@
-"""Depth estimators: Depth Anything (1 and 2) on DINOv2, and DPT on its own ViT or on DINOv2.
-
-A family of depth: the body gives what leaves several layers to DPT's neck and head.
-"""
+"""Depth estimators: Depth Anything (1 and 2) on DINOv2, and DPT on its own ViT or on DINOv2. What leaves several layers
+of the body goes to DPT's neck and head."""
 
 from __future__ import annotations
 
@@ -203,7 +201,7 @@ def _read(
 
 
 def _levels(checkpoint: Checkpoint) -> Levels:
-    """Channels and sizes of the pictures. Raises InputError for a factor that is no whole number or a part of 1."""
+    """Channels and sizes of the pictures. Raises InputError for a factor that makes no whole steps."""
     factors, sizes = checkpoint.option("reassemble_factors", list(_FACTORS)), checkpoint.option("neck_hidden_sizes")
     levels = []
     for channels, factor in zip(sizes, factors, strict=False):
@@ -212,7 +210,7 @@ def _levels(checkpoint: Checkpoint) -> Levels:
         if factor not in (up, 1 / down):
             raise InputError(
                 f"{checkpoint.folder}/config.json: a reassemble factor of {factor!r} is not supported; allowed: whole "
-                "numbers and 1 by one"
+                "numbers, and 1 divided by one"
             )
         levels.append(LevelSpec(channels=channels, up=up, down=down))
     return tuple(levels)
@@ -226,8 +224,7 @@ def _head(
     projection: bool,
     scale: float,
 ) -> dict[str, Tensor]:
-    """The weights of neck and head. The last fusion of the original runs first here: they are in the order that they
-    run in. `scale`: of what the last map gives."""
+    """The weights of neck and head. `scale`: of what the last map gives."""
     state = dict[str, Tensor]()
     for index, level in enumerate(levels):
         ours, theirs = f"head.levels.{index}.", f"neck.reassemble_stage.layers.{index}."
