@@ -286,6 +286,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An estimator that is exported fast."""
+    place, body = tmp_path_factory.mktemp("small"), dino(num_hidden_layers=2, out_indices=[1, 2])
+    anything(place, body, neck_hidden_sizes=[4, 6], reassemble_factors=[2, 0.5])
+    return place
+
+
 def questions_about(folder: Path, data: Path) -> Questions:
     return questions_of(str(folder), str(folder), str(data), "all")
 
@@ -317,11 +325,11 @@ def test_a_damaged_estimator_does_not_pass_and_one_hardly_changed_does(
     assert verdict is Status.FAIL and share < 80
 
 
-def test_a_run_ships_a_bundle_that_answers_with_maps(folder: Path, data: Path, tmp_path: Path) -> None:
-    bundle = shipped(folder, data, tmp_path, "gate.min_samples=10")
+def test_a_run_ships_a_bundle_that_answers_with_maps(small: Path, data: Path, tmp_path: Path) -> None:
+    bundle = shipped(small, data, tmp_path, "gate.min_samples=10")
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert [(one["name"], one["shape"]) for one in manifest["outputs"]] == [("predicted_depth", ["batch", 12, 12])]
-    questions = questions_about(folder, data)
+    questions = questions_about(small, data)
     found = questions.answers(questions.sides[0])
     assert isinstance(found, DepthMaps)
     pictures = sorted(data.rglob("*.png"))[::20]
