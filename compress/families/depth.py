@@ -4,7 +4,7 @@ of the body goes to DPT's neck and head."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -97,7 +97,6 @@ def read_dpt(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     readout = checkpoint.option("readout_type", "project")
     if readout not in ("ignore", "add", "project"):
         raise InputError(f"{checkpoint.folder}/config.json: readout_type is {readout!r}; allowed: ignore, add, project")
-    how = checkpoint.option("hidden_act", "gelu") if readout == "project" else readout
     projection = checkpoint.flag("add_projection", False)
     own = checkpoint.config.get("backbone_config") is None
     if own:
@@ -112,7 +111,14 @@ def read_dpt(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
         body, prefix = _dino(checkpoint), "backbone."
         taps = _out_indices(body)
     return _read(
-        checkpoint, body, prefix, taps, convolutions=convolutions, readout=how, projection=projection, normed=not own
+        checkpoint,
+        body,
+        prefix,
+        taps,
+        convolutions=convolutions,
+        readout=readout,
+        projection=projection,
+        normed=not own,
     )
 
 
@@ -149,7 +155,7 @@ def _read(
     taps: Sequence[int],
     *,
     convolutions: tuple[str, str, str],
-    readout: Any = "ignore",
+    readout: Literal["ignore", "add", "project"] = "ignore",
     projection: bool = False,
     normed: bool = True,
     size: tuple[int, int] | None = None,
@@ -173,13 +179,14 @@ def _read(
     if checkpoint.option("head_in_index", -1) not in (-1, len(levels) - 1):
         raise InputError(f"{checkpoint.folder}/config.json: head_in_index is not the last, -1: not supported")
     fusion = checkpoint.integer("fusion_hidden_size")
-    weights = _head(checkpoint, levels, convolutions, readout not in ("ignore", "add"), projection, scale)
+    weights = _head(checkpoint, levels, convolutions, readout == "project", projection, scale)
     head = DepthSpec(
         taps=tuple(taps),
         levels=levels,
         grid=patches.grids[1],
         prefix=embed.prefix_tokens,
         readout=readout,
+        activation=checkpoint.option("hidden_act", "gelu") if readout == "project" else "gelu",
         fusion=fusion,
         hidden=len(weights["head.second.weight"]),
         projection=projection,

@@ -33,9 +33,9 @@ class DepthSpec(HeadSpec):
 
     What leaves the original's layers `taps` becomes a picture each; from the last one on they are added up at growing
     size. `grid`: rows and columns of patches behind the `prefix` first tokens. `readout`: what becomes of the first
-    token; an activation: it is beside each patch in a map of its own. `size` of the answer, where each sum grows to the
-    size of the next picture (Depth Anything); None: each is twice as large as the one before (DPT). `most`: the answer
-    is a share of it; None: any number from 0 on."""
+    token; `project`: it stands beside each patch in a map of its own, through `activation`. `size` of the answer, where
+    each sum grows to the size of the next picture (Depth Anything); None: each is twice as large as the one before
+    (DPT). `most`: the answer is a share of it; None: any number from 0 on."""
 
     each_token: ClassVar[bool] = True
     kind: Literal["depth"] = "depth"
@@ -43,7 +43,8 @@ class DepthSpec(HeadSpec):
     levels: tuple[LevelSpec, ...]
     grid: tuple[PositiveInt, PositiveInt]
     prefix: PositiveInt = 1
-    readout: Literal["ignore", "add"] | ActivationName = "ignore"
+    readout: Literal["ignore", "add", "project"] = "ignore"
+    activation: ActivationName = "gelu"
     fusion: PositiveInt
     hidden: PositiveInt
     projection: bool = False
@@ -101,9 +102,9 @@ class _Level(nn.Module):
 
     def __init__(self, spec: DepthSpec, level: LevelSpec, hidden_size: int) -> None:
         super().__init__()
-        self.grid, self.prefix, self.how = spec.grid, spec.prefix, spec.readout
-        reads = spec.readout not in ("ignore", "add")
-        self.readout = Projection(2 * hidden_size, hidden_size, bias=True) if reads else None
+        self.grid, self.prefix = spec.grid, spec.prefix
+        self.adds, self.activation = spec.readout == "add", ACTIVATIONS[spec.activation]
+        self.readout = Projection(2 * hidden_size, hidden_size, bias=True) if spec.readout == "project" else None
         self.channels = nn.Conv2d(hidden_size, level.channels, 1)
         self.resize: nn.Module = nn.Identity()
         if level.up > 1:
@@ -116,8 +117,8 @@ class _Level(nn.Module):
         first_B1D, patches_BPD = x_BND[:, :1], x_BND[:, self.prefix :]
         if self.readout is not None:
             both_BPE = torch.cat([patches_BPD, first_B1D.expand_as(patches_BPD)], dim=-1)
-            patches_BPD = ACTIVATIONS[self.how](self.readout(both_BPE))
-        elif self.how == "add":
+            patches_BPD = self.activation(self.readout(both_BPE))
+        elif self.adds:
             patches_BPD = patches_BPD + first_B1D
         picture_BCYX = self.resize(self.channels(patches_BPD.transpose(1, 2).unflatten(2, self.grid)))
         given_BCYX: Tensor = self.fusion(picture_BCYX)

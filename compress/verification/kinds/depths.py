@@ -45,7 +45,7 @@ def _compared(p: DepthMaps) -> tuple[F64, F64]:
 def _within_rows(p: DepthMaps) -> F64:
     found_SP, wanted_SP = _compared(p)
     ratio_SP = np.maximum(found_SP / wanted_SP, wanted_SP / found_SP)
-    return (ratio_SP < FACTOR).mean(axis=1, keepdims=True)
+    return np.asarray((ratio_SP < FACTOR).mean(axis=1, keepdims=True), np.float64)
 
 
 def _error_rows(p: DepthMaps) -> F64:
