@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError:  # a Python that was built without it
     _LZMA = ()
 
-_FAULTS = (
+_FAULTS: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     ValueError,

@@ -25,7 +25,7 @@ def quantize_tables(model: Any) -> list[str]:
 
     def smaller(table: np.ndarray) -> dict[str, np.ndarray]:
         int8, scales = quantize(table, 0)
-        return {"int8": int8, "scale": scales[:, None], "one": np.float32(1), "zero": np.int8(0)}
+        return {"int8": int8, "scale": scales[:, None], "one": np.ones((), np.float32), "zero": np.zeros((), np.int8)}
 
     def nodes(node: Any) -> list[Any]:
         (name, ids), out = node.input, node.output[0]
