@@ -49,6 +49,7 @@ from targets.errors import EdgepressError, run_cli
 BEAMS = (1, 4)
 COMPARED = 200
 LENGTHS, SOURCE_TOKENS = (32, 128, 512, 1024), 20
+LONGEST = 120  # tokens that CTranslate2 may write; the original has 128 places
 #: The texts of sources, and the seconds that all took.
 Translate = Callable[[Sequence[str], int], tuple[list[str], float]]
 
@@ -127,47 +128,37 @@ def state_bytes(path: Path) -> dict[str, int]:
     return {**kept, "memory": total(memory, {**names, BATCH: 1})}
 
 
-def with_padding_last(folder: Path, out: Path) -> None:
-    """The original with its padding as the last token, as the converter of CTranslate2 expects Marian's to be."""
-    import torch
-    from transformers import AutoModelForSeq2SeqLM
-
-    model = AutoModelForSeq2SeqLM.from_pretrained(str(folder), dtype=torch.float32)
-    config, tokenizer = model.config, json.loads((folder / "tokenizer.json").read_text())
-    pad, last = config.pad_token_id, config.vocab_size - 1
-    order = [token for token in range(last + 1) if token != pad] + [pad]
-    weights = {name: one[order] if one.shape[:1] == (last + 1,) else one for name, one in model.state_dict().items()}
-    if "final_logits_bias" in weights:
-        weights["final_logits_bias"] = weights["final_logits_bias"][:, order]
-    model.load_state_dict(weights)
-    for name in ("pad_token_id", "decoder_start_token_id"):
-        setattr(config, name, last)
-        setattr(model.generation_config, name, last)
-    model.generation_config.bad_words_ids = [[last]]
-    model.save_pretrained(out)
-    pieces = tokenizer["model"]["vocab"]
-    tokenizer["model"]["vocab"] = [pieces[token] for token in order]
-    for token in tokenizer["added_tokens"]:
-        token["id"] = order.index(token["id"])
-    (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
-    (out / "tokenizer_config.json").write_bytes((folder / "tokenizer_config.json").read_bytes())
-
-
 def of_ctranslate2(folder: Path, out: Path, threads: int) -> tuple[Translate, int]:
-    """CTranslate2's int8 form of the original, and its bytes."""
+    """CTranslate2's int8 form of the original, and its bytes. Its own loader of Marian's models has them begin with
+    zeros; this one begins with the row of its padding."""
     import ctranslate2
-    from ctranslate2.converters import TransformersConverter
+    from ctranslate2.converters import transformers as known
     from tokenizers import Tokenizer
 
-    with_padding_last(folder, out / "marian")
-    TransformersConverter(str(out / "marian")).convert(str(out / "model"), quantization="int8")
-    tokenizer = Tokenizer.from_file(str(out / "marian" / "tokenizer.json"))
+    class Loader(known.MarianMTLoader):
+        def _remove_pad_weights(self, spec: Any) -> None:
+            """The padding stays."""
+
+        def set_decoder(self, spec: Any, decoder: Any) -> None:
+            known.BartLoader.set_decoder(self, spec, decoder)
+
+        def get_vocabulary(self, model: Any, tokenizer: Any) -> Any:
+            return known.BartLoader.get_vocabulary(self, model, tokenizer)
+
+        def set_config(self, config: Any, model: Any, tokenizer: Any) -> None:
+            super().set_config(config, model, tokenizer)
+            config.decoder_start_token = tokenizer.pad_token
+
+    known._MODEL_LOADERS["MarianConfig"] = Loader()
+    known.TransformersConverter(str(folder)).convert(str(out / "model"), quantization="int8")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     translator = ctranslate2.Translator(str(out / "model"), intra_threads=threads, inter_threads=1)
+    options = {"max_batch_size": 64, "max_decoding_length": LONGEST, "suppress_sequences": [["<pad>"]]}
 
     def translate(sources: Sequence[str], beams: int) -> tuple[list[str], float]:
         began = time.perf_counter()
         tokens = [one.tokens for one in tokenizer.encode_batch(list(sources))]
-        found = translator.translate_batch(tokens, beam_size=beams, max_batch_size=64)
+        found = translator.translate_batch(tokens, beam_size=beams, **options)
         ids = [[tokenizer.token_to_id(token) for token in one.hypotheses[0]] for one in found]
         return tokenizer.decode_batch(ids), time.perf_counter() - began
 
