@@ -120,7 +120,7 @@ class _Level(nn.Module):
             patches_BPD = self.activation(self.readout(both_BPE))
         elif self.adds:
             patches_BPD = patches_BPD + first_B1D
-        picture_BDYX = patches_BPD.transpose(1, 2).reshape(len(x_BND), patches_BPD.shape[2], *self.grid)
+        picture_BDYX = patches_BPD.transpose(1, 2).reshape(-1, patches_BPD.shape[2], *self.grid)
         picture_BCYX = self.resize(self.channels(picture_BDYX))
         given_BCYX: Tensor = self.fusion(picture_BCYX)
         return given_BCYX
