@@ -7,8 +7,8 @@ Usage, from the root of the repository:
 
 Healed is on Multi30k's 29,000 training pairs (those of up to 32 tokens a side), and on `--pairs`, the same sources with
 what the original writes for them (sequence-level distillation, Kim and Rush 2016, arXiv 1606.07947). OUT gets
-structure.json, model.safetensors (fp16), heal.json and notes.json; `compress.run` knows none of it, so `translation`
-measures bundles of it (see benchmarks/product/translation_forms.py).
+structure.json, model.safetensors (fp16), heal.json and notes.json; `python -m benchmarks translation` makes a bundle of
+such a folder and measures it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from benchmarks.lab import record
-from benchmarks.lab.training import Log
+from benchmarks.lab.training import Log, of_healing
 from compress import tasks, zoo
 from compress.data.pairs.prepared import PreparedPairs
 from compress.heal import HealOptions, heal
+from compress.heal.pairs import PairFeed
 from compress.model import Transformer, save
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.rewrites.stacks import DECODER, ENCODER, STACKS
@@ -165,9 +166,7 @@ def run_heal(args: argparse.Namespace) -> None:
         eval_every=max(1, args.steps // 20),
         patience=100,
     )
-    train = task.feed(rest, args.seed, device)
-    feeds = (type(train)(texts, rest.spec, args.seed, device), task.feed(held_out, args.seed, device))
-
+    feeds = tuple(PairFeed(pairs, rest.spec, args.seed, device) for pairs in (texts, held_out.texts))
     log = Log(every=500)
     with tempfile.TemporaryDirectory() as work:
         result = heal(student, teacher, *feeds, options, accelerator, Path(work), log, task.objective)
@@ -182,19 +181,10 @@ def run_heal(args: argparse.Namespace) -> None:
         args.out / "heal.json",
         {
             "form": args.form,
-            "command": record.command("m30k-forms"),
-            **record.surroundings(),
-            "rewrite": FORMS[args.form],
-            "heal": options.model_dump(mode="json"),
+            **of_healing("m30k-forms", teacher, FORMS[args.form], notes, options, result, log),
             "pairs": len(texts),
-            "notes": notes,
-            "parameters": model.num_parameters(),
-            "original_parameters": teacher.num_parameters(),
             "drift_before": result.drift_before,
             "drift_after": result.drift_after,
-            "steps_run": result.steps,
-            "seconds": log.curve[-1][1] if log.curve else 0.0,
-            "curve": log.curve,
         },
     )
     print(args.form, result.drift_before, result.drift_after, flush=True)

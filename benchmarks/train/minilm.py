@@ -30,7 +30,7 @@ from torch import Tensor
 
 import targets
 from benchmarks.lab import record
-from benchmarks.lab.training import Log
+from benchmarks.lab.training import Log, of_healing
 from compress import tasks, zoo
 from compress.data import TextDataset, load_texts
 from compress.data.prepared_texts import PreparedTexts, prepare_texts
@@ -167,14 +167,8 @@ def run_heal(args: argparse.Namespace) -> None:
         args.out / "heal.json",
         {
             "candidate": args.candidate,
-            "command": record.command("minilm"),
-            **record.surroundings(),
-            "rewrite": CANDIDATES[args.candidate],
-            "heal": options.model_dump(mode="json"),
+            **of_healing("minilm", teacher, CANDIDATES[args.candidate], notes, options, result, log),
             "texts": len(rest),
-            "notes": notes,
-            "parameters": model.num_parameters(),
-            "original_parameters": teacher.num_parameters(),
             "held_out": {
                 "before": round(agreement(task, teacher, student, batches), 5),
                 "after": round(after, 5),
@@ -182,9 +176,6 @@ def run_heal(args: argparse.Namespace) -> None:
                 "drift_before": result.drift_before,
                 "drift_after": result.drift_after,
             },
-            "steps_run": result.steps,
-            "seconds": log.curve[-1][1],
-            "curve": log.curve,
         },
     )
     print(json.loads((args.out / "heal.json").read_text())["held_out"], flush=True)

@@ -49,17 +49,17 @@ class Transformer(nn.Module):
     def outputs(self, inputs: dict[str, Tensor], observe: StepObserver | None = None) -> dict[str, Tensor]:
         """Everything that the head gives, by its names and in their order."""
         x_BND, context = self.begun(inputs)
-        seen = [x_BND]
+        taps, seen = tapped_steps(self.structure), [x_BND]
         for index, step in enumerate(self.structure.schedule):
             block = self.block(step.block)
             if observe is None:
                 x_BND, context = block(x_BND, step.loop, context)
             else:
                 x_BND, context = block(x_BND, step.loop, context, _at_step(observe, index))
-            if self.structure.head.tapped:
+            if taps:
                 seen.append(x_BND)
-        if self.structure.head.tapped:
-            x_BND = torch.cat([seen[place] for place in tapped_steps(self.structure)], dim=1)
+        if taps:
+            x_BND = torch.cat([seen[place] for place in taps], dim=1)
         return self._answer(x_BND, context, inputs)
 
     def remembered(self, inputs: dict[str, Tensor]) -> Memory:

@@ -5,12 +5,11 @@ B batch, Y and X height and width, P pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import ImageTask, PreparedImages, ahead, at_once, images_of
-from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell, Wires
+from compress.tasks.images import ImageTask, PreparedImages, at_once, rows_of_images
+from compress.tasks.task import Prepared, Tell
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from compress.tasks.task import Run
     from compress.verification.kinds.depths import DepthMaps
     from compress.verification.samples import Samples
-    from runtime.bundles.manifest import Tensor as Declared
 
 OUTPUT = "predicted_depth"
 #: Rows and columns of a map that are judged at most, evenly spread: neighbouring pixels tell the same.
@@ -37,36 +35,12 @@ class DepthEstimation(ImageTask):
     head = "depth"
     auto_class = "AutoModelForDepthEstimation"
     outputs = (OUTPUT,)
+    dims, usual = 3, OUTPUT
     graph = "depth estimator (one input of 4 dimensions, predicted_depth of 3)"
     metric = "depth_delta1"
 
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "none"}
-
-    def open(
-        self,
-        choice: DataChoice,
-        part: AnyPart,
-        labels: Sequence[str] | None,
-        preprocessing: Mapping[str, Any],
-        files: Path | None,
-    ) -> PreparedImages:
-        dataset = images_of(choice, part)
-        return PreparedImages(dataset, preprocessing, notes=dataset.notes)
-
-    def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
-        images = [tensor for tensor in inputs if len(tensor.shape) == 4]
-        maps = [tensor.name for tensor in outputs if len(tensor.shape) == 3]
-        if len(inputs) != 1 or not images or not maps:
-            shapes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in (*inputs, *outputs))
-            raise InputError(f"{name} is no {self.graph}: it has {shapes}")
-        image, batch = images[0], images[0].shape[0]
-        output = OUTPUT if OUTPUT in maps else maps[0]
-        return Wires(
-            lambda inputs: {image.name: inputs["pixel_values"].astype(image.dtype, copy=False)},
-            lambda outputs: {OUTPUT: outputs[output]},
-            batch if isinstance(batch, int) else None,
-        )
 
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> DepthMaps:
         import numpy as np
@@ -74,12 +48,8 @@ class DepthEstimation(ImageTask):
         from compress.verification.kinds.depths import DepthMaps
 
         assert isinstance(data, PreparedImages)
-        parts, seen = [], 0
-        for inputs in ahead(data.batches(batch or at_once(data.preprocessing))):
-            parts.append(_judged(run(inputs)[OUTPUT], len(inputs["pixel_values"])))
-            seen += len(parts[-1])
-            tell(seen)
-        depths = np.concatenate(parts)
+        size = batch or at_once(data.preprocessing)
+        depths = rows_of_images(run, data, size, tell, lambda outputs, count: _judged(outputs[OUTPUT], count))
         return DepthMaps(depths, np.zeros_like(depths))
 
     def headline(self, answers: Samples) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compress.json_files import read_object
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of
+from compress.tasks.images import BATCH, ImageTask, PreparedImages, each_batch, images_of
 from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell
 from targets.errors import InputError
 
@@ -71,9 +71,9 @@ class ImageClassification(ImageTask):
         assert isinstance(data, PreparedImages)
         labels, parts = data.dataset.labels, []
         correct = seen = 0
-        for inputs in ahead(data.batches(batch or BATCH)):
-            logits = np.asarray(run(inputs)[self.outputs[0]], np.float32)
-            if logits.ndim != 2 or len(logits) != len(inputs["pixel_values"]):
+        for outputs, count in each_batch(run, data, batch or BATCH):
+            logits = np.asarray(outputs[self.outputs[0]], np.float32)
+            if logits.ndim != 2 or len(logits) != count:
                 shape = list(logits.shape)
                 raise InputError(f"the model gives outputs of shape {shape}; logits [batch, classes] are needed")
             parts.append(logits)

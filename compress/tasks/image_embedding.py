@@ -3,12 +3,11 @@ the original's embedding is reported beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of
-from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell
+from compress.tasks.images import BATCH, ImageTask, PreparedImages, rows_of_images
+from compress.tasks.task import Prepared, Tell
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from compress.heal.objective import Objective
     from compress.model import Structure
-    from compress.tasks.task import Run
+    from compress.tasks.task import Arrays, Run
     from compress.verification.kinds.embeddings import EmbeddedClasses
     from compress.verification.samples import Samples
 
@@ -36,33 +35,21 @@ class ImageEmbedding(ImageTask):
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
         return {"kind": "none"}
 
-    def open(
-        self,
-        choice: DataChoice,
-        part: AnyPart,
-        labels: Sequence[str] | None,
-        preprocessing: Mapping[str, Any],
-        files: Path | None,
-    ) -> PreparedImages:
-        dataset = images_of(choice, part)
-        return PreparedImages(dataset, preprocessing, notes=dataset.notes)
-
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> EmbeddedClasses:
         import numpy as np
 
         from compress.verification.kinds.embeddings import EmbeddedClasses
 
         assert isinstance(data, PreparedImages)
-        parts, seen = [], 0
-        for inputs in ahead(data.batches(batch or BATCH)):
-            vectors = np.asarray(run(inputs)[OUTPUT], np.float32)
-            if vectors.ndim != 2 or len(vectors) != len(inputs["pixel_values"]):
-                shape = list(vectors.shape)
+
+        def vectors(outputs: Arrays, count: int) -> np.ndarray:
+            rows = np.asarray(outputs[OUTPUT], np.float32)
+            if rows.ndim != 2 or len(rows) != count:
+                shape = list(rows.shape)
                 raise InputError(f"the model gives outputs of shape {shape}; vectors [batch, width] are needed")
-            parts.append(vectors[:, None])
-            seen += len(vectors)
-            tell(seen)
-        return EmbeddedClasses(np.concatenate(parts), data.dataset.labels)
+            return rows[:, None]
+
+        return EmbeddedClasses(rows_of_images(run, data, batch or BATCH, tell, vectors), data.dataset.labels)
 
     def headline(self, answers: Samples) -> str:
         from compress.verification.metrics import METRICS

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, ahead, images_of
+from compress.tasks.images import BATCH, ImageTask, PreparedImages, images_of, rows_of_images
 from compress.tasks.numbers import NumberTask
 from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell
 from targets.errors import InputError
@@ -19,7 +19,7 @@ from targets.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from compress.tasks.task import Run
+    from compress.tasks.task import Arrays, Run
     from compress.verification.kinds.scores import TextScores
 
 
@@ -53,15 +53,14 @@ class ImageRegression(NumberTask, ImageTask):
         from compress.verification.kinds.scores import TextScores
 
         assert isinstance(data, PreparedImages)
-        parts, seen = [], 0
-        for inputs in ahead(data.batches(batch or BATCH)):
-            rows = np.asarray(run(inputs)[self.outputs[0]], np.float64)
-            if rows.shape != (len(inputs["pixel_values"]), 1):
+
+        def numbers(outputs: Arrays, count: int) -> np.ndarray:
+            rows = np.asarray(outputs[self.outputs[0]], np.float64)
+            if rows.shape != (count, 1):
                 raise InputError(f"the model gives outputs of shape {list(rows.shape)}; {self.name} needs one a sample")
-            parts.append(rows[:, 0])
-            seen += len(rows)
-            tell(seen)
-        return TextScores(np.concatenate(parts), _gold(data))
+            return rows[:, 0]
+
+        return TextScores(rows_of_images(run, data, batch or BATCH, tell, numbers), _gold(data))
 
 
 def _numbers(names: Sequence[str]) -> list[float] | None:

@@ -12,13 +12,14 @@ from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Part, Prepared
 from targets.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
     from compress.data import ImageDataset
     from compress.heal.objective import Feed
     from compress.model import Structure
-    from compress.tasks.task import Arrays
+    from compress.tasks.task import Arrays, Run, Tell
     from runtime.bundles.manifest import Tensor as Declared
 
 #: Images that go through a model at once, where nobody waits for a single answer.
@@ -78,9 +79,12 @@ class PreparedImages:
 
 
 class ImageTask(Task):
-    """A task on images. `graph`: what its graph is, as a refusal of another calls it."""
+    """A task on images. `graph`: what its graph is, as a refusal of another calls it; `dims`: dimensions of its
+    outputs; `usual`: the one that is taken where a single one is needed and several have these."""
 
     graph: ClassVar[str]
+    dims: ClassVar[int] = 2
+    usual: ClassVar[str] = "logits"
 
     noun = "images"
     beside = "preprocessor_config.json"
@@ -94,6 +98,18 @@ class ImageTask(Task):
 
     def digest(self, choice: DataChoice, part: Part, memo: Path) -> str:
         return images_of(replace(choice, limit=None, skip_corrupt=False), part).digest(memo)
+
+    def open(
+        self,
+        choice: DataChoice,
+        part: AnyPart,
+        labels: Sequence[str] | None,
+        preprocessing: Mapping[str, Any],
+        files: Path | None,
+    ) -> PreparedImages:
+        """Images of any classes."""
+        dataset = images_of(choice, part)
+        return PreparedImages(dataset, preprocessing, notes=dataset.notes)
 
     def fresh(self, data: Prepared, indices: Collection[int]) -> Prepared:
         """Mirrored images, which no data set holds."""
@@ -110,13 +126,23 @@ class ImageTask(Task):
         return False
 
     def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
-        image, output = _one_image(name, self.graph, inputs, outputs)
-        batch = image.shape[0]
+        images = [tensor for tensor in inputs if len(tensor.shape) == 4]
+        named = self._named([tensor.name for tensor in outputs if len(tensor.shape) == self.dims])
+        if len(inputs) != 1 or not images or not named:
+            shapes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in (*inputs, *outputs))
+            raise InputError(f"{name} is no {self.graph}: it has {shapes}")
+        image, batch = images[0], images[0].shape[0]
         return Wires(
             lambda inputs: {image.name: inputs["pixel_values"].astype(image.dtype, copy=False)},
-            lambda outputs: {self.outputs[0]: outputs[output]},
+            lambda outputs: {mine: outputs[theirs] for mine, theirs in named.items()},
             batch if isinstance(batch, int) else None,
         )
+
+    def _named(self, found: Sequence[str]) -> dict[str, str]:
+        """Which of these outputs of a graph each of the task's is: several by their names, a single one by any."""
+        if len(self.outputs) > 1:
+            return {name: name for name in self.outputs} if set(found).issuperset(self.outputs) else {}
+        return {self.outputs[0]: self.usual if self.usual in found else found[0]} if found else {}
 
     def graph_inputs(self, structure: Structure, seed: int) -> GraphInputs:
         import torch
@@ -166,7 +192,26 @@ def _looks(data: ImageDataset, start: int) -> list[tuple[float, float]]:
     return list(zip(flat.mean(axis=1).tolist(), flat.std(axis=1).tolist(), strict=True))
 
 
-def ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:
+def each_batch(run: Run, data: PreparedImages, size: int) -> Iterator[tuple[Arrays, int]]:
+    """What a model gives for all images, and for how many each time."""
+    for inputs in _ahead(data.batches(size)):
+        yield run(inputs), len(inputs["pixel_values"])
+
+
+def rows_of_images(
+    run: Run, data: PreparedImages, size: int, tell: Tell, rows: Callable[[Arrays, int], np.ndarray]
+) -> np.ndarray:
+    """What `rows` makes of the outputs for some images and their number, for all images."""
+    import numpy as np
+
+    parts: list[np.ndarray] = []
+    for outputs, count in each_batch(run, data, size):
+        parts.append(rows(outputs, count))
+        tell(sum(map(len, parts)))
+    return np.concatenate(parts)
+
+
+def _ahead(batches: Iterator[Arrays]) -> Iterator[Arrays]:
     """The batches, each prepared in a thread of its own while the model works on the one before it."""
     with ThreadPoolExecutor(1, thread_name_prefix="prepare") as thread:
         coming = thread.submit(next, batches, None)
@@ -188,14 +233,3 @@ def images_of(choice: DataChoice, part: AnyPart, boxes: bool = False) -> ImageDa
 
     limit = choice.limit if part == "evaluation" else None
     return load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt, boxes=boxes)
-
-
-def _one_image(name: str, what: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> tuple[Declared, str]:
-    """The input of a graph that takes images, and the name of its output of two dimensions, that of `logits` if there
-    is one. Raises InputError, which says that the file `name` is not `what`."""
-    images = [tensor for tensor in inputs if len(tensor.shape) == 4]
-    rows = [tensor.name for tensor in outputs if len(tensor.shape) == 2]
-    if len(inputs) != 1 or len(images) != 1 or not rows:
-        shapes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in (*inputs, *outputs))
-        raise InputError(f"{name} is no {what}: it has {shapes}")
-    return images[0], "logits" if "logits" in rows else rows[0]

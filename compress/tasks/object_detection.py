@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import ImageTask, PreparedImages, ahead, at_once, images_of
-from compress.tasks.task import AnyPart, DataChoice, Part, Prepared, Tell, Wires
+from compress.tasks.images import ImageTask, PreparedImages, at_once, images_of, rows_of_images
+from compress.tasks.task import AnyPart, DataChoice, Part, Prepared, Tell
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from compress.tasks.task import Arrays, Run
     from compress.verification.kinds.boxes import FoundBoxes
     from compress.verification.samples import Samples
-    from runtime.bundles.manifest import Tensor as Declared
 
 SCORES, PLACES = "logits", "pred_boxes"
 _UNPLACED = (
@@ -39,6 +38,7 @@ class ObjectDetection(ImageTask):
     head = "boxes"
     auto_class = "AutoModelForObjectDetection"
     outputs = (SCORES, PLACES)
+    dims = 3
     graph = "object detector (one input of 4 dimensions, logits and pred_boxes of 3)"
     metric = "map"
 
@@ -66,19 +66,6 @@ class ObjectDetection(ImageTask):
         notes = dataset.notes if dataset.boxes is not None or part == "healing" else (*dataset.notes, _UNPLACED)
         return PreparedImages(dataset, preprocessing, None if labels is None else tuple(labels), notes)
 
-    def wires(self, name: str, inputs: Sequence[Declared], outputs: Sequence[Declared]) -> Wires:
-        images = [tensor for tensor in inputs if len(tensor.shape) == 4]
-        found = {tensor.name for tensor in outputs if len(tensor.shape) == 3}
-        if len(inputs) != 1 or not images or not found.issuperset(self.outputs):
-            shapes = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in (*inputs, *outputs))
-            raise InputError(f"{name} is no {self.graph}: it has {shapes}")
-        image, batch = images[0], images[0].shape[0]
-        return Wires(
-            lambda inputs: {image.name: inputs["pixel_values"].astype(image.dtype, copy=False)},
-            lambda outputs: {name: outputs[name] for name in self.outputs},
-            batch if isinstance(batch, int) else None,
-        )
-
     def module(self, model: Transformer) -> nn.Module:
         from compress.model.forms.outputs import AllOutputs
 
@@ -90,19 +77,14 @@ class ObjectDetection(ImageTask):
         return np.concatenate([outputs[name] for name in self.outputs], axis=-1)
 
     def answers(self, run: Run, data: Prepared, tell: Tell, batch: int | None = None) -> FoundBoxes:
-        import numpy as np
-
         from compress.verification.kinds.boxes import FoundBoxes
 
         assert isinstance(data, PreparedImages)
-        parts, seen = [], 0
-        for inputs in ahead(data.batches(batch or at_once(data.preprocessing))):
-            parts.append(_found(run(inputs), len(inputs["pixel_values"]), data.labels))
-            seen += len(parts[-1])
-            tell(seen)
+        size, labels = batch or at_once(data.preprocessing), data.labels
+        found = rows_of_images(run, data, size, tell, lambda outputs, count: _found(outputs, count, labels))
         names = None if data.labels is None else list(data.labels)
         gold, placed = _truth(data)
-        return FoundBoxes(np.concatenate(parts), gold, placed, names)
+        return FoundBoxes(found, gold, placed, names)
 
     def headline(self, answers: Samples) -> str:
         from compress.verification.metrics import METRICS

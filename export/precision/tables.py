@@ -35,7 +35,7 @@ def quantize_tables(model: Any) -> list[str]:
                 "DequantizeLinear",
                 [f"{out}.int8", f"{name}.one", f"{name}.zero"],
                 [f"{out}.cast"],
-                name=f"{node.name}/Cast",
+                name=f"{node.name}/DequantizeLinear",
             ),
             helper.make_node("Gather", [f"{name}.scale", ids], [f"{out}.scale"], name=f"{node.name}/scale"),
             helper.make_node("Mul", [f"{out}.cast", f"{out}.scale"], [out], name=f"{node.name}/Mul"),

@@ -19,7 +19,7 @@ R = TypeVar("R")
 #: A score that no text has.
 _LOW = -1e9
 #: About how many tokens share a column when the best are looked for.
-DEEP = 16
+_DEEP = 16
 
 
 class Rows(Protocol):
@@ -145,7 +145,7 @@ def best_of(logits_RV: np.ndarray, start_BK: np.ndarray, count: int) -> tuple[np
     import numpy as np
 
     (sources, beams), (_, vocabulary) = start_BK.shape, logits_RV.shape
-    columns = max(1, vocabulary // DEEP)
+    columns = max(1, vocabulary // _DEEP)
     whole = logits_RV[:, : columns * (vocabulary // columns)].reshape(len(logits_RV), -1, columns)
     top_RC = whole.max(axis=1)
     rest_RX = logits_RV[:, whole.shape[1] * columns :]
@@ -161,7 +161,7 @@ def best_of(logits_RV: np.ndarray, start_BK: np.ndarray, count: int) -> tuple[np
     place_BCY = (some_BC // columns)[..., None] * vocabulary + token_BCY
     value_BX, place_BX = (array.reshape(sources, -1) for array in (value_BCY, place_BCY))
     chosen_BW = _largest(value_BX, count)
-    return tuple(np.take_along_axis(array, chosen_BW, axis=1) for array in (value_BX, place_BX))  # type: ignore[return-value]
+    return np.take_along_axis(value_BX, chosen_BW, axis=1), np.take_along_axis(place_BX, chosen_BW, axis=1)
 
 
 def _largest(values_BX: np.ndarray, count: int) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
-from compress.judging.questions import questions_of
+from compress.judging.questions import Questions, questions_of
 from compress.model import load, save
 from compress.verification.report_data import ReportData
 from compress.verification.samples import Samples
@@ -25,6 +27,21 @@ def hurt(folder: Path, destination: Path, size: float) -> Path:
     return destination
 
 
+def hurt_tensors(folder: Path, destination: Path, size: float, which: Callable[[str], bool]) -> Path:
+    """A copy of a Hugging Face folder with noise of this size on the tensors of these names."""
+    shutil.copytree(folder, destination)
+    state, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
+    for name in filter(which, sorted(state)):
+        state[name] = state[name] + size * torch.randn(state[name].shape, generator=generator)
+    save_file(state, destination / "model.safetensors", {"format": "pt"})
+    return destination
+
+
+def questions_about(folder: Path, data: Path) -> Questions:
+    """All that is asked of a model, about all of the data."""
+    return questions_of(str(folder), str(folder), str(data), "all")
+
+
 def report_on_noise(original: Path, ours: Path, data: Path, place: Path, size: float) -> ReportData:
     """What a check says of the original and a copy of our model with noise of this size, at 5 points allowed."""
     side = hurt(ours, place / str(size), size)
@@ -33,5 +50,5 @@ def report_on_noise(original: Path, ours: Path, data: Path, place: Path, size: f
 
 def answers_of(folder: Path, data: Path) -> Samples:
     """What the model answers to all of the data."""
-    questions = questions_of(str(folder), str(folder), str(data), "all")
+    questions = questions_about(folder, data)
     return questions.answers(questions.sides[0])

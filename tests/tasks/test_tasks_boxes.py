@@ -4,6 +4,7 @@ answers with boxes."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,12 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from support.damage import hurt_tensors, questions_about
 from support.jobs import asked, shipped
 from support.rewriting import moved, rewritten
 
 from compress import tasks
 from compress.data import load
-from compress.judging.questions import Questions, questions_of
 from compress.tasks import read_checkpoint
 from compress.verification.files import load as load_samples
 from compress.verification.kinds.boxes import OVERLAPS, FoundBoxes, overlap
@@ -188,10 +188,6 @@ def coco(place: Path, boxes: Mapping[int, list[tuple[int, list[float]]]], **chan
     return place
 
 
-def questions_about(folder: Path, data: Path) -> Questions:
-    return questions_of(str(folder), str(folder), str(data), "all")
-
-
 @pytest.fixture(scope="module")
 def data(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the detector claims of random images, with boxes of every tenth image elsewhere."""
@@ -219,20 +215,9 @@ def pixels(box: np.ndarray, moved: float) -> list[float]:
     ]
 
 
-def hurt(folder: Path, destination: Path, size: float) -> Path:
-    destination.mkdir()
-    for file in folder.iterdir():
-        (destination / file.name).write_bytes(file.read_bytes())
-    state, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
-    for name in sorted(name for name in state if ".layer." in name):
-        state[name] = state[name] + size * torch.randn(state[name].shape, generator=generator)
-    save_file(state, destination / "model.safetensors", {"format": "pt"})
-    return destination
-
-
 def test_a_damaged_detector_does_not_pass_and_one_hardly_changed_does(folder: Path, data: Path, tmp_path: Path) -> None:
     def judged(size: float) -> Status:
-        side = hurt(folder, tmp_path / str(size), size)
+        side = hurt_tensors(folder, tmp_path / str(size), size, lambda name: ".layer." in name)
         # What 90 images prove of a precision is known to fewer points than a share of them.
         report = evaluate(Options(str(folder), str(side), str(data), part="all", max_drop=20.0)).report
         assert report.task == "object-detection" and report.drift is not None
@@ -289,7 +274,7 @@ def test_layers_keep_their_positions_through_exact_rewrites(folder: Path) -> Non
 
 
 def test_a_bare_yolos_is_refused(folder: Path, tmp_path: Path) -> None:
-    hurt(folder, tmp_path / "bare", 0.0)
+    shutil.copytree(folder, tmp_path / "bare")
     path = tmp_path / "bare" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": ["YolosModel"]}))
     with pytest.raises(InputError, match="of YOLOS only YolosForObjectDetection is read"):
@@ -315,7 +300,7 @@ def test_a_bare_yolos_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_images_come_in_the_one_size_of_the_graph(
     folder: Path, tmp_path: Path, settings: dict[str, Any], size: list[int]
 ) -> None:
-    hurt(folder, tmp_path / "model", 0.0)
+    shutil.copytree(folder, tmp_path / "model")
     given = {"image_processor_type": "YolosImageProcessor"} | settings
     (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(given))
     notes = list[str]()

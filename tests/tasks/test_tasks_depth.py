@@ -13,14 +13,13 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from support.damage import hurt_tensors, questions_about
 from support.jobs import asked, shipped
 from support.rewriting import moved, rewritten
 
 from compress import tasks
 from compress.heal import HealOptions
 from compress.heal.objective import DEPTH
-from compress.judging.questions import Questions, questions_of
 from compress.model.heads.depth import DepthSpec
 from compress.model.structure import Step, tapped_steps
 from compress.tasks import read_checkpoint
@@ -294,26 +293,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def questions_about(folder: Path, data: Path) -> Questions:
-    return questions_of(str(folder), str(folder), str(data), "all")
-
-
-def hurt(folder: Path, destination: Path, size: float) -> Path:
-    destination.mkdir()
-    for file in folder.iterdir():
-        (destination / file.name).write_bytes(file.read_bytes())
-    state, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
-    for name in sorted(name for name in state if ".layer." in name):
-        state[name] = state[name] + size * torch.randn(state[name].shape, generator=generator)
-    save_file(state, destination / "model.safetensors", {"format": "pt"})
-    return destination
-
-
 def test_a_damaged_estimator_does_not_pass_and_one_hardly_changed_does(
     folder: Path, data: Path, tmp_path: Path
 ) -> None:
     def judged(size: float) -> tuple[Status, float]:
-        side = hurt(folder, tmp_path / str(size), size)
+        side = hurt_tensors(folder, tmp_path / str(size), size, lambda name: ".layer." in name)
         report = evaluate(Options(str(folder), str(side), str(data), part="all", max_drop=20.0)).report
         assert report.task == "depth-estimation" and report.drift is not None
         main = report.drift.metric("depth_delta1")

@@ -11,13 +11,12 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from support.damage import hurt_tensors, questions_about
 from support.jobs import asked, shipped
 from support.tiny_texts import WORDS
 from support.towers import IMAGES, processor, towers_folder
 
 from compress import tasks
-from compress.judging.questions import Questions, questions_of
 from compress.tasks.task import DataChoice
 from compress.verification.kinds.classes import Predictions
 from compress.verification.kinds.embeddings import EmbeddedClasses
@@ -49,10 +48,6 @@ def filed(data: Path, labels: list[str]) -> Path:
         (data / label).mkdir(parents=True, exist_ok=True)
         drawn(place).save(data / label / f"{place}.png")
     return data
-
-
-def questions_about(folder: Path, data: Path) -> Questions:
-    return questions_of(str(folder), str(folder), str(data), "all")
 
 
 def embedding(root: Path) -> Setting:
@@ -113,22 +108,13 @@ def setting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return MADE[request.param](tmp_path_factory.mktemp("images"))
 
 
-def hurt(folder: Path, destination: Path, size: float) -> Path:
-    """A copy of the checkpoint with noise on its image tower's layers."""
-    destination.mkdir()
-    for file in folder.iterdir():
-        (destination / file.name).write_bytes(file.read_bytes())
-    state, generator = load_file(folder / "model.safetensors"), torch.Generator().manual_seed(0)
-    for name in sorted(state):
-        if ".layer" in name and "text_model" not in name:
-            state[name] = state[name] + size * torch.randn(state[name].shape, generator=generator)
-    save_file(state, destination / "model.safetensors", {"format": "pt"})
-    return destination
+def of_image_layers(name: str) -> bool:
+    return ".layer" in name and "text_model" not in name
 
 
 def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(setting: Setting, tmp_path: Path) -> None:
     def judged(size: float) -> Status:
-        side = hurt(setting.folder, tmp_path / str(size), size)
+        side = hurt_tensors(setting.folder, tmp_path / str(size), size, of_image_layers)
         # What 120 images prove of a rank correlation is known to fewer points than a share of them.
         bound = 20.0 if setting.task == "image-regression" else 5.0
         options = Options(str(setting.folder), str(side), str(setting.data), part="all", max_drop=bound)
