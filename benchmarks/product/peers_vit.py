@@ -1,22 +1,25 @@
 """vit-cifar10, its narrow and its pooled form, in ONNX Runtime and in OpenVINO, in fp32 and int8: points and latency.
 
-    python -m benchmarks peers-vit files FOLDER                    # needs openvino and nncf
+    python -m benchmarks peers-vit files FOLDER --bundle out/bundle  # needs openvino and nncf; out: of `make run`
     python -m benchmarks peers-vit score FOLDER RESULT.json        # every file on the test images, one at a time
     python -m benchmarks peers-vit time FOLDER RESULT.json         # on a quiet machine: alternating processes, ratios
 
 Each model gets the same: ONNX Runtime's fused graph and dynamic int8 of it, OpenVINO's own conversion of the plain file
-and NNCF's int8 (300 training images). OpenVINO runs as it does by default, in bf16 where the CPU can.
+and NNCF's int8 (300 training images). OpenVINO runs as it does by default, in bf16 where the CPU can. Of `quick` there
+are the two files that its bundle ships, the static one in both runtimes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,10 +35,14 @@ from export.cpu_graph import optimize_for_cpu
 from export.onnx_model import export_onnx
 from export.precision.int8_dynamic import to_int8_dynamic
 from runtime.measuring.compare import thread_counts
+from targets.machine import usable_cpus
 
 HEALED = ("narrow", "pooled")
 FEW = 300
 FORMS = ("ort-fp32.onnx", "ort-int8.onnx", "openvino-fp32.xml", "openvino-int8.xml")
+#: What each file of a bundle for a Jetson is here: the dynamic one for a CPU, the static one for an engine.
+SHIPPED = {"model.cpu.onnx": "quick.ort-int8.onnx", "model.onnx": "quick.ort-static.onnx"}
+STATIC = "quick.openvino-static.xml"
 REFERENCE = "original.ort-fp32.onnx"
 
 
@@ -66,34 +73,42 @@ def files(args: argparse.Namespace) -> None:
         few_bits = nncf.quantize(graph, samples, model_type=nncf.ModelType.TRANSFORMER, subset_size=FEW)
         openvino.save_model(few_bits, quantized, compress_to_fp16=False)
         print(name, flush=True)
+    if args.bundle:
+        for shipped, copy in SHIPPED.items():
+            shutil.copyfile(args.bundle / shipped, args.folder / copy)
+        static = openvino.convert_model(args.bundle / "model.onnx", input=[1, 3, 32, 32])
+        openvino.save_model(static, args.folder / STATIC, compress_to_fp16=False)
 
 
 def score(args: argparse.Namespace) -> None:
     """Top-1 of every file on the test images, one at a time as a device asks."""
+    paths = listed(args.folder)
+    with ProcessPoolExecutor(usable_cpus()) as pool:
+        rows = dict(zip((path.name for path in paths), pool.map(_points, paths, repeat(args.limit)), strict=True))
+    for name, row in rows.items():
+        print(name, row, flush=True)
+    _note(args.json, "score", {"files": rows})
+
+
+def _points(path: Path, limit: int | None) -> dict[str, Any]:
     original = vit_lab.original("vit-cifar10")
-    test = vit_lab.prepared(vit_lab.test_images("zoo:cifar10-test", args.limit), original, "cpu")
+    test = vit_lab.prepared(vit_lab.test_images("zoo:cifar10-test", limit), original, "cpu")
     target_SC = vit_lab.answers(original, test.images)
-    right_S = target_SC.argmax(-1) == test.labels
-    rows = {}
-    for path in filter(Path.exists, listed(args.folder)):
-        run = opened(path, os.cpu_count() or 1)
-        logits_SC = torch.from_numpy(np.concatenate([run(image[None]) for image in test.images.numpy()]))
-        points = vit_lab.drop(logits_SC.argmax(-1) == test.labels, right_S)
-        rows[path.name] = {
-            "bytes": sum(each.stat().st_size for each in (path, path.with_suffix(".bin")) if each.exists()),
-            **vit_lab.scores(logits_SC, target_SC, test.labels),
-            "points": points,
-        }
-        print(path.name, rows[path.name], flush=True)
-    _note(args.json, "score", {"test_images": len(right_S), "files": rows})
+    run = opened(path, 1)
+    logits_SC = torch.from_numpy(np.concatenate([run(image[None]) for image in test.images.numpy()]))
+    right_S, original_S = (one.argmax(-1) == test.labels for one in (logits_SC, target_SC))
+    return {
+        "bytes": sum(each.stat().st_size for each in (path, path.with_suffix(".bin")) if each.exists()),
+        "test_images": len(test.labels),
+        **vit_lab.scores(logits_SC, target_SC, test.labels),
+        "points": vit_lab.drop(right_S, original_S),
+    }
 
 
 def time_files(args: argparse.Namespace) -> None:
     """Latency of one image, each file in a process of its own with its fastest number of threads, alternating."""
     paths = listed(args.folder)
-    trials = {
-        path: {count: _latency(path, count, 0.3) for count in thread_counts(os.cpu_count() or 1)} for path in paths
-    }
+    trials = {path: {count: _latency(path, count, 0.3) for count in thread_counts(usable_cpus())} for path in paths}
     threads = {path: min(trial, key=trial.__getitem__) for path, trial in trials.items()}
     rounds: list[dict[str, float]] = []
     for index in range(args.rounds):
@@ -114,7 +129,8 @@ def time_files(args: argparse.Namespace) -> None:
 
 def listed(folder: Path) -> list[Path]:
     """All files that compare."""
-    return [folder / f"{name}.{form}" for name in ("original", *HEALED) for form in FORMS]
+    made = [f"{name}.{form}" for name in ("original", *HEALED) for form in FORMS]
+    return [folder / name for name in (*made, *SHIPPED.values(), STATIC) if (folder / name).exists()]
 
 
 def opened(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -174,6 +190,8 @@ def main() -> None:
         verb = verbs.add_parser(name)
         verb.set_defaults(run=run)
         verb.add_argument("folder", type=Path)
+        if name == "files":
+            verb.add_argument("--bundle", type=Path, help="what `make run` shipped")
         if name in ("score", "time"):
             verb.add_argument("json", type=Path)
         if name == "score":

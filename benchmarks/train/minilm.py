@@ -73,6 +73,8 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
     "four-thin": [*EXACT, _table(128), {"use": "drop-blocks", "layers": [1, 3]}, _neurons(1152)],
     "narrow": [*EXACT, _table(128), _heads(16), _neurons(768)],
     "thin": [*EXACT, _table(128), _heads(12), _neurons(512)],
+    "three-thin": [*EXACT, _table(128), {"use": "drop-blocks", "layers": [1, 3, 4]}, _heads(24), _neurons(1152)],
+    "three-narrow": [*EXACT, _table(128), {"use": "drop-blocks", "layers": [1, 3, 4]}, _heads(16), _neurons(768)],
 }
 CALIBRATION, HELD_OUT = 1024, 512
 
