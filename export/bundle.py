@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from export.app import app_bytes
 from export.archive import npz_bytes, write_zip
 from export.folders import copy_file, replaced
+from export.integrate import FOLDER, files_of
 from export.onnx_model import OnnxInfo, read_info
 from runtime import ort, states
 from runtime.app import APP
@@ -164,9 +165,10 @@ def _check_content(content: BundleContent) -> None:
             raise InputError(f"a bundle needs {main}; given: {', '.join(paths) or 'nothing'}")
     own = (NAME, SEAL, SIGNATURE, APP, *map(golden_file, content.golden))
     for name in names:
-        if not is_inside(name) or name in own:
+        if not is_inside(name) or name in own or name.split("/")[0] == FOLDER:
             raise InputError(
-                f"{name!r} cannot be a file of a bundle; give a relative path that is not {NAME}, {GOLDEN} or {APP}"
+                f"{name!r} cannot be a file of a bundle; give a relative path that is not {NAME}, {GOLDEN}, {APP} or "
+                f"in {FOLDER}"
             )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -188,17 +190,26 @@ def _fill(folder: Path, content: BundleContent) -> None:
     sources = {form.entry.path: form.source for form in content.forms} | dict(content.files)
     for name, source in sources.items():
         copy_file(source, folder / name)
-    for graph, inputs in content.golden.items():
-        write_atomic(folder / golden_file(graph), npz_bytes(golden(content.forms_of(graph), inputs)))
+    arrays = {graph: golden(content.forms_of(graph), inputs) for graph, inputs in content.golden.items()}
+    for graph, some in arrays.items():
+        write_atomic(folder / golden_file(graph), npz_bytes(some))
     write_atomic(folder / APP, app_bytes())
-    digests = {
-        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in sorted([*sources, *map(golden_file, content.golden), APP])
-    }
-    data = _manifest(content, digests)
+    names = [*sources, *map(golden_file, content.golden), APP]
+    so_far = parse_manifest(_manifest(content, _digests(folder, names)), NAME)
+    texts = files_of(so_far, arrays)
+    for name, text in texts.items():
+        write_atomic(folder / name, text.encode())
+    data = _manifest(content, _digests(folder, [*names, *texts]))
     verify_files(folder, parse_manifest(data, NAME), folder)
     write_atomic(folder / SEAL, seal_of(data))
     write_atomic(folder / NAME, data)
+
+
+def _digests(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Size and SHA-256 of files of the folder, by name."""
+    return {
+        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(names)
+    }
 
 
 def _manifest(content: BundleContent, digests: Mapping[str, Any]) -> bytes:
