@@ -33,6 +33,8 @@ from runtime.bundles.manifest import (
     verify_files,
 )
 from runtime.bundles.seal import SEAL, SIGNATURE, check_seal, seal_of
+from runtime.field.drift import FILE as INPUTS
+from runtime.field.drift import Summary
 from runtime.files import explain, sha256_of, write_atomic
 from targets.errors import GateFailed, InputError
 
@@ -60,7 +62,7 @@ class BundleContent:
 
     `files` maps relative paths to files that are copied in as they are: config.json, preprocessor_config.json, engines.
     `drift`, `model` and `versions` are put into the manifest as given; they must be plain JSON without NaN, and free of
-    times and machine names.
+    times and machine names. `looks`: of samples that nothing was trained on, for the device to hold inputs against.
     """
 
     task: str
@@ -77,6 +79,7 @@ class BundleContent:
     model: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
+    looks: Summary | None = None
 
     def forms_of(self, graph: str) -> list[Form]:
         """The forms of one graph."""
@@ -163,7 +166,7 @@ def _check_content(content: BundleContent) -> None:
     for main in map(main_file, content.golden):
         if main not in paths:
             raise InputError(f"a bundle needs {main}; given: {', '.join(paths) or 'nothing'}")
-    own = (NAME, SEAL, SIGNATURE, APP, *map(golden_file, content.golden))
+    own = (NAME, SEAL, SIGNATURE, APP, INPUTS, *map(golden_file, content.golden))
     for name in names:
         if not is_inside(name) or name in own or name.split("/")[0] == FOLDER:
             raise InputError(
@@ -195,6 +198,9 @@ def _fill(folder: Path, content: BundleContent) -> None:
         write_atomic(folder / golden_file(graph), npz_bytes(some))
     write_atomic(folder / APP, app_bytes())
     names = [*sources, *map(golden_file, content.golden), APP]
+    if content.looks is not None:
+        content.looks.save(folder / INPUTS)
+        names.append(INPUTS)
     so_far = parse_manifest(_manifest(content, _digests(folder, names)), NAME)
     texts = files_of(so_far, arrays)
     for name, text in texts.items():

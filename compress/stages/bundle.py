@@ -18,6 +18,7 @@ from compress.stages.artifacts import (
     ShippedModels,
     SourceModel,
 )
+from compress.stages.looks import reference, unknown_token
 from compress.stages.notes import LIBRARIES
 from compress.stages.outcome import judge
 from compress.stages.samples import evaluation
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from compress.verification.drift import Drift
     from export.bundle import Form
     from runtime.bundles.manifest import BundleTarget
+    from runtime.field.drift import Summary
 
 
 class Options(Spec):
@@ -110,6 +112,7 @@ def write(
         | models.weights
         | {calibration.seen.name: calibration.seen}
         | (engines.files() if engines is not None else {}),
+        looks=_looks(context, original, forms),
     )
     write_bundle(context.folder, content)
 
@@ -131,6 +134,18 @@ def _golden_inputs(context: StageContext[Options], original: SourceModel, forms:
     inputs = task.shortened(next(data.batches(task.golden, spread(len(data), task.golden))))
     graphs = {form.entry.graph: form.source for form in forms if form.entry.path == main_file(form.entry.graph)}
     return task.golden_inputs(graphs, inputs)
+
+
+def _looks(context: StageContext[Options], original: SourceModel, forms: Sequence[Form]) -> Summary | None:
+    """What samples to evaluate on look like to the first file of a model of one graph."""
+    from runtime.bundles.manifest import GRAPH
+
+    if any(form.entry.graph != GRAPH for form in forms):
+        return None
+    named = original.structure().preprocessing.get("tokenizer")
+    tokenizer = original.passengers.get(named) if isinstance(named, str) else None
+    unknown = unknown_token(tokenizer) if tokenizer is not None else None
+    return reference(evaluation(context.options.data, original), forms[0].source, unknown)
 
 
 def _summary(drift: Drift) -> dict[str, Any]:

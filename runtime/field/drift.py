@@ -1,7 +1,8 @@
 """Do the inputs that a device sees now look like those that it should see?
 
-Of every input a few numbers are taken: mean and spread of each channel of what the model is fed, the length of a text,
-how sure the model is and which class it names. A summary holds how they were spread over a reference; a window of later
+Of every input a few numbers are taken: mean and spread of each channel of what the model is fed, the length of a text
+and its share of unknown tokens, mean and spread of what the model gives, how sure it is and which class it names. A
+summary holds how they were spread over a reference; a window of later
 inputs is held against it, number by number, by Pearson's test that two samples have one distribution. Alarms that are
 none come in at most LEVEL of the windows, as long as inputs are independent of each other (the pictures of a film are
 not: take one every few seconds).
@@ -24,16 +25,24 @@ from typing import TYPE_CHECKING
 from runtime import states
 from runtime.files import parse_json, write_atomic
 from runtime.images.classify import softmax
+from runtime.texts.text import INPUTS
 from targets.errors import InputError
 from targets.strict import read
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from runtime.bundles.manifest import Tensor
+
+#: The file of a bundle with the summary of samples that it was judged on.
+FILE = "inputs.json"
 #: Share of the windows without drift in which an alarm is raised, at most.
 LEVEL = 0.001
 #: Inputs of a reference and of a window.
 LEARNED, WINDOW = 500, 200
+#: It is 0 for most inputs: that it is not 0 is what counts.
+UNKNOWN = "share of unknown tokens"
+_IDS = INPUTS[0]
 _BINS = 9
 _LEAST = 5  # inputs that are to be expected in a bin, for the test's approximation to hold
 
@@ -64,14 +73,17 @@ class Spread:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the inputs of a reference look like: a spread for each number that varies."""
+    """What the inputs of a reference look like: a spread for each number that varies. `unknown`: the token of words
+    that the tokenizer does not know, where they were counted."""
 
     spreads: dict[str, Spread]
+    unknown: int | None = None
 
     @classmethod
     def of(cls, numbers: Mapping[str, np.ndarray]) -> Summary:
         """Of the numbers of a reference, each (B,)."""
-        return cls({name: spread for name, values in numbers.items() if (spread := _spread(values)) is not None})
+        spreads = {name: _whether(values) if name == UNKNOWN else _spread(values) for name, values in numbers.items()}
+        return cls({name: spread for name, spread in spreads.items() if spread is not None})
 
     def drifted(self, numbers: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The numbers of a window, each (B,), whose spread is another now, with how probable that is by chance. Empty
@@ -81,7 +93,8 @@ class Summary:
 
     def save(self, path: Path) -> None:
         """Write it as JSON. Raises as `write_atomic` does."""
-        write_atomic(path, json.dumps(asdict(self)).encode() + b"\n")
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        write_atomic(path, json.dumps(given).encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Summary:
@@ -126,22 +139,44 @@ class Monitor:
         return self.last
 
 
-def numbers_of(inputs: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """The numbers of each of B inputs, from what the model was fed and what it gave, each (B,)."""
+def looked_at(outputs: Sequence[Tensor]) -> str | None:
+    """Which output is looked at: the first, unless it has numbers for each token, padding among them."""
+    first = outputs[0]
+    return None if any(isinstance(size, str) for size in first.shape[1:]) else first.name
+
+
+def numbers_of(
+    inputs: Mapping[str, np.ndarray], output: np.ndarray | None, unknown: int | None = None
+) -> dict[str, np.ndarray]:
+    """The numbers of each of B inputs, from what the model was fed and what it gave (B,...), each (B,). `unknown`: see
+    `Summary`."""
     import numpy as np
 
     numbers: dict[str, np.ndarray] = {}
-    for name, array in inputs.items():
-        if array.dtype.kind == "f" and array.ndim == 4:
-            flat_BCN = array.reshape(*array.shape[:2], -1)
-            for channel in range(array.shape[1]):
-                numbers[f"mean of {name}[{channel}]"] = flat_BCN[:, channel].mean(axis=-1)
-                numbers[f"spread of {name}[{channel}]"] = flat_BCN[:, channel].std(axis=-1)
-        elif name == states.MASK and array.ndim == 2:
-            numbers["length"] = array.sum(axis=1).astype(np.float64)
-    first = outputs[0] if outputs else None
-    if first is not None and first.ndim == 2 and first.dtype.kind == "f" and first.shape[1] > 1:
-        probabilities_BK = softmax(first)
+    pictures = {name: array for name, array in inputs.items() if array.dtype.kind == "f" and array.ndim == 4}
+    for name, array in pictures.items():
+        flat_BCN = array.reshape(*array.shape[:2], -1)
+        for channel in range(array.shape[1]):
+            numbers[f"mean of {name}[{channel}]"] = flat_BCN[:, channel].mean(axis=-1)
+            numbers[f"spread of {name}[{channel}]"] = flat_BCN[:, channel].std(axis=-1)
+    mask_BN, ids_BN = inputs.get(states.MASK), inputs.get(_IDS)
+    if mask_BN is not None and mask_BN.ndim == 2 and not pictures:  # texts beside pictures are what is asked of them
+        numbers["length"] = mask_BN.sum(axis=1).astype(np.float64)
+        if unknown is not None and ids_BN is not None:
+            strange_B = ((ids_BN == unknown) & (mask_BN != 0)).sum(axis=1)
+            numbers[UNKNOWN] = strange_B / np.maximum(numbers["length"], 1)
+    if output is not None and output.ndim >= 2 and output.dtype.kind == "f":
+        numbers |= _numbers_of_output(output)
+    return numbers
+
+
+def _numbers_of_output(output: np.ndarray) -> dict[str, np.ndarray]:
+    import numpy as np
+
+    flat_BK = output.reshape(len(output), -1)
+    numbers = {"mean of the output": flat_BK.mean(axis=1), "spread of the output": flat_BK.std(axis=1)}
+    if output.ndim == 2 and output.shape[1] > 1:
+        probabilities_BK = softmax(output)
         numbers["confidence"] = probabilities_BK.max(axis=1)
         numbers["class"] = probabilities_BK.argmax(axis=1).astype(np.float64)
     return numbers
@@ -165,6 +200,12 @@ def chi_square_tail(statistic: float, freedom: int) -> float:
         term *= half / step
         total += term
     return min(1.0, total)
+
+
+def _whether(values_B: np.ndarray) -> Spread:
+    """How many are 0, and how many more: a bin each, also where one of them is empty."""
+    above = int((values_B > 0).sum())
+    return Spread((1e-9,), (len(values_B) - above, above))
 
 
 def _spread(values_B: np.ndarray) -> Spread | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.backends import Loaded
-from runtime.field.drift import Monitor, Summary, numbers_of
+from runtime.field.drift import Monitor, Summary, looked_at, numbers_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Looking:
-    """The backend `of`, with a monitor of its inputs and of one of its outputs. `file`: where the summary is, or goes
-    once it is learned."""
+    """The backend `of`, with a monitor of its inputs and of one of its outputs, if any. `file`: where the summary is,
+    or goes once it is learned."""
 
     of: Loaded
-    output: str
+    output: str | None
     monitor: Monitor
     file: Path
 
     @classmethod
-    def at(cls, of: Loaded, output: str, file: Path) -> Looking:
+    def at(cls, of: Loaded, outputs: Sequence[Tensor], file: Path) -> Looking:
         """With the summary in the file, if it is there. Raises InputError for another file."""
-        return cls(of, output, Monitor(Summary.load(file) if file.exists() else None), file)
+        return cls(of, looked_at(outputs), Monitor(Summary.load(file) if file.exists() else None), file)
 
     @property
     def provider(self) -> str:
@@ -50,9 +50,11 @@ class Looking:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name. At the end of a window with drift a line on standard error tells of it."""
         results = self.of.run(inputs)
-        learning = self.monitor.summary is None
-        drifted = self.monitor.see(numbers_of(inputs, [results[self.output]]))
-        if learning and self.monitor.summary is not None:
+        known = self.monitor.summary
+        unknown = None if known is None else known.unknown
+        output = None if self.output is None else results[self.output]
+        drifted = self.monitor.see(numbers_of(inputs, output, unknown))
+        if known is None and self.monitor.summary is not None:
             self.monitor.summary.save(self.file)
             print(f"note: what inputs look like was learned from {self.monitor.learned}: {self.file}", file=sys.stderr)
         if drifted:

@@ -30,7 +30,8 @@ def add_field_options(parser: argparse.ArgumentParser) -> None:
         "--drift",
         metavar="FILE",
         type=Path,
-        help="tell when inputs look unlike those in this summary; it is learned from the first 500 if it is not there",
+        help="tell when inputs look unlike those in this summary; it is learned from the first 500 if it is not there "
+        "(default with --watch or --metrics: the summary in the bundle)",
     )
     parser.add_argument("--metrics", metavar="FILE|:PORT", help="counts and latencies in the format of Prometheus")
 
@@ -49,8 +50,9 @@ def asking(args: argparse.Namespace, session: Session, answerer: Answerer) -> As
         shadow = _shadow(args, session, answerer)
         observers.append(shadow)
         others.append(shadow.numbers)
-    if args.drift:
-        looking = _looking(args, session)
+    summary = args.drift or _brought(args, session)
+    if summary:
+        looking = _looking(summary, session)
         session = replace(session, backend=looking)
         others.append(looking.numbers)
     if args.metrics:
@@ -60,12 +62,20 @@ def asking(args: argparse.Namespace, session: Session, answerer: Answerer) -> As
     return Asking(session, answerer, observers)
 
 
-def _looking(args: argparse.Namespace, session: Session) -> Looking:
+def _brought(args: argparse.Namespace, session: Session) -> Path | None:
+    """The summary that the bundle brings, for commands that watch or count."""
+    from runtime.field.drift import FILE
+
+    is_there = FILE in session.manifest.files and bool(args.watch or args.metrics)
+    return session.bundle.root / FILE if is_there else None
+
+
+def _looking(summary: Path, session: Session) -> Looking:
     from runtime.field.looking import Looking
 
     if session.manifest.state:
         raise InputError(f"--drift looks at whole inputs; {session.bundle.source} takes them bit by bit")
-    return Looking.at(session.backend, session.manifest.outputs[0].name, args.drift)
+    return Looking.at(session.backend, session.manifest.outputs, summary)
 
 
 def _shadow(args: argparse.Namespace, session: Session, answerer: Answerer) -> Shadow:

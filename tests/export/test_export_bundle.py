@@ -25,6 +25,7 @@ from runtime import ort
 from runtime.bundles.bundle import open_files
 from runtime.bundles.golden import check_golden, load_golden
 from runtime.bundles.manifest import BundleTarget, ModelFile, State
+from runtime.field.drift import Spread, Summary
 from runtime.files import sha256_of
 from targets.errors import GateFailed, InputError
 
@@ -68,6 +69,7 @@ def content(vit_file: Path, int8_file: Path, tmp_path: Path) -> BundleContent:
         drift={"metric": "top-1", "drop": 0.1},
         versions={"torch": "2.13.0"},
         files={"config.json": config, "reports/report.md": config},
+        looks=Summary({"length": Spread((3.0,), (40, 60))}),
     )
 
 
@@ -87,6 +89,7 @@ def test_the_device_side_reads_what_was_written(content: BundleContent, tmp_path
     raw = json.loads((folder / "manifest.json").read_text())
     assert raw["schema"] == 1 and raw["drift"] == {"metric": "top-1", "drop": 0.1}
     assert set(raw["files"]) == set(tree(folder)) - {"manifest.json", "manifest.json.sha256"}
+    assert Summary.load(folder / "inputs.json") == content.looks
     for name, digest in raw["files"].items():
         assert digest == {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
 

@@ -60,7 +60,7 @@ def test_the_bundle_holds_what_the_contract_names(
     assert manifest["verdict"] == "pass"
     shipped = {name for name in digests(bundle) if not name.startswith("manifest.json")}
     assert shipped == set(manifest["files"])
-    assert {"model.onnx", "model.cpu.onnx", "golden.npz", "healing-samples.npy"} <= shipped
+    assert {"model.onnx", "model.cpu.onnx", "golden.npz", "healing-samples.npy", "inputs.json"} <= shipped
     assert not {"report.html", "report.json", "report.md", "junit.xml"} & shipped, "reports show the user's samples"
     assert all(entry["sha256"] == digests(bundle)[name] for name, entry in manifest["files"].items())
 
