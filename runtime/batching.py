@@ -9,11 +9,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from targets.errors import EnvironmentLacks, InputError
 
@@ -23,6 +23,46 @@ if TYPE_CHECKING:
     from runtime.session import Session
 
     Arrays = dict[str, np.ndarray]
+
+
+T = TypeVar("T")
+
+
+def together(items: Iterable[T], most: int, within: float) -> Iterator[list[T]]:
+    """Items as they come, in groups of `most` at most, of which the first waits `within` seconds at most for others.
+    Two groups are read ahead, no more. Raises what `items` raises, behind the items that came before."""
+    coming: queue.Queue[T | None] = queue.Queue(2 * most)
+    faults: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for item in items:
+                coming.put(item)
+        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the thread that asks for the items
+            faults.append(error)
+        coming.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    more = True
+    while more and (first := coming.get()) is not None:
+        group, more = _gathered(coming, first, most, within)
+        yield group
+    if faults:
+        raise faults[0]
+
+
+def _gathered(coming: queue.Queue[T | None], first: T, most: int, within: float) -> tuple[list[T], bool]:
+    """As many as may be, or as come in time; and whether more may come (None is the end)."""
+    group, end = [first], time.monotonic() + within
+    while len(group) < most:
+        try:
+            one = coming.get(timeout=max(0.0, end - time.monotonic()))
+        except queue.Empty:
+            break
+        if one is None:
+            return group, False
+        group.append(one)
+    return group, True
 
 
 @dataclass(frozen=True)
@@ -78,7 +118,7 @@ class Batcher:
 
     def _serve(self) -> None:
         while (first := self._queue.get()) is not None:
-            waiting, more = self._gather(first)
+            waiting, more = _gathered(self._queue, first, self._session.max_batch, self._within)
             by_shape: dict[object, list[_Waiting]] = {}
             for one in waiting:
                 by_shape.setdefault(one.shapes, []).append(one)
@@ -86,19 +126,6 @@ class Batcher:
                 self._answer(alike)
             if not more:
                 return
-
-    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
-        """As many as the model takes, or as come in time; and whether more may come."""
-        waiting, end = [first], time.monotonic() + self._within
-        while len(waiting) < self._session.max_batch:
-            try:
-                one = self._queue.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                break
-            if one is None:
-                return waiting, False
-            waiting.append(one)
-        return waiting, True
 
     def _answer(self, alike: Sequence[_Waiting]) -> None:
         """Run some of equal shapes as one batch; each alone if that fails, so that one's fault is not the others'."""

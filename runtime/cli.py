@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,22 @@ def thread_count(text: str) -> int:
     if value > _MOST_THREADS:
         raise argparse.ArgumentTypeError(f"{text!r} is more than {_MOST_THREADS} threads")
     return value
+
+
+def seconds(text: str) -> float:
+    """An argument that is a time in seconds, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0")
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """An argument that is a time in milliseconds, such as 5 or 5ms; in seconds."""
+    return seconds(text.removesuffix("ms")) / 1e3
 
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:

@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.answers import Streamer, Wanted, answerer_of, answering
-from runtime.cli import add_session_options, open_bundle_for_cli, open_for_cli, positive
+from runtime.cli import add_session_options, milliseconds, open_bundle_for_cli, open_for_cli, positive
 from runtime.field.options import add_field_options, asking
 from runtime.texts.generate import DRAW, Sampling
 from targets.cli import Parser
@@ -54,22 +54,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--frames", metavar="N", type=positive, help="with --source: stop after N frames")
     parser.add_argument("--exit", action="store_true", help="stop at the first number of loops that is sure")
+    parser.add_argument(
+        "--batch-within",
+        metavar="MS",
+        type=milliseconds,
+        help="with -: a line waits so long at most for others, and what waits is one batch",
+    )
     add_field_options(parser)
     add_session_options(parser)
     return parser
 
 
-def _answer_all(asked: Asking, inputs: Iterable[str], size: int, wanted: Wanted, args: argparse.Namespace) -> None:
-    """Print a line per input as it is done, or one JSON object at the end."""
+def _answer_all(asked: Asking, groups: Iterable[list[str]], wanted: Wanted, args: argparse.Namespace) -> None:
+    """Print a line per input as it is done, or one JSON object at the end. Each group of inputs is a batch."""
     session, answerer, results = asked.session, asked.answerer, []
-    stream = iter(inputs)
     if isinstance(answerer, Streamer) and not args.json:
-        for place, one in enumerate(stream):
+        for place, one in enumerate(chain.from_iterable(groups)):
             for piece in answerer.pieces(session, one, wanted.at(place)):
                 print(printable(piece), end="", flush=True)
             print(flush=True)
         return
-    for place, some in enumerate(iter(lambda: list(islice(stream, size)), [])):
+    for place, some in enumerate(groups):
         for one, result in zip(some, asked.answer(some, wanted.at(place)), strict=True):
             if isinstance(result, EdgepressError):
                 raise result
@@ -89,6 +94,18 @@ def _answer_all(asked: Asking, inputs: Iterable[str], size: int, wanted: Wanted,
         print(json.dumps(whole, indent=2))
 
 
+def _groups(inputs: Sequence[str], most: int, within: float | None, alone: bool) -> Iterable[list[str]]:
+    """The inputs in batches, or the lines of standard input as they come; one by one where they must stand alone."""
+    if inputs:
+        size = 1 if alone else most
+        return (list(inputs[start : start + size]) for start in range(0, len(inputs), size))
+    if within is None:
+        return ([line] for line in _from_stdin())
+    from runtime.batching import together
+
+    return together(_from_stdin(), most, within)
+
+
 def _watch(asked: Asking, wanted: Wanted, args: argparse.Namespace) -> int:
     from runtime.watch import open_log, watch
 
@@ -105,7 +122,8 @@ def _watch(asked: Asking, wanted: Wanted, args: argparse.Namespace) -> int:
 
 
 def _from_stdin() -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, 1):
+    """Lines of standard input, by a reader of our own: Python's is locked at exit where a thread still reads it."""
+    for number, line in enumerate(open(sys.stdin.fileno(), "rb", closefd=False), 1):  # noqa: SIM115 - never closed
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -134,22 +152,23 @@ def main() -> int:
     _check_exit(args)
     if "-" in args.inputs and len(args.inputs) > 1:
         raise InputError("- reads all inputs from stdin, so it stands alone")
+    if args.batch_within is not None and args.inputs != ["-"]:
+        raise InputError("--batch-within is for inputs that come as lines: give - for them")
     bundle = answering(open_bundle_for_cli(args.bundle, args))
     answerer = answerer_of(bundle, args.ids)
     wanted = _wanted(args, answerer, bundle)
     if args.watch and not answerer.suffixes:
         raise InputError(f"--watch waits for images, {bundle.source} takes texts; give them, or - to read lines")
     inputs = [] if args.watch or args.inputs == ["-"] else answerer.expand(args.inputs)
-    together = len(inputs) > 1 and not isinstance(answerer, Streamer)
-    batch = bundle.manifest.max_batch if together else 1
+    alone = isinstance(answerer, Streamer)
+    if alone and args.batch_within is not None:
+        raise InputError(f"--batch-within is for whole answers; {bundle.source} writes them bit by bit")
+    batch = bundle.manifest.max_batch if len(inputs) > 1 and not alone else 1
     session = _exiting(bundle, args) if args.exit else open_for_cli(bundle, args, batch)
     asked = asking(args, session, answerer)
     if args.watch:
         return _watch(asked, wanted, args)
-    if inputs:
-        _answer_all(asked, inputs, session.max_batch if together else 1, wanted, args)
-    else:
-        _answer_all(asked, _from_stdin(), 1, wanted, args)
+    _answer_all(asked, _groups(inputs, session.max_batch, args.batch_within, alone), wanted, args)
     if args.exit:
         print(session.backend, file=sys.stderr)
     asked.finish()

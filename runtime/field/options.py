@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.cli import seconds
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _OF_SHADOW = ("share", "differ", "record")
 
 
 def add_field_options(parser: argparse.ArgumentParser) -> None:
-    """--shadow and what belongs to it, --drift, --metrics."""
+    """--shadow and what belongs to it, --drift, --hung-after, --metrics."""
     parser.add_argument("--shadow", metavar="OTHER", help="a bundle that gets a share of the inputs too, to compare")
     parser.add_argument("--shadow-share", metavar="P", type=_share, help="of the inputs (default 0.05)")
     parser.add_argument("--shadow-differ", metavar="P", type=_share, help="of its answers may differ (default 0.05)")
@@ -32,6 +33,9 @@ def add_field_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="tell when inputs look unlike those in this summary; it is learned from the first 500 if it is not there "
         "(default with --watch or --metrics: the summary in the bundle)",
+    )
+    parser.add_argument(
+        "--hung-after", metavar="S", type=seconds, help="exit with 3 if a call of the model takes longer than S seconds"
     )
     parser.add_argument("--metrics", metavar="FILE|:PORT", help="counts and latencies in the format of Prometheus")
 
@@ -44,6 +48,10 @@ def asking(args: argparse.Namespace, session: Session, answerer: Answerer) -> As
     idle = [name for name in _OF_SHADOW if getattr(args, f"shadow_{name}") is not None]
     if idle and not args.shadow:
         raise InputError(f"--shadow-{idle[0]} belongs to --shadow OTHER")
+    if args.hung_after is not None:
+        from runtime.field.hung import Guarded
+
+        session = replace(session, backend=Guarded(session.backend, args.hung_after))
     observers: list[Observer] = []
     others: list[Callable[[], dict[str, float]]] = []
     if args.shadow:

@@ -1,5 +1,9 @@
 """Many threads and one model: right answers, bounded waiting, and one's fault is not another's."""
 
+import itertools
+import json
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,9 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.runtime_toys import oracle
+from PIL import Image
+from support.runtime_toys import REPO, oracle
 
-from runtime.batching import Batcher
+from runtime.batching import Batcher, together
 from runtime.session import open_bundle
 from targets.errors import EdgepressError, EnvironmentLacks, InputError
 
@@ -105,3 +110,81 @@ def test_more_than_may_wait_are_turned_away_and_a_backend_that_hangs_is_told(ses
 def test_other_batches_are_refused(session):
     with pytest.raises(InputError, match="takes batches of 1"):
         Batcher(session).run({"pixel_values": np.zeros((2, 3, 8, 8), np.float32)})
+
+
+def test_what_comes_together_is_a_group_and_what_comes_late_is_another():
+    def items():
+        yield from range(7)
+        time.sleep(0.5)
+        yield 7
+
+    assert list(together(items(), 4, 0.1)) == [[0, 1, 2, 3], [4, 5, 6], [7]]
+    assert list(together([], 4, 0.1)) == []
+
+
+def test_no_more_than_two_groups_are_read_ahead():
+    seen = []
+    groups = together((seen.append(at) or at for at in itertools.count()), 4, 0.05)
+    assert next(groups) == [0, 1, 2, 3]
+    time.sleep(0.2)
+    assert len(seen) <= 4 + 8 + 1  # the group, two more that wait, and one in the hand of the reader
+
+
+def test_a_fault_of_what_is_read_comes_behind_what_was_read_before():
+    def items():
+        yield 1
+        raise InputError("line 2 is not UTF-8")
+
+    groups = together(items(), 4, 0.05)
+    assert next(groups) == [1]
+    with pytest.raises(InputError, match="line 2"):
+        next(groups)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    paths = [tmp_path / f"{at:02}.png" for at in range(20)]
+    for at, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(at).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def start(bundle, *options):
+    command = [sys.executable, "-m", "runtime.run", bundle, "-", *options]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(list(map(str, command)), **pipes, text=True, cwd=REPO)
+
+
+def test_lines_are_answered_alike_in_batches_and_one_by_one(bundle, pictures):
+    lines = "".join(f"{path}\n" for path in pictures)
+    plain, _ = start(bundle, "--json").communicate(lines)
+    batched, _ = start(bundle, "--json", "--batch-within", "50ms").communicate(lines)
+    one, other = (json.loads(text)["results"] for text in (plain, batched))
+    assert [result["input"] for result in one] == [result["input"] for result in other] == list(map(str, pictures))
+    for first, second in zip(one, other, strict=True):
+        assert first["top"][0]["label"] == second["top"][0]["label"]
+        assert first["top"][0]["probability"] == pytest.approx(second["top"][0]["probability"], abs=1e-5)
+
+
+def test_a_line_is_answered_while_the_next_is_not_there_yet_and_a_bad_one_ends_in_one_line(bundle, pictures):
+    process = start(bundle, "--batch-within", "5")
+    process.stdin.write(f"{pictures[0]}\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(f"{pictures[0]}: ")
+    process.stdin.write("nowhere.png\n")
+    process.stdin.flush()
+    assert process.wait(60) == 2  # with its input still open
+    assert process.stderr.read().splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["a.png", "--batch-within", "5ms"], "--batch-within is for inputs that come as lines"),
+        (["-", "--batch-within", "soon"], "'soon' is not a time above 0"),
+        (["-", "--hung-after", "0"], "'0' is not a time above 0"),
+    ],
+)
+def test_wrong_usage_is_one_line(run_module, bundle, options, message):
+    done = run_module("runtime.run", bundle, *options, input="")
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
