@@ -176,7 +176,7 @@ def main() -> int:
 
 
 def _follow(args: argparse.Namespace) -> int:
-    from runtime.follow import follow
+    from runtime.field.follow import follow
     from runtime.frames import image_answerer
     from runtime.sources import open_source
 
