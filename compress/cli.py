@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from edgepress_siblings import INTERRUPTED
 from targets.cli import program
-from targets.errors import INTERRUPTED, UNREAD, InputError, report, run_cli
+from targets.errors import UNREAD, InputError, report, run_cli
 
 try:
     import typer

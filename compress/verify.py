@@ -25,10 +25,14 @@ def verify(options: Options) -> int:
     _check_places(options)
     outcome = evaluate(options)
     _write(options, outcome.report)
-    if options.baseline is not None and options.update_baseline and outcome.report.verdict == "pass":
-        baseline.update(options.baseline, outcome.candidate, outcome.drift, options.label)
+    passed = outcome.report.verdict == "pass"
+    if options.baseline is not None and options.update_baseline:
+        if passed:
+            baseline.update(options.baseline, outcome.candidate, outcome.drift, options.label)
+        else:
+            print(f"note: {options.baseline} stays as it was: only a run that passes is accepted", file=sys.stderr)
     _show(options, outcome.report)
-    return 0 if outcome.report.verdict == "pass" else 1
+    return 0 if passed else 1
 
 
 def _check_places(options: Options) -> None:

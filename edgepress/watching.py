@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from targets.errors import INTERRUPTED, EdgepressError
+from edgepress_siblings import INTERRUPTED
+from targets.errors import EdgepressError
 
 if TYPE_CHECKING:
     from compress.pipeline.events import Event, Sink

@@ -19,6 +19,10 @@ if sys.version_info < (3, 10):
     sys.stderr.write("error: this is Python %d.%d, edgepress needs 3.10 or later\\n" % sys.version_info[:2])
     sys.exit(3)
 
+from edgepress_siblings import leave_when_interrupted
+
+leave_when_interrupted()
+
 from runtime.app import main
 from targets.errors import run_cli
 

@@ -39,8 +39,11 @@ def main() -> int:
     from runtime.field.store import Store, deploy, locked, rollback
 
     def check(bundle: Bundle) -> None:
+        from runtime.bundles.seal import check_signature
         from runtime.selftest import check_all
 
+        if args.public_key is not None:  # of the copy in the store, which a rollback opens without the bundle
+            check_signature(bundle.root, bundle.root, args.public_key)
         check_all(bundle, args)
 
     if not args.bundle and not args.rollback:

@@ -1,4 +1,4 @@
-"""What the standard library and numpy raise for damaged archives and arrays, told in one line."""
+"""Archives and arrays that anyone may have written: their faults in one line, and no more unpacked than is allowed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
-from targets.errors import InputError
+from targets.errors import EnvironmentLacks, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 try:
     from lzma import LZMAError
@@ -43,6 +48,46 @@ def told(what: str, advice: str) -> Iterator[None]:
         yield
     except _FAULTS as error:
         raise InputError(f"{what} ({_cause(error)}); {advice}") from error
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """What zlib packed. Raises zlib.error for what is cut, or unpacks to more than `most` bytes."""
+    stream = zlib.decompressobj()
+    unpacked = stream.decompress(data, most)
+    if not stream.eof:
+        raise zlib.error(f"it is cut, or unpacks to more than {most} bytes")
+    return unpacked
+
+
+def is_plain(member: zipfile.ZipInfo) -> bool:
+    """Whether a member of a zip is packed so that it can be unpacked piece by piece."""
+    return member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def read_arrays(source: Path | IO[bytes], most: int) -> dict[str, np.ndarray]:
+    """The arrays of an npz, by name; nothing is unpickled. To be told: raises ValueError for members that are packed in
+    an unusual way or unpack to more than `most` bytes together, before any is. EnvironmentLacks where there is not as
+    much memory."""
+    import numpy as np
+
+    from targets.machine import memory_bytes
+
+    with zipfile.ZipFile(source) as archive:
+        members = archive.infolist()
+    size = sum(member.file_size for member in members)
+    if size > most or not all(map(is_plain, members)):
+        raise ValueError(f"it unpacks to {size >> 20} MB, allowed: {most >> 20} MB, stored or deflated")
+    free = memory_bytes(field="MemAvailable")
+    if free is not None and size > free:
+        raise EnvironmentLacks(f"the arrays take {size >> 20} MB of memory, {free >> 20} MB are free; give fewer")
+    if not isinstance(source, Path):
+        source.seek(0)
+    with np.load(source, allow_pickle=False) as arrays:
+        found = {name: arrays[name] for name in arrays.files}
+    strange = [name for name, array in found.items() if not isinstance(array, np.ndarray)]
+    if strange:
+        raise ValueError(f"{strange[0]} in it is not an array")
+    return found
 
 
 def _cause(error: BaseException) -> str:

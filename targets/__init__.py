@@ -2,6 +2,7 @@
 
 import os
 
+import edgepress_siblings  # noqa: F401 - before all else: it sees to Ctrl-C
 from targets.spec import Engine, Hardware, Power, PowerMode, Precision, Profile, Software, Target
 from targets.table import load, load_all, names
 

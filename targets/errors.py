@@ -15,13 +15,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
+from edgepress_siblings import INTERRUPTED, PACKAGES, SAID, leave_when_interrupted, raise_when_interrupted
+
 #: sysexits.h: EX_SOFTWARE.
 FAULT = 70
-INTERRUPTED = 130
 #: As a shell counts what SIGPIPE ended.
 UNREAD = 141
 MOST_CHARACTERS = 300
-_OWN = ("compress", "edgepress", "export", "runtime", "targets")
 #: Modules whose package has another name.
 _PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "google": "protobuf"}
 # C0 and C1 controls except tab and line feed, line separators, marks that turn the direction, half surrogates.
@@ -57,11 +57,13 @@ def run_cli(main: Callable[[], int]) -> NoReturn:
     141 in silence, as with other commands, once nobody reads standard output any more (`| head`)."""
     _open_streams()
     signal.signal(signal.SIGTERM, _interrupt)
+    raise_when_interrupted()
     try:
         code = main()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _say("Interrupted: run the same command again to resume.")
+        leave_when_interrupted()  # whoever presses twice
+        _say(SAID)
         code = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place where what nobody foresaw ends: told, filed, never exit 1
         broken = isinstance(error, BrokenPipeError) and (_unread(sys.stdout) or _unread(sys.stderr))
@@ -108,7 +110,7 @@ def _known(error: Exception) -> EdgepressError | None:
         return InputError(f"{error.filename}: permission denied; may this user read it, or write there?")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return InputError(f"{str(error.filename)[:80]} ...: the name is too long for a file; check the path")
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in _OWN:
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in PACKAGES:
         module = error.name.split(".")[0]
         package = _PACKAGES.get(module, module)
         return EnvironmentLacks(f"the package {package} is not installed; run: pip install {_source(package)}")

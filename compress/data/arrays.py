@@ -11,14 +11,14 @@ from compress.data.classes import MOST_CLASSES, listed
 from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.stores import stamp_of
-from runtime.faults import told
+from runtime.faults import read_arrays, told
 from targets.errors import InputError
 
 _LAYOUTS = (
     (("images", "labels", None),),
     (("x_test", "y_test", "evaluation"), ("x_train", "y_train", "healing")),
 )
-#: Of all arrays together, unpacked.
+#: Of all arrays of an npz together, unpacked.
 _MOST_BYTES = 8 << 30
 _KEYS = "images and labels, or x_test, y_test, x_train and y_train"
 
@@ -74,14 +74,7 @@ class ImageArrays:
 def _read(location: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz, whose members are no larger than they may be before any is read. Raises InputError."""
     with told(f"{location} is not a readable npz of plain arrays", f"it needs {_KEYS}"):
-        content = np.load(location, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise InputError(f"{location} is a single array, no npz; it needs {_KEYS}")
-        with content as file:
-            size = sum(one.file_size for one in file.zip.infolist())
-            if size > _MOST_BYTES:
-                raise InputError(f"{location} unpacks to {size >> 30} GB; give a folder of image files instead")
-            return {key: file[key] for key in file.files}
+        return read_arrays(location, _MOST_BYTES)
 
 
 def _checked_images(location: Path, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:

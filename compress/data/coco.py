@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from compress.data.seen import fingerprint
 from compress.data.sources import Part
 from compress.data.splits import EVALUATED, TRAIN, part_named
 from compress.data.stores import stamp_of
+from compress.json_files import read_json
 from runtime.images import reading
 from targets.errors import InputError
 
@@ -71,8 +71,8 @@ class CocoFiles:
 
     def _read(self, file: Path) -> Iterator[tuple[Path, tuple[int, int], list[Named]]]:
         """Each image's path, its height and width, and its boxes (centre, width and height as shares)."""
+        content = read_json(file)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
             category = {one["id"]: str(one["name"]) for one in content["categories"]}
             images = {one["id"]: one for one in content["images"]}
             kept = [one for one in content["annotations"] if not one.get("iscrowd") and min(one["bbox"][2:]) > 0]
@@ -83,7 +83,7 @@ class CocoFiles:
                 )
             sizes = {key: (int(one["height"]), int(one["width"])) for key, one in images.items()}
             paths = {key: _image(file, str(one["file_name"])) for key, one in images.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise InputError(f"{file} is not a COCO file: {type(error).__name__} {error}; save it again") from error
         if left := len(content["annotations"]) - len(kept):
             self.notes += (f"{file.name}: {left} boxes left out, of crowds or without an area",)

@@ -24,6 +24,7 @@ from pydantic import NonNegativeInt, ValidationError
 
 from compress.data.stores import stamp_of
 from compress.spec import Spec
+from runtime.faults import inflated
 from runtime.files import check_no_pipe
 from runtime.images import reading
 from targets.errors import InputError
@@ -54,7 +55,7 @@ class PackedJpegs:
             content = path.read_bytes()
             start = len(_MAGIC) + _LENGTH.size
             (length,) = _LENGTH.unpack_from(content, len(_MAGIC))
-            index = Index.model_validate_json(_unpacked(content[start : start + length]))
+            index = Index.model_validate_json(inflated(content[start : start + length], _LONGEST_INDEX))
         except (OSError, struct.error, zlib.error, ValidationError) as error:
             raise InputError(f"{path} is not a readable pack of JPEG files; give it whole") from error
         first = start + length
@@ -82,15 +83,6 @@ class PackedJpegs:
     def stamp(self, name: str) -> str | None:
         """Of the pack and the name in it."""
         return f"{self._stamp} {name}" if self._stamp else None
-
-
-def _unpacked(index: bytes) -> bytes:
-    """Raises zlib.error unless it is whole and of a sane size."""
-    stream = zlib.decompressobj()
-    unpacked = stream.decompress(index, _LONGEST_INDEX)
-    if not stream.eof:
-        raise zlib.error("the index is cut")
-    return unpacked
 
 
 def pack(entries: Iterable[tuple[str, bytes]]) -> bytes:

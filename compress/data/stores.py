@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from runtime.faults import told
+from runtime.faults import is_plain, told
 from runtime.images import reading
 from targets.errors import InputError
 
@@ -83,10 +83,14 @@ class Zip:
 
     def read(self, name: str) -> bytes:
         with told(f"{name}: damaged or encrypted in the zip", "pack it again"):
-            size = self.archive.getinfo(name).file_size
+            member = self.archive.getinfo(name)
+            size = member.file_size
             if size > reading.MAX_BYTES:
                 raise InputError(f"{name}: {size} bytes in the zip, an image file has at most {reading.MAX_BYTES}")
-            return self.archive.read(name)
+            if not is_plain(member):
+                raise InputError(f"{name}: packed by an unusual method; pack it again with deflate")
+            with self.archive.open(member) as stream:
+                return stream.read(size + 1)  # a number, or a member that lies about its size is unpacked whole
 
     def image(self, name: str) -> np.ndarray:
         return reading.decode_image(self.read(name), name)

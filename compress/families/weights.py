@@ -6,6 +6,7 @@ O outputs, I inputs.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,17 @@ from targets.errors import InputError
 Note = Callable[[str], None]
 _WHOLE, _PARTS = "model.safetensors", "model.safetensors.index.json"
 _OLD_WHOLE, _OLD_PARTS = "pytorch_model.bin", "pytorch_model.bin.index.json"
+#: What torch.load raises for a damaged file.
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+)
 #: What training frameworks put in front of every name.
 _WRAPPERS = ("module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.")
 
@@ -83,17 +95,29 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickled(file: Path) -> dict[str, Tensor]:
     """The tensors of a file of torch.save, without running what else it may hold."""
     try:
+        _check_unpacked(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{file} is damaged, or holds more than tensors, which is not run here; save it as safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except _DAMAGED as error:
         cause = str(error).partition("\n")[0][:80] or type(error).__name__
         raise InputError(f"{file} is damaged or truncated ({cause}); fetch it again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{file} is not a table of tensors by name; save the model with save_pretrained")
     return {str(name): tensor for name, tensor in content.items()}
+
+
+def _check_unpacked(file: Path) -> None:
+    """Raises ValueError for a zip whose members are larger than it: torch.save compresses nothing, and torch.load makes
+    room for what they declare."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > file.stat().st_size:
+        raise ValueError(f"it unpacks to {size >> 20} MB")
 
 
 def _unwrapped(tensors: dict[str, Tensor], note: Note) -> dict[str, Tensor]:

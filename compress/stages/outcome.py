@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +46,9 @@ def check_out(out: Path) -> None:
 
 
 def deliver(artifacts: Mapping[str, Artifact], out: Path) -> Outcome:
-    """Copy bundle and report to `out`, each replaced as a whole. Raises InputError or EnvironmentLacks."""
-    for name in _DELIVERED:
-        _replace(artifacts[name].path, out / name)
+    """Copy bundle and report to `out`, each replaced as a whole, neither before both are there. Raises InputError or
+    EnvironmentLacks."""
+    _replace({artifacts[name].path: out / name for name in _DELIVERED})
     verdict, reason = judge(artifacts["verify"])
     return Outcome(str(out / "bundle"), str(out / "report" / "report.html"), verdict, reason)
 
@@ -64,11 +65,13 @@ def judge(comparison: Artifact) -> tuple[str, str]:
     return str(verdict), next(message for status, message in found if status is verdict)
 
 
-def _replace(source: Path, destination: Path) -> None:
-    """Put a copy of a folder in the place of another; at no time is there none, or a mixture of both."""
+def _replace(places: Mapping[Path, Path]) -> None:
+    """Put copies of folders in the places of others; at no time is there none, or a mixture of both."""
     from export.folders import copy_file, replaced
 
-    with replaced(destination) as fresh:
-        for path in sorted(source.rglob("*")):
-            if path.is_file():
-                copy_file(path, fresh / path.relative_to(source))
+    with ExitStack() as stack:
+        for source, place in places.items():
+            fresh = stack.enter_context(replaced(place))
+            for path in sorted(source.rglob("*")):
+                if path.is_file():
+                    copy_file(path, fresh / path.relative_to(source))

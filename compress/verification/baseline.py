@@ -19,6 +19,7 @@ from compress.verification.gate import Gate
 from compress.verification.outcome import Model, Status
 from compress.verification.report_data import Curve, ExtraCheck, Series
 from compress.verification.samples import Samples
+from runtime.faults import inflated
 from runtime.files import check_no_pipe, write_atomic
 from targets.errors import InputError
 
@@ -45,13 +46,14 @@ def load(path: Path) -> Baseline:
     """Read a results.json. Raises InputError."""
     check_no_pipe(path)
     try:
-        return Baseline.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return Baseline.model_validate_json(path.read_bytes())
+    except OSError as error:
         raise InputError(f"cannot read the baseline {path}: {error}; --update-baseline writes one") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path} is not a baseline: {where}: {first['msg']}; --update-baseline writes one") from error
+        cause = f"{path} is not a baseline: {where}: {first['msg']}"
+        raise InputError(f"{cause}; remove it, then --update-baseline writes one") from error
 
 
 def update(path: Path, candidate: Samples, drift: Drift, label: str = "") -> None:
@@ -79,7 +81,11 @@ def check(baseline: Baseline, candidate: Samples, gate: Gate) -> ExtraCheck:
         message = "the gate bounds no drop, so there is nothing to hold against the baseline"
         return ExtraCheck(name="baseline", status=Status.NOT_RUN, message=message)
     try:
-        accepted = candidate.plain().restored(zlib.decompress(base64.b64decode(baseline.answers, validate=True)))
+        wanted = candidate.plain().compact().nbytes
+        answers = inflated(base64.b64decode(baseline.answers, validate=True), wanted + 1)
+        if len(answers) != wanted:
+            raise ValueError(f"{len(answers)} bytes of them, {wanted} belong there")
+        accepted = candidate.plain().restored(answers)
     except (ValueError, zlib.error) as error:
         return ExtraCheck(name="baseline", status=Status.ERROR, message=f"the baseline's answers are damaged: {error}")
     result = gate.model_copy(update={"check": tuple(drops)}).judge(accepted, candidate.plain())

@@ -6,14 +6,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress.verification.kinds import kinds
 from compress.verification.kinds.texts import read_outputs
 from compress.verification.samples import Samples
-from runtime.faults import told
+from runtime.faults import read_arrays, told
 from runtime.files import check_no_pipe
 from targets.errors import InputError
+
+#: Of all arrays of a file together, unpacked.
+MOST_BYTES = 8 << 30
 
 
 def load(path: Path) -> Samples:
@@ -25,11 +26,7 @@ def load(path: Path) -> Samples:
     if path.suffix == ".jsonl":
         return read_outputs(path)
     with told(f"cannot read predictions from {path}", "give an npz file with logits and labels"):
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise InputError(f"cannot read predictions from {path}: a single array; give an npz with logits and labels")
-        with content as archive:
-            arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
+        arrays: dict[str, Any] = dict(read_arrays(path, MOST_BYTES))
     arrays.pop("kind", None)
     if "names" in arrays:
         if arrays["names"].ndim != 1:

@@ -7,6 +7,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from runtime.bundles.manifest import (
     verify_files,
 )
 from runtime.bundles.seal import SEAL, SIGNATURE, check_seal, check_signature
+from runtime.faults import is_plain
 from runtime.files import cache_root, explain, possible, sha256_of
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
@@ -78,10 +80,8 @@ def open_files(path: Path | str, public_key: Path | None = None) -> Bundle:
         raise InputError(f"{source} is not a bundle: neither a folder nor a whole zip")
     root = cache_root() / "bundles" / sha256_of(source)
     if root.is_dir():
-        try:
+        with suppress(InputError):  # the copy in the cache is damaged, or the key is another: unpacking will tell
             return _verified(source, root, public_key)
-        except InputError:  # a damaged copy in the cache: unpack anew
-            shutil.rmtree(root, ignore_errors=True)  # another process may be doing the same
     return _unpacked(source, root, public_key)
 
 
@@ -125,7 +125,7 @@ def _unpacked(source: Path, root: Path, public_key: Path | None) -> Bundle:
         except OSError:
             if not root.is_dir():
                 raise
-            return _verified(source, root, public_key)  # another process was faster
+            return _instead(temporary, root, source, public_key)
         return Bundle(source, root, bundle.manifest)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(f"{source}: damaged zip: {error}; copy it again") from error
@@ -133,6 +133,16 @@ def _unpacked(source: Path, root: Path, public_key: Path | None) -> Bundle:
         raise explain(error, root) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _instead(fresh: Path, root: Path, source: Path, public_key: Path | None) -> Bundle:
+    """What another process was faster to unpack; a damaged copy gives way to the fresh one."""
+    try:
+        return _verified(source, root, public_key)
+    except InputError:
+        shutil.rmtree(root, ignore_errors=True)  # another process may be doing the same
+        fresh.rename(root)
+        return _verified(source, root, public_key)
 
 
 def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, public_key: Path | None) -> None:
@@ -145,7 +155,7 @@ def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, public_key: P
             )
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise InputError(f"{source}: {name!r} is a symbolic link; pack the file itself")
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        if not is_plain(entry):
             raise InputError(f"{source}: {name!r} is compressed by an unusual method; pack it again with deflate")
         if name in entries:
             raise InputError(f"{source}: holds {name!r} twice; pack it again")

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.bundles.bundle import Bundle
-from runtime.faults import told
+from runtime.faults import read_arrays, told
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
+#: Of all golden arrays of a graph together, unpacked.
+_MOST_BYTES = 1 << 30
 Run = Callable[[Mapping[str, "np.ndarray"]], "dict[str, np.ndarray]"]
 
 
@@ -40,21 +42,20 @@ class GoldenResult:
 def load_golden(bundle: Bundle, loops: int | None = None) -> Golden:
     """The bundle's golden.npz, for a model of `loops` loops where it offers several. Raises InputError if it is missing
     or incomplete."""
-    import numpy as np
-
     golden = bundle.manifest.golden
     path = bundle.root / golden
     if golden not in bundle.manifest.files:
         raise InputError(f"{bundle.source} has no {golden}, so it cannot be checked; make the bundle again")
     kind = "" if loops == bundle.manifest.loops or loops is None else str(loops)
     parts: dict[str, dict[str, np.ndarray]] = {"input": {}, f"output{kind}": {}, f"atol{kind}": {}}
-    with told(f"{path}: not a readable npz", "make the bundle again"), np.load(path, allow_pickle=False) as archive:
-        for key in archive.files:
-            part, _, name = key.partition("_")
-            if part.rstrip("0123456789") not in ("input", "output", "atol"):
-                raise InputError(f"{path}: unknown array {key!r}; allowed: input_*, output_*, atol_*")
-            if part in parts:
-                parts[part][name] = archive[key]
+    with told(f"{path}: not a readable npz", "make the bundle again"):
+        arrays = read_arrays(path, _MOST_BYTES)
+    for key, array in arrays.items():
+        part, _, name = key.partition("_")
+        if part.rstrip("0123456789") not in ("input", "output", "atol"):
+            raise InputError(f"{path}: unknown array {key!r}; allowed: input_*, output_*, atol_*")
+        if part in parts:
+            parts[part][name] = array
     outputs = parts[f"output{kind}"]
     atol = {name: float(value) for name, value in parts[f"atol{kind}"].items() if value.size == 1}
     if not outputs or set(atol) != set(outputs):

