@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from export import graph
 from export.quiet import quiet
 from export.sharing import share_weights
+from export.torchlib import made_once
 from runtime.bundles.manifest import Tensor as Declared
 from targets.errors import InputError
 
@@ -112,7 +113,7 @@ def _exported(
     sizes = {label: torch.export.Dim(label) for label in labels}
     shapes = tuple({axis: sizes[label] for axis, label in dynamic.get(name, {}).items()} for name in names)
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), quiet(), made_once():
             program = torch.onnx.export(
                 ByPosition(),
                 tuple(example.values()),

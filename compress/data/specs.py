@@ -64,6 +64,7 @@ def load(
         dataset = dataset.subset(balanced(dataset.labels, dataset.names, limit, seed))
     if len(dataset) < at_least:
         use = "" if part == "all" else f" for {part}"
+        use += f" ({notes[0]})" if notes else ""
         more = "give more" if source.parts is None else "give more, in train/ and test/"
         raise InputError(f"{spec} has {len(dataset)} images{use} but at least {at_least} are needed; {more}")
     return dataset

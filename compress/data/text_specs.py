@@ -62,7 +62,8 @@ def load_texts(
         groups = dataset.labels if dataset.labelled and names else np.zeros(len(dataset), np.int64)
         dataset = dataset.subset(balanced(groups, dataset.names, limit, seed))
     if not len(dataset):
-        raise InputError(f"{spec} has no texts{'' if part == 'all' else f' for {part}'}; give more")
+        use = "" if part == "all" else f" for {part}"
+        raise InputError(f"{spec} has no texts{use}{f' ({copies})' if notes else ''}; give more")
     return dataset
 
 

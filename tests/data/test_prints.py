@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compress.data import load, prints
+from compress.data import load, load_texts, prints
 from compress.data.prints import NEAR, near, print_of, thumb_of
 from compress.data.sources import Source
+from targets.errors import InputError
 
 
 def picture(seed: int, size: tuple[int, int] = (24, 32), channels: int = 3) -> np.ndarray:
@@ -57,6 +58,21 @@ def test_copies_in_other_formats_stay_on_one_side_of_a_cut(tmp_path: Path) -> No
     assert not evaluation & healing and len(evaluation) == len(healing) == 20
     prints_of_both = [load(str(tmp_path), part=part).fingerprints() for part in ("evaluation", "healing")]  # type: ignore[arg-type]
     assert not set(prints_of_both[0]) & set(prints_of_both[1])
+
+
+def test_data_whose_training_images_are_all_test_images_says_why_none_are_left(tmp_path: Path) -> None:
+    for number in range(6):
+        put(tmp_path / f"test/c/{number}.png", picture(number))
+        put(tmp_path / f"train/c/{number}.bmp", picture(number))
+    with pytest.raises(InputError, match=r"0 images for healing \(6 training images left out: the evaluation set has"):
+        load(str(tmp_path), part="healing")
+
+
+def test_texts_of_which_all_are_evaluated_on_say_why_none_are_left(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.tsv").write_text("text\tlabel\nGood.\t1\nBad.\t0\n")
+    with pytest.raises(InputError, match=r"no texts for healing \(2 training texts left out: the evaluation set has"):
+        load_texts(str(tmp_path), part="healing")
 
 
 def test_nearly_equal_images_are_named_and_stay(tmp_path: Path) -> None:
