@@ -18,22 +18,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from itertools import repeat
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.lab import images as vit_lab
 from benchmarks.lab import record
-from compress.model import Transformer, load
-from compress.stages.export import in_export_form
-from export.cpu_graph import optimize_for_cpu
-from export.onnx_model import export_onnx
-from export.precision.int8_dynamic import to_int8_dynamic
 from runtime.measuring.compare import thread_counts
 from targets.machine import usable_cpus
 
@@ -43,6 +37,8 @@ FORMS = ("ort-fp32.onnx", "ort-int8.onnx", "openvino-fp32.xml", "openvino-int8.x
 #: What each file of a bundle for a Jetson is here: the dynamic one for a CPU, the static one for an engine.
 SHIPPED = {"model.cpu.onnx": "quick.ort-int8.onnx", "model.onnx": "quick.ort-static.onnx"}
 STATIC = "quick.openvino-static.xml"
+#: The versions of the packages that made the files.
+MADE = "made.json"
 REFERENCE = "original.ort-fp32.onnx"
 
 
@@ -51,6 +47,13 @@ def files(args: argparse.Namespace) -> None:
     import nncf
     import openvino
 
+    from benchmarks.lab import images as vit_lab
+    from compress.model import load
+    from compress.stages.export import in_export_form
+    from export.cpu_graph import optimize_for_cpu
+    from export.onnx_model import export_onnx
+    from export.precision.int8_dynamic import to_int8_dynamic
+
     args.folder.mkdir(parents=True, exist_ok=True)
     original = vit_lab.original("vit-cifar10")
     train, _ = vit_lab.training_parts("zoo:cifar10-train")
@@ -58,9 +61,7 @@ def files(args: argparse.Namespace) -> None:
     images = vit_lab.prepared(few, original, "cpu").images
     calibration = vit_lab.calibration_of(original, images[:64], [])
     healed = {name: load(vit_lab.ROOT / "benchmarks" / "models" / f"vit-cifar10-{name}") for name in HEALED}
-    models: dict[str, Transformer] = {"original": original} | {
-        name: in_export_form(model, calibration)[0] for name, model in healed.items()
-    }
+    models = {"original": original} | {name: in_export_form(model, calibration)[0] for name, model in healed.items()}
     for name, model in models.items():
         plain = args.folder / f"{name}.plain.onnx"
         export_onnx(model.eval(), {"pixel_values": images[:2]}, ["logits"], {"pixel_values": {0: "batch"}}, plain)
@@ -73,6 +74,8 @@ def files(args: argparse.Namespace) -> None:
         few_bits = nncf.quantize(graph, samples, model_type=nncf.ModelType.TRANSFORMER, subset_size=FEW)
         openvino.save_model(few_bits, quantized, compress_to_fp16=False)
         print(name, flush=True)
+    versions = {name: version(name) for name in ("torch", "onnx", "onnxruntime", "openvino", "nncf")}
+    record.write_json(args.folder / MADE, versions)
     if args.bundle:
         for shipped, copy in SHIPPED.items():
             shutil.copyfile(args.bundle / shipped, args.folder / copy)
@@ -82,27 +85,32 @@ def files(args: argparse.Namespace) -> None:
 
 def score(args: argparse.Namespace) -> None:
     """Top-1 of every file on the test images, one at a time as a device asks."""
-    paths = listed(args.folder)
-    with ProcessPoolExecutor(usable_cpus()) as pool:
-        rows = dict(zip((path.name for path in paths), pool.map(_points, paths, repeat(args.limit)), strict=True))
+    import torch
+
+    from benchmarks.lab import images as vit_lab
+
+    original, paths = vit_lab.original("vit-cifar10"), listed(args.folder)
+    test = vit_lab.prepared(vit_lab.test_images("zoo:cifar10-test", args.limit), original, "cpu")
+    images, labels_S, target_SC = test.images.numpy(), test.labels, vit_lab.answers(original, test.images)
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        logits = dict(zip(paths, pool.map(_logits, paths, repeat(images)), strict=True))
+    original_S = target_SC.argmax(-1) == labels_S
+    rows = {
+        path.name: {
+            "bytes": sum(each.stat().st_size for each in (path, path.with_suffix(".bin")) if each.exists()),
+            **vit_lab.scores(torch.from_numpy(logits_SC), target_SC, labels_S),
+            "points": vit_lab.drop(torch.from_numpy(logits_SC).argmax(-1) == labels_S, original_S),
+        }
+        for path, logits_SC in logits.items()
+    }
     for name, row in rows.items():
         print(name, row, flush=True)
-    _note(args.json, "score", {"files": rows})
+    _note(args, "score", {"test_images": len(labels_S), "files": rows})
 
 
-def _points(path: Path, limit: int | None) -> dict[str, Any]:
-    original = vit_lab.original("vit-cifar10")
-    test = vit_lab.prepared(vit_lab.test_images("zoo:cifar10-test", limit), original, "cpu")
-    target_SC = vit_lab.answers(original, test.images)
+def _logits(path: Path, images: np.ndarray) -> np.ndarray:
     run = opened(path, 1)
-    logits_SC = torch.from_numpy(np.concatenate([run(image[None]) for image in test.images.numpy()]))
-    right_S, original_S = (one.argmax(-1) == test.labels for one in (logits_SC, target_SC))
-    return {
-        "bytes": sum(each.stat().st_size for each in (path, path.with_suffix(".bin")) if each.exists()),
-        "test_images": len(test.labels),
-        **vit_lab.scores(logits_SC, target_SC, test.labels),
-        "points": vit_lab.drop(right_S, original_S),
-    }
+    return np.concatenate([run(image[None]) for image in images])
 
 
 def time_files(args: argparse.Namespace) -> None:
@@ -124,7 +132,7 @@ def time_files(args: argparse.Namespace) -> None:
     }
     for name, row in rows.items():
         print(name, row, flush=True)
-    _note(args.json, "time", {"rounds": rounds, "files": rows})
+    _note(args, "time", {"rounds": rounds, "files": rows})
 
 
 def listed(folder: Path) -> list[Path]:
@@ -168,18 +176,16 @@ def _latency(path: Path, threads: int, seconds: float) -> float:
     return float(done.stdout.split()[-1])
 
 
-def _note(path: Path, verb: str, found: dict[str, Any]) -> None:
-    from importlib.metadata import version
-
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    versions = {name: version(name) for name in ("onnxruntime", "openvino", "nncf")}
+def _note(args: argparse.Namespace, verb: str, found: dict[str, Any]) -> None:
+    known = json.loads(args.json.read_text()) if args.json.is_file() else {}
     known[verb] = {
         "command": record.command("peers-vit"),
         **record.surroundings(),
-        "versions": versions,
+        "versions": {name: version(name) for name in ("onnxruntime", "openvino")},
+        "made_with": json.loads((args.folder / MADE).read_text()),
         **found,
     }
-    record.save(path, known)
+    record.save(args.json, known)
 
 
 def main() -> None:
