@@ -83,7 +83,9 @@ def _command(
         typer.Argument(help="The original: a model, a bundle, an .onnx, a .npz of predictions, a .jsonl of texts"),
     ],
     candidate: Annotated[str, typer.Argument(help="What is to be judged: the same choice")],
-    data: Annotated[str | None, typer.Option(help="Labelled images or texts: a folder, a file or zoo:NAME")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled images, recordings or texts: a folder, a file or zoo:NAME")
+    ] = None,
     part: Annotated[str, typer.Option(help="evaluation (what healing never sees) or all")] = "evaluation",
     gate: Annotated[Path | None, typer.Option(help="gate.toml with the bounds")] = None,
     max_drop: Annotated[float | None, typer.Option(help="Largest drop of the task's metric (default 1.0)")] = None,

@@ -22,7 +22,7 @@ VERBS = {
     "run": Verb("compress.run", "shrink, heal, export, verify and bundle a trained transformer"),
     "verify": Verb("compress.verify", "hold one model against another, or fail"),
     "search": Verb("compress.search", "find the recipe that fits a budget"),
-    "ask": Verb("runtime.run", "ask a bundle about images or texts"),
+    "ask": Verb("runtime.run", "ask a bundle about images, recordings or texts"),
     "selftest": Verb("runtime.selftest", "replay a bundle's golden inputs"),
     "bench": Verb("runtime.bench", "time a bundle on this machine"),
     "build": Verb("runtime.build", "build a bundle's TensorRT engines on this device"),

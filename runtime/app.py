@@ -24,7 +24,7 @@ VERBS = {
 _OF_NONE = ("deploy", "targets")
 _HELP = f"""usage: python3 {APP} VERB ...
 
-  run INPUT...             ask the bundle about images or texts
+  run INPUT...             ask the bundle about images, recordings or texts
   watch DIR --out FILE     process files as they appear in a folder
   selftest                 replay the golden inputs
   bench                    time it, and find the fastest backend and number of threads

@@ -1,4 +1,4 @@
-"""python -m runtime.run: ask a bundle about images or texts, or about files as they appear in a folder."""
+"""python -m runtime.run: ask a bundle about images, recordings or texts, or about files as they appear in a folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m runtime.run", description="Ask a bundle about images or texts.", allow_abbrev=False)
+    does = "Ask a bundle about images, recordings or texts."
+    parser = Parser(prog="python -m runtime.run", description=does, allow_abbrev=False)
     parser.add_argument("bundle", metavar="BUNDLE", help="bundle: a folder or a zip")
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="*", help="images, folders of images, or texts; - reads lines of them"
@@ -146,7 +147,7 @@ def main() -> int:
     if args.once and not args.watch:
         raise InputError("--once belongs to --watch")
     if bool(args.inputs) == bool(args.watch):
-        raise InputError("give images or texts, or --watch DIR to wait for images, or --source S for frames")
+        raise InputError("give images, recordings or texts, or --watch DIR to wait for files, or --source S for frames")
     if args.watch and args.json:
         raise InputError("--json does not go with --watch, whose results are JSON Lines in --out")
     _check_exit(args)
@@ -158,7 +159,7 @@ def main() -> int:
     answerer = answerer_of(bundle, args.ids)
     wanted = _wanted(args, answerer, bundle)
     if args.watch and not answerer.suffixes:
-        raise InputError(f"--watch waits for images, {bundle.source} takes texts; give them, or - to read lines")
+        raise InputError(f"--watch waits for files, {bundle.source} takes texts; give them, or - to read lines")
     inputs = [] if args.watch or args.inputs == ["-"] else answerer.expand(args.inputs)
     alone = isinstance(answerer, Streamer)
     if alone and args.batch_within is not None:

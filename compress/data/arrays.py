@@ -26,6 +26,7 @@ _KEYS = "images and labels, or x_test, y_test, x_train and y_train"
 class ImageArrays:
     """uint8 images [S, H, W] or [S, H, W, C] with C = 1 or 3, integer labels [S], optionally `class_names`."""
 
+    noun = "images"
     notes: tuple[str, ...]
     boxes: Sequence[np.ndarray] | None = None
 
@@ -57,7 +58,7 @@ class ImageArrays:
             cut = len(labels[0])
             self.parts = {"evaluation": np.arange(cut), "healing": np.arange(cut, len(self.labels))}
 
-    def image(self, index: int) -> np.ndarray:
+    def decoded(self, index: int) -> np.ndarray:
         return self._images[index]
 
     def content(self, index: int) -> int:

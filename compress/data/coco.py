@@ -39,6 +39,7 @@ class CocoFiles:
     """The images of COCO files. Several files are parts, such as `train/_annotations.coco.json` beside `valid/` or
     `annotations/instances_val2017.json`."""
 
+    noun = "images"
     named = True
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -91,7 +92,7 @@ class CocoFiles:
             raise InputError(f"{file}: {len(lacking)} of {len(images)} images are not there: {listed(lacking)}")
         yield from ((path, sizes[key], found[key]) for key, path in paths.items() if path is not None)
 
-    def image(self, index: int) -> np.ndarray:
+    def decoded(self, index: int) -> np.ndarray:
         """Raises InputError, too, for an image of another size than the boxes are about (a turned or a scaled one)."""
         image, path = reading.read_image(self._paths[index]), self._paths[index]
         if image.shape[:2] != self._sizes[index]:

@@ -1,6 +1,7 @@
-"""What images look like, whatever files hold them: equal ones and nearly equal ones are found by their pixels.
+"""What images look like, whatever files hold them: equal ones and nearly equal ones are found by their pixels. Of
+recordings equal ones alone are found, by their samples.
 
-Every image is decoded once and remembered for as long as its file does not change.
+Every sample is decoded once and remembered for as long as its file does not change.
 
 S samples, T values of a thumbnail, A and B images on two sides.
 """
@@ -26,6 +27,7 @@ from compress.data.stores import threads
 from runtime.faults import told
 from runtime.files import cache_root, write_atomic
 from runtime.images.image import with_channels
+from runtime.sounds.reading import Recording
 from targets.errors import EnvironmentLacks, InputError
 
 #: Edge of a thumbnail. Two images are nearly the same if their thumbnails differ by less than this part of their
@@ -43,9 +45,10 @@ _memory: dict[str, NDArray[np.void]] = {}
 
 @dataclass(frozen=True)
 class Prints:
-    """Of each image: 64 bits of a hash of what is stored, and of the pixels; its grey thumbnail [S, T].
+    """Of each sample: 64 bits of a hash of what is stored, and of the pixels; its grey thumbnail [S, T]. A blank one is
+    near to no other.
 
-    An image that cannot be read has the pixels of no other.
+    A sample that cannot be read has the pixels of no other.
     """
 
     content: NDArray[np.uint64]
@@ -172,7 +175,7 @@ def _looked_at(source: Source, indices: NDArray[np.int64]) -> NDArray[np.void]:
         if time.monotonic() - told_at > _SILENCE:
             told_at = time.monotonic()
             done = 100 * place // len(indices)
-            print(f"looking at the images of {source.location}: {done} % of {len(indices):,}", file=sys.stderr)
+            print(f"looking at the {source.noun} of {source.location}: {done} % of {len(indices):,}", file=sys.stderr)
     return rows
 
 
@@ -183,10 +186,12 @@ def _look(source: Source, index: int) -> tuple[int, int, int, NDArray[np.uint8]]
     except InputError:  # whoever decodes it says so
         return 0, fingerprint(source.names[index].encode(errors="surrogatepass")), index, blank
     try:
-        image = source.image(index)
+        sample = source.decoded(index)
     except InputError:
         return 0, content, content, blank
-    return 0, content, print_of(image), thumb_of(image)
+    if isinstance(sample, Recording):
+        return 0, content, fingerprint(b"%d " % sample.rate + sample.samples.tobytes()), blank
+    return 0, content, print_of(sample), thumb_of(sample)
 
 
 def _name(location: Path) -> str:

@@ -1,11 +1,11 @@
-"""Labelled images in a folder, a zip or a pack of image files (those in the arrays of an npz: `arrays.py`)."""
+"""Labelled samples: files in a folder or a zip, images also in a pack (those in the arrays of an npz: `arrays.py`)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -24,10 +24,11 @@ Paths = Sequence[tuple[str, ...]]
 
 
 class Source(Protocol):
-    """A list of labelled images, and what it says about them itself."""
+    """A list of labelled samples, and what it says about them itself."""
 
     location: Path
-    names: Sequence[str]  # one per image, for messages and reports
+    noun: str  # what the samples are, in the plural
+    names: Sequence[str]  # one per sample, for messages and reports
     labels: np.ndarray  # int64 [S]
     class_names: tuple[str, ...]
     named: bool  # the class names are the data's own, not made up from the labels
@@ -35,12 +36,12 @@ class Source(Protocol):
     notes: tuple[str, ...]  # what the user should know of them
     boxes: Sequence[np.ndarray] | None  # per image float32 [G, 5]: class, centre, width and height as shares of it
 
-    def image(self, index: int) -> np.ndarray:
-        """The image as uint8 [H, W, C]. Raises InputError if it cannot be read."""
+    def decoded(self, index: int) -> Any:
+        """The sample, an image as uint8 [H, W, C]. Raises InputError if it cannot be read."""
         ...
 
     def content(self, index: int) -> int:
-        """64 bits of a hash of all that is stored of the image, whatever its pixels. Raises InputError."""
+        """64 bits of a hash of all that is stored of the sample, whatever it decodes to. Raises InputError."""
         ...
 
     def stamp(self, index: int) -> str | None:
@@ -58,36 +59,41 @@ def _store(location: Path) -> Store:
     return PackedJpegs(location) if location.suffix.lower() == PACKED else Zip(location)
 
 
-class ImageFiles:
+class ClassFolders:
     """`<class>/*.jpg`, or `train/<class>/*.jpg` with `test/` or `val/` beside it, in a folder, a zip or a pack."""
 
+    noun: str
+    suffixes: ClassVar[tuple[str, ...]]
+    packings: ClassVar[tuple[str, ...]]
+    """Suffixes of the single files that may hold them."""
     named = True
     boxes: Sequence[np.ndarray] | None = None
 
     def __init__(self, location: Path) -> None:
-        """Raises InputError for a place without classes of images."""
+        """Raises InputError for a place without classes of such files."""
         self.location = location
         self._store = _store(location)
         files, folders = (_visible(paths) for paths in self._store.listing())
-        images = [path for path in files if path[-1].lower().endswith(SUFFIXES)]
-        others = _suffixes(path for path in files if not path[-1].lower().endswith(SUFFIXES))
-        if not images:
+        samples = [path for path in files if path[-1].lower().endswith(self.suffixes)]
+        others = _suffixes(path for path in files if not path[-1].lower().endswith(self.suffixes))
+        if not samples:
             found = f", but {others}" if others else ""
-            packed = any(path[-1].lower().endswith((".npz", ".zip")) for path in files)
-            do = "give the .npz or .zip itself" if packed else "name another place"
-            raise InputError(f"{location} holds no images{found} (looked for {' '.join(SUFFIXES)}); {do}")
-        depth = _wrapper_depth(images)
-        parts = _parts(images, depth)
+            packed = any(path[-1].lower().endswith(self.packings) for path in files)
+            do = f"give the {' or '.join(self.packings)} itself" if packed else "name another place"
+            raise InputError(f"{location} holds no {self.noun}{found} (looked for {' '.join(self.suffixes)}); {do}")
+        depth = _wrapper_depth(samples)
+        parts = _parts(samples, depth)
         depth += bool(parts)
-        chosen = sorted(path for path in images if len(path) > depth + 1 and (not parts or path[depth - 1] in parts))
+        chosen = sorted(path for path in samples if len(path) > depth + 1 and (not parts or path[depth - 1] in parts))
         if not chosen:
-            raise InputError(f"{location} holds images but no classes; put each class's images into its own folder")
+            kind = self.noun
+            raise InputError(f"{location} holds {kind} but no classes; put each class's {kind} into its own folder")
         self.class_names = in_order({path[depth] for path in chosen})
         around = {path[:depth] for path in chosen}
         empty = {path[depth] for path in folders if len(path) > depth and path[:depth] in around}
         if empty := empty.difference(self.class_names):
             raise InputError(
-                f"{location} has class folders without images: {listed(in_order(empty))}; remove or fill them"
+                f"{location} has class folders without {self.noun}: {listed(in_order(empty))}; remove or fill them"
             )
         number = {name: index for index, name in enumerate(self.class_names)}
         self.names: Sequence[str] = ["/".join(path) for path in chosen]
@@ -100,14 +106,14 @@ class ImageFiles:
                 "healing": np.flatnonzero(use == "healing"),
             }
         self._inner = () if parts else _shared_below(chosen, depth)
-        left = sorted(set(images).difference(chosen))
+        left = sorted(set(samples).difference(chosen))
         self.notes = (
             *([f"files passed over: {others}"] if others else []),
-            *([f"images passed over: {len(left)}, such as {'/'.join(left[0])}"] if left else []),
+            *([f"{self.noun} passed over: {len(left)}, such as {'/'.join(left[0])}"] if left else []),
         )
 
-    def image(self, index: int) -> np.ndarray:
-        return self._store.image(self.names[index])
+    def decoded(self, index: int) -> Any:
+        raise NotImplementedError
 
     def content(self, index: int) -> int:
         return fingerprint(self._store.read(self.names[index]))
@@ -125,6 +131,15 @@ class ImageFiles:
             )
 
 
+class ImageFiles(ClassFolders):
+    """Image files."""
+
+    noun, suffixes, packings = "images", SUFFIXES, (".npz", ".zip")
+
+    def decoded(self, index: int) -> np.ndarray:
+        return self._store.image(self.names[index])
+
+
 def _visible(paths: Iterable[str]) -> Paths:
     """The paths in pieces, without what systems put beside the user's files."""
     pieces = (tuple(path.split("/")) for path in paths)
@@ -137,21 +152,21 @@ def _suffixes(paths: Iterable[tuple[str, ...]]) -> str:
     return listed([f"{number} {shortened(suffix)}" for suffix, number in count.most_common()])
 
 
-def _wrapper_depth(images: Paths) -> int:
+def _wrapper_depth(samples: Paths) -> int:
     """How many folders merely wrap the classes: 1, `photos/`, in `photos/cat/1.jpg, photos/dog/2.jpg`."""
     depth = 0
-    while min(map(len, images)) > depth + 2 and len({path[depth] for path in images}) == 1:
+    while min(map(len, samples)) > depth + 2 and len({path[depth] for path in samples}) == 1:
         depth += 1
     return depth
 
 
-def _parts(images: Paths, depth: int) -> dict[str, Part]:
-    """What the folders that are named as parts, and hold classes, not images, are for; {} where that is not said.
+def _parts(samples: Paths, depth: int) -> dict[str, Part]:
+    """What the folders that are named as parts, and hold classes, not samples, are for; {} where that is not said.
 
     Several parts that are all for evaluation are one set.
     """
     shallowest: dict[str, int] = {}
-    for path in images:
+    for path in samples:
         shallowest[path[depth]] = min(len(path), shallowest.get(path[depth], len(path)))
     kinds = {name: part_named(name) for name, length in shallowest.items() if length > depth + 2}
     healing: dict[str, Part] = {name: "healing" for name, kind in kinds.items() if kind == TRAIN}
@@ -164,10 +179,10 @@ def _parts(images: Paths, depth: int) -> dict[str, Part]:
     return {}
 
 
-def _shared_below(images: Paths, depth: int) -> tuple[str, ...]:
+def _shared_below(samples: Paths, depth: int) -> tuple[str, ...]:
     """The names of the folders that all classes hold, if they hold two or more and nothing else: as parts would."""
     below: dict[str, set[str]] = {}
-    for path in images:
+    for path in samples:
         below.setdefault(path[depth], set()).add(path[depth + 1] if len(path) > depth + 2 else "")
     shared = set.intersection(*below.values())
     alike = len(below) > 1 and len(shared) > 1 and all(inner == shared for inner in below.values())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from compress.data.arrays import ImageArrays
 from compress.data.coco import CocoFiles, coco_files
-from compress.data.dataset import Decoder, ImageDataset
+from compress.data.dataset import Decoder, ImageDataset, LabelledDataset
 from compress.data.packed import SUFFIX as PACKED
 from compress.data.prints import Prints, near, near_earlier, prints_of
 from compress.data.sources import ImageFiles, Part, Source
@@ -17,6 +17,7 @@ from compress.data.splits import balanced, halves
 from runtime.files import check_no_pipe, user_path
 from targets.errors import InputError
 
+D = TypeVar("D", bound=LabelledDataset)  # type: ignore[type-arg]
 #: Share of images to evaluate on that may be nearly the same as others without a word.
 _FEW_ALIKE = 0.01
 _ZOO = Path(__file__).parent.parent / "zoo"
@@ -55,19 +56,33 @@ def load(
     Raises InputError for a spec or data that cannot be used.
     """
     source = _open(spec, part, boxes)
-    chosen, notes = _indices(source, "all" if spec.startswith("zoo:") else part, seed)
-    dataset = ImageDataset(Decoder(source), chosen, source.class_names, notes=(*source.notes, *notes))
+    chosen, notes = indices_of(source, "all" if spec.startswith("zoo:") else part, seed)
+    whole = ImageDataset(Decoder(source), chosen, source.class_names, notes=(*source.notes, *notes))
+    dataset = limited(whole, limit, seed, skip_corrupt)
+    check_enough(len(dataset), at_least, source, spec, part, notes)
+    return dataset
+
+
+def check_enough(
+    count: int, least: int, source: Source, spec: str, part: Part | Literal["all"], notes: tuple[str, ...]
+) -> None:
+    """Raises InputError for fewer than `least` samples of a part; `notes` may say why."""
+    if count >= least:
+        return
+    use = "" if part == "all" else f" for {part}"
+    use += f" ({notes[0]})" if notes else ""
+    more = "give more" if source.parts is None else "give more, in train/ and test/"
+    raise InputError(f"{spec} has {count} {source.noun}{use} but at least {least} are needed; {more}")
+
+
+def limited(dataset: D, limit: int | None, seed: int, skip_corrupt: bool) -> D:
+    """At most `limit` of the samples, evenly over the classes; `skip_corrupt`: none that cannot be read."""
     if skip_corrupt:
         unreadable = dataset.unreadable()
         dataset = dataset.subset(index for index in range(len(dataset)) if index not in unreadable)
-    if limit is not None and limit < len(dataset):
-        dataset = dataset.subset(balanced(dataset.labels, dataset.names, limit, seed))
-    if len(dataset) < at_least:
-        use = "" if part == "all" else f" for {part}"
-        use += f" ({notes[0]})" if notes else ""
-        more = "give more" if source.parts is None else "give more, in train/ and test/"
-        raise InputError(f"{spec} has {len(dataset)} images{use} but at least {at_least} are needed; {more}")
-    return dataset
+    if limit is None or limit >= len(dataset):
+        return dataset
+    return dataset.subset(balanced(dataset.labels, dataset.names, limit, seed))
 
 
 def _open(spec: str, part: Part | Literal["all"], boxes: bool) -> Source:
@@ -98,8 +113,8 @@ def _open_zoo(name: str, part: Part | Literal["all"]) -> Source:
     return ImageArrays(path) if path.suffix == ".npz" else ImageFiles(path)
 
 
-def _indices(source: Source, part: Part | Literal["all"], seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Which images of the source are in the part, and what the user should know of the choice."""
+def indices_of(source: Source, part: Part | Literal["all"], seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which samples of the source are in the part, and what the user should know of the choice."""
     every = np.arange(len(source.labels))
     if part == "all":
         return every, ()
@@ -110,7 +125,8 @@ def _indices(source: Source, part: Part | Literal["all"], seed: int) -> tuple[np
     else:
         evaluation, healing = source.parts["evaluation"], source.parts["healing"]
         copies = np.isin(prints.pixels[healing], prints.pixels[evaluation])
-        notes = (f"{copies.sum()} training images left out: the evaluation set has them too",) if copies.any() else ()
+        told = f"{copies.sum()} training {source.noun} left out: the evaluation set has them too"
+        notes = (told,) if copies.any() else ()
         healing = healing[~copies]
     if part == "evaluation":
         return evaluation, _scene_notes(source, prints, evaluation)
@@ -123,14 +139,15 @@ def _scene_notes(source: Source, prints: Prints, evaluation: np.ndarray) -> tupl
     different = evaluation[np.sort(np.unique(prints.pixels[evaluation], return_index=True)[1])]
     found = near_earlier(prints.thumbs[different])
     if found is None:
-        return ("too many images to evaluate on to look for ones that are nearly the same",)
+        return (f"too many {source.noun} to evaluate on to look for ones that are nearly the same",)
     alike = np.flatnonzero(found >= 0)
     if len(alike) <= _FEW_ALIKE * len(different):
         return ()
     pair = f"{source.names[different[alike[0]]]} as {source.names[different[found[alike[0]]]]}"
     return (
-        f"{len(alike)} of {len(different)} different images to evaluate on are nearly the same as others ({pair}): if "
-        "these are frames of one scene, they prove less than as many scenes would, and the true interval is wider",
+        f"{len(alike)} of {len(different)} different {source.noun} to evaluate on are nearly the same as others "
+        f"({pair}): if these are frames of one scene, they prove less than as many scenes would, and the true interval "
+        "is wider",
     )
 
 
@@ -138,12 +155,12 @@ def _near_notes(source: Source, prints: Prints, evaluation: np.ndarray, healing:
     """Which images to heal on are nearly the same as ones to evaluate on. They stay: alike is not yet a copy."""
     found = near(prints.thumbs[evaluation], prints.thumbs[healing])
     if found is None:
-        return ("too many images to look for ones to heal on that resemble ones to evaluate on",)
+        return (f"too many {source.noun} to look for ones to heal on that resemble ones to evaluate on",)
     alike = np.flatnonzero(found >= 0)
     if not len(alike):
         return ()
     pair = f"{source.names[healing[alike[0]]]} as {source.names[evaluation[found[alike[0]]]]}"
     return (
-        f"{len(alike)} of {len(healing)} images to heal on are nearly the same as ones to evaluate on ({pair}): "
+        f"{len(alike)} of {len(healing)} {source.noun} to heal on are nearly the same as ones to evaluate on ({pair}): "
         "accuracy may look better than it is; if they are copies or frames of one scene, remove them",
     )

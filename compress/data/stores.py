@@ -86,7 +86,7 @@ class Zip:
             member = self.archive.getinfo(name)
             size = member.file_size
             if size > reading.MAX_BYTES:
-                raise InputError(f"{name}: {size} bytes in the zip, an image file has at most {reading.MAX_BYTES}")
+                raise InputError(f"{name}: {size} bytes in the zip, a single file has at most {reading.MAX_BYTES}")
             if not is_plain(member):
                 raise InputError(f"{name}: packed by an unusual method; pack it again with deflate")
             with self.archive.open(member) as stream:

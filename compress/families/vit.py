@@ -57,6 +57,7 @@ _NAMES = {
     "deit": _VIT,
     "beit": _VIT,
     "dpt": _VIT,
+    "audio-spectrogram-transformer": _VIT,
     "dinov2": _DINO,
     "dinov2_with_registers": _DINO,
 }

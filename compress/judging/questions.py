@@ -150,7 +150,8 @@ def questions_of(reference: str, candidate: str, data: str | None, part: AnyPart
     """Both sides, opened, those that are models, and the data. Raises InputError or EnvironmentLacks."""
     if data is None:
         model = next(spec for spec in (reference, candidate) if not is_predictions(spec))
-        raise InputError(f"{model} has to be run on data: give --data (images or texts: a folder, a file or zoo:NAME)")
+        kinds = "images, recordings or texts: a folder, a file or zoo:NAME"
+        raise InputError(f"{model} has to be run on data: give --data ({kinds})")
     opened = [None if is_predictions(spec) else open_side(spec) for spec in (reference, candidate)]
     models = [side for side in opened if side is not None]
     task = next((side.task for side in models if side.task is not None), None) or _by_inputs(models)

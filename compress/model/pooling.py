@@ -9,14 +9,14 @@ from torch import Tensor
 
 from compress.model.sequence import Context
 
-Pool = Literal["cls", "mean", "mean-sqrt", "weighted-mean", "patch-mean", "distillation", "last", "max"]
+Pool = Literal["cls", "mean", "mean-sqrt", "weighted-mean", "patch-mean", "prefix-mean", "distillation", "last", "max"]
 
 
 def pooled(x_BND: Tensor, pool: Pool, context: Context, prefix: int = 1) -> Tensor:
     """The vector (B,D): `cls` the first token, `distillation` the second (DeiT), `mean` all real tokens, `mean-sqrt`
     their sum over the square root of their count, `weighted-mean` the mean with each token's place, from 1, as its
-    weight (SGPT), `patch-mean` all but the prefix (DINOv2), `last` the last real token (decoders), `max` the largest of
-    each number over all real tokens."""
+    weight (SGPT), `patch-mean` all but the prefix (DINOv2), `prefix-mean` the prefix (AST), `last` the last real token
+    (decoders), `max` the largest of each number over all real tokens."""
     real_BN = context.real_BN(x_BND.shape[1])
     if pool == "mean":
         return x_BND.mean(dim=1) if real_BN is None else _mean(x_BND, real_BN)
@@ -24,6 +24,8 @@ def pooled(x_BND: Tensor, pool: Pool, context: Context, prefix: int = 1) -> Tens
         return _weighted(x_BND, real_BN, pool)
     if pool == "patch-mean":
         return x_BND[:, prefix:].mean(dim=1)
+    if pool == "prefix-mean":
+        return x_BND[:, :prefix].mean(dim=1)
     if pool == "max":
         least = torch.finfo(x_BND.dtype).min
         return (x_BND if real_BN is None else x_BND.masked_fill(~real_BN[..., None], least)).amax(dim=1)

@@ -77,7 +77,7 @@ def held_against_original(folder: Path, model: Transformer) -> str:
 
 
 def _inputs(model: Transformer, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Two random images, or two random texts, the second of which is padded."""
+    """Two random images or spectrograms, or two random texts, the second of which is padded."""
     import torch
 
     from compress.model.embeds.patch import PatchEmbedSpec
@@ -85,8 +85,7 @@ def _inputs(model: Transformer, config: Mapping[str, Any]) -> dict[str, Tensor]:
     embed, section = model.structure.embed, model.structure.preprocessing
     generator = torch.Generator().manual_seed(0)
     if isinstance(embed, PatchEmbedSpec):
-        images = torch.randn(2, embed.channels, *embed.image_size, generator=generator)
-        return {"pixel_values": images, **_texts(model, generator)}
+        return {**embed.random(2, generator), **_texts(model, generator)}
     length, pad = min(_TOKENS, int(section["max_length"])), int(section["pad_id"])
     ids_BN = torch.randint(int(section["vocab_size"]), (2, length), generator=generator)
     ids_BN = torch.where(ids_BN == pad, (pad + 1) % int(section["vocab_size"]), ids_BN)

@@ -2,8 +2,9 @@
 
 Adding a task means adding one file that defines `TASK`. Its name is the file's with `-` for `_`, and no other file
 spells it but the device's (`runtime/answers`). `task.py` says what a task has to answer, `text.py` what tasks on texts
-share, `images.py` those on images, `pairs.py` those on pairs of texts, `numbers.py` those of one number, `hidden.py`
-those that put tokens out of sight, `feeding.py` what graphs on tokens are fed with.
+share, `files.py` those on files, `images.py` those on images, `sounds.py` those on recordings, `pairs.py` those on
+pairs of texts, `classes.py` those of one label for a file, `numbers.py` those of one number, `hidden.py` those that put
+tokens out of sight, `feeding.py` what graphs on tokens are fed with.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from compress.tasks.task import Task
     from runtime.bundles.manifest import Tensor
 
-_SHARED = {"decoding", "feeding", "hidden", "images", "numbers", "pairs", "task", "text"}
+_SHARED = {
+    *("classes", "decoding", "feeding", "files", "hidden", "images", "numbers", "pairs", "sounds", "task", "text"),
+}
 _NAMES = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
 _NAMED = 4  # classes that a refusal names; it says how many more there are
 
@@ -56,9 +59,10 @@ def of_folder(folder: Path) -> Task:
     task, classes = of_config(config, folder), config.get("architectures")
     if task is not None:
         return task
-    if classes and _on_images(config):
+    files = _on_files(config)
+    if classes and files:
         raise InputError(
-            f"{folder}/config.json: architectures {classes!r} is for no task here; of images only "
+            f"{folder}/config.json: architectures {classes!r} is for no task here; of {files} only "
             f"{_endings(config)} are read"
         )
     if classes:
@@ -66,7 +70,7 @@ def of_folder(folder: Path) -> Task:
             f"{folder}/config.json: architectures {classes!r} is for no task here; there are those of "
             f"{_endings(config)}"
         )
-    if config and not _on_images(config):
+    if config and files != "images":
         if "model_type" not in config:
             from compress.families.folders import instead_of_folder
 
@@ -112,13 +116,19 @@ def of_graph(inputs: Sequence[Tensor]) -> list[Task]:
     return [task for task in every() if task.takes(inputs)]
 
 
-def _on_images(config: Mapping[str, object]) -> bool:
-    return any(name in config for name in ("image_size", "vision_config", "backbone_config"))
+#: What the samples of a checkpoint are that has one of these options; texts where it has none.
+_MARKS = {"images": ("image_size", "vision_config", "backbone_config"), "recordings": ("num_mel_bins",)}
+
+
+def _on_files(config: Mapping[str, object]) -> str | None:
+    """What the samples of a checkpoint are, None for texts."""
+    return next((noun for noun, marks in _MARKS.items() if any(name in config for name in marks)), None)
 
 
 def _for(config: Mapping[str, object]) -> list[Task]:
     """The tasks on the kind of input that a checkpoint takes."""
-    return [task for task in every() if (task.noun == "images") == _on_images(config)]
+    files = _on_files(config)
+    return [task for task in every() if (task.noun if task.noun in _MARKS else None) == files]
 
 
 def _endings(config: Mapping[str, object]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import ImageTask, PreparedImages, at_once, rows_of_images
+from compress.tasks.files import rows_of_files
+from compress.tasks.images import ImageTask, PreparedImages, at_once
 from compress.tasks.task import Prepared, Tell
 from targets.errors import InputError
 
@@ -49,7 +50,7 @@ class DepthEstimation(ImageTask):
 
         assert isinstance(data, PreparedImages)
         size = batch or at_once(data.preprocessing)
-        depths = rows_of_images(run, data, size, tell, lambda outputs, count: _judged(outputs[OUTPUT], count))
+        depths = rows_of_files(run, data, size, tell, lambda outputs, count: _judged(outputs[OUTPUT], count))
         return DepthMaps(depths, np.zeros_like(depths))
 
     def headline(self, answers: Samples) -> str:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, rows_of_images
+from compress.tasks.files import BATCH, rows_of_files
+from compress.tasks.images import ImageTask, PreparedImages
 from compress.tasks.task import Prepared, Tell
 from targets.errors import InputError
 
@@ -49,7 +50,7 @@ class ImageEmbedding(ImageTask):
                 raise InputError(f"the model gives outputs of shape {shape}; vectors [batch, width] are needed")
             return rows[:, None]
 
-        return EmbeddedClasses(rows_of_images(run, data, batch or BATCH, tell, vectors), data.dataset.labels)
+        return EmbeddedClasses(rows_of_files(run, data, batch or BATCH, tell, vectors), data.dataset.labels)
 
     def headline(self, answers: Samples) -> str:
         from compress.verification.metrics import METRICS

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import BATCH, ImageTask, PreparedImages, images_of, rows_of_images
+from compress.tasks.files import BATCH, rows_of_files
+from compress.tasks.images import ImageTask, PreparedImages
 from compress.tasks.numbers import NumberTask
 from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell
 from targets.errors import InputError
@@ -40,7 +41,7 @@ class ImageRegression(NumberTask, ImageTask):
         preprocessing: Mapping[str, Any],
         files: Path | None,
     ) -> PreparedImages:
-        dataset = images_of(choice, part)
+        dataset = self.load(choice, part)
         notes = dataset.notes
         if part != "healing" and _numbers(dataset.class_names) is None:
             names = ", ".join(dataset.class_names[:3])
@@ -60,7 +61,7 @@ class ImageRegression(NumberTask, ImageTask):
                 raise InputError(f"the model gives outputs of shape {list(rows.shape)}; {self.name} needs one a sample")
             return rows[:, 0]
 
-        return TextScores(rows_of_images(run, data, batch or BATCH, tell, numbers), _gold(data))
+        return TextScores(rows_of_files(run, data, batch or BATCH, tell, numbers), _gold(data))
 
 
 def _numbers(names: Sequence[str]) -> list[float] | None:

@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.tasks.images import ImageTask, PreparedImages, at_once, images_of, rows_of_images
-from compress.tasks.task import AnyPart, DataChoice, Part, Prepared, Tell
+from compress.tasks.files import rows_of_files
+from compress.tasks.images import ImageTask, PreparedImages, at_once, images_of
+from compress.tasks.task import AnyPart, DataChoice, Prepared, Tell
 from targets.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from compress.data import ImageDataset
     from compress.heal.objective import Objective
     from compress.model import Structure, Transformer
     from compress.tasks.task import Arrays, Run
@@ -47,10 +49,8 @@ class ObjectDetection(ImageTask):
 
         return {"kind": "boxes", "threshold": CLAIMED}
 
-    def digest(self, choice: DataChoice, part: Part, memo: Path) -> str:
-        from dataclasses import replace
-
-        return images_of(replace(choice, limit=None, skip_corrupt=False), part, boxes=True).digest(memo)
+    def load(self, choice: DataChoice, part: AnyPart) -> ImageDataset:
+        return images_of(choice, part, boxes=True)
 
     def open(
         self,
@@ -60,7 +60,7 @@ class ObjectDetection(ImageTask):
         preprocessing: Mapping[str, Any],
         files: Path | None,
     ) -> PreparedImages:
-        dataset = images_of(choice, part, boxes=True)
+        dataset = self.load(choice, part)
         if part != "healing" and labels is not None:
             dataset = dataset.for_some_of(labels)
         notes = dataset.notes if dataset.boxes is not None or part == "healing" else (*dataset.notes, _UNPLACED)
@@ -81,7 +81,7 @@ class ObjectDetection(ImageTask):
 
         assert isinstance(data, PreparedImages)
         size, labels = batch or at_once(data.preprocessing), data.labels
-        found = rows_of_images(run, data, size, tell, lambda outputs, count: _found(outputs, count, labels))
+        found = rows_of_files(run, data, size, tell, lambda outputs, count: _found(outputs, count, labels))
         names = None if data.labels is None else list(data.labels)
         gold, placed = _truth(data)
         return FoundBoxes(found, gold, placed, names)

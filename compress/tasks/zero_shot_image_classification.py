@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data.tokenizer import tokenizer_of
 from compress.json_files import read_object
+from compress.tasks.files import CHECKED_BATCHES
 from compress.tasks.image_classification import ImageClassification
-from compress.tasks.images import CHECKED_BATCHES, PreparedImages
+from compress.tasks.images import PreparedImages
 from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Prepared, Wires
 from compress.tasks.text import TextTask, copy_tokenizer
 from runtime.images.zero_shot import KIND, parse_preprocessing, prompts_of

@@ -1,4 +1,4 @@
-"""Parts of a data set that may fare worse than the rest: dark images, long texts.
+"""Parts of a data set that may fare worse than the rest: dark images, quiet recordings, long texts.
 
 S samples.
 """
@@ -16,6 +16,14 @@ def of_looks(brightness: NDArray[np.float64], contrast: NDArray[np.float64]) -> 
     return {
         **_quarters(brightness, "darkest quarter", "brightest quarter"),
         **_quarters(contrast, "low contrast", "high contrast"),
+    }
+
+
+def of_sounds(seconds: NDArray[np.float64], power: NDArray[np.float64]) -> Slices:
+    """The shortest and longest quarter of recordings, the quietest and the loudest, by numbers [S]."""
+    return {
+        **_quarters(seconds, "shortest quarter", "longest quarter"),
+        **_quarters(power, "quietest quarter", "loudest quarter"),
     }
 
 

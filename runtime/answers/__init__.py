@@ -1,4 +1,5 @@
-"""What a bundle answers to what a user gives, one file per task: images or texts in, labels or vectors out."""
+"""What a bundle answers to what a user gives, one file per task: images, recordings or texts in, labels or vectors
+out."""
 
 from __future__ import annotations
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from runtime.session import Session
     from runtime.watch import Result
 
-#: Tasks of this folder, by the names of its files; `texts` is what those on texts share.
-_KNOWN = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name != "texts")
+#: What tasks share: those on texts, and those on files.
+_SHARED = {"texts", "files"}
+#: Tasks of this folder, by the names of its files.
+_KNOWN = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if one.name not in _SHARED)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from runtime.files import possible
+from runtime.answers.files import each_prepared, files_in
 from runtime.images.reading import SUFFIXES
-from targets.errors import EdgepressError, EnvironmentLacks, InputError
+from targets.errors import EdgepressError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,21 +28,7 @@ class ImageLabels:
     suffixes: tuple[str, ...] = SUFFIXES
 
     def expand(self, given: Sequence[str]) -> list[str]:
-        from runtime.watch import listing, tell
-
-        paths: list[str] = []
-        for name in given:
-            path = possible(Path(name))
-            if name and path.is_dir():
-                found = sorted(path / one.name for one in listing(path, SUFFIXES, tell))
-                if not found:
-                    raise InputError(f"no images in folder {path}; it needs files ending in {', '.join(SUFFIXES)}")
-                paths += map(str, found)
-            elif path.is_file():
-                paths.append(str(path))
-            else:
-                raise InputError(f"no file or folder {name or repr(name)}")
-        return paths
+        return files_in(given, "images", SUFFIXES)
 
     def answer(self, session: Session, inputs: Sequence[str | Frame], wanted: Wanted) -> list[Result | EdgepressError]:
         from runtime.images.classify import classify
@@ -64,16 +49,7 @@ def prepared(
     """Of each image the model's input, float32 [C, H, W], or why that one cannot be used."""
     from runtime.images.classify import prepare_one
 
-    pixels: dict[int, np.ndarray] = {}
-    faults: dict[int, Result | EdgepressError] = {}
-    for at, one in enumerate(images):
-        try:
-            pixels[at] = prepare_one(session, one)
-        except (InputError, EnvironmentLacks) as error:  # without Pillow a JPEG is one file's fault, not the end
-            faults[at] = error
-        except MemoryError:
-            faults[at] = EnvironmentLacks(f"{one}: takes more memory than there is; scale it down")
-    return pixels, faults
+    return each_prepared(images, lambda one: prepare_one(session, one))
 
 
 def rows_of(

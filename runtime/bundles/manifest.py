@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ from typing import Literal
 
 from runtime.files import check_no_pipe, parse_json, sha256_of
 from runtime.images import image
+from runtime.sounds import spectrogram
 from runtime.texts import text
 from targets.errors import InputError
 from targets.spec import Precision
@@ -36,6 +37,13 @@ GROWING = "past"
 #: The dynamic dimension of what a call feeds to a model with state.
 FED = "chunk"
 MAX_BYTES = 64 << 20  # of manifest.json itself
+
+#: What reads a `preprocessing` section of each kind.
+_SECTIONS: dict[str, Callable[[Mapping[str, object], str], object]] = {
+    "image": image.parse_preprocessing,
+    "text": text.parse_preprocessing,
+    spectrogram.KIND: spectrogram.parse_preprocessing,
+}
 
 DType = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 Span = tuple[int, int, int]
@@ -263,10 +271,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if isinstance(target, str):
         raw = {**raw, "target": {"name": target}}
     manifest = read(Manifest, raw, where, ignore_unknown=True, fixed={"graph": GRAPH})
-    if manifest.preprocessing and manifest.preprocessing.get("kind") == "image":
-        image.parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
-    if manifest.preprocessing and manifest.preprocessing.get("kind") == "text":
-        text.parse_preprocessing(manifest.preprocessing, f"{where}: preprocessing")
+    parse = _SECTIONS.get(str((manifest.preprocessing or {}).get("kind")))
+    if parse is not None and manifest.preprocessing:
+        parse(manifest.preprocessing, f"{where}: preprocessing")
     return manifest
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Guess:
-    """One class for one image or text."""
+    """One class for one image, recording or text."""
 
     index: int
     label: str
@@ -38,15 +38,16 @@ def prepare_one(session: Session, given: str | Frame) -> np.ndarray:
         raise InputError(f"{frame.name}: {error}") from error
 
 
-def classify(session: Session, pixels: Sequence[np.ndarray], top: int) -> list[list[Guess]]:
-    """The `top` most probable classes of each prepared image (float32 [C, H, W]), best first. Runs them as one batch.
+def classify(session: Session, inputs: Sequence[np.ndarray], top: int) -> list[list[Guess]]:
+    """The `top` most probable classes of each prepared input (of an image float32 [C, H, W]), best first. Runs them as
+    one batch.
 
-    Raises InputError if an image does not fit, GateFailed if the model's output is not finite.
+    Raises InputError if one does not fit, GateFailed if the model's output is not finite.
     """
     import numpy as np
 
     manifest = session.manifest
-    output = session.run({manifest.inputs[0].name: np.stack(pixels)})
+    output = session.run({manifest.inputs[0].name: np.stack(inputs)})
     return best_classes(session, output[manifest.outputs[0].name], top)
 
 

@@ -65,7 +65,7 @@ def read_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a name that no system has
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: more than {MAX_BYTES >> 20} MB; an image file has less")
+        raise InputError(f"{path}: more than {MAX_BYTES >> 20} MB; a single file has less")
     return data
 
 

@@ -110,7 +110,7 @@ def test_a_failed_bundle_runs_only_when_told_to(run_module, maker, images):
         (["nowhere", "x.png"], 2, "no bundle at nowhere"),
         (["{bundle}", "nowhere.png"], 2, "no file or folder nowhere.png"),
         (["{bundle}", ""], 2, "no file or folder ''"),
-        (["{bundle}"], 2, "give images or texts"),
+        (["{bundle}"], 2, "give images, recordings or texts"),
         (["{bundle}", "{images}/a.png", "--top", "0"], 2, "whole number of 1 or more"),
         (["{bundle}", "{images}/a.png", "--provider", "cuad"], 2, "nearest: 'cuda'"),
         (["{bundle}", "{images}/a.png", "--provider", "dml", "--strict-provider"], 3, "DmlExecutionProvider"),

@@ -181,7 +181,7 @@ def test_the_gate_on_its_own_compares_model_and_bundle(place: Path, embedding: P
         (("--ids", "5 999"), "token ids reach from 5 to 999; allowed: 0 to 63"),
         (("--ids", f"5 {10**30}"), "token ids reach from 5 to 1000"),
         (("--ids", "w1 w2"), "is not a list of token ids"),
-        (("--watch", ".", "--out", "log.jsonl"), "--watch waits for images"),
+        (("--watch", ".", "--out", "log.jsonl"), "--watch waits for files"),
     ],
 )
 def test_what_the_device_side_refuses_is_one_line(classifier: Path, arguments: tuple[str, ...], wanted: str) -> None:

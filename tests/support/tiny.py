@@ -112,11 +112,10 @@ def model_of(*blocks: BlockSpec, seed: int = 0, **rest: Any) -> Transformer:
 
 
 def images(model: Transformer, batch: int = 4, seed: int = 0) -> dict[str, Tensor]:
-    """A batch of random images for the model."""
-    embed = model.structure.embed
+    """A batch of random images, or of spectrograms, for the model."""
+    embed, head = model.structure.embed, model.structure.head
     assert isinstance(embed, PatchEmbedSpec)
-    shape, generator = (batch, embed.channels, *embed.image_size), torch.Generator().manual_seed(seed)
-    inputs, head = {"pixel_values": torch.randn(shape, generator=generator)}, model.structure.head
+    inputs = embed.random(batch, torch.Generator().manual_seed(seed))
     if isinstance(head, TwoTowersSpec) and head.text is not None:
         inputs["input_ids"] = torch.randint(9, (3, 4), generator=torch.Generator().manual_seed(0))
     return inputs

@@ -1,4 +1,6 @@
-"""Patches of images. B batch, N tokens, P patches, S tokens in front of them, D hidden size."""
+"""Patches of images and spectrograms.
+
+B batch, N tokens, P patches, S tokens in front of them, C channels, Y and X height and width, D hidden size."""
 
 from __future__ import annotations
 
@@ -14,8 +16,10 @@ from compress.model.sequence import Context
 
 
 class PatchEmbedSpec(EmbedSpec):
-    """Non-overlapping patches through one linear map, `prefix_tokens` learned tokens (cls, distillation) in front,
-    a learned position per token unless `positions` is off (BEiT). `norm`: a norm right after the embedding (CLIP)."""
+    """Patches through one linear map, `prefix_tokens` learned tokens (cls, distillation) in front, a learned position
+    per token unless `positions` is off (BEiT). `norm`: a norm right after the embedding (CLIP). `stride`: how far
+    patches lie apart where they overlap (AST). `spectrogram`: the input is not an image (B, channels, height, width),
+    but frames (B, width, height) of a spectrogram."""
 
     kind: Literal["patch"] = "patch"
     channels: PositiveInt
@@ -25,18 +29,32 @@ class PatchEmbedSpec(EmbedSpec):
     patch_bias: bool = True
     positions: bool = True
     norm: NormSpec | None = None
+    stride: tuple[PositiveInt, PositiveInt] | None = None
+    spectrogram: bool = False
+
+    @property
+    def input(self) -> str:
+        """Name of what is read."""
+        return "input_values" if self.spectrogram else "pixel_values"
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the patches."""
-        (height, width), (rows, columns) = self.image_size, self.patch_size
-        return height // rows, width // columns
+        sizes = zip(self.image_size, self.patch_size, self.stride or self.patch_size, strict=True)
+        rows, columns = (1 + (whole - patch) // step for whole, patch, step in sizes)
+        return rows, columns
 
     @property
     def tokens(self) -> int:
         """Number of tokens, the prefix included."""
         rows, columns = self.grid
         return self.prefix_tokens + rows * columns
+
+    def random(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """A random input by its name."""
+        height, width = self.image_size
+        shape = (width, height) if self.spectrogram else (self.channels, height, width)
+        return {self.input: torch.randn(batch, *shape, generator=generator)}
 
     def build(self, hidden_size: int) -> PatchEmbed:
         return PatchEmbed(self, hidden_size)
@@ -45,15 +63,17 @@ class PatchEmbedSpec(EmbedSpec):
 class PatchEmbed(Embed):
     def __init__(self, spec: PatchEmbedSpec, hidden_size: int) -> None:
         super().__init__()
-        self.patch = nn.Conv2d(
-            spec.channels, hidden_size, spec.patch_size, stride=spec.patch_size, bias=spec.patch_bias
-        )
+        self.spec = spec
+        stride = spec.stride or spec.patch_size
+        self.patch = nn.Conv2d(spec.channels, hidden_size, spec.patch_size, stride=stride, bias=spec.patch_bias)
         self.prefix = nn.Parameter(torch.zeros(1, spec.prefix_tokens, hidden_size))
         self.position = nn.Parameter(torch.zeros(1, spec.tokens, hidden_size)) if spec.positions else None
         self.norm = spec.norm.build(hidden_size, loops=1) if spec.norm else None
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
-        patches_BPD = self.patch(inputs["pixel_values"]).flatten(2).transpose(1, 2)
+        given = inputs[self.spec.input]
+        x_BCYX = given.transpose(1, 2)[:, None] if self.spec.spectrogram else given
+        patches_BPD = self.patch(x_BCYX).flatten(2).transpose(1, 2)
         prefix_BSD = self.prefix.expand(patches_BPD.shape[0], -1, -1)
         x_BND = torch.cat([prefix_BSD, patches_BPD], dim=1)
         if self.position is not None:

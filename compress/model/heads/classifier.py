@@ -19,7 +19,7 @@ from compress.model.sequence import Context
 
 class ClassifierSpec(HeadSpec):
     """logits = concat(pooled tokens) W + b, with `hidden` through act(concat W1 + b1) of the hidden size first (BERT's
-    pooler), and through a norm behind it (ModernBERT). `pool_norm`: of what is pooled (BEiT). Pools: see `pooled`;
+    pooler), and through a norm behind it (ModernBERT). `pool_norm`: of what is pooled (BEiT, AST). Pools: see `pooled`;
     `prefix`: how many tokens in front are not patches."""
 
     kind: Literal["classifier"] = "classifier"
@@ -34,9 +34,9 @@ class ClassifierSpec(HeadSpec):
 
     @property
     def tokens(self) -> int | None:
-        if any(pool not in ("cls", "distillation") for pool in self.pools):
-            return None
-        return 2 if "distillation" in self.pools else 1
+        read = {"cls": 1, "distillation": 2, "prefix-mean": self.prefix}
+        counts = [read.get(pool) for pool in self.pools]
+        return None if None in counts else max(count for count in counts if count is not None)
 
     def build(self, hidden_size: int) -> Classifier:
         return Classifier(self, hidden_size)

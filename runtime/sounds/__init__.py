@@ -1,0 +1,1 @@
+"""Recordings as a model wants them."""
