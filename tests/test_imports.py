@@ -64,7 +64,8 @@ FLOORS = (
 #: What verification takes of the device side: files, their faults and words, no model.
 OF_VERDICTS = {"runtime.faults", "runtime.files", "runtime.texts.text", "runtime.texts.words"}
 #: The most files that a room holds, and the rooms that hold more since each of their files is one member of a registry.
-ROOM, REGISTRIES = 20, {"compress/families", "compress/rewrites", "compress/stages", "compress/tasks"}
+ROOM = 20
+REGISTRIES = {"compress/families", "compress/rewrites", "compress/stages", "compress/tasks", "runtime/answers"}
 
 
 def files_of(package: str) -> list[Path]:

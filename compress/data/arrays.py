@@ -29,6 +29,7 @@ class ImageArrays:
     noun = "images"
     notes: tuple[str, ...]
     boxes: Sequence[np.ndarray] | None = None
+    masks: Sequence[np.ndarray] | None = None
 
     def __init__(self, location: Path) -> None:
         """Raises InputError for a file that is not such an npz. Never unpickles."""

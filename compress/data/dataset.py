@@ -194,6 +194,11 @@ class ImageDataset(LabelledDataset[np.ndarray]):
             return tuple(chosen)
         return tuple(np.column_stack([self._class_map[one[:, 0].astype(int)], one[:, 1:]]) for one in chosen)
 
+    def mask(self, index: int) -> np.ndarray | None:
+        """The class of each pixel of an image, whole numbers [H, W]; None for data without. Raises InputError."""
+        masks = self._decoder.source.masks
+        return None if masks is None else masks[int(self._indices[index])]
+
     def prepared(self, samples: Sequence[np.ndarray], preprocessing: Mapping[str, Any]) -> np.ndarray:
         """Images (uint8 [H, W, C]) as float32 [B, C, H, W]."""
         same = len({image.shape for image in samples}) == 1

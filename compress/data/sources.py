@@ -35,6 +35,7 @@ class Source(Protocol):
     parts: dict[Part, np.ndarray] | None  # ascending indices by what they are for, if the data says so
     notes: tuple[str, ...]  # what the user should know of them
     boxes: Sequence[np.ndarray] | None  # per image float32 [G, 5]: class, centre, width and height as shares of it
+    masks: Sequence[np.ndarray] | None  # per image whole numbers [H, W]: the class of each pixel
 
     def decoded(self, index: int) -> Any:
         """The sample, an image as uint8 [H, W, C]. Raises InputError if it cannot be read."""
@@ -68,6 +69,7 @@ class ClassFolders:
     """Suffixes of the single files that may hold them."""
     named = True
     boxes: Sequence[np.ndarray] | None = None
+    masks: Sequence[np.ndarray] | None = None
 
     def __init__(self, location: Path) -> None:
         """Raises InputError for a place without classes of such files."""

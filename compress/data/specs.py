@@ -7,8 +7,9 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from compress.data.annotated.coco import CocoFiles, coco_files
+from compress.data.annotated.masks import MaskFiles, mask_files
 from compress.data.arrays import ImageArrays
-from compress.data.coco import CocoFiles, coco_files
 from compress.data.dataset import Decoder, ImageDataset, LabelledDataset
 from compress.data.packed import SUFFIX as PACKED
 from compress.data.prints import Prints, near, near_earlier, prints_of
@@ -42,6 +43,7 @@ def load(
     seed: int = 0,
     skip_corrupt: bool = False,
     boxes: bool = False,
+    masks: bool = False,
 ) -> ImageDataset:
     """The images that `spec` names. Lists them; nothing is decoded before it is asked for.
 
@@ -52,10 +54,10 @@ def load(
     `limit`: the most images, evenly over the classes, seeded. `at_least`: fewer are an error.
     `skip_corrupt`: decode everything now and leave out what cannot be read; otherwise the first use of a damaged
     image is an error that counts them all.
-    `boxes`: a COCO json, or a folder with one, is wanted if there is one.
+    `boxes`: a COCO json, or a folder with one, is wanted if there is one; `masks`: so is a folder of images and masks.
     Raises InputError for a spec or data that cannot be used.
     """
-    source = _open(spec, part, boxes)
+    source = _open(spec, part, boxes, masks)
     chosen, notes = indices_of(source, "all" if spec.startswith("zoo:") else part, seed)
     whole = ImageDataset(Decoder(source), chosen, source.class_names, notes=(*source.notes, *notes))
     dataset = limited(whole, limit, seed, skip_corrupt)
@@ -85,7 +87,7 @@ def limited(dataset: D, limit: int | None, seed: int, skip_corrupt: bool) -> D:
     return dataset.subset(balanced(dataset.labels, dataset.names, limit, seed))
 
 
-def _open(spec: str, part: Part | Literal["all"], boxes: bool) -> Source:
+def _open(spec: str, part: Part | Literal["all"], boxes: bool, masks: bool) -> Source:
     if spec.startswith("zoo:"):
         return _open_zoo(spec.removeprefix("zoo:"), part)
     path = user_path(spec)
@@ -94,6 +96,8 @@ def _open(spec: str, part: Part | Literal["all"], boxes: bool) -> Source:
     check_no_pipe(path)
     if boxes and (files := coco_files(path)):
         return CocoFiles(files)
+    if masks and (pairs := mask_files(path)):
+        return MaskFiles(path, pairs)
     if path.is_dir() or path.suffix.lower() in (".zip", PACKED):
         return ImageFiles(path)
     if path.suffix.lower() == ".npz":

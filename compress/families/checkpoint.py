@@ -26,7 +26,7 @@ _BUFFERS = re.compile(
 #: Parts behind the body, of which a task uses one or none.
 _HEADS = re.compile(
     r"^(\w+\.)?(pooler|cls|lm_head|classifier|pre_classifier|score|qa_outputs|vocab_\w+|predictions|generator_\w+"
-    r"|discriminator_\w+|mlm_head|head|decoder|sop_classifier|logit_scale|logit_bias)(\.|$)"
+    r"|discriminator_\w+|mlm_head|head|decoder|sop_classifier|auxiliary_head|logit_scale|logit_bias)(\.|$)"
 )
 
 

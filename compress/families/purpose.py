@@ -13,6 +13,7 @@ Head = Literal[
     "vector",
     "boxes",
     "depth",
+    "pixel-classes",
     "next-token",
     "token-classes",
     "masked-token",

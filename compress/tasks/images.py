@@ -99,10 +99,10 @@ def at_once(preprocessing: Mapping[str, Any]) -> int:
     return max(1, min(BATCH, _PIXELS // (height * width)))
 
 
-def images_of(choice: DataChoice, part: AnyPart, boxes: bool = False) -> ImageDataset:
+def images_of(choice: DataChoice, part: AnyPart, boxes: bool = False, masks: bool = False) -> ImageDataset:
     """The images of a part as the recipe chooses them; its limit is on those to evaluate on. `boxes`: those of a COCO
-    file if there is one. Raises InputError."""
+    file if there is one; `masks`: those with masks if there are such. Raises InputError."""
     from compress.data import load
 
-    limit = choice.limit if part == "evaluation" else None
-    return load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=choice.skip_corrupt, boxes=boxes)
+    limit, skip = choice.limit if part == "evaluation" else None, choice.skip_corrupt
+    return load(choice.source, part=part, limit=limit, seed=choice.seed, skip_corrupt=skip, boxes=boxes, masks=masks)

@@ -91,7 +91,7 @@ def step_rows(
         beyond = estimate.value > allowed
         low, high = estimate.interval or (None, None)
         compared = [
-            f"{one.title} {one.value(reference, samples):.3g}{f' {one.unit}' if one.unit else ''}"
+            f"{one.title} {one.value(own, samples):.3g}{f' {one.unit}' if one.unit else ''}"
             for one in samples.metrics
             if one.compares and one.sampled
         ]

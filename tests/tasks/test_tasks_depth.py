@@ -130,7 +130,7 @@ def test_a_config_of_the_hub_may_leave_out_what_transformers_knows(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"architectures": ["DPTModel"]}, "of DPT only DPTForDepthEstimation is read"),
+        ({"architectures": ["DPTModel"]}, "of DPT only DPTForDepthEstimation and DPTForSemanticSegmentation are read"),
         ({"is_hybrid": True}, "a DPT on a convolutional body is not supported"),
         ({"readout_type": "first"}, "readout_type is 'first'; allowed: ignore, add, project"),
         ({"backbone_config": {"model_type": "beit"}}, "a backbone of 'beit' is not supported; allowed: dinov2"),

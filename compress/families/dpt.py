@@ -1,18 +1,20 @@
-"""Depth estimators: Depth Anything (1 and 2) on DINOv2, and DPT on its own ViT or on DINOv2. What leaves several layers
-of the body goes to DPT's neck and head."""
+"""Models that answer for each pixel: Depth Anything (1 and 2) on DINOv2, and DPT on its own ViT or on DINOv2, for depth
+and for classes. What leaves several layers of the body goes to DPT's neck and head."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from torch import Tensor
 
-from compress.families.family import Checkpoint, reads, stacked
+from compress.families.family import Checkpoint, labels_in, reads, stacked
 from compress.families.towers import part
 from compress.families.vision import patches_of, task_of
 from compress.families.vit import vit_blocks, vit_embedding
-from compress.model.heads.depth import DepthSpec, LevelSpec
+from compress.model.heads.depth import DepthSpec
+from compress.model.heads.neck import LevelSpec, NeckSpec
+from compress.model.heads.segmentation import SegmentationSpec
 from compress.model.norms import NormSpec
 from compress.model.structure import Step, Structure
 from targets.errors import InputError
@@ -58,13 +60,15 @@ _OF_BODY = (
     "backbone_out_indices",
 )
 Levels = tuple[LevelSpec, ...]
+#: From the settings of a neck to the head on it and what its own weights are.
+Answer = Callable[[dict[str, Any]], tuple[NeckSpec, dict[str, Tensor]]]
 
 
 @reads("depth_anything")
 def read_depth_anything(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
     """Metric depth is a share of `max_depth`, relative depth any number from 0 on (times `max_depth`, as transformers
     has it)."""
-    _check(checkpoint)
+    _check(checkpoint, "depth")
     body = _dino(checkpoint)
     patch, kind = body.config["patch_size"], checkpoint.option("depth_estimation_type", "relative")
     if checkpoint.option("patch_size", 14) != patch:
@@ -74,30 +78,25 @@ def read_depth_anything(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Te
             f"{checkpoint.folder}/config.json: depth_estimation_type is {kind!r}; allowed: relative, metric"
         )
     most = checkpoint.number("max_depth", 1)
-    size, convolutions = patches_of(body).image, ("conv1", "conv2", "conv3")
-    return _read(
-        checkpoint,
-        body,
-        "backbone.",
-        _out_indices(body),
-        convolutions=convolutions,
-        size=size,
-        most=most if kind == "metric" else None,
-        scale=1.0 if kind == "metric" else most,
-    )
+    size, names, metric = patches_of(body).image, ("conv1", "conv2", "conv3"), kind == "metric"
+
+    def depth(neck: dict[str, Any]) -> tuple[NeckSpec, dict[str, Tensor]]:
+        weights = _convolutions(checkpoint, names, 1.0 if metric else most)
+        hidden = len(weights["head.second.weight"])
+        return DepthSpec(**neck, hidden=hidden, size=size, most=most if metric else None), weights
+
+    return _read(checkpoint, body, "backbone.", _out_indices(body), depth)
 
 
 @reads("dpt")
 def read_dpt(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
-    """A norm behind the last layer of its own ViT is not on the way to the depth."""
-    _check(checkpoint)
+    """A norm behind the last layer of its own ViT is not on the way to the answer."""
+    _check(checkpoint, "depth", "pixel-classes")
     if checkpoint.flag("is_hybrid", False):
         raise InputError(f"{checkpoint.folder}/config.json: is_hybrid: a DPT on a convolutional body is not supported")
-    convolutions = ("head.0", "head.2", "head.4")
     readout = checkpoint.option("readout_type", "project")
     if readout not in ("ignore", "add", "project"):
         raise InputError(f"{checkpoint.folder}/config.json: readout_type is {readout!r}; allowed: ignore, add, project")
-    projection = checkpoint.flag("add_projection", False)
     own = checkpoint.config.get("backbone_config") is None
     if own:
         found = checkpoint.option("backbone_out_indices", [2, 5, 8, 11])
@@ -110,22 +109,32 @@ def read_dpt(checkpoint: Checkpoint) -> tuple[Structure, dict[str, Tensor]]:
             checkpoint.config.get(option)
         body, prefix = _dino(checkpoint), "backbone."
         taps = _out_indices(body)
-    return _read(
-        checkpoint,
-        body,
-        prefix,
-        taps,
-        convolutions=convolutions,
-        readout=readout,
-        projection=projection,
-        normed=not own,
-    )
+    answer = _classes if checkpoint.purpose.head == "pixel-classes" else _depth
+    return _read(checkpoint, body, prefix, taps, lambda neck: answer(checkpoint, neck), readout, normed=not own)
 
 
-def _check(checkpoint: Checkpoint) -> None:
-    if checkpoint.purpose.head != "depth":
+def _depth(checkpoint: Checkpoint, neck: dict[str, Any]) -> tuple[DepthSpec, dict[str, Tensor]]:
+    weights = _convolutions(checkpoint, ("head.0", "head.2", "head.4"))
+    projection = checkpoint.flag("add_projection", False)
+    if projection:
+        weights |= _whole(checkpoint, "head.projection", "head.projection")
+    return DepthSpec(**neck, hidden=len(weights["head.second.weight"]), projection=projection), weights
+
+
+def _classes(checkpoint: Checkpoint, neck: dict[str, Any]) -> tuple[SegmentationSpec, dict[str, Tensor]]:
+    weight = checkpoint.tensor("head.head.0.weight")
+    weight, bias = _normed(checkpoint, "head.head.1", weight, weight.new_zeros(len(weight)))
+    weights = {"head.first.weight": weight, "head.first.bias": bias}
+    weights |= _whole(checkpoint, "head.head.4", "head.output")
+    checkpoint.config.get("add_projection")  # of depth alone
+    return SegmentationSpec(**neck, num_labels=len(weights["head.output.weight"])), weights
+
+
+def _check(checkpoint: Checkpoint, *heads: str) -> None:
+    if checkpoint.purpose.head not in heads:
         kind = "DepthAnything" if checkpoint.config["model_type"] == "depth_anything" else "DPT"
-        raise InputError(f"{checkpoint.folder}/config.json: of {kind} only {kind}ForDepthEstimation is read")
+        also = f" and {kind}ForSemanticSegmentation are" if len(heads) > 1 else " is"
+        raise InputError(f"{checkpoint.folder}/config.json: of {kind} only {kind}ForDepthEstimation{also} read")
     for option in _LEFT:
         checkpoint.config.get(option)
 
@@ -153,14 +162,9 @@ def _read(
     body: Checkpoint,
     prefix: str,
     taps: Sequence[int],
-    *,
-    convolutions: tuple[str, str, str],
+    answer: Answer,
     readout: Literal["ignore", "add", "project"] = "ignore",
-    projection: bool = False,
     normed: bool = True,
-    size: tuple[int, int] | None = None,
-    most: float | None = None,
-    scale: float = 1.0,
 ) -> tuple[Structure, dict[str, Tensor]]:
     patches, norm = patches_of(body), NormSpec(eps=body.number("layer_norm_eps", 1e-12))
     embed, state = vit_embedding(body, f"{prefix}embeddings.", patches)
@@ -178,21 +182,17 @@ def _read(
         )
     if checkpoint.option("head_in_index", -1) not in (-1, len(levels) - 1):
         raise InputError(f"{checkpoint.folder}/config.json: head_in_index is not the last, -1: not supported")
-    fusion = checkpoint.integer("fusion_hidden_size")
-    weights = _head(checkpoint, levels, convolutions, readout == "project", projection, scale)
-    head = DepthSpec(
-        taps=tuple(taps),
-        levels=levels,
-        grid=patches.grids[1],
-        prefix=embed.prefix_tokens,
-        readout=readout,
-        activation=checkpoint.option("hidden_act", "gelu") if readout == "project" else "gelu",
-        fusion=fusion,
-        hidden=len(weights["head.second.weight"]),
-        projection=projection,
-        size=size,
-        most=most,
-    )
+    neck = {
+        "taps": tuple(taps),
+        "levels": levels,
+        "grid": patches.grids[1],
+        "prefix": embed.prefix_tokens,
+        "readout": readout,
+        "activation": checkpoint.option("hidden_act", "gelu") if readout == "project" else "gelu",
+        "fusion": checkpoint.integer("fusion_hidden_size"),
+    }
+    head, weights = answer(neck)
+    weights |= _neck(checkpoint, levels, readout == "project")
     structure = Structure(
         task=task_of(checkpoint),
         hidden_size=body.integer("hidden_size"),
@@ -201,10 +201,17 @@ def _read(
         schedule=tuple(Step(block=index, origin=index) for index in range(len(blocks))),
         final_norm=norm if final else None,
         head=head,
-        labels=(),
+        labels=_labels(checkpoint, head),
         preprocessing=checkpoint.preprocessing,
     )
     return structure, state | weights
+
+
+def _labels(checkpoint: Checkpoint, head: NeckSpec) -> tuple[str, ...]:
+    if not isinstance(head, SegmentationSpec):
+        return ()
+    config = {"id2label": checkpoint.config.get("id2label"), "problem_type": "pixels"}
+    return labels_in(config, checkpoint.folder, head.num_labels, "pixels")
 
 
 def _levels(checkpoint: Checkpoint) -> Levels:
@@ -223,15 +230,7 @@ def _levels(checkpoint: Checkpoint) -> Levels:
     return tuple(levels)
 
 
-def _head(
-    checkpoint: Checkpoint,
-    levels: Levels,
-    convolutions: tuple[str, str, str],
-    reads_first: bool,
-    projection: bool,
-    scale: float,
-) -> dict[str, Tensor]:
-    """The weights of neck and head. `scale`: of what the last map gives."""
+def _neck(checkpoint: Checkpoint, levels: Levels, reads_first: bool) -> dict[str, Tensor]:
     state = dict[str, Tensor]()
     for index, level in enumerate(levels):
         ours, theirs = f"head.levels.{index}.", f"neck.reassemble_stage.layers.{index}."
@@ -251,9 +250,13 @@ def _head(
         state |= _whole(checkpoint, f"{theirs}projection", f"{ours}output")
     unused = "neck.fusion_stage.layers.0.residual_layer1."  # the smallest picture has nothing to be added to
     checkpoint.used.update(name for name in checkpoint.tensors if name.startswith(unused))
-    if projection:
-        state |= _whole(checkpoint, "head.projection", "head.projection")
-    for ours, theirs in zip(("first", "second", "output"), convolutions, strict=True):
+    return state
+
+
+def _convolutions(checkpoint: Checkpoint, names: tuple[str, str, str], scale: float = 1.0) -> dict[str, Tensor]:
+    """The three last ones of a depth estimator. `scale`: of what the last one gives."""
+    state = dict[str, Tensor]()
+    for ours, theirs in zip(("first", "second", "output"), names, strict=True):
         state |= _whole(checkpoint, f"head.{theirs}", f"head.{ours}")
     return state | {name: state[name] * scale for name in ("head.output.weight", "head.output.bias")}
 
@@ -268,9 +271,14 @@ def _residual(checkpoint: Checkpoint, source: str, number: int, target: str) -> 
     weight = checkpoint.tensor(f"{name}.weight")
     bias = checkpoint.tensor(f"{name}.bias") if f"{name}.bias" in checkpoint else weight.new_zeros(len(weight))
     if checkpoint.flag("use_batch_norm_in_fusion_residual", False):
-        gain, offset, mean, variance = (
-            checkpoint.tensor(f"{norm}.{one}") for one in ("weight", "bias", "running_mean", "running_var")
-        )
-        factor = gain / (variance + 1e-5).sqrt()
-        weight, bias = weight * factor[:, None, None, None], (bias - mean) * factor + offset
+        weight, bias = _normed(checkpoint, norm, weight, bias)
     return {f"{target}.weight": weight, f"{target}.bias": bias}
+
+
+def _normed(checkpoint: Checkpoint, norm: str, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A convolution and the batch norm behind it as one."""
+    gain, offset, mean, variance = (
+        checkpoint.tensor(f"{norm}.{one}") for one in ("weight", "bias", "running_mean", "running_var")
+    )
+    factor = gain / (variance + 1e-5).sqrt()
+    return weight * factor[:, None, None, None], (bias - mean) * factor + offset

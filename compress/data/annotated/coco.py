@@ -41,6 +41,7 @@ class CocoFiles:
 
     noun = "images"
     named = True
+    masks: Sequence[np.ndarray] | None = None
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Raises InputError for files that are damaged, or that name images which are not there."""

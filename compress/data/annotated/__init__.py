@@ -1,0 +1,1 @@
+"""Images of which more is known than a class: boxes, masks."""
