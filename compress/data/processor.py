@@ -1,8 +1,8 @@
 """A Hugging Face image processor's settings, read into the bundle's `preprocessing` section.
 
 Covers the processors that resize, crop, rescale and normalize, in this order: ViT, DeiT, BiT (which DINOv2 uses),
-CLIP, BEiT, SigLIP, YOLOS, DPT, and what timm does. What one of them says and the section cannot hold is an error, never
-left out.
+CLIP, BEiT, SigLIP, YOLOS, DPT, ViTPose, and what timm does. What one of them says and the section cannot hold is an
+error, never left out.
 """
 
 from __future__ import annotations
@@ -34,9 +34,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "Siglip": {"resample": 3, "size": 224, **_HALVES},
     "Yolos": {"resample": 2, "size": {"shortest_edge": 800, "longest_edge": 1333}, **_IMAGENET},
     "DPT": {"resample": 3, "size": 384, "ensure_multiple_of": 1, **_HALVES},
+    "VitPose": {"resample": 2, "size": {"height": 256, "width": 192}, **_IMAGENET},
     "DINOv3ViT": {"resample": 2, "size": 224, **_IMAGENET},
 }
 _SHAPELESS = "images are resized to {} x {}, whatever their shape, where the original's processor keeps it"
+_ONE_EACH = (
+    "each image is taken for one person or thing and resized to {} x {}, where the original's processor cuts it out of "
+    "a larger one by its box: give such cuts, with an eighth of the box added on each side"
+)
 _COMMON = {
     "do_resize": True,
     "do_center_crop": False,
@@ -73,6 +78,8 @@ def preprocessing_from_hf(folder: Path, note: Callable[[str], None] = lambda tex
         whole = _with_defaults(path, settings)
         if _kind(whole) == "DPT":
             whole = _in_whole_steps(path, whole, note)
+        if _kind(whole) == "VitPose":
+            note(_ONE_EACH.format(*_height_width(path, "size", whole["size"])))
         return _section(path, _of_one_size(path, whole, config, note) if _keeps_shapes(whole) else whole, config)
     size = config.get("image_size")
     if size is None:

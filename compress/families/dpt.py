@@ -117,15 +117,15 @@ def _depth(checkpoint: Checkpoint, neck: dict[str, Any]) -> tuple[DepthSpec, dic
     weights = _convolutions(checkpoint, ("head.0", "head.2", "head.4"))
     projection = checkpoint.flag("add_projection", False)
     if projection:
-        weights |= _whole(checkpoint, "head.projection", "head.projection")
+        weights |= whole(checkpoint, "head.projection", "head.projection")
     return DepthSpec(**neck, hidden=len(weights["head.second.weight"]), projection=projection), weights
 
 
 def _classes(checkpoint: Checkpoint, neck: dict[str, Any]) -> tuple[SegmentationSpec, dict[str, Tensor]]:
     weight = checkpoint.tensor("head.head.0.weight")
-    weight, bias = _normed(checkpoint, "head.head.1", weight, weight.new_zeros(len(weight)))
+    weight, bias = normed(checkpoint, "head.head.1", weight, weight.new_zeros(len(weight)))
     weights = {"head.first.weight": weight, "head.first.bias": bias}
-    weights |= _whole(checkpoint, "head.head.4", "head.output")
+    weights |= whole(checkpoint, "head.head.4", "head.output")
     checkpoint.config.get("add_projection")  # of depth alone
     return SegmentationSpec(**neck, num_labels=len(weights["head.output.weight"])), weights
 
@@ -237,9 +237,9 @@ def _neck(checkpoint: Checkpoint, levels: Levels, reads_first: bool) -> dict[str
         if reads_first:
             name = f"neck.reassemble_stage.readout_projects.{index}.0"
             state |= stacked(ours.removesuffix("."), {"readout": checkpoint.linear(name)})
-        state |= _whole(checkpoint, f"{theirs}projection", f"{ours}channels")
+        state |= whole(checkpoint, f"{theirs}projection", f"{ours}channels")
         if level.up > 1 or level.down > 1:
-            state |= _whole(checkpoint, f"{theirs}resize", f"{ours}resize")
+            state |= whole(checkpoint, f"{theirs}resize", f"{ours}resize")
         state[f"{ours}fusion.weight"] = checkpoint.tensor(f"neck.convs.{index}.weight")
         ours, theirs = f"head.fusions.{index}.", f"neck.fusion_stage.layers.{index}."
         halves: tuple[Literal["before", "behind"], ...] = ("before", "behind") if index else ("behind",)
@@ -247,7 +247,7 @@ def _neck(checkpoint: Checkpoint, levels: Levels, reads_first: bool) -> dict[str
             source = f"{theirs}residual_layer{1 if half == 'before' else 2}."
             for number, name in ((1, "first"), (2, "second")):
                 state |= _residual(checkpoint, source, number, f"{ours}{half}.{name}")
-        state |= _whole(checkpoint, f"{theirs}projection", f"{ours}output")
+        state |= whole(checkpoint, f"{theirs}projection", f"{ours}output")
     unused = "neck.fusion_stage.layers.0.residual_layer1."  # the smallest picture has nothing to be added to
     checkpoint.used.update(name for name in checkpoint.tensors if name.startswith(unused))
     return state
@@ -257,11 +257,12 @@ def _convolutions(checkpoint: Checkpoint, names: tuple[str, str, str], scale: fl
     """The three last ones of a depth estimator. `scale`: of what the last one gives."""
     state = dict[str, Tensor]()
     for ours, theirs in zip(("first", "second", "output"), names, strict=True):
-        state |= _whole(checkpoint, f"head.{theirs}", f"head.{ours}")
+        state |= whole(checkpoint, f"head.{theirs}", f"head.{ours}")
     return state | {name: state[name] * scale for name in ("head.output.weight", "head.output.bias")}
 
 
-def _whole(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
+def whole(checkpoint: Checkpoint, source: str, target: str) -> dict[str, Tensor]:
+    """Weight and bias of a convolution."""
     return {f"{target}.{one}": checkpoint.tensor(f"{source}.{one}") for one in ("weight", "bias")}
 
 
@@ -271,11 +272,11 @@ def _residual(checkpoint: Checkpoint, source: str, number: int, target: str) -> 
     weight = checkpoint.tensor(f"{name}.weight")
     bias = checkpoint.tensor(f"{name}.bias") if f"{name}.bias" in checkpoint else weight.new_zeros(len(weight))
     if checkpoint.flag("use_batch_norm_in_fusion_residual", False):
-        weight, bias = _normed(checkpoint, norm, weight, bias)
+        weight, bias = normed(checkpoint, norm, weight, bias)
     return {f"{target}.weight": weight, f"{target}.bias": bias}
 
 
-def _normed(checkpoint: Checkpoint, norm: str, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def normed(checkpoint: Checkpoint, norm: str, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """A convolution and the batch norm behind it as one."""
     gain, offset, mean, variance = (
         checkpoint.tensor(f"{norm}.{one}") for one in ("weight", "bias", "running_mean", "running_var")

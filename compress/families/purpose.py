@@ -14,6 +14,7 @@ Head = Literal[
     "boxes",
     "depth",
     "pixel-classes",
+    "keypoints",
     "next-token",
     "token-classes",
     "masked-token",

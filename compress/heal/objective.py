@@ -187,12 +187,18 @@ def _pixels(answer_BCYX: Tensor, target_BCYX: Tensor, inputs: Mapping[str, Tenso
     return class_divergence(answer_BCYX.movedim(1, -1), target_BCYX.movedim(1, -1), temperature).sum(dim=-1).mean()
 
 
+def _each_map(answer_BCYX: Tensor, target_BCYX: Tensor, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """`_maps` of all keypoints."""
+    return _maps(answer_BCYX.flatten(0, 1), target_BCYX.flatten(0, 1), inputs, temperature)
+
+
 CLASSIFICATION = Distance(_class_kl, _class_loss)
 LANGUAGE_MODEL = Distance(each_token, _next_tokens)
 EMBEDDING = Distance(_cosines, "which embeddings do not have", "1 - cosine", _cosine)
 NUMBERS = Distance(_squared_error, "and this model gives a number, not a class", "mean squared error")
 BOXES = Distance(_boxes, "which say nothing of a single one of this model's boxes", "mean KL and distance of boxes")
 PIXELS = Distance(_pixels, "which say nothing of single pixels", "mean KL of pixels")
+KEYPOINTS = Distance(_each_map, "which say nothing of keypoints", "share of the maps' variance")
 DEPTH = Distance(_maps, "which say nothing of depth", "share of the maps' variance")
 #: Weight of a box's place beside its class.
 BOX = 5.0

@@ -18,8 +18,8 @@ from compress.model.sequence import Context
 class PatchEmbedSpec(EmbedSpec):
     """Patches through one linear map, `prefix_tokens` learned tokens (cls, distillation) in front, a learned position
     per token unless `positions` is off (BEiT). `norm`: a norm right after the embedding (CLIP). `stride`: how far
-    patches lie apart where they overlap (AST). `spectrogram`: the input is not an image (B, channels, height, width),
-    but frames (B, width, height) of a spectrogram."""
+    patches lie apart where they overlap (AST). `padding`: pixels of zeros around the image (ViTPose). `spectrogram`:
+    the input is not an image (B, channels, height, width), but frames (B, width, height) of a spectrogram."""
 
     kind: Literal["patch"] = "patch"
     channels: PositiveInt
@@ -30,6 +30,7 @@ class PatchEmbedSpec(EmbedSpec):
     positions: bool = True
     norm: NormSpec | None = None
     stride: tuple[PositiveInt, PositiveInt] | None = None
+    padding: NonNegativeInt = 0
     spectrogram: bool = False
 
     @property
@@ -41,7 +42,7 @@ class PatchEmbedSpec(EmbedSpec):
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the patches."""
         sizes = zip(self.image_size, self.patch_size, self.stride or self.patch_size, strict=True)
-        rows, columns = (1 + (whole - patch) // step for whole, patch, step in sizes)
+        rows, columns = (1 + (whole + 2 * self.padding - patch) // step for whole, patch, step in sizes)
         return rows, columns
 
     @property
@@ -64,8 +65,10 @@ class PatchEmbed(Embed):
     def __init__(self, spec: PatchEmbedSpec, hidden_size: int) -> None:
         super().__init__()
         self.spec = spec
-        stride = spec.stride or spec.patch_size
-        self.patch = nn.Conv2d(spec.channels, hidden_size, spec.patch_size, stride=stride, bias=spec.patch_bias)
+        size, stride = spec.patch_size, spec.stride or spec.patch_size
+        self.patch = nn.Conv2d(
+            spec.channels, hidden_size, size, stride=stride, padding=spec.padding, bias=spec.patch_bias
+        )
         self.prefix = nn.Parameter(torch.zeros(1, spec.prefix_tokens, hidden_size))
         self.position = nn.Parameter(torch.zeros(1, spec.tokens, hidden_size)) if spec.positions else None
         self.norm = spec.norm.build(hidden_size, loops=1) if spec.norm else None
