@@ -44,11 +44,11 @@ def main() -> int:
             (0, (*verify, "--max-drop", "1")),
             (1, (*verify, "--max-drop", "0")),
             (2, (*RUN, "--recipe", "quik")),
-            (0, (app, "selftest", bundle)),
-            (0, (app, "run", bundle, str(picture))),
-            (0, (app, "bench", bundle, "--seconds", "1", "--json")),
-            (2, (app, "run", bundle, str(folder / "missing.png"))),
-            (3, (app, "run", bundle, str(picture), "--provider", "tensorrt", "--strict-provider")),
+            (0, (app, "selftest")),
+            (0, (app, "run", str(picture))),
+            (0, (app, "bench", "--seconds", "1", "--json")),
+            (2, (app, "run", str(folder / "missing.png"))),
+            (3, (app, "run", str(picture), "--provider", "tensorrt", "--strict-provider")),
         ]
         rows = [_row(folder, wanted, command) for wanted, command in asked]
         report = json.loads((out / "report" / "report.json").read_text())

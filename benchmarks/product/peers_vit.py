@@ -149,12 +149,10 @@ def opened(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
         request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
         return lambda x_BCYX: np.asarray(request.infer([x_BCYX])[0])
-    import onnxruntime
+    from runtime import ort
 
-    session_options = onnxruntime.SessionOptions()
-    session_options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, session_options, providers=["CPUExecutionProvider"])
-    return lambda x_BCYX: np.asarray(session.run(None, {"pixel_values": x_BCYX})[0])
+    model = ort.load(path, threads=threads)
+    return lambda x_BCYX: np.asarray(model.run({"pixel_values": x_BCYX})["logits"])
 
 
 def child(args: argparse.Namespace) -> None:
