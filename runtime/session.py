@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from runtime.bundles.bundle import Bundle, check_passed, open_files
 from runtime.bundles.manifest import FED, ONNXRUNTIME, Manifest, ModelFile
 from runtime.bundles.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
 from runtime.measuring.fastest import Choice, remembered, remembered_choice
+from runtime.ort import CPU
 from runtime.texts.text import check_ids
 from targets.errors import EnvironmentLacks, InputError
 from targets.machine import usable_cpus
@@ -149,6 +150,16 @@ def open_session(
         check_declared(bundle.manifest.all_outputs, loaded.outputs, model.path)
         return Session(bundle, model, loaded, count, tuple(notes))
     raise EnvironmentLacks(f"no form of {bundle.source} runs here: {'; '.join(notes)}")
+
+
+def on_one_thread(session: Session) -> Session:
+    """The same model on one thread, for callers that run several side by side: small models gain more from that than
+    from threads that share each product. Itself where that is not ONNX Runtime on the CPU."""
+    if session.threads == 1 or session.provider != CPU:
+        return session
+    bundle, model = session.bundle, session.model
+    loaded = backends.get(backends.CPU).open(Opening(bundle.root / model.path, model.precision, 1, bundle, model))
+    return replace(session, backend=loaded, threads=1)
 
 
 def target_threads(manifest: Manifest) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.texts import TextInputs, text_inputs
@@ -30,10 +32,11 @@ ANSWERS = DECODER
 @dataclass(frozen=True)
 class Translations(TextInputs):
     """What an encoder-decoder writes for each source. `bundle`: of the decoder; `writer`: the tokenizer of what it
-    writes."""
+    writes; `singles`: sessions on one thread, by their files."""
 
     bundle: Bundle | None = None
     writer: Tokenizer | None = None
+    singles: dict[str, Session] = field(default_factory=dict)
     options: ClassVar = ("tokens", "beams", "top")
 
     @cached_property
@@ -62,19 +65,40 @@ class Translations(TextInputs):
             except InputError as fault:
                 results[at] = fault
         together = max(1, session.max_batch // self._beams(wanted))
-        order = sorted(ids, key=lambda at: len(ids[at]))
-        for start in range(0, len(order), together):
-            some = order[start : start + together]
-            for at, texts in zip(some, self.written(session, [ids[one] for one in some], wanted), strict=True):
-                said = [{"text": self._text(one.ids), "score": round(one.score, 4)} for one in texts]
-                results[at] = {**said[0], "others": said[1:]} if wanted.top > 1 else dict(said[0])
+        order = sorted(ids, key=lambda at: -len(ids[at]))
+        batches = [order[start : start + together] for start in range(0, len(order), together)]
+        written = self._written(session, [[ids[at] for at in batch] for batch in batches], wanted)
+        for at, texts in zip(order, chain.from_iterable(written), strict=True):
+            said = [{"text": self._text(one.ids), "score": round(one.score, 4)} for one in texts]
+            results[at] = {**said[0], "others": said[1:]} if wanted.top > 1 else dict(said[0])
         return [results[at] for at in range(len(inputs))]
 
-    def written(self, session: Session, sources: Sequence[Sequence[int]], wanted: Wanted) -> list[list[Written]]:
-        """The `top` texts of each source, best first, as token ids. Raises InputError for a source of no use."""
+    def _written(
+        self, session: Session, batches: Sequence[Sequence[Sequence[int]]], wanted: Wanted
+    ) -> list[list[list[Written]]]:
+        """The `top` texts of each source of each batch, best first, as token ids. Where there are several batches, each
+        thread of the session writes one. Raises InputError for a source of no use."""
+        if len(batches) < 2 or session.threads == 1 or self._single(session) is session:
+            return [self._searched(self.encoder, session, batch, wanted) for batch in batches]
+        encoder, decoder = self._single(self.encoder), self._single(session)
+        with ThreadPoolExecutor(session.threads) as pool:
+            return list(pool.map(lambda batch: self._searched(encoder, decoder, batch, wanted), batches))
+
+    def _searched(
+        self, encoder: Session, decoder: Session, sources: Sequence[Sequence[int]], wanted: Wanted
+    ) -> list[list[Written]]:
         longest = min(wanted.tokens, self.target.max_length)
-        rows = self._begun(session, sources)
+        rows = self._begun(encoder, decoder, sources)
         return search(rows, len(sources), self.target, self.spec.stop, self._beams(wanted), longest, wanted.top)
+
+    def _single(self, session: Session) -> Session:
+        """The same on one thread, opened once; itself where there is no such thing."""
+        from runtime.session import on_one_thread
+
+        path = session.model.path
+        if path not in self.singles:
+            self.singles[path] = on_one_thread(session)
+        return self.singles[path]
 
     def line(self, result: Result) -> str:
         """The text, and a line for each of the next best."""
@@ -85,14 +109,14 @@ class Translations(TextInputs):
         """Say on stderr that a source was cut."""
         print(f"note: a source is longer than {self.spec.max_length} tokens and was cut", file=sys.stderr)
 
-    def _begun(self, session: Session, sources: Sequence[Sequence[int]]) -> Stream:
+    def _begun(self, encoder: Session, decoder: Session, sources: Sequence[Sequence[int]]) -> Stream:
         """The decoder before its first token, with what it reads of the sources."""
         from runtime.streams.stream import Stream
 
         padded, (_, mask) = pad(sources, self.spec), INPUTS
-        memory = {SOURCE_MASK: padded[mask], **self.encoder.run(padded)}
-        named = [tensor.name for tensor in session.manifest.inputs if of_source(tensor.name)]
-        return Stream(session, len(sources), {name: memory[name] for name in named})
+        memory = {SOURCE_MASK: padded[mask], **encoder.run(padded)}
+        named = [tensor.name for tensor in decoder.manifest.inputs if of_source(tensor.name)]
+        return Stream(decoder, len(sources), {name: memory[name] for name in named})
 
     def _beams(self, wanted: Wanted) -> int:
         return self.target.beams if wanted.beams is None else wanted.beams

@@ -10,7 +10,9 @@ import io
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from runtime import states
@@ -18,6 +20,7 @@ from runtime.bundles.manifest import GROWING, State, Tensor
 from runtime.bundles.tensors import check_outputs
 from runtime.faults import read_arrays, told
 from runtime.files import parse_json
+from runtime.recoding.likeliest import COUNT, TOKENS, VALUES
 from runtime.session import Session
 from runtime.states import MASK, PLACES
 from targets.errors import InputError
@@ -45,7 +48,8 @@ class _Moment:
 class Stepped:
     """A model as a stream needs it. `source`: what errors call it. `state`: what is handed from call to call, besides
     `inputs` and `outputs`. `run`: one call. `longest_chunk`: of tokens in a call, where something says it. `file` and
-    `sha256`: what a saved state belongs to. `check_ids`: raises InputError for tokens that the model has not."""
+    `sha256`: what a saved state belongs to. `check_ids`: raises InputError for tokens that the model has not. `picks`:
+    whether it gives the likeliest tokens itself (`runtime.recoding.likeliest`)."""
 
     source: str
     inputs: tuple[Tensor, ...]
@@ -57,6 +61,7 @@ class Stepped:
     file: str
     sha256: str
     check_ids: Callable[[Mapping[str, np.ndarray]], None] = lambda inputs: None
+    picks: bool = False
 
     @classmethod
     def of(cls, session: Session) -> Stepped:
@@ -74,9 +79,10 @@ class Stepped:
             session.model.path,
             manifest.files[session.model.path].sha256,
             session.check_ids,
+            any(tensor.name == VALUES for tensor in session.backend.outputs),
         )
 
-    @property
+    @cached_property
     def presents(self) -> list[Tensor]:
         """The states among what a call gives."""
         return [Tensor(state.present, state.dtype, state.shape) for state in self.state]
@@ -108,12 +114,7 @@ class Stream:
         self._source_B = np.arange(batch)  # which row of a first stream's sources each reads
         self._inputs = {tensor.name for tensor in model.inputs}
         self._caches = any(map(states.grows, model.state))
-        self._moment = _Moment(
-            states.fresh(model.state, {states.BATCH: batch}),
-            np.zeros(batch, np.int64),
-            np.zeros((batch, 0), np.int64),
-        )
-        self._fresh = self._moment
+        self._moment = self._begin()
         self._turn = threading.Lock()
 
     @property
@@ -165,14 +166,30 @@ class Stream:
         one_BN = array.reshape(1, 1) if array.ndim == 0 else array[:, None]
         return self._feed(one_BN, None, every=False)[:, -1]
 
+    def likeliest(self, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """`step`, for a model that says how likely each next token is: log-probabilities of the `count` likeliest
+        (B,C), best first, and these tokens (B,C)."""
+        import numpy as np
+
+        from runtime.texts.search import likeliest
+
+        if not self._model.picks:
+            return likeliest(self.step(tokens), count)
+        x, mask_BN = self._checked(_array(tokens)[:, None], None)
+        size = self._model.outputs[0].shape[-1]
+        most = {COUNT: np.array([min(count, size) if isinstance(size, int) else count])}
+        with self._turn:
+            found, self._moment = self._call(x, mask_BN, self._moment, most)
+        return found[VALUES][:, -1], found[TOKENS][:, -1]
+
     def reset(self) -> None:
         """Back to before the first token."""
         with self._turn:
-            self._moment = self._fresh
+            self._moment = self._begin()
 
     def fork(self) -> Stream:
         """A stream of its own that goes on from here."""
-        return self._at(self._moment)
+        return self._at(self._moment, self._fixed, self._source_B)
 
     def select(self, rows: Sequence[int]) -> Stream:
         """A stream that goes on from these sequences, in this order; a row may come more than once (beam search)."""
@@ -184,12 +201,10 @@ class Stream:
         now, source_B = self._moment, self._source_B[index]
         same = np.array_equal(source_B, self._source_B)  # beams of one source read the same rows, whichever goes on
         fixed = self._fixed if same else {name: array[index] for name, array in self._fixed.items()}
-        other = Stream(self._model, len(index), fixed)
-        other._source_B = source_B
-        other._moment = _Moment(
+        moment = _Moment(
             {name: array[index] for name, array in now.states.items()}, now.seen_B[index], now.real_BP[index]
         )
-        return other
+        return self._at(moment, fixed, source_B)
 
     def save(self) -> bytes:
         """The state as bytes, for `load` on a stream of the same model file, batch and sources."""
@@ -218,10 +233,19 @@ class Stream:
         with self._turn:
             self._moment = moment
 
-    def _at(self, moment: _Moment) -> Stream:
-        other = Stream(self._model, self._batch, self._fixed)
-        other._source_B, other._moment = self._source_B, moment
+    def _at(self, moment: _Moment, fixed: Mapping[str, np.ndarray], source_B: np.ndarray) -> Stream:
+        """Another stream of the same model, at this moment."""
+        other = copy(self)
+        other._batch, other._moment, other._turn = len(source_B), moment, threading.Lock()
+        other._fixed, other._source_B = dict(fixed), source_B
         return other
+
+    def _begin(self) -> _Moment:
+        """Before the first token."""
+        import numpy as np
+
+        fresh = states.fresh(self._model.state, {states.BATCH: self._batch})
+        return _Moment(fresh, np.zeros(self._batch, np.int64), np.zeros((self._batch, 0), np.int64))
 
     def _feed(self, tokens: np.ndarray | Sequence[Any], mask: np.ndarray | None, every: bool) -> np.ndarray:
         import numpy as np
@@ -232,7 +256,8 @@ class Stream:
             moment = self._moment
             for start in range(0, x.shape[1], self.longest_chunk):
                 span = slice(start, start + self.longest_chunk)
-                y, moment = self._call(x[:, span], mask_BN[:, span], moment)
+                found, moment = self._call(x[:, span], mask_BN[:, span], moment)
+                y = found[self._model.outputs[0].name]
                 parts.append(y if every else y[:, -1:])
             self._moment = moment
         return np.concatenate(parts, axis=1) if every else parts[-1]
@@ -261,24 +286,27 @@ class Stream:
             raise InputError("mask has padding behind tokens; padding belongs in front")
         return x, mask_BN.astype(np.int64)
 
-    def _call(self, x: np.ndarray, mask_BN: np.ndarray, moment: _Moment) -> tuple[np.ndarray, _Moment]:
-        """One call of the model: its output, and where the sequences are after it."""
+    def _call(
+        self, x: np.ndarray, mask_BN: np.ndarray, moment: _Moment, most: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[Mapping[str, np.ndarray], _Moment]:
+        """One call of the model: its outputs, and where the sequences are after it. `most`: how many of the likeliest
+        tokens it gives in place of all that it says of every token."""
         import numpy as np
 
         model = self._model
         real_BM = np.concatenate([moment.real_BP, mask_BN], axis=1) if self._caches else mask_BN
-        places_BN = states.positions(mask_BN, moment.seen_B)
-        inputs = {self._tokens.name: x, MASK: real_BM, PLACES: places_BN}
-        feed = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
-        fed = {**feed, **self._fixed, **moment.states}
-        outputs = check_outputs(model.run(fed), [*model.outputs, *model.presents], model.file)
-        after = replace(
-            moment,
-            states={state.past: outputs[state.present] for state in model.state},
-            seen_B=moment.seen_B + mask_BN.sum(axis=1),
-            real_BP=real_BM if self._caches else moment.real_BP,
-        )
-        return outputs[model.outputs[0].name], after
+        inputs = {self._tokens.name: x, **(most or {})}
+        if MASK in self._inputs:
+            inputs[MASK] = real_BM
+        if PLACES in self._inputs:
+            inputs[PLACES] = states.positions(mask_BN, moment.seen_B)
+        fed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        outputs = model.run({**fed, **self._fixed, **moment.states})
+        given = [Tensor(VALUES, "float32", ())] if most else model.outputs
+        check_outputs(outputs, [*given, *model.presents], model.file, mask_BN.shape[1])
+        past = {state.past: outputs[state.present] for state in model.state}
+        seen_B = moment.seen_B + mask_BN.sum(axis=1)
+        return outputs, _Moment(past, seen_B, real_BM if self._caches else moment.real_BP)
 
     def _stamp(self) -> str:
         """Which sources the state belongs to; "" for a model that has none."""

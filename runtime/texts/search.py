@@ -1,12 +1,12 @@
 """Beam search over what a decoder says of the next token, in numpy; one beam is greedy.
 
-B sources, K beams, R their rows, V vocabulary, W continuations that are looked at. A text's score is the sum of its
-log-probabilities over (its tokens)^penalty.
+B sources, K beams, R their rows, V vocabulary, C tokens of a row and W continuations of a source that are looked at. A
+text's score is the sum of its log-probabilities over (its tokens)^penalty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 #: A score that no text has.
 _LOW = -1e9
-#: About how many tokens share a column when the best are looked for.
+#: About how many tokens share a column when the likeliest are looked for.
 _DEEP = 16
 
 
 class Rows(Protocol):
     """Texts that a decoder is writing side by side; `runtime.streams.stream.Stream` is one."""
 
-    def step(self, tokens: np.ndarray) -> np.ndarray:
-        """Feed one token each (R,); the logits of the next (R,V)."""
+    def likeliest(self, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Feed one token each (R,); log-probabilities of the `count` likeliest next ones (R,C), best first, and these
+        (R,C)."""
         ...
 
     def select(self: R, rows: Sequence[int]) -> R:
@@ -49,6 +50,35 @@ class _Source:
     place: int
     done: list[Written] = field(default_factory=list)
 
+    def end(self, text: Written, beams: int) -> None:
+        """One more finished text; the best `beams` stay."""
+        self.done = _ranked([*self.done, text])[:beams]
+
+    def is_done(self, top: float, beams: int, target: TargetText) -> bool:
+        """Whether no open text, the best of which has the score `top`, would be kept."""
+        if len(self.done) < beams:
+            return False
+        return target.early or beams == 1 or top <= self.done[-1].score
+
+    def best(self, left: list[Written], beams: int) -> list[Written]:
+        """The texts of a source that is over, best first. Those left open count where fewer than its beams are done."""
+        return _ranked([*self.done, *(left if len(self.done) < beams else [])])
+
+
+@dataclass(frozen=True)
+class _Trail:
+    """What was written so far: of each step the rows that the texts go on from, and their tokens (R,)."""
+
+    steps: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def text(self, row: int) -> list[int]:
+        """The text of a row of the last step."""
+        ids = []
+        for origin_R, token_R in reversed(self.steps):
+            ids.append(int(token_R[row]))
+            row = int(origin_R[row])
+        return ids[::-1]
+
 
 def search(
     rows: Rows, count: int, target: TargetText, stop: Sequence[int], beams: int, longest: int, best: int = 1
@@ -65,135 +95,134 @@ def search(
     sources = [_Source(place) for place in range(count)]
     finished: list[list[Written]] = [[] for _ in range(count)]
     rows = rows.select(np.repeat(np.arange(count), beams).tolist()) if beams > 1 else rows
-    fed_R = np.full(count * beams, target.start, np.int64)
-    texts: list[list[int]] = [[] for _ in fed_R]
+    fed_R, trail = np.full(count * beams, target.start, np.int64), _Trail()
     scores_BK = np.full((count, beams), _LOW)
     scores_BK[:, 0] = 0.0
+    ahead = beams * (1 + max(1, len(stop)))  # of which K go on, even where every beam ends
     for length in range(1, longest + 1):
-        logits_RV, total_R = _allowed(rows.step(fed_R), texts, target, stop, length, longest)
-        vocabulary = logits_RV.shape[1]
-        values_BW, places_BW = best_of(logits_RV, scores_BK - total_R.reshape(scores_BK.shape), 2 * beams)
-        kept: list[tuple[_Source, list[int], list[int], list[float]]] = []
-        for at, source in enumerate(sources):
-            ranked = sorted(zip((-values_BW[at]).tolist(), places_BW[at].tolist(), strict=True))
-            ahead = [(at * beams + one // vocabulary, one % vocabulary, -value) for value, one in ranked]
-            origins, tokens, sums = _continued(source, ahead, texts, stop, beams, target, length)
-            if _is_done(source, sums, beams, target, length) or length == longest:
-                left = [
-                    Written([*texts[row], token], value / length**target.length_penalty)
-                    for row, token, value in zip(origins, tokens, sums, strict=True)
-                ]
-                finished[source.place] = _ranked([*source.done, *(left if len(source.done) < beams else [])])[:best]
-            else:
-                kept.append((source, origins, tokens, sums))
-        if not kept:
+        penalty = length**target.length_penalty
+        found = _allowed(rows, fed_R, trail, target, stop, length, longest, ahead)
+        values_BW, origins_BW, tokens_BW = _best(scores_BK, *found, ahead)
+        ends_BW = _among(tokens_BW, stop)
+        for at, rank in np.argwhere(ends_BW[:, :beams] & (values_BW[:, :beams] > _LOW / 2)).tolist():
+            text = trail.text(int(origins_BW[at, rank]))
+            sources[at].end(Written(text, float(values_BW[at, rank]) / penalty), beams)
+        values_BW[ends_BW] = -np.inf
+        going_BK = np.argsort(ends_BW, axis=1, kind="stable")[:, :beams]  # the best of those that do not end
+        scores_BK, origins_BK, tokens_BK = (
+            np.take_along_axis(one, going_BK, axis=1) for one in (values_BW, origins_BW, tokens_BW)
+        )
+        tops = (scores_BK.max(axis=1) / penalty).tolist()
+        over = [length == longest or one.is_done(top, beams, target) for one, top in zip(sources, tops, strict=True)]
+        for at in np.flatnonzero(over).tolist():
+            open_ = zip(origins_BK[at].tolist(), tokens_BK[at].tolist(), scores_BK[at].tolist(), strict=True)
+            left = [
+                Written([*trail.text(row), token], value / penalty) for row, token, value in open_ if value > -np.inf
+            ]
+            finished[sources[at].place] = sources[at].best(left, beams)[:best]
+        if all(over):
             break
-        sources = [one for one, *_ in kept]
-        chosen = [row for _, origins, _, _ in kept for row in origins]
-        fed_R = np.array([token for _, _, tokens, _ in kept for token in tokens], np.int64)
-        texts = [[*texts[row], int(token)] for row, token in zip(chosen, fed_R.tolist(), strict=True)]
-        scores_BK = np.array([sums for *_, sums in kept])
-        if chosen != list(range(len(logits_RV))):
-            rows = rows.select(chosen)
+        going_B = ~np.array(over)
+        sources = [one for one, ends in zip(sources, over, strict=True) if not ends]
+        chosen_R, fed_R, scores_BK = origins_BK[going_B].ravel(), tokens_BK[going_B].ravel(), scores_BK[going_B]
+        trail.steps.append((chosen_R, fed_R))
+        if not np.array_equal(chosen_R, np.arange(going_B.size * beams)):
+            rows = rows.select(chosen_R.tolist())
     return finished
 
 
-def _continued(
-    source: _Source,
-    ahead: Sequence[tuple[int, int, float]],
-    texts: list[list[int]],
-    stop: Sequence[int],
-    beams: int,
+def _best(
+    scores_BK: np.ndarray, values_RC: np.ndarray, tokens_RC: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The `count` best continuations of each source, best first (B,W): their sums, rows and tokens. Of equal ones the
+    earlier beam comes first, then the lower token."""
+    import numpy as np
+
+    sources, beams = scores_BK.shape
+    sums_BX = (scores_BK.reshape(-1, 1) + values_RC).reshape(sources, -1)
+    order_BW = np.argsort(-sums_BX, axis=1, kind="stable")[:, :count]
+    row_BW = order_BW // values_RC.shape[1] + beams * np.arange(sources)[:, None]
+    return np.take_along_axis(sums_BX, order_BW, axis=1), row_BW, tokens_RC[row_BW, order_BW % values_RC.shape[1]]
+
+
+def _allowed(
+    rows: Rows,
+    fed_R: np.ndarray,
+    trail: _Trail,
     target: TargetText,
+    stop: Sequence[int],
     length: int,
-) -> tuple[list[int], list[int], list[float]]:
-    """The beams that go on: the rows that they come from, their tokens and their sums, of those `ahead`, best first.
-    Those that end are put into `source.done`."""
-    origins: list[int] = []
-    tokens: list[int] = []
-    sums: list[float] = []
-    for rank, (row, token, value) in enumerate(ahead):
-        if token in stop:
-            if rank < beams and value > _LOW / 2:
-                source.done.append(Written(texts[row], value / length**target.length_penalty))
-            continue
-        origins.append(row)
-        tokens.append(token)
-        sums.append(value)
-        if len(origins) == beams:
-            break
-    source.done = _ranked(source.done)[:beams]
-    return origins, tokens, sums
+    longest: int,
+    count: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of the likeliest tokens of each row (R,C) and the tokens, `count` that may come among them.
+    What must not come is at -inf: banned tokens, n-grams that were written before, and all but what is forced at the
+    beginning and at the end."""
+    import numpy as np
+
+    size = target.no_repeat
+    again = [_repeats(trail.text(row), size) for row in range(len(fed_R))] if size else []
+    values_RC, tokens_RC = rows.likeliest(fed_R, count + len(target.banned) + max(map(len, again), default=0))
+    only = target.forced[length - 1 : length] or (tuple(stop[:1]) if length == longest else ())
+    if only:
+        return np.zeros((len(fed_R), 1)), np.full((len(fed_R), 1), only[0])
+    values_RC[_among(tokens_RC, target.banned)] = -np.inf
+    for row, tokens in enumerate(again):
+        values_RC[row, _among(tokens_RC[row], tokens)] = -np.inf
+    return values_RC, tokens_RC
 
 
-def _is_done(source: _Source, sums: list[float], beams: int, target: TargetText, length: int) -> bool:
-    if len(source.done) < beams:
-        return False
-    return target.early or beams == 1 or max(sums) / length**target.length_penalty <= source.done[-1].score
+def _among(tokens: np.ndarray, some: Collection[int]) -> np.ndarray:
+    """Where these few tokens are."""
+    import numpy as np
+
+    found = np.zeros(tokens.shape, bool)
+    for one in some:
+        found |= tokens == one
+    return found
+
+
+def _repeats(text: list[int], size: int) -> set[int]:
+    """The tokens that would end an n-gram of this size that the text has already."""
+    tail = text[len(text) - size + 1 :] if size > 1 else []
+    starts = range(len(text) - size + 1)
+    return {text[at + size - 1] for at in starts if text[at : at + size - 1] == tail}
 
 
 def _ranked(texts: list[Written]) -> list[Written]:
     return sorted(texts, key=lambda one: -one.score)
 
 
-def best_of(logits_RV: np.ndarray, start_BK: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` best continuations of each source, in no order: start + logits (B,W), and where each is among those
-    of its beams one after the other.
+def likeliest(logits_RV: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The log-probabilities of the `count` likeliest tokens of each row (R,C), best first, and the tokens (R,C); of two
+    that are equal the lower one comes first.
 
     Sorted out by columns of a few tokens: the best are in the columns whose best are the best.
     """
     import numpy as np
 
-    (sources, beams), (_, vocabulary) = start_BK.shape, logits_RV.shape
+    rows, vocabulary = logits_RV.shape
     columns = max(1, vocabulary // _DEEP)
-    whole = logits_RV[:, : columns * (vocabulary // columns)].reshape(len(logits_RV), -1, columns)
-    top_RC = whole.max(axis=1)
-    rest_RX = logits_RV[:, whole.shape[1] * columns :]
-    np.maximum(top_RC[:, : rest_RX.shape[1]], rest_RX, out=top_RC[:, : rest_RX.shape[1]])
-    top_BC = (start_BK.reshape(-1, 1) + top_RC).reshape(sources, -1)
-    some_BC = _largest(top_BC, count)
-    row_BC, column_BC = some_BC // columns + beams * np.arange(sources)[:, None], some_BC % columns
-    token_BCY = column_BC[..., None] + columns * np.arange(-(-vocabulary // columns))
-    value_BCY = (
-        start_BK.reshape(-1)[row_BC][..., None] + logits_RV[row_BC[..., None], np.minimum(token_BCY, vocabulary - 1)]
-    )
-    value_BCY[token_BCY >= vocabulary] = -np.inf
-    place_BCY = (some_BC // columns)[..., None] * vocabulary + token_BCY
-    value_BX, place_BX = (array.reshape(sources, -1) for array in (value_BCY, place_BCY))
-    chosen_BW = _largest(value_BX, count)
-    return np.take_along_axis(value_BX, chosen_BW, axis=1), np.take_along_axis(place_BX, chosen_BW, axis=1)
-
-
-def _largest(values_BX: np.ndarray, count: int) -> np.ndarray:
-    """Where the `count` largest of each row are (B,W), in no order."""
-    import numpy as np
-
-    count = min(count, values_BX.shape[1])
-    return np.argpartition(-values_BX, count - 1, axis=1)[:, :count]
-
-
-def _allowed(
-    logits_RV: np.ndarray, texts: list[list[int]], target: TargetText, stop: Sequence[int], length: int, longest: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (R,V) with what must not come at -inf, and what they are above log-probabilities (R,). Not to come are
-    banned tokens, n-grams that were written before, and all but what is forced at the beginning and at the end."""
-    import numpy as np
-
-    only = target.forced[length - 1 : length] or (tuple(stop[:1]) if length == longest else ())
-    if only:
-        forced_RV = np.full(logits_RV.shape, -np.inf, np.float32)
-        forced_RV[:, only] = 0.0
-        return forced_RV, np.zeros(len(forced_RV))
-    allowed_RV = np.array(logits_RV, np.float32)
-    most_R = allowed_RV.max(axis=1)
-    powers_RV = allowed_RV - most_R[:, None]
+    whole_RV = logits_RV[:, : vocabulary - vocabulary % columns]
+    top_RL = whole_RV.reshape(rows, -1, columns).max(axis=1)
+    rest_RX = logits_RV[:, whole_RV.shape[1] :]
+    np.maximum(top_RL[:, : rest_RX.shape[1]], rest_RX, out=top_RL[:, : rest_RX.shape[1]])
+    most_R1 = top_RL.max(axis=1, keepdims=True)
+    powers_RV = np.subtract(logits_RV, most_R1)
     np.exp(powers_RV, out=powers_RV)
-    total_R = most_R.astype(np.float64) + np.log(powers_RV.sum(axis=1))
-    allowed_RV[:, list(target.banned)] = -np.inf
-    size = target.no_repeat
-    for row, text in enumerate(texts if size else ()):
-        tail = text[len(text) - size + 1 :] if size > 1 else []
-        for begin in range(len(text) - size + 1):
-            if text[begin : begin + size - 1] == tail:
-                allowed_RV[row, text[begin + size - 1]] = -np.inf
-    return allowed_RV, total_R
+    total_R1 = np.log(powers_RV.sum(axis=1, keepdims=True), dtype=np.float64) + most_R1
+    token_RX = (_largest(top_RL, count)[..., None] + columns * np.arange(-(-vocabulary // columns))).reshape(rows, -1)
+    value_RX = np.take_along_axis(logits_RV, np.minimum(token_RX, vocabulary - 1), axis=1)
+    value_RX[token_RX >= vocabulary] = -np.inf
+    some_RC = _largest(value_RX, min(count, vocabulary))
+    value_RC, token_RC = (np.take_along_axis(one, some_RC, axis=1) for one in (value_RX, token_RX))
+    order_RC = np.lexsort((token_RC, -value_RC), axis=1)
+    return np.take_along_axis(value_RC, order_RC, axis=1) - total_R1, np.take_along_axis(token_RC, order_RC, axis=1)
+
+
+def _largest(values_RX: np.ndarray, count: int) -> np.ndarray:
+    """Where the `count` largest of each row are (R,C), in no order."""
+    import numpy as np
+
+    count = min(count, values_RX.shape[1])
+    return np.argpartition(-values_RX, count - 1, axis=1)[:, :count]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from support.translators import CONFIG, END, PAD, saved_translator, sentences
+from support.translators import CONFIG, END, PAD, VOCABULARY, saved_translator, sentences
 
 import edgepress
 from compress import tasks
@@ -33,6 +33,7 @@ from runtime.run import main as run
 from runtime.session import open_session
 from runtime.states import SOURCE_MASK
 from runtime.streams.stream import Stream
+from runtime.texts.search import likeliest
 from runtime.texts.text import TARGET
 from targets.errors import InputError
 
@@ -169,6 +170,26 @@ def test_a_device_writes_what_transformers_writes(made: Cut, capsys: pytest.Capt
             (wanted,) = made.original.generate(input_ids=ids, **settings).tolist()
             words = [f"w{token - 3}" for token in wanted if token > PAD]
             assert str(result["text"]).split() == words
+
+
+def test_a_decoder_picks_the_likeliest_tokens_that_its_logits_say(made: Cut) -> None:
+    session = open_session(open_files(made.bundle).one(DECODER))
+    fixed = {SOURCE_MASK: made.source["attention_mask"], **ort.load(made.bundle / "encoder.onnx", 1).run(made.source)}
+    picking, saying = Stream(session, 2, fixed), Stream(session, 2, fixed)
+    for token_B in made.target.T:
+        found, wanted = picking.likeliest(token_B, 5), likeliest(saying.step(token_B), 5)
+        np.testing.assert_array_equal(found[1], wanted[1])
+        np.testing.assert_allclose(found[0], wanted[0], atol=1e-5)
+    everything = picking.likeliest(made.target[:, -1], 10_000)
+    assert everything[1].shape == (2, VOCABULARY) and np.allclose(np.exp(everything[0]).sum(axis=1), 1)
+
+
+def test_batches_side_by_side_are_written_as_each_alone(made: Cut) -> None:
+    bundle, texts = open_files(made.bundle).one(DECODER), sentences(2 * 8 + 3, seed=2)
+    session = open_session(bundle, threads=2)
+    together = answerer_of(bundle).answer(session, texts, Wanted(beams=1))
+    alone = [answerer_of(bundle).answer(session, [text], Wanted(beams=1))[0] for text in texts]
+    assert [one["text"] for one in together] == [one["text"] for one in alone]
 
 
 def test_the_next_best_texts_are_given_and_no_more_than_beams(made: Cut) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.translators import END, PAD, TorchRows, saved_translator
 
 from compress.tasks import read_checkpoint
-from runtime.texts.search import best_of, search
+from runtime.texts.search import likeliest, search
 from runtime.texts.text import TargetText
 
 LONGEST = 14
@@ -68,16 +68,20 @@ def test_the_best_texts_come_first_and_differ(translator: Any) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(2, 300), st.integers(0, 99))
-def test_the_best_continuations_are_those_of_a_whole_sort(sources: int, beams: int, vocabulary: int, seed: int) -> None:
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(2, 300), st.integers(0, 99))
+def test_the_likeliest_tokens_are_those_of_a_whole_sort(rows: int, count: int, vocabulary: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    logits_RV = random.normal(size=(sources * beams, vocabulary)).astype(np.float32)
+    logits_RV = random.normal(size=(rows, vocabulary)).astype(np.float32)
     logits_RV[random.random(logits_RV.shape) < 0.3] = -np.inf
-    logits_RV[:, -1] = 9.0 + np.arange(len(logits_RV))  # the last column has fewer tokens, and one of the best
-    start_BK = random.normal(size=(sources, beams))
-    values_BW, places_BW = best_of(logits_RV, start_BK, 2 * beams)
-    whole_BX = (start_BK[..., None] + logits_RV.reshape(sources, beams, vocabulary)).reshape(sources, -1)
-    count = min(2 * beams, whole_BX.shape[1])
-    assert values_BW.shape == (sources, count)
-    assert np.array_equal(np.sort(values_BW)[:, ::-1], -np.sort(-whole_BX)[:, :count])
-    assert np.array_equal(np.take_along_axis(whole_BX, places_BW, axis=1), values_BW)
+    logits_RV[:, -1] = 9.0 + np.arange(rows)  # the last column has fewer tokens, and one of the best
+    values_RC, tokens_RC = likeliest(logits_RV, count)
+    wanted_RV = torch.from_numpy(logits_RV).double().log_softmax(-1).numpy()
+    count = min(count, vocabulary)
+    assert values_RC.shape == tokens_RC.shape == (rows, count)
+    np.testing.assert_allclose(values_RC, -np.sort(-wanted_RV)[:, :count], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(wanted_RV, tokens_RC, axis=1), values_RC, atol=1e-6)
+
+
+def test_of_tokens_that_are_equal_the_lower_comes_first() -> None:
+    values_RC, tokens_RC = likeliest(np.array([[1.0, 3.0, 2.0, 3.0, 2.0]], np.float32), 4)
+    assert tokens_RC.tolist() == [[1, 3, 2, 4]] and values_RC[0, 0] == values_RC[0, 1]

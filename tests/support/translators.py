@@ -91,12 +91,12 @@ class TorchRows:
         self.states = {one.past: one.fresh(batch) for one in self.steps.flat} if states is None else states
 
     @torch.no_grad()
-    def step(self, tokens: np.ndarray) -> np.ndarray:
+    def likeliest(self, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         call = {**self.source, TARGET: torch.from_numpy(tokens)[:, None], **self.states}
         found = dict(zip(self.steps.outputs, self.steps(call), strict=True))
         self.states = {one.past: found[one.present] for one in self.steps.flat}
-        logits: np.ndarray = found["logits"][:, -1].numpy()
-        return logits
+        values, places = found["logits"][:, -1].log_softmax(-1).topk(min(count, VOCABULARY))
+        return values.numpy(), places.numpy()
 
     def select(self, rows: Any) -> TorchRows:
         source, states = ({name: one[list(rows)] for name, one in some.items()} for some in (self.source, self.states))
