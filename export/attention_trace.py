@@ -101,7 +101,7 @@ def plain_attentions(model: Any) -> list[PlainAttention]:
     """Every attention without bias, rotary positions, shared heads or a mask other than of keys, in the graph's
     order."""
     candidates = _candidates(model)
-    plain = _plain_masks(model, {one.mask for one in candidates if one.mask is not None})
+    plain = plain_masks(model, {one.mask for one in candidates if one.mask is not None})
     candidates = [one for one in candidates if one.mask is None or one.mask in plain]
     if not candidates:
         return []
@@ -125,7 +125,7 @@ def random_inputs(tensors: Sequence[Tensor], size: int, seed: int = 0) -> dict[s
     return inputs
 
 
-class _Wiring:
+class Wiring:
     """Who makes and who reads each value; None reads a graph output."""
 
     def __init__(self, model: Any) -> None:
@@ -143,21 +143,22 @@ class _Wiring:
         node = self.maker.get(name)
         if node is None or node.op_type not in ("Mul", "Div"):
             return name, 1.0
-        left, right = (self._scalar(read) for read in node.input)
+        left, right = (self.scalar(read) for read in node.input)
         if right is not None:
             return node.input[0], right if node.op_type == "Mul" else 1 / right
         if left is not None and node.op_type == "Mul":
             return node.input[1], left
         return name, 1.0
 
-    def _scalar(self, name: str) -> float | None:
+    def scalar(self, name: str) -> float | None:
+        """A constant of one element."""
         array = self.weights.get(name)
         return float(array.reshape(())) if array is not None and array.size == 1 else None
 
     def before_mask(self, name: str) -> tuple[str, KeyMask | None]:
         """Step back over Where(hidden, fill, logits), with `hidden` made of one input of the graph alone."""
         node = self.maker.get(name)
-        if node is None or node.op_type != "Where" or (fill := self._scalar(node.input[1])) is None:
+        if node is None or node.op_type != "Where" or (fill := self.scalar(node.input[1])) is None:
             return name, None
         value = node.input[0]
         while (made := self.maker.get(value)) is not None and made.op_type in _MASK_MOVES:
@@ -201,7 +202,7 @@ class _Wiring:
 
 
 def _candidates(model: Any) -> list[_Candidate]:
-    wiring = _Wiring(model)
+    wiring = Wiring(model)
     found = []
     for softmax in model.graph.node:
         if softmax.op_type != "Softmax" or graph.attribute(softmax, "axis", -1) not in (-1, 3):
@@ -225,7 +226,7 @@ def _candidates(model: Any) -> list[_Candidate]:
     return found
 
 
-def _plain_masks(model: Any, masks: set[KeyMask]) -> set[KeyMask]:
+def plain_masks(model: Any, masks: set[KeyMask]) -> set[KeyMask]:
     """The masks that hide from every query the keys where an input (B,N) is 0: all masks of four tokens are tried."""
     import numpy as np
     from onnx import TensorProto, helper

@@ -1,4 +1,5 @@
-"""The file for ONNX Runtime on a CPU: every plain attention becomes one com.microsoft Attention node.
+"""The file for ONNX Runtime on a CPU: every plain attention becomes one com.microsoft Attention node, and that of a
+translator's decoder, over its cache or over the source, one MultiHeadAttention node (`export.cached_attention`).
 
 Measured (docs/reference/export.md): the fused node, in float or quantized, saves thread hand-overs, transposes and
 copies. The other fusions of ONNX Runtime's transformer optimizer cost more than they save on a CPU and are left out.
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from export import graph
 from export.attention_trace import Heads, PlainAttention, plain_attentions, random_inputs
+from export.cached_attention import fuse_cached
 from export.numerics import Numerics, check_files
 from runtime import ort
 
@@ -34,8 +36,8 @@ class CpuGraph:
 def optimize_for_cpu(source: Path, path: Path) -> CpuGraph:
     """Write the fused form of a plain exported file; its numbers are held against the source at sizes 1, 2 and 7.
 
-    A mask of keys goes into the node. Attention with another mask (causal), rotary positions, shared key heads or a
-    value size other than the key's stays as it is.
+    A mask of keys goes into the node. Attention with another mask (causal without a cache), rotary positions, shared
+    key heads or a value size other than the key's stays as it is.
     Raises GateFailed if the numbers differ.
     """
     model = graph.load(source)
@@ -43,11 +45,12 @@ def optimize_for_cpu(source: Path, path: Path) -> CpuGraph:
     softmaxes = sum(node.op_type == "Softmax" for node in model.graph.node)
     found = plain_attentions(model)
     _fuse(model, found)
+    cached = fuse_cached(model)
     size = graph.save(model, path)
     declared = ort.load(source, threads=1).inputs
     cases = [random_inputs(declared, dynamic) for dynamic in (1, 2, 7)]
     return CpuGraph(
-        fused=len(found),
+        fused=len(found) + cached,
         softmaxes=softmaxes,
         nodes=len(model.graph.node),
         source_nodes=before,
@@ -88,7 +91,7 @@ def _fuse(model: Any, found: list[PlainAttention]) -> None:
         cast = helper.make_node("Cast", [name], [f"{name}.int32"], name=f"{name}/Cast", to=TensorProto.INT32)
         model.graph.node.insert(0, cast)
     if found:
-        model.opset_import.add(domain=graph.MICROSOFT, version=1)
+        graph.use_microsoft(model)
 
 
 def _free_name(name: str, data: bytes, stored: dict[str, bytes]) -> str:

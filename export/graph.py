@@ -178,6 +178,12 @@ def opset(model: Any) -> int:
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
+def use_microsoft(model: Any) -> None:
+    """Say that the model has operators of ONNX Runtime's own."""
+    if MICROSOFT not in {entry.domain for entry in model.opset_import}:
+        model.opset_import.add(domain=MICROSOFT, version=1)
+
+
 def weights(model: Any) -> dict[str, np.ndarray]:
     """Every initializer by name."""
     from onnx import numpy_helper

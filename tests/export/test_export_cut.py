@@ -15,11 +15,13 @@ from support.translators import CONFIG, END, PAD, VOCABULARY, saved_translator, 
 import edgepress
 from compress import tasks
 from compress.model import Transformer
+from compress.model.mixers.softmax_attention import SoftmaxAttention
 from compress.rewrites import Calibration, parse_options, run_rewrite
 from compress.tasks import read_checkpoint
 from compress.tasks.text_to_text import TASK
 from export import graph
 from export.bundle import BundleContent, Form, write_bundle
+from export.cpu_graph import optimize_for_cpu
 from export.cut import cut
 from export.numerics import check_against
 from export.onnx_model import export_onnx
@@ -109,6 +111,32 @@ def test_a_graph_in_few_bits_is_cut_at_its_memory(made: Cut, tmp_path: Path, sma
     fresh = states.fresh(states.states_of(parts[DECODER].inputs), {"batch": 2})
     given = parts[DECODER].run({**fixed, **fresh, "input_ids": made.target})["logits"]
     np.testing.assert_allclose(given, wanted, atol=1e-5)
+
+
+def test_a_decoder_on_a_cpu_has_one_node_for_each_attention(made: Cut, tmp_path: Path) -> None:
+    done = optimize_for_cpu(made.bundle.parent / "whole.onnx", tmp_path / "model.onnx")
+    kinds = [node.op_type for node in graph.load(tmp_path / "model.onnx").graph.node]
+    assert done.fused == done.softmaxes == 5 and "Softmax" not in kinds
+    assert (kinds.count("Attention"), kinds.count("MultiHeadAttention")) == (1, 4), "an encoder block, two of a decoder"
+    parts = {name: ort.load(file, 1) for name, file in cut(tmp_path / "model.onnx").items()}
+    wanted = ort.load(made.bundle / "model.onnx", 1).run({**made.source, TARGET: made.target})["logits"]
+    fixed = {SOURCE_MASK: made.source["attention_mask"], **parts["encoder"].run(made.source)}
+    kept = states.states_of(parts[DECODER].inputs)
+    past, given = states.fresh(kept, {"batch": 2}), []
+    for chunk in (made.target[:, :1], made.target[:, 1:]):
+        found = parts[DECODER].run({**fixed, **past, "input_ids": chunk})
+        past = {one.past: found[one.present] for one in kept}
+        given.append(found["logits"])
+    np.testing.assert_allclose(np.concatenate(given, axis=1), wanted, atol=1e-5)
+
+
+def test_a_decoder_that_sees_a_window_alone_keeps_its_attention(made: Cut, tmp_path: Path) -> None:
+    model = made.model.copy()
+    for mixer in model.modules():
+        if isinstance(mixer, SoftmaxAttention) and mixer.causal:
+            mixer.spec = mixer.spec.model_copy(update={"window": 30})  # wider than what a mask is tried on
+    done = optimize_for_cpu(whole_graph(model, tmp_path / "window"), tmp_path / "model.onnx")
+    assert done.fused == done.softmaxes - 2, "all but the decoder's two attentions to itself"
 
 
 def test_a_linear_cross_attention_hands_over_sums_of_one_size(made: Cut, tmp_path: Path) -> None:
