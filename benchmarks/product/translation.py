@@ -9,7 +9,8 @@ length, with `--threads` threads. With the package ctranslate2 its int8 form of 
 many of the first 200 sentences the text is the one that transformers' `generate` writes with the original's weights.
 `drop`: points of BLEU below the original in fp32, with the 95 % interval of a bootstrap over pairs of texts. Bytes are
 those of the files that a device reads: encoder, decoder and the weights that they share. `state`: bytes that a sentence
-keeps at that number of tokens of the target, beside the memory of a source of 20 tokens.
+keeps at that number of tokens of the target, beside the memory of a source of 20 tokens. `--runtime NAME=FOLDER` has
+the runtime of another checkout of edgepress run the original's bundles as well, in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -50,6 +53,20 @@ BEAMS = (1, 4)
 COMPARED = 200
 LENGTHS, SOURCE_TOKENS = (32, 128, 512, 1024), 20
 LONGEST = 120  # tokens that CTranslate2 may write; the original has 128 places
+#: Runs a bundle as long as sources come.
+_ANOTHER = """
+import json, sys, time
+from runtime.answers import Wanted, answerer_of
+from runtime.bundles.bundle import open_files
+from runtime.session import open_session
+bundle = open_files(sys.argv[1]).one("decoder")
+answerer, session = answerer_of(bundle), open_session(bundle, threads=int(sys.argv[2]))
+for line in sys.stdin:
+    sources, beams = json.loads(line)
+    began = time.perf_counter()
+    texts = [one["text"] for one in answerer.answer(session, sources, Wanted(beams=beams))]
+    print(json.dumps([texts, time.perf_counter() - began]), flush=True)
+"""
 #: The texts of sources, and the seconds that all took.
 Translate = Callable[[Sequence[str], int], tuple[list[str], float]]
 
@@ -88,6 +105,21 @@ def translated(path: Path, threads: int) -> Translate:
                 raise result
             texts.append(str(result["text"]))
         return texts, time.perf_counter() - began
+
+    return translate
+
+
+def by_another(checkout: str, path: Path, threads: int) -> Translate:
+    """What the runtime of another checkout writes, in a process that stays."""
+    command = [sys.executable, "-c", _ANOTHER, str(path.resolve()), str(threads)]
+    place = {"cwd": checkout, "env": {**os.environ, "PYTHONPATH": checkout}}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **place)
+
+    def translate(sources: Sequence[str], beams: int) -> tuple[list[str], float]:
+        assert process.stdin is not None and process.stdout is not None
+        print(json.dumps([list(sources), beams]), file=process.stdin, flush=True)
+        texts, taken = json.loads(process.stdout.readline())
+        return texts, taken
 
     return translate
 
@@ -179,6 +211,10 @@ def measure(args: argparse.Namespace) -> int:
     bundles = {f"original {precision}": bundle_of(args, args.model, precision) for precision in ("fp32", "int8")}
     bundles |= {name: bundle_of(args, path, "int8") for name, _, path in (one.partition("=") for one in args.bundles)}
     systems = {name: translated(path, args.threads) for name, path in bundles.items()}
+    for name, _, checkout in (one.partition("=") for one in args.runtime):
+        own = {f"{kind}, {name}": bundles[kind] for kind in ("original fp32", "original int8")}
+        systems |= {kind: by_another(checkout, path, args.threads) for kind, path in own.items()}
+        bundles |= own
     sizes = {name: file_bytes(path) for name, path in bundles.items()}
     states = {name: state_bytes(path) for name, path in bundles.items()}
     gold = np.arange(len(wanted))
@@ -239,6 +275,7 @@ def main() -> int:
     parser.add_argument("--model", default="zoo:m30k-de-en", help="the original (default: %(default)s)")
     parser.add_argument("--data", default="zoo:m30k", help="(default: %(default)s)")
     parser.add_argument("--more", help="pairs to translate as well, as for --data")
+    parser.add_argument("--runtime", metavar="NAME=FOLDER", action="append", default=[], help="see above")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median time counts (default: %(default)s)")
     parser.add_argument("--sources", type=int, default=1000, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
