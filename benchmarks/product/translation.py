@@ -3,14 +3,15 @@
 Usage, from the root of the repository, on a quiet machine:
     python -m benchmarks translation t2r=HEALED two=OUT/bundle --json benchmarks/results/translation.json
 
-Beside the original in fp32 and in int8, each bundle, or bundle in int8 of a folder that `m30k-forms` healed, translates
-`--sources` sentences of the test set, and those of `--more`, as a device does: in batches of sentences of about one
-length, with `--threads` threads. With the package ctranslate2 its int8 form of the original does so too. `same`: of how
-many of the first 200 sentences the text is the one that transformers' `generate` writes with the original's weights.
-`drop`: points of BLEU below the original in fp32, with the 95 % interval of a bootstrap over pairs of texts. Bytes are
-those of the files that a device reads: encoder, decoder and the weights that they share. `state`: bytes that a sentence
-keeps at that number of tokens of the target, beside the memory of a source of 20 tokens. `--runtime NAME=FOLDER` has
-the runtime of another checkout of edgepress run the original's bundles as well, in a process of its own.
+Beside the original in fp32 and in int8 (or bundles given by these names), each bundle, or bundle in int8 of a folder
+that `m30k-forms` healed, translates `--sources` sentences of the test set, and those of `--more`, as a device does: in
+batches of sentences of about one length, with `--threads` threads. With the package ctranslate2 its int8 form of the
+original does so too. `same`: of how many of the first 200 sentences the text is the one that transformers' `generate`
+writes with the original's weights. `drop`: points of BLEU below the original in fp32, with the 95 % interval of a
+bootstrap over pairs of texts. Bytes are those of the files that a device reads: encoder, decoder and the weights that
+they share. `state`: bytes that a sentence keeps at that number of tokens of the target, beside the memory of a source
+of 20 tokens. `--runtime NAME=FOLDER` has the runtime of another checkout of edgepress run the original's bundles as
+well, in a process of its own.
 """
 
 from __future__ import annotations
@@ -208,8 +209,12 @@ def measure(args: argparse.Namespace) -> int:
     sources, wanted = [one[0] for one in pairs], [one[1] for one in pairs]
     folder = locate(args.model)
     count = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    bundles = {f"original {precision}": bundle_of(args, args.model, precision) for precision in ("fp32", "int8")}
-    bundles |= {name: bundle_of(args, path, "int8") for name, _, path in (one.partition("=") for one in args.bundles)}
+    given = {name: path for name, _, path in (one.partition("=") for one in args.bundles)}
+    bundles = {
+        name: bundle_of(args, given.pop(name, args.model), precision)
+        for name, precision in (("original fp32", "fp32"), ("original int8", "int8"))
+    }
+    bundles |= {name: bundle_of(args, path, "int8") for name, path in given.items()}
     systems = {name: translated(path, args.threads) for name, path in bundles.items()}
     for name, _, checkout in (one.partition("=") for one in args.runtime):
         own = {f"{kind}, {name}": bundles[kind] for kind in ("original fp32", "original int8")}

@@ -58,11 +58,8 @@ def check_finite(states: Sequence[State], inputs: Mapping[str, np.ndarray]) -> N
             raise InputError(f"state {state.past!r} holds NaN or infinity; start the sequence again")
 
 
-def check_outputs(
-    outputs: Mapping[str, np.ndarray], tensors: Sequence[Tensor], model: str, new: int | None = None
-) -> dict[str, np.ndarray]:
-    """The declared outputs. `new`: how many rows of a cache are; the others were checked before. Raises InputError if
-    one is missing, GateFailed if one holds NaN or infinity."""
+def check_outputs(outputs: Mapping[str, np.ndarray], tensors: Sequence[Tensor], model: str) -> dict[str, np.ndarray]:
+    """The declared outputs. Raises InputError if one is missing, GateFailed if one holds NaN or infinity."""
     import numpy as np
 
     checked = {}
@@ -72,16 +69,10 @@ def check_outputs(
                 f"{model} has no output {tensor.name!r} though the manifest lists it; make the bundle again"
             )
         array = outputs[tensor.name]
-        looked = array if new is None else array[_newest(tensor, new)]
-        if array.dtype.kind == "f" and not np.isfinite(looked).all():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise GateFailed(f"{model} gave NaN or infinity in output {tensor.name!r}; do not use its results")
         checked[tensor.name] = array
     return checked
-
-
-def _newest(tensor: Tensor, new: int) -> tuple[slice, ...]:
-    """Where in a cache its last rows are; all of what does not grow."""
-    return tuple(slice(-new, None) if size == GROWING else slice(None) for size in tensor.shape)
 
 
 def check_declared(declared: Sequence[Tensor], real: Sequence[Tensor], model: str) -> None:

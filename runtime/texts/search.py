@@ -109,9 +109,8 @@ def search(
             sources[at].end(Written(text, float(values_BW[at, rank]) / penalty), beams)
         values_BW[ends_BW] = -np.inf
         going_BK = np.argsort(ends_BW, axis=1, kind="stable")[:, :beams]  # the best of those that do not end
-        scores_BK, origins_BK, tokens_BK = (
-            np.take_along_axis(one, going_BK, axis=1) for one in (values_BW, origins_BW, tokens_BW)
-        )
+        each_B1 = np.arange(len(sources))[:, None]
+        scores_BK, origins_BK, tokens_BK = (one[each_B1, going_BK] for one in (values_BW, origins_BW, tokens_BW))
         tops = (scores_BK.max(axis=1) / penalty).tolist()
         over = [length == longest or one.is_done(top, beams, target) for one, top in zip(sources, tops, strict=True)]
         for at in np.flatnonzero(over).tolist():
@@ -141,8 +140,9 @@ def _best(
     sources, beams = scores_BK.shape
     sums_BX = (scores_BK.reshape(-1, 1) + values_RC).reshape(sources, -1)
     order_BW = np.argsort(-sums_BX, axis=1, kind="stable")[:, :count]
-    row_BW = order_BW // values_RC.shape[1] + beams * np.arange(sources)[:, None]
-    return np.take_along_axis(sums_BX, order_BW, axis=1), row_BW, tokens_RC[row_BW, order_BW % values_RC.shape[1]]
+    each_B1 = np.arange(sources)[:, None]
+    row_BW = order_BW // values_RC.shape[1] + beams * each_B1
+    return sums_BX[each_B1, order_BW], row_BW, tokens_RC[row_BW, order_BW % values_RC.shape[1]]
 
 
 def _allowed(
