@@ -140,9 +140,9 @@ class Monitor:
 
 
 def looked_at(outputs: Sequence[Tensor]) -> str | None:
-    """Which output is looked at: the first, unless it has numbers for each token, padding among them."""
-    first = outputs[0]
-    return None if any(isinstance(size, str) for size in first.shape[1:]) else first.name
+    """Which output is looked at: the first, if any, unless it has numbers for each token, padding among them."""
+    first = next(iter(outputs), None)
+    return None if first is None or any(isinstance(size, str) for size in first.shape[1:]) else first.name
 
 
 def numbers_of(

@@ -58,9 +58,8 @@ def asking(args: argparse.Namespace, session: Session, answerer: Answerer) -> As
         shadow = _shadow(args, session, answerer)
         observers.append(shadow)
         others.append(shadow.numbers)
-    summary = args.drift or _brought(args, session)
-    if summary:
-        looking = _looking(summary, session)
+    looking = _looking(args, session)
+    if looking is not None:
         session = replace(session, backend=looking)
         others.append(looking.numbers)
     if args.metrics:
@@ -70,20 +69,21 @@ def asking(args: argparse.Namespace, session: Session, answerer: Answerer) -> As
     return Asking(session, answerer, observers)
 
 
-def _brought(args: argparse.Namespace, session: Session) -> Path | None:
-    """The summary that the bundle brings, for commands that watch or count."""
+def _looking(args: argparse.Namespace, session: Session) -> Looking | None:
+    """With the summary that --drift names, or that the bundle brings for commands that watch or count. The latter is of
+    all loops: of fewer, inputs alone are looked at."""
     from runtime.field.drift import FILE
-
-    is_there = FILE in session.manifest.files and bool(args.watch or args.metrics)
-    return session.bundle.root / FILE if is_there else None
-
-
-def _looking(summary: Path, session: Session) -> Looking:
     from runtime.field.looking import Looking
 
-    if session.manifest.state:
+    manifest = session.manifest
+    if args.drift and manifest.state:
         raise InputError(f"--drift looks at whole inputs; {session.bundle.source} takes them bit by bit")
-    return Looking.at(session.backend, session.manifest.outputs, summary)
+    if args.drift:
+        return Looking.at(session.backend, manifest.outputs, args.drift)
+    if FILE not in manifest.files or not (args.watch or args.metrics):
+        return None
+    outputs = () if args.loops or args.exit else manifest.outputs
+    return Looking.at(session.backend, outputs, session.bundle.root / FILE)
 
 
 def _shadow(args: argparse.Namespace, session: Session, answerer: Answerer) -> Shadow:

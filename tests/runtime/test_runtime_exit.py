@@ -14,6 +14,7 @@ from support.runtime_toys import BIAS, KERNEL, oracle
 
 from runtime.bundles.bundle import open_files
 from runtime.exit import Exiting, is_sure, open_exiting
+from runtime.field.drift import Summary, numbers_of
 from runtime.session import open_session
 from targets.errors import InputError
 
@@ -131,3 +132,21 @@ def test_run_exits_early_and_says_after_how_many_loops(run_module, looped, tmp_p
     assert given_ == pytest.approx(np.where(sure, few, whole), abs=1e-5)
     assert f"{sum(sure)} inputs left after 2 loops, {6 - sum(sure)} after 4" in done.stderr
     assert run_module("runtime.run", looped, tmp_path / "0.png", "--exit", "--loops", "2").returncode == 2
+
+
+def test_fewer_loops_give_other_outputs_and_that_is_no_drift(run_module, maker, looped, tmp_path):
+    pixels = np.random.default_rng(4).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    for place, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "in" / f"{place:03}.png")
+    prepared = ((pixels.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.5).astype(np.float32)
+    seen = numbers_of({"pixel_values": prepared}, oracle(prepared).astype(np.float32))
+    Summary.of(seen).save(looped / "inputs.json")
+    maker.seal(looped)
+    few = numbers_of({"pixel_values": prepared}, scaled(prepared, FACTORS[6]).astype(np.float32))
+    assert "spread of the output" in Summary.of(seen).drifted(few)
+    for options in ([], ["--loops", "6"]):
+        metrics = tmp_path / "m.prom"
+        done = run_module("runtime.run", looped, tmp_path / "in", "--metrics", metrics, *options)
+        assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+        assert "edgepress_drift_windows 1\n" in metrics.read_text()
