@@ -164,7 +164,7 @@ def test_the_originals_classes_are_the_truth_where_nothing_is_marked(tmp_path: P
 
 def test_a_step_of_a_run_is_held_against_the_originals_classes_where_nothing_is_marked() -> None:
     draw = np.random.default_rng(1)
-    was, now = (PixelClasses(draw.integers(0, 4, (60, 20)), np.full((60, 20), -1)) for _ in range(2))
+    was, now = (PixelClasses(draw.integers(0, 4, (60, 23)), np.full((60, 23), -1)) for _ in range(2))
     (row,) = step_rows(was, {"heal": now}, "miou", "max_drop", 1.0, {})
     share = f"{100 * (was.found == now.found).mean():.3g}"
     assert row.status.startswith("first") and row.note == f"Pixels of the same class as the reference's {share} %"
