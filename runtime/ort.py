@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from runtime.bundles.manifest import DECODER, Tensor
+from runtime.bundles.manifest import LOGITS, Tensor
 from runtime.recoding.likeliest import appended
 from targets.errors import EnvironmentLacks, InputError
 from targets.strict import nearest
@@ -71,12 +71,12 @@ class Provider:
     def open(self, opening: Opening) -> OrtModel:
         """Load an ONNX file. Raises EnvironmentLacks if ONNX Runtime is missing, lacks the provider, fell back from it
         or cannot load the file."""
-        picks = opening.model is not None and opening.model.graph == DECODER and self.on == CPU
+        picks = self.on == CPU and opening.bundle is not None and opening.bundle.manifest.writes
         return self.load(opening.path, opening.threads, opening.precision, picks)
 
     def load(self, path: Path, threads: int | None, precision: str, picks: bool = False) -> OrtModel:
         """The same of a bare file; `precision` is what the file computes in, which some providers need to know.
-        `picks`: it is a decoder, and gives the likeliest tokens as well (`runtime.recoding.likeliest`)."""
+        `picks`: it gives the likeliest tokens as well (`runtime.recoding.likeliest`), behind its output `logits`."""
         ort = self._module()
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors only: a fallback is found below, and told once
@@ -87,7 +87,7 @@ class Provider:
         recoded = _recoded(path) if self.on == CPU and saturates() else None
         if picks:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-            recoded = (recoded or path.read_bytes()) + appended("logits")
+            recoded = (recoded or path.read_bytes()) + appended(LOGITS)
         try:
             session = self.session(ort, recoded or str(path), options, precision)
         except errors() as error:

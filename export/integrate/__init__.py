@@ -54,13 +54,14 @@ def files_of(manifest: Manifest, golden: Golden) -> dict[str, str]:
 
 def classifier_of(manifest: Manifest) -> ImagePreprocessing | str:
     """How a picture becomes the input of an image classifier that takes one at a time, or why there is none such."""
-    if manifest.task != "image-classification" or manifest.preprocessing is None or manifest.graphs:
+    prepared, answered = manifest.preprocessing or {}, manifest.postprocessing or {}
+    if (prepared.get("kind"), answered.get("kind")) != ("image", "softmax") or manifest.graphs:
         return f"It is for image classifiers, and this model's task is {manifest.task}."
     tensor = manifest.inputs[0]
     takes_one = tensor.shape[0] == 1 or isinstance(tensor.shape[0], str)
     if len(manifest.inputs) != 1 or tensor.dtype != "float32" or not takes_one:
         return "It gives one picture at a time, and this model takes something else."
-    return parse_preprocessing(manifest.preprocessing)
+    return parse_preprocessing(prepared)
 
 
 def for_onnxruntime(manifest: Manifest) -> str:

@@ -34,6 +34,8 @@ GRAPH = "model"
 ENCODER, DECODER = "encoder", "decoder"
 #: The dynamic dimension of a cache: rows of the tokens before, none at the start of a sequence.
 GROWING = "past"
+#: How likely each next token is.
+LOGITS = "logits"
 #: The dynamic dimension of what a call feeds to a model with state.
 FED = "chunk"
 MAX_BYTES = 64 << 20  # of manifest.json itself
@@ -230,6 +232,11 @@ class Manifest:
         """The largest batch that the model takes: its fixed one, or that of the target's profile (8 without one)."""
         first = self.inputs[0].shape[0]
         return first if isinstance(first, int) else self.target.profile.get(first, (1, 1, 8))[2]
+
+    @property
+    def writes(self) -> bool:
+        """Whether the graph is the one of several that writes a text step by step: it has a state and logits."""
+        return self.graph != GRAPH and bool(self.state) and LOGITS in {output.name for output in self.outputs}
 
     @cached_property
     def all_inputs(self) -> tuple[Tensor, ...]:

@@ -98,7 +98,7 @@ def test_what_does_not_serve_is_left_out_and_the_page_says_why(bundled: Callable
     cpu = bundled(runtime="onnxruntime")
     assert listed(cpu) == {"README.md", "Program.cs", "labels.txt", "onnxruntime.cpp"}
     assert readme(cpu).count("this target has none") == 2
-    embedder = bundled(task="image-embedding", labels=None)
+    embedder = bundled(task="image-embedding", labels=None, postprocessing={"kind": "none"})
     assert listed(embedder) == {"README.md", "trtexec.sh"}
     assert "this model's task is image-embedding" in readme(embedder) and "no classes with names" in readme(embedder)
     assert "no range for the size batch" in readme(bundled(target=BundleTarget("jetson-orin-nano")))
