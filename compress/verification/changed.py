@@ -6,6 +6,7 @@ S samples.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,19 +36,30 @@ def furthest(moved_S: NDArray[np.float64]) -> NDArray[np.int64]:
     return order[moved_S[order] > 0]
 
 
+def examples(
+    moved_S: NDArray[Any],
+    measure: str,
+    reference: Callable[[int], str],
+    candidate: Callable[[int], str],
+    label: Callable[[int], str] = lambda index: "",
+) -> list[ChangedExample]:
+    """The samples that moved furthest; the callables give what each side says of a sample, and the truth."""
+    return [
+        ChangedExample(
+            index=index,
+            label=label(index),
+            reference=reference(index),
+            candidate=candidate(index),
+            moved=float(moved_S[index]),
+            measure=measure,
+        )
+        for index in map(int, furthest(moved_S))
+    ]
+
+
 def of_numbers(
     was_S: NDArray[np.float64], now_S: NDArray[np.float64], measure: str, label: Callable[[int], str]
 ) -> list[ChangedExample]:
     """The most changed of answers that are numbers [S]; `label` gives the truth of a sample, "" where there is none."""
-    moved = np.abs(now_S - was_S)
-    return [
-        ChangedExample(
-            index=int(index),
-            label=label(int(index)),
-            reference=f"{was_S[index]:.3f}",
-            candidate=f"{now_S[index]:.3f}",
-            moved=float(moved[index]),
-            measure=measure,
-        )
-        for index in furthest(moved)
-    ]
+    moved_S = np.abs(now_S - was_S)
+    return examples(moved_S, measure, lambda index: f"{was_S[index]:.3f}", lambda index: f"{now_S[index]:.3f}", label)

@@ -13,40 +13,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runtime.backends import Loaded
+from runtime.field.around import Around
 from targets.errors import EnvironmentLacks
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from runtime.bundles.manifest import Tensor
 
-
-@dataclass
-class Guarded:
+@dataclass(frozen=True)
+class Guarded(Around):
     """The backend `of`, of which no call may take longer than `patience` seconds."""
 
-    of: Loaded
     patience: float
     _began: dict[int, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         threading.Thread(target=self._guard, daemon=True).start()
-
-    @property
-    def provider(self) -> str:
-        """What computes."""
-        return self.of.provider
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """As the model declares them."""
-        return self.of.inputs
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """As the model declares them."""
-        return self.of.outputs
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name."""

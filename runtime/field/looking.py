@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.backends import Loaded
+from runtime.field.around import Around
 from runtime.field.drift import Monitor, Summary, looked_at, numbers_of
 
 if TYPE_CHECKING:
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Looking:
+class Looking(Around):
     """The backend `of`, with a monitor of its inputs and of one of its outputs, if any. `file`: where the summary is,
     or goes once it is learned."""
 
-    of: Loaded
     output: str | None
     monitor: Monitor
     file: Path
@@ -31,21 +31,6 @@ class Looking:
     def at(cls, of: Loaded, outputs: Sequence[Tensor], file: Path) -> Looking:
         """With the summary in the file, if it is there. Raises InputError for another file."""
         return cls(of, looked_at(outputs), Monitor(Summary.load(file) if file.exists() else None), file)
-
-    @property
-    def provider(self) -> str:
-        """What computes."""
-        return self.of.provider
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """As the model declares them."""
-        return self.of.inputs
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """As the model declares them."""
-        return self.of.outputs
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name. At the end of a window with drift a line on standard error tells of it."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.changed import ChangedExample, furthest
+from compress.verification.changed import ChangedExample, examples
 from compress.verification.metric import F64, Metric, none_right
 from compress.verification.samples import Compact, Samples, as_array
 from targets.errors import InputError
@@ -242,17 +242,13 @@ class FoundBoxes(Samples):
     def most_changed(self, candidate: Self) -> list[ChangedExample]:
         both_S, now_S, was_S = _same_rows(self, candidate).T
         moved_S = now_S + was_S - 2 * both_S
-        return [
-            ChangedExample(
-                index=int(index),
-                label=self._told(self.true(int(index))[:, 0]),
-                reference=self._told(self.claimed(int(index))[:, 0]),
-                candidate=self._told(candidate.claimed(int(index))[:, 0]),
-                moved=float(moved_S[index]),
-                measure="boxes",
-            )
-            for index in furthest(moved_S)
-        ]
+        return examples(
+            moved_S,
+            "boxes",
+            lambda index: self._told(self.claimed(index)[:, 0]),
+            lambda index: self._told(candidate.claimed(index)[:, 0]),
+            lambda index: self._told(self.true(index)[:, 0]),
+        )
 
     def _told(self, classes_N: NDArray[np.float32]) -> str:
         names = [str(int(one)) if self.names is None else self.names[int(one)] for one in classes_N]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.changed import ChangedExample, furthest
+from compress.verification.changed import ChangedExample, examples
 from compress.verification.metric import F64, Metric, percent
 from compress.verification.samples import Compact, Samples, as_array
 from targets.errors import InputError
@@ -117,17 +117,12 @@ class DepthMaps(Samples):
 
     def most_changed(self, candidate: Self) -> list[ChangedExample]:
         moved_S = 100 * _error_rows(replace(candidate, wanted=self.depths))[:, 0]
-        return [
-            ChangedExample(
-                index=int(index),
-                label="",
-                reference=f"{self.depths[index].mean():.3g} on average",
-                candidate=f"{candidate.depths[index].mean():.3g} on average",
-                moved=float(moved_S[index]),
-                measure="% relative difference",
-            )
-            for index in furthest(moved_S)
-        ]
+        return examples(
+            moved_S,
+            "% relative difference",
+            lambda index: f"{self.depths[index].mean():.3g} on average",
+            lambda index: f"{candidate.depths[index].mean():.3g} on average",
+        )
 
     def compact(self) -> NDArray[Any]:
         return self.depths.astype("<f4").ravel()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.changed import ChangedExample, furthest
+from compress.verification.changed import ChangedExample, examples
 from compress.verification.metric import F64, Metric, micro_f1, most_right, none_right
 from compress.verification.samples import Compact, Samples, as_array
 from compress.verification.statistics import rate_interval
@@ -101,17 +101,13 @@ class Detections(Samples):
 
     def most_changed(self, candidate: Self) -> list[ChangedExample]:
         moved = (self.found() != candidate.found()).sum(axis=1).astype(np.float64)
-        return [
-            ChangedExample(
-                index=int(index),
-                label=_told(self.gold[index] > 0),
-                reference=_told(self.found()[index]),
-                candidate=_told(candidate.found()[index]),
-                moved=float(moved[index]),
-                measure="tokens",
-            )
-            for index in furthest(moved)
-        ]
+        return examples(
+            moved,
+            "tokens",
+            lambda index: _told(self.found()[index]),
+            lambda index: _told(candidate.found()[index]),
+            lambda index: _told(self.gold[index] > 0),
+        )
 
     def compact(self) -> NDArray[Any]:
         return self.found().astype("<u1").ravel()

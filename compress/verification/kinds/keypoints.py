@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.changed import ChangedExample, furthest
+from compress.verification.changed import ChangedExample, examples
 from compress.verification.metric import F64, Metric
 from compress.verification.samples import Compact, Samples, as_array
 from targets.errors import InputError
@@ -122,17 +122,12 @@ class FoundKeypoints(Samples):
 
     def most_changed(self, candidate: Self) -> list[ChangedExample]:
         moved_S = _share(_error_rows(replace(candidate, wanted=self.points, weights=self.scores)))
-        return [
-            ChangedExample(
-                index=int(index),
-                label="",
-                reference=f"{self.scores[index].mean():.3g} sure on average",
-                candidate=f"{candidate.scores[index].mean():.3g} sure on average",
-                moved=float(moved_S[index]),
-                measure="% of the image",
-            )
-            for index in furthest(moved_S)
-        ]
+        return examples(
+            moved_S,
+            "% of the image",
+            lambda index: f"{self.scores[index].mean():.3g} sure on average",
+            lambda index: f"{candidate.scores[index].mean():.3g} sure on average",
+        )
 
     def compact(self) -> NDArray[Any]:
         return np.concatenate([self.points, self.scores[..., None]], axis=-1).astype("<f4").ravel()

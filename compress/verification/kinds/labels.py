@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.changed import ChangedExample, furthest
+from compress.verification.changed import ChangedExample, examples
 from compress.verification.kinds.classes import macro_f1, of_the_rarest_class
 from compress.verification.metric import F64, Metric, first, kl_failed, micro_f1, most_right, none_right, percent
 from compress.verification.samples import Compact, Samples, as_array
@@ -134,17 +134,13 @@ class LabelSets(Samples):
 
     def most_changed(self, candidate: Self) -> list[ChangedExample]:
         moved = binary_kl(self.logits, candidate.logits)
-        return [
-            ChangedExample(
-                index=int(index),
-                label=self._told(self.gold[index] > 0),
-                reference=self._told(self.logits[index] > 0),
-                candidate=self._told(candidate.logits[index] > 0),
-                moved=float(moved[index]),
-                measure="KL, nats",
-            )
-            for index in furthest(moved)
-        ]
+        return examples(
+            moved,
+            "KL, nats",
+            lambda index: self._told(self.logits[index] > 0),
+            lambda index: self._told(candidate.logits[index] > 0),
+            lambda index: self._told(self.gold[index] > 0),
+        )
 
     def _told(self, given_K: NDArray[np.bool_]) -> str:
         return ", ".join(name for name, given in zip(self.names, given_K, strict=True) if given) or "no label"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.changed import ChangedExample, furthest
+from compress.verification.changed import ChangedExample, examples
 from compress.verification.metric import F64, Metric, percent
 from compress.verification.samples import Compact, Samples, as_array
 from targets.errors import InputError
@@ -116,17 +116,12 @@ class PixelClasses(Samples):
 
     def most_changed(self, candidate: Self) -> list[ChangedExample]:
         moved_S = 100 * (1 - _same_rows(self, candidate)[:, 0])
-        return [
-            ChangedExample(
-                index=int(index),
-                label="",
-                reference=self._most(index),
-                candidate=candidate._most(index),
-                moved=float(moved_S[index]),
-                measure="% of the pixels",
-            )
-            for index in furthest(moved_S)
-        ]
+        return examples(
+            moved_S,
+            "% of the pixels",
+            lambda index: self._most(index),
+            lambda index: candidate._most(index),
+        )
 
     def _most(self, index: int) -> str:
         """The class of the most pixels, and of how many."""

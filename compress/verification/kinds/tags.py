@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.verification.changed import ChangedExample, furthest
+from compress.verification.changed import ChangedExample, examples
 from compress.verification.metric import F64, Metric, micro_f1, most_right, none_right
 from compress.verification.samples import Compact, Samples, as_array
 from runtime.texts.words import NO_ENTITY, Entity, entities_of
@@ -110,17 +110,13 @@ class WordTags(Samples):
 
     def most_changed(self, candidate: Self) -> list[ChangedExample]:
         moved = ((self.tags != candidate.tags) & (self.gold >= 0)).sum(axis=1).astype(np.float64)
-        return [
-            ChangedExample(
-                index=int(index),
-                label=self._told(self.gold[index], index),
-                reference=self._told(self.tags[index], index),
-                candidate=self._told(candidate.tags[index], index),
-                moved=float(moved[index]),
-                measure="words",
-            )
-            for index in furthest(moved)
-        ]
+        return examples(
+            moved,
+            "words",
+            lambda index: self._told(self.tags[index], index),
+            lambda index: self._told(candidate.tags[index], index),
+            lambda index: self._told(self.gold[index], index),
+        )
 
     def _told(self, tags_W: NDArray[np.int64], index: int) -> str:
         """Entities by the words that they are, counted from 1."""
