@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from compress.judging.questions import Questions, questions_of
 from compress.model import load, save
+from compress.verification.outcome import Status
 from compress.verification.report_data import ReportData
 from compress.verification.samples import Samples
 from compress.verify import Options, evaluate
@@ -35,6 +36,19 @@ def hurt_tensors(folder: Path, destination: Path, size: float, which: Callable[[
         state[name] = state[name] + size * torch.randn(state[name].shape, generator=generator)
     save_file(state, destination / "model.safetensors", {"format": "pt"})
     return destination
+
+
+def judged_when_hurt(
+    folder: Path, data: Path, place: Path, size: float, task: str, metric: str
+) -> tuple[Status, float, float]:
+    """What `verify` says of a copy in `place` with noise of this size in its layers: the verdict at 20 points, and the
+    metric of the original and of the copy."""
+    side = hurt_tensors(folder, place / str(size), size, lambda name: ".layer." in name)
+    report = evaluate(Options(str(folder), str(side), str(data), part="all", max_drop=20.0)).report
+    assert report.task == task and report.drift is not None
+    main = report.drift.metric(metric)
+    assert main is not None and main.reference is not None and main.candidate is not None
+    return report.verdict, main.reference, main.candidate
 
 
 def questions_about(folder: Path, data: Path) -> Questions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.damage import answers_of, hurt_tensors, questions_about
+from support.damage import answers_of, judged_when_hurt, questions_about
 from support.jobs import asked, device, shipped
 from support.rewriting import moved, rewritten
 from support.sounds import LABELS, ast, filed, sound, wav
@@ -25,7 +26,6 @@ from compress.model.embeds.patch import PatchEmbedSpec
 from compress.tasks import read_checkpoint
 from compress.verification.kinds.classes import Predictions
 from compress.verification.outcome import Status
-from compress.verify import Options, evaluate
 from targets.errors import InputError
 
 COUNT = 60
@@ -222,19 +222,10 @@ def settled(folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_a_damaged_classifier_does_not_pass_and_one_hardly_changed_does(
     settled: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    model, sounds = settled
-
-    def judged(size: float) -> tuple[Status, float | None]:
-        side = hurt_tensors(model, tmp_path / str(size), size, lambda name: ".layer." in name)
-        report = evaluate(Options(str(model), str(side), str(sounds), part="all", max_drop=20.0)).report
-        assert report.task == "audio-classification" and report.drift is not None
-        main = report.drift.metric("top1")
-        assert main is not None and main.reference == 100
-        return report.verdict, main.candidate
-
-    assert judged(1e-6) == (Status.PASS, 100)
-    verdict, top1 = judged(2.0)
-    assert verdict is Status.FAIL and top1 is not None and top1 < 80
+    judged = partial(judged_when_hurt, *settled, tmp_path, task="audio-classification", metric="top1")
+    assert judged(size=1e-6) == (Status.PASS, 100, 100)
+    verdict, reference, top1 = judged(size=2.0)
+    assert verdict is Status.FAIL and reference == 100 and top1 < 80
 
 
 def test_a_run_ships_a_bundle_that_answers_to_wav_files(settled: tuple[Path, Path], tmp_path: Path) -> None:

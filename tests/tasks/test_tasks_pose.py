@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.damage import hurt_tensors, questions_about
+from support.damage import judged_when_hurt, questions_about
 from support.jobs import asked, shipped
 from support.rewriting import moved, rewritten
 
@@ -24,7 +25,6 @@ from compress.verification.files import load as load_samples
 from compress.verification.kinds.keypoints import FoundKeypoints
 from compress.verification.metrics import METRICS
 from compress.verification.outcome import Status
-from compress.verify import Options, evaluate
 from runtime.images.keypoints import peaks
 from targets.errors import InputError
 
@@ -202,17 +202,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_damaged_estimator_does_not_pass_and_one_hardly_changed_does(
     folder: Path, data: Path, tmp_path: Path
 ) -> None:
-    def judged(size: float) -> tuple[Status, float]:
-        side = hurt_tensors(folder, tmp_path / str(size), size, lambda name: ".layer." in name)
-        report = evaluate(Options(str(folder), str(side), str(data), part="all", max_drop=20.0)).report
-        assert report.task == "pose-estimation" and report.drift is not None
-        main = report.drift.metric("pck")
-        assert main is not None and main.reference == 100 and main.candidate is not None
-        return report.verdict, main.candidate
-
-    assert judged(1e-6) == (Status.PASS, 100)
-    verdict, share = judged(1.0)
-    assert verdict is Status.FAIL and share < 80
+    judged = partial(judged_when_hurt, folder, data, tmp_path, task="pose-estimation", metric="pck")
+    assert judged(size=1e-6) == (Status.PASS, 100, 100)
+    verdict, reference, share = judged(size=1.0)
+    assert verdict is Status.FAIL and reference == 100 and share < 80
 
 
 def test_a_run_ships_a_bundle_that_answers_with_keypoints(folder: Path, data: Path, tmp_path: Path) -> None:

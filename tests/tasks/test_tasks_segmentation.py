@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from support.damage import hurt_tensors, questions_about
+from support.damage import hurt_tensors, judged_when_hurt, questions_about
 from support.jobs import asked, shipped
 from support.rewriting import moved, rewritten
 
@@ -231,17 +232,10 @@ def test_masks_of_a_palette_are_its_numbers_and_colours_are_refused(tmp_path: Pa
 
 
 def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(folder: Path, data: Path, tmp_path: Path) -> None:
-    def judged(size: float) -> tuple[Status, float, float]:
-        side = hurt_tensors(folder, tmp_path / str(size), size, lambda name: ".layer." in name)
-        report = evaluate(Options(str(folder), str(side), str(data), part="all", max_drop=20.0)).report
-        assert report.task == "semantic-segmentation" and report.drift is not None
-        main = report.drift.metric("miou")
-        assert main is not None and main.candidate is not None and main.reference is not None
-        return report.verdict, main.reference, main.candidate
-
-    verdict, reference, candidate = judged(1e-6)
+    judged = partial(judged_when_hurt, folder, data, tmp_path, task="semantic-segmentation", metric="miou")
+    verdict, reference, candidate = judged(size=1e-6)
     assert verdict is Status.PASS and reference == candidate == 100  # what nobody marked does not count
-    verdict, _, candidate = judged(1.0)
+    verdict, _, candidate = judged(size=1.0)
     assert verdict is Status.FAIL and candidate < 80
 
 
