@@ -51,7 +51,10 @@ class Sampling:
 
 
 def estimate_drop(metric: Metric, reference_SK: F64, candidate_SK: F64, sampling: Sampling) -> Estimate:
-    """The drop from reference to candidate, from the metric's rows of each side on the same samples."""
+    """The drop from reference to candidate, from the metric's rows of each side on the same samples; NaN of none."""
+    reference_SK, candidate_SK = metric.gathered(reference_SK), metric.gathered(candidate_SK)
+    if not len(reference_SK):
+        return Estimate(0, math.nan, None)
     columns = reference_SK.shape[1]
     rows = sort_rows(np.concatenate([reference_SK, candidate_SK], axis=1))
     reference = metric.of_sorted(sort_rows(reference_SK))
@@ -81,8 +84,10 @@ def estimate_drop(metric: Metric, reference_SK: F64, candidate_SK: F64, sampling
 
 
 def estimate_value(metric: Metric, rows_SK: F64, sampling: Sampling) -> Estimate:
-    """The metric itself, from its rows: of one side, or of both when the metric compares."""
-    rows = sort_rows(rows_SK)
+    """The metric itself, from its rows: of one side, or of both when the metric compares; NaN of none."""
+    rows = sort_rows(metric.gathered(rows_SK))
+    if not len(rows):
+        return Estimate(0, math.nan, None)
     value = metric.of_sorted(rows)
     if not metric.sampled or not math.isfinite(value):
         return Estimate(len(rows), value, None)

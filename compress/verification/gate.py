@@ -143,10 +143,11 @@ class Gate(Model):
     ) -> CheckResult:
         if mask.shape != (len(sides[0]),) or mask.dtype != np.bool_:
             return _no_result(check, scope, 0, f"its mask must be {len(sides[0])} booleans")
-        samples, least = int(mask.sum()), check.min_samples or self.min_samples
-        if samples < least:
-            return _no_result(check, scope, samples, f"{samples} samples are too few to judge: min_samples is {least}")
         picked = [side[mask] for side in sides]
+        samples, least = len(metric.gathered(picked[0])), check.min_samples or self.min_samples
+        if samples < least:
+            few = f"{samples} {metric.noun} are too few to judge: min_samples is {least}"
+            return _no_result(check, scope, samples, few)
         estimate = (
             estimate_drop(metric, picked[0], picked[1], self.sampling())
             if len(picked) == 2

@@ -93,7 +93,7 @@ def step_rows(
         compared = [
             f"{one.title} {one.value(own, samples):.3g}{f' {one.unit}' if one.unit else ''}"
             for one in samples.metrics
-            if one.compares and one.sampled
+            if one.compares and one.sampled and one.gather is None  # of some samples alone, groups are not whole
         ]
         rows.append(
             StageRow(

@@ -58,7 +58,8 @@ class Metric:
     the mean of 0/1 rows in percent, for which exact intervals exist. `sampled` is false for extremes, which no
     interval describes. `unseen` gives, of each row, the row had its answer failed: what a sample that nobody looked at
     may be like; `dearest`, where failing costs most, [S] (where it is not given: anywhere). `relative`: a bound on its
-    drop is in percent of the reference's value unless it says otherwise.
+    drop is in percent of the reference's value unless it says otherwise. `gather` makes one row of those that belong
+    together, such as the passages of a query: these rows, called by `noun`, are what intervals draw and gates count.
     """
 
     name: str
@@ -75,6 +76,12 @@ class Metric:
     rate: bool = False
     sampled: bool = True
     relative: bool = False
+    gather: Callable[[F64], F64] | None = None
+    noun: str = "samples"
+
+    def gathered(self, rows_SK: F64) -> F64:
+        """The rows that are drawn and counted, of those of the samples."""
+        return rows_SK if self.gather is None else self.gather(rows_SK)
 
     def value(self, *sides: Any) -> float:
         """The metric of one side, or of (reference, candidate) when it compares; whatever the samples' order.
@@ -86,7 +93,10 @@ class Metric:
                 raise InputError(f"{self.name} cannot be computed: {fault}")
         if self.compares and (fault := sides[0].mismatch(sides[1])):
             raise InputError(f"{self.name} cannot be computed: {fault}")
-        return self.of_sorted(sort_rows(self.rows(*sides)))
+        rows_SK = self.gathered(self.rows(*sides))
+        if not len(rows_SK):
+            raise InputError(f"{self.name} cannot be computed: there are no {self.noun}")
+        return self.of_sorted(sort_rows(rows_SK))
 
     def of_sorted(self, rows_SK: F64) -> float:
         """The metric of rows that `sort_rows` has put into canonical order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from compress.heal.options import HealOptions
 from compress.model import load
 from compress.tasks import read_checkpoint
 from compress.tasks.task import DataChoice
+from compress.verification.kinds.ranking import RankedScores
 from compress.verification.kinds.scores import TextScores
 from compress.verification.metrics import METRICS
 from compress.verification.outcome import Status
@@ -152,7 +154,7 @@ def test_the_metrics_are_those_of_scipy_and_the_mean_difference(setting: tuple[P
 
     found = scores_of(*setting)
     assert METRICS["spearman"].value(found) == pytest.approx(100 * spearmanr(found.scores, found.gold).statistic)
-    moved = TextScores(found.scores + np.linspace(-1, 1, len(found)), found.gold)
+    moved = replace(found, outputs=found.scores + np.linspace(-1, 1, len(found)))
     wanted = float(np.abs(np.linspace(-1, 1, len(found))).mean())
     assert METRICS["mae"].value(found, moved) == pytest.approx(wanted)
 
@@ -162,7 +164,8 @@ def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(setting: tupl
     for size, verdict in ((1e-5, Status.PASS), (1.0, Status.FAIL)):
         report = report_on_noise(folder, folder, data, tmp_path, size)
         assert report.task == "text-regression" and report.drift is not None
-        assert [one.name for one in report.drift.metrics] == ["spearman", "mae"]
+        ranking = ["ndcg10", "mrr", "order_ndcg10", "order_mrr"]  # forty queries
+        assert [one.name for one in report.drift.metrics] == ["spearman", "mae", *ranking]
         assert report.verdict is verdict
 
 
@@ -171,7 +174,7 @@ def test_a_run_ships_a_bundle_that_scores_pairs(setting: tuple[Path, Path], tmp_
     bundle = shipped(folder, data, tmp_path)
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["task"] == "text-regression" and KINDS in [one["name"] for one in manifest["inputs"]]
-    assert {"spearman", "mae"} <= manifest["drift"]["model.onnx"]["metrics"].keys()
+    assert {"spearman", "mae", "ndcg10", "order_mrr"} <= manifest["drift"]["model.onnx"]["metrics"].keys()
     pairs = [("w1 w2", "w3"), ("w3", "w1 w2")]
     wanted = scores_of(folder, written(tmp_path / "two.tsv", pairs, [0.0, 1.0])).scores
     given = [one["score"] for one in asked(bundle, *("\t".join(pair) for pair in pairs))]
@@ -181,6 +184,13 @@ def test_a_run_ships_a_bundle_that_scores_pairs(setting: tuple[Path, Path], tmp_
     assert device(bundle, "w1\tw2").stdout.startswith("w1\tw2: ")
     wrong = device(bundle, "w1\tw2\tw3")
     assert wrong.returncode == 2 and "neither a text nor two with one tab between them" in wrong.stdout + wrong.stderr
+
+
+def test_pairs_that_begin_alike_are_passages_of_one_query(setting: tuple[Path, Path], tmp_path: Path) -> None:
+    pairs = [("w1", "w2"), ("w3", "w4"), ("w1", "w5")]
+    found = scores_of(setting[0], written(tmp_path / "a.tsv", pairs, [0.0, 1.0, 1.0]))
+    assert isinstance(found, RankedScores) and list(found.queries) == [0, 1, 0]
+    assert type(scores_of(setting[0], written(tmp_path / "b.tsv", pairs[:2], [0.0, 1.0]))) is TextScores
 
 
 def test_queries_and_passages_are_read_as_pairs(tmp_path: Path) -> None:

@@ -122,7 +122,10 @@ def test_unscored_embeddings_never_pass_a_gate_on_spearman() -> None:
     samples = Embeddings(np.ones((80, 1, 3), np.float32))
     drift = compare(samples, samples, parse({"check": [{"metric": "spearman", "max_drop": 1}]}))
     assert drift.status is Status.ERROR
-    assert "needs pair scores, embedded pairs or text scores, the sides hold embeddings" in drift.gate.message
+    assert (
+        "needs pair scores, embedded pairs, ranked scores or text scores, the sides hold embeddings"
+        in drift.gate.message
+    )
 
 
 @pytest.mark.parametrize("samples", [pairs(9, 0.2), tokens(9, 4, 6, 0), Embeddings(np.ones((3, 1, 2), np.float32))])

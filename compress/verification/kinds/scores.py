@@ -71,10 +71,15 @@ class TextScores(Samples):
         return np.asarray(np.abs(self.scores - other.scores) <= SAME_SCORE * self.scores.std())
 
     def knows_nothing(self, confidence: float) -> str | None:
-        return self.plain().knows_nothing(confidence)
+        return self.pairs.knows_nothing(confidence)
 
     def most_changed(self, candidate: Self) -> list[ChangedExample]:
-        return self.plain().most_changed(candidate.plain())
+        return self.pairs.most_changed(candidate.pairs)
 
-    def plain(self) -> PairScores:
+    @property
+    def pairs(self) -> PairScores:
+        """The same without what they are scores of."""
         return PairScores(self.outputs, self.gold)
+
+    def plain(self) -> Samples:
+        return self.pairs
