@@ -73,6 +73,8 @@ def rows(structure: Structure) -> Iterator[Row]:
         yield one(f"{feature}-layers-{some[-1]}", "linear-attention", feature=feature, layers=f"auto:{some[-1]}")
     yield one(f"layers-{count}", "hybrid", feature="hedgehog", window=32)
     yield one("keep-half", "prune-heads", keep=max(1, groups // 2) * (heads // groups))
+    for part in (one for one in (2, 4) if groups % one == 0):
+        yield one(f"groups-{groups // part}", "grouped-heads", groups=groups // part)
     for use, options in (("merge-qk", {}), ("symmetric-qk", {"rank": size}), ("single-head", {"rank": size})):
         yield one("", use, **options)
 

@@ -9,18 +9,17 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from compress.model.attention import attend, join_heads, split_heads
 from compress.model.block import BlockSpec
 from compress.model.scores.projected import ProjectedScores, ProjectedScoresSpec
-from compress.model.sequence import Context
 from compress.model.structure import Structure
 from compress.model.transformer import Transformer
 from compress.model.values.projected import ProjectedValues, ProjectedValuesSpec
-from compress.rewrites.calibration import AffineFit, Calibration, Moments, target_moments
+from compress.rewrites.calibration import AffineFit, Calibration, Moments
 from compress.rewrites.layers import Layers, resolve
 from compress.rewrites.rewrite import Options, rewrite
 from compress.rewrites.search_range import SearchRange, counts, head_count
 from compress.rewrites.surgery import Special, attention, attention_spec, single_loop, with_blocks
+from compress.rewrites.value_fit import head_moments
 from targets.errors import InputError
 
 NAME = "prune-heads"
@@ -50,12 +49,12 @@ def prune_heads(model: Transformer, options: PruneHeads, calibration: Calibratio
     """
 
     def losses(blocks: list[int]) -> dict[int, float]:
-        moments = _head_moments(model, calibration, blocks)
+        moments = head_moments(model, calibration, blocks)
         return {block: _chosen(model, block, moments[block], options.keep)[1].fvu for block in blocks}
 
     blocks = resolve(options.layers, model, lambda spec: _check(spec, options.keep), losses)
     for block in blocks:  # one after the other, on inputs that the earlier ones changed
-        kept, fit = _chosen(model, block, _head_moments(model, calibration, [block])[block], options.keep)
+        kept, fit = _chosen(model, block, head_moments(model, calibration, [block])[block], options.keep)
         model = _pruned(model, block, kept, fit)
         scores = attention_spec(model.structure.blocks[block], NAME, CARRIES).scores
         heads = _parts(kept, scores.num_heads // scores.key_heads).tolist()
@@ -76,20 +75,6 @@ def _check(spec: BlockSpec, keep: int) -> None:
     sharing = scores.num_heads // scores.num_kv_heads
     if keep % sharing:
         raise InputError(f"{NAME}: {sharing} heads share keys and values and go together; keep a multiple, not {keep}")
-
-
-def _head_moments(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, Moments]:
-    """Moments of (all heads' outputs side by side (H*V), the original's attention output)."""
-
-    def outputs(block: int, x_BND: Tensor, context: Context) -> Tensor:
-        mixer = attention(model.block(block))
-        assert isinstance(mixer.values, ProjectedValues)
-        q_BHNK, k_BGNK, look = mixer.looking(x_BND, 0, context)
-        v_BGNV = split_heads(mixer.values.value(x_BND, 0), mixer.values.num_kv_heads)
-        return join_heads(attend(q_BHNK, k_BGNK, v_BGNV, look))
-
-    found = target_moments(model, calibration, blocks, "mixer", outputs)
-    return {block: fitting.whole for block, fitting in found.items()}
 
 
 def _chosen(model: Transformer, block: int, moments: Moments, keep: int) -> tuple[list[int], AffineFit]:

@@ -57,15 +57,24 @@ def counts(whole: int, *shares: float) -> list[int]:
 
 def head_size(structure: Structure) -> int | None:
     """The size of the queries and keys of a head in the first layer of plain attention; None where there is none."""
-    for spec in structure.blocks:
-        if isinstance(spec.mixer, SoftmaxAttentionSpec) and isinstance(spec.mixer.scores, ProjectedScoresSpec):
-            return spec.mixer.scores.head_dim
-    return None
+    scores = _first_scores(structure)
+    return None if scores is None else scores.head_dim
 
 
 def head_count(structure: Structure) -> int | None:
     """The number of heads in the first layer of plain attention; None where there is none."""
+    scores = _first_scores(structure)
+    return None if scores is None else scores.num_heads
+
+
+def key_head_count(structure: Structure) -> int | None:
+    """The number of heads of keys in the first layer of plain attention; None where there is none."""
+    scores = _first_scores(structure)
+    return None if scores is None else scores.num_kv_heads
+
+
+def _first_scores(structure: Structure) -> ProjectedScoresSpec | None:
     for spec in structure.blocks:
         if isinstance(spec.mixer, SoftmaxAttentionSpec) and isinstance(spec.mixer.scores, ProjectedScoresSpec):
-            return spec.mixer.scores.num_heads
+            return spec.mixer.scores
     return None

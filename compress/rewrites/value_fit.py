@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compress.model.attention import attend, join_heads, split_heads
 from compress.model.sequence import Context, aligned
 from compress.model.transformer import Transformer
 from compress.model.values.blended import Blended, BlendedSpec
+from compress.model.values.projected import ProjectedValues
 from compress.rewrites.calibration import (
     AffineFit,
     Calibration,
+    Moments,
     input_moments,
     original_step,
     roots,
@@ -64,6 +67,20 @@ def fit_projection(model: Transformer, calibration: Calibration, block: int, wei
         return torch.einsum("h,bhnd->bnd", weights_H.to(x_BND), head_views(model, block, x_BND, context))
 
     return target_moments(model, calibration, [block], "mixer", mean_of_heads)[block].whole.fit()
+
+
+def head_moments(model: Transformer, calibration: Calibration, blocks: list[int]) -> dict[int, Moments]:
+    """Moments of (all heads' outputs side by side (H*V), the original's attention output)."""
+
+    def outputs(block: int, x_BND: Tensor, context: Context) -> Tensor:
+        mixer = attention(model.block(block))
+        assert isinstance(mixer.values, ProjectedValues)
+        q_BHNK, k_BGNK, look = mixer.looking(x_BND, 0, context)
+        v_BGNV = split_heads(mixer.values.value(x_BND, 0), mixer.values.num_kv_heads)
+        return join_heads(attend(q_BHNK, k_BGNK, v_BGNV, look))
+
+    found = target_moments(model, calibration, blocks, "mixer", outputs)
+    return {block: fitting.whole for block, fitting in found.items()}
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class TextRegression(NumberTask, PairTask):
 
 
 def _queries(rows: Sequence[Row]) -> np.ndarray:
-    """The number int64 [S] of the text that each pair begins with; a text alone is no query, but has a number too."""
+    """The number int64 [S] of the text that each pair begins with; a text alone has a number too."""
     import numpy as np
 
     numbers: dict[object, int] = {}

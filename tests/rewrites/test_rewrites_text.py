@@ -34,6 +34,7 @@ ROUNDING = 3e-6
 SAME = 1e-4
 FITTED: list[tuple[str, dict[str, Any]]] = [
     ("prune-heads", {"keep": 2}),
+    ("grouped-heads", {"groups": 1}),
     ("prune-neurons", {"keep": 6}),
     ("affine-mlp", {}),
     ("low-rank-affine-mlp", {"rank": 5}),
