@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -48,19 +49,23 @@ def surroundings() -> dict[str, str]:
 
 
 def provenance(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a result comes from; its command and its seed are its own."""
-    commit = subprocess.run(["git", "rev-parse", "--short=9", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    """Where a result comes from; its command and seed are its own. Without git, EDGEPRESS_COMMIT says the commit."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
         "command": content.get("command") or " ".join(["python", "-m", *sys.argv]),
-        "commit": commit.stdout.strip(),
+        "commit": os.environ.get("EDGEPRESS_COMMIT") or _commit(),
         "versions": versions,
         "hardware": {"cpu": _cpu(), **({"gpu": gpu} if (gpu := content.get("gpu")) else {})},
         "seed": content.get("seed", 0),
     }
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short=9", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:

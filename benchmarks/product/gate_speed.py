@@ -12,14 +12,11 @@ which may be at most 1.15.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -91,7 +88,9 @@ def measure(rounds: int, images: int) -> list[dict[str, float]]:
         gate = ["-m", "compress.verify", str(reference), str(candidate), "--data", data, "--part", "all"]
         for index in range(rounds):
             alone = {
-                path.parent.name: float(in_process([__file__, "--own", str(path), "--images", str(images)])[1])
+                path.parent.name: float(
+                    in_process(["-m", "benchmarks", "gate-speed", "--own", str(path), "--images", str(images)])[1]
+                )
                 for path in ((reference, candidate) if index % 2 == 0 else (candidate, reference))
             }
             seconds, _ = in_process(gate)
@@ -130,11 +129,6 @@ def main() -> int:
         "rounds": rows,
         "median_ratio": ratio,
         "allowed_ratio": ALLOWED,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("edgepress", "numpy", "scipy", "onnxruntime")},
-        },
-        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "system": platform.system()},
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     record.save(arguments.out, result)
