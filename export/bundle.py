@@ -29,6 +29,7 @@ from runtime.bundles.manifest import (
     golden_file,
     is_inside,
     main_file,
+    manifest_bytes,
     parse_manifest,
     verify_files,
 )
@@ -100,8 +101,9 @@ def write_bundle(folder: Path, content: BundleContent) -> Path:
 
 def write_zipped(bundle: Path, path: Path) -> Path:
     """Write a bundle's folder as one zip file; returns its path. Raises InputError if it is not a whole bundle."""
-    verify_files(bundle, parse_manifest(_read(bundle / NAME), str(bundle / NAME)), bundle)
-    check_seal(bundle, bundle)
+    manifest = manifest_bytes(bundle)
+    verify_files(bundle, parse_manifest(manifest, str(bundle / NAME)), bundle)
+    check_seal(manifest, bundle, bundle)
     temporary = path.parent / f".{path.name}.{os.getpid()}.new"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,13 +255,6 @@ def _manifest(content: BundleContent, digests: Mapping[str, Any]) -> bytes:
         return (json.dumps(present, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise InputError(f"the manifest would not be plain JSON: {error}") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _signature(info: OnnxInfo) -> dict[str, Any]:

@@ -116,6 +116,17 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def _bundle(path: Path, args: argparse.Namespace) -> Bundle | None:
+    """The bundle, verified as the options ask; none for a bare ONNX file, for which some of them cannot be followed."""
+    if not path.is_file() or path.suffix != ".onnx":
+        return open_bundle_for_cli(path, args).one(args.graph)
+    asked = {"--public-key": args.public_key, "--graph": args.graph, "--loops": args.loops}
+    unheard = [name for name, value in asked.items() if value is not None]
+    if unheard:
+        raise InputError(f"{path} is a bare ONNX file, and {unheard[0]} is for bundles; give the bundle's folder")
+    return None
+
+
 @dataclass(frozen=True)
 class _Opened:
     """The model, the inputs that it declares, a length that it takes, what it is and, of a bundle, its session."""
@@ -216,7 +227,7 @@ def main() -> int:
     from runtime.measuring.power import cpu_name, readings
 
     path = Path(args.model)
-    bundle = None if path.is_file() and path.suffix == ".onnx" else open_bundle_for_cli(path, args).one(args.graph)
+    bundle = _bundle(path, args)
     trials = _trials(args, bundle)
     if trials:
         args.provider, args.threads = trials[0].backend, trials[0].threads

@@ -39,11 +39,8 @@ def main() -> int:
     from runtime.field.store import Store, deploy, locked, rollback
 
     def check(bundle: Bundle) -> None:
-        from runtime.bundles.seal import check_signature
         from runtime.selftest import check_all
 
-        if args.public_key is not None:  # of the copy in the store, which a rollback opens without the bundle
-            check_signature(bundle.root, bundle.root, args.public_key)
         check_all(bundle, args)
 
     if not args.bundle and not args.rollback:
@@ -53,9 +50,9 @@ def main() -> int:
     bundle = open_bundle_for_cli(args.bundle, args) if args.bundle else None
     with locked(args.store) as store:
         if bundle is None:
-            rollback(store, check)
+            rollback(store, check, args.public_key)
         else:
-            deploy(store, bundle, check, args.keep)
+            deploy(store, bundle, check, args.keep, args.public_key)
         return _tell(store, args.json)
 
 

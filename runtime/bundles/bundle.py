@@ -18,7 +18,7 @@ from runtime.bundles.manifest import (
     NAME,
     Manifest,
     is_inside,
-    load_manifest,
+    manifest_bytes,
     parse_manifest,
     verify_files,
 )
@@ -92,19 +92,19 @@ def check_passed(bundle: Bundle) -> None:
 
 
 def _verified(source: Path, root: Path, public_key: Path | None) -> Bundle:
-    if (root / NAME).is_file():
-        _check_manifest(root, source, public_key)
-    manifest = load_manifest(root)
+    data = manifest_bytes(root)
+    _check_manifest(data, root, source, public_key)
+    manifest = parse_manifest(data, str(root / NAME))
     check_runtimes(manifest, str(root / NAME))
     verify_files(root, manifest, source)
     return Bundle(source, root, manifest)
 
 
-def _check_manifest(root: Path, source: Path, public_key: Path | None) -> None:
+def _check_manifest(manifest: bytes, root: Path, source: Path, public_key: Path | None) -> None:
     """Before anything that the manifest says is believed: what a damaged one lacks is not what is wrong with it."""
-    check_seal(root, source)
+    check_seal(manifest, root, source)
     if public_key is not None:
-        check_signature(root, source, public_key)
+        check_signature(manifest, root, source, public_key)
 
 
 def _unpacked(source: Path, root: Path, public_key: Path | None) -> Bundle:
@@ -168,8 +168,9 @@ def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, public_key: P
     for name in (SEAL, SIGNATURE):
         if prefix + name in entries:
             _copy(archive, entries[prefix + name], folder / name, _SEAL_BYTES, source)
-    _check_manifest(folder, source, public_key)
-    manifest = parse_manifest((folder / NAME).read_bytes(), f"{source}: {NAME}")
+    data = manifest_bytes(folder)
+    _check_manifest(data, folder, source, public_key)
+    manifest = parse_manifest(data, f"{source}: {NAME}")
     check_runtimes(manifest, f"{source}: {NAME}")
     total = sum(digest.bytes for digest in manifest.files.values())
     if total > MAX_UNPACKED:

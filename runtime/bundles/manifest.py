@@ -286,16 +286,23 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
 
 def load_manifest(root: Path) -> Manifest:
     """The manifest of an unpacked bundle. Raises InputError."""
+    return parse_manifest(manifest_bytes(root), str(root / NAME))
+
+
+def manifest_bytes(root: Path) -> bytes:
+    """The manifest of an unpacked bundle as it is stored. Raises InputError."""
     path = root / NAME
     check_no_pipe(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES} bytes; not a manifest")
-        return parse_manifest(path.read_bytes(), str(path))
+        with path.open("rb") as stream:
+            manifest = stream.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise InputError(f"{root} is not a bundle: it has no {NAME}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(manifest) > MAX_BYTES:
+        raise InputError(f"{path}: larger than {MAX_BYTES} bytes; not a manifest")
+    return manifest
 
 
 def verify_files(root: Path, manifest: Manifest, shown: Path) -> None:

@@ -20,15 +20,15 @@ def seal_of(manifest: bytes) -> bytes:
     return f"{hashlib.sha256(manifest).hexdigest()}  {NAME}\n".encode()
 
 
-def check_seal(root: Path, shown: Path) -> None:
-    """Hold the manifest in `root` against its seal; `shown` is the bundle's name in errors. Raises InputError."""
-    if _read(root / SEAL, shown / SEAL) != seal_of(_read(root / NAME, shown / NAME)):
+def check_seal(manifest: bytes, root: Path, shown: Path) -> None:
+    """Hold a manifest against its seal in `root`; `shown` is the bundle's name in errors. Raises InputError."""
+    if _read(root / SEAL, shown / SEAL) != seal_of(manifest):
         raise InputError(f"{shown / NAME}: its SHA-256 differs from {SEAL}; copy the bundle again")
 
 
-def check_signature(root: Path, shown: Path, public_key: Path) -> None:
-    """Hold the manifest against its signature. Raises InputError if there is none or it is not by that key's owner,
-    EnvironmentLacks without the package cryptography."""
+def check_signature(manifest: bytes, root: Path, shown: Path, public_key: Path) -> None:
+    """Hold a manifest against its signature in `root`. Raises InputError if there is none or it is not by that key's
+    owner, EnvironmentLacks without the package cryptography."""
     from importlib.util import find_spec
 
     if find_spec("cryptography") is None:
@@ -40,7 +40,7 @@ def check_signature(root: Path, shown: Path, public_key: Path) -> None:
         raise InputError(f"{shown} is not signed, and --public-key asks for it; get the signed bundle")
     signature = _read(root / SIGNATURE, shown / SIGNATURE)
     try:
-        key.verify(signature, _read(root / NAME, shown / NAME))
+        key.verify(signature, manifest)
     except InvalidSignature as error:
         raise InputError(f"{shown}: its signature is not by the owner of {public_key}; do not trust it") from error
 

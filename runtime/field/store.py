@@ -158,13 +158,16 @@ def locked(root: Path) -> Iterator[Store]:
         yield store
 
 
-def deploy(store: Store, bundle: Bundle, check: Callable[[Bundle], None], others: int) -> str:
-    """Make a verified bundle the current one, once `check` has not raised for the copy in the store; its id. Keeps so
-    many of those before. Raises what `check` raises, and what `take` does, with the current bundle as it was."""
+def deploy(
+    store: Store, bundle: Bundle, check: Callable[[Bundle], None], others: int, public_key: Path | None = None
+) -> str:
+    """Make a verified bundle the current one, once `check` has not raised for the copy in the store, which the key, if
+    any, has signed; its id. Keeps that many before it. Raises what `check`, `take` and `open_files` raise, with the
+    current bundle as it was."""
     before = store.history()
     name = store.take(bundle)
     try:
-        check(open_files(store.path(name)))
+        check(open_files(store.path(name), public_key))
     except BaseException:
         if name not in before:
             store.clean({*before})
@@ -175,13 +178,13 @@ def deploy(store: Store, bundle: Bundle, check: Callable[[Bundle], None], others
     return name
 
 
-def rollback(store: Store, check: Callable[[Bundle], None]) -> str:
-    """Make the bundle before the current one current again; its id. Raises InputError where there is none, or it is
-    damaged, and what `check` raises."""
+def rollback(store: Store, check: Callable[[Bundle], None], public_key: Path | None = None) -> str:
+    """Make the bundle before the current one current again; its id. Raises InputError where there is none, it is
+    damaged or the key's owner did not sign it, and what `check` raises."""
     history = store.history()
     if len(history) < 2:
         raise InputError(f"{store.root} has no bundle before the current one; deploy another")
-    check(open_files(store.path(history[-2])))
+    check(open_files(store.path(history[-2]), public_key))
     store.switch(history[-2], history[:-1])
     return history[-2]
 

@@ -83,6 +83,21 @@ def test_a_bundle_that_was_changed_and_sealed_anew_is_caught_by_its_signature(ma
         open_files(bundle, tmp_path / "key.public.pem")
 
 
+def test_what_is_used_is_the_manifest_whose_signature_was_checked(maker, bundle, key, tmp_path, monkeypatch):
+    sign.sign(bundle, key)
+    signed, forged = open_files(bundle).manifest, maker.write("forged", labels=["v", "w", "x", "y", "z"])
+    real = bundles.check_signature
+
+    def forge_after(*args):
+        real(*args)
+        for path in forged.rglob("*"):
+            if path.is_file():
+                (bundle / path.relative_to(forged)).write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(bundles, "check_signature", forge_after)
+    assert open_files(bundle, tmp_path / "key.public.pem").manifest == signed != open_files(bundle).manifest
+
+
 def test_another_key_no_signature_and_a_damaged_one_are_refused(bundle, key, tmp_path):
     with pytest.raises(InputError, match="is not signed"):
         open_files(bundle, tmp_path / "key.public.pem")
