@@ -33,7 +33,7 @@ def _guarded(commands: typer.Typer, name: str) -> int:
     try:
         code = int(commands(standalone_mode=False, prog_name=name) or 0)
     except usage_error as error:
-        raise InputError(f"{error.format_message()} See {name} --help.") from error
+        raise InputError(f"{error.format_message().rstrip('.')}. See {name} --help.") from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except SystemExit as error:

@@ -46,7 +46,9 @@ class PrecisionTable(Spec):
     quantized outputs, as a part of their size, on samples that nothing was fitted on; where it is larger, up to
     `max_kept` of the layers that cost most stay in fp32. `rest`: what TensorRT's int8 file computes in beside its int8
     layers. `attention`: "int8" quantizes attention's products in that file too, where TensorRT can fuse them.
-    `loops`: looped blocks as nodes of each loop, or as one Scan node: fewer bytes, but runtimes fuse less."""
+    `loops`: looped blocks as nodes of each loop, or as one Scan node: fewer bytes, but runtimes fuse less.
+    `any_session`: round int8 weights so that the files are right in every ONNX Runtime session, for programs that open
+    them without our runtime on x86 without VNNI. Neighbouring weights then sum up to 128 at most."""
 
     mode: PrecisionMode | None = None
     calibration: CalibrationMethod = "percentile"
@@ -56,6 +58,7 @@ class PrecisionTable(Spec):
     rest: Literal["fp32", "fp16"] = "fp32"
     attention: Literal["float", "int8"] = "float"
     loops: Literal["unrolled", "scan"] = "unrolled"
+    any_session: bool = False
 
 
 class LoopsTable(Spec):

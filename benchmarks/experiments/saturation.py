@@ -2,7 +2,7 @@ r"""What the forms of int8 weights cost where the processor adds two products in
 
     python -m benchmarks saturation --json benchmarks/results/saturation.json
 
-The embedded CIFAR-10 ViT as it is exported, quantized dynamically by ONNX Runtime with weights in several forms, on
+The embedded CIFAR-10 ViT as it is exported, quantized dynamically with weights in several forms, on
 test images, one at a time: rms of the logits against the fp32 file, and the share of images of the same class. On a
 processor with VNNI, where the sums are exact, only the loss by fewer bits is left. Nothing is timed.
 """
@@ -10,7 +10,6 @@ processor with VNNI, where the sums are exact, only the loss by fewer bits is le
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from importlib.metadata import version
@@ -18,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import targets
 from benchmarks.lab import record
 from benchmarks.lab.record import command
 from compress import recipe
 from compress.data import load as load_data
+from compress.data import preprocessing_from_hf
 from compress.pipeline import Cache, Runner
 from compress.pipeline.view import view
 from compress.stages.artifacts import OnnxModel
 from compress.stages.graph import Job, build_graph
+from export.precision.int8_dynamic import to_int8_dynamic
 from export.quiet import quiet
 from runtime.measuring.power import cpu_name
 from targets.errors import run_cli
@@ -36,8 +38,9 @@ from targets.errors import run_cli
 FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "int8, full range": ({}, "0"),
     "int8, full range, with session.x64quantprecision": ({}, "1"),
-    "int8, 7 bits": ({"reduce_range": True}, "0"),
-    "uint8": ({"unsigned": True}, "0"),
+    "int8, neighbours sum up to 128": ({"pairs": True}, "0"),
+    "int8, 7 bits, by ONNX Runtime's quantizer": ({"reduce_range": True}, "0"),
+    "uint8, by ONNX Runtime's quantizer": ({"weight_type": QuantType.QUInt8}, "0"),
 }
 
 
@@ -53,13 +56,13 @@ def logits(path: Path, pixels_BCHW: np.ndarray, exact: str) -> np.ndarray:
     return np.concatenate([session.run(None, {name: one[None]})[0] for one in pixels_BCHW])
 
 
-def quantized(source: Path, path: Path, *, unsigned: bool = False, reduce_range: bool = False) -> None:
-    """Write a file with weights in int8 or uint8, a scale for each output."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    kind = QuantType.QUInt8 if unsigned else QuantType.QInt8
+def quantized(source: Path, path: Path, pairs: bool = False, **how: Any) -> None:
+    """Write a file with weights of 8 bits, a scale for each output. `how`: options of ONNX Runtime's own quantizer."""
+    if not how:
+        to_int8_dynamic(source, path, pairs=pairs)
+        return
     with quiet():
-        quantize_dynamic(source, path, per_channel=True, reduce_range=reduce_range, weight_type=kind)
+        quantize_dynamic(source, path, **{"weight_type": QuantType.QInt8, "per_channel": True, **how})
 
 
 def main() -> int:
@@ -72,7 +75,7 @@ def main() -> int:
     exported = Runner(build_graph(job), Cache(), [view(sys.stderr)]).run(until="baseline-export")["baseline-export"]
     assert isinstance(exported, OnnxModel)
     data = load_data("zoo:cifar10-test", limit=args.images)
-    preprocessing = json.loads((job.model_folder / "structure.json").read_text())["preprocessing"]
+    preprocessing = preprocessing_from_hf(job.model_folder, print)
     pixels_BCHW = np.concatenate([pixels for pixels, _ in data.batches(preprocessing, batch_size=100)])
     wanted_BK = logits(exported.file, pixels_BCHW, "0")
     rows = []

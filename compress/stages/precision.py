@@ -210,7 +210,7 @@ def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
         ranges = activation_ranges(source, how.calibration(), how.options.calibration, attention)
 
         def quantize(out: Path, exclude: Collection[str]) -> Precision:
-            made = quantize_static(source, out, ranges, exclude, attention)
+            made = quantize_static(source, out, ranges, exclude, attention, how.options.any_session)
             if how.options.rest == "fp16":
                 to_fp16(out, out)
             return made
@@ -247,7 +247,10 @@ def for_cpu(source: Path, path: Path, mode: str, how: _Quantizing | None) -> str
         if how is None:
             to_int8_dynamic(fused, path)
             return "int8 dynamic"
-        return f"int8 dynamic{how.within(fused, path, lambda out, exclude: to_int8_dynamic(fused, out, exclude))}"
+        pairs = how.options.any_session
+        return (
+            f"int8 dynamic{how.within(fused, path, lambda out, exclude: to_int8_dynamic(fused, out, exclude, pairs))}"
+        )
 
 
 def shipped_file(file: FileChoice, note: str, loops: int | None = None) -> ShippedFile:

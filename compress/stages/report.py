@@ -25,18 +25,21 @@ from compress.stages.notes import LIBRARIES
 from compress.stages.samples import evaluation
 from compress.stages.timing import ORIGINAL
 from compress.tasks.task import DataChoice
+from targets.machine import architecture
 
 if TYPE_CHECKING:
     from compress.stages.job import Job
     from compress.tasks.task import Task
     from compress.verification.report_data import Curve, ReportData, Variant
+    from targets.spec import Target
 
 
 class Options(Spec):
-    """`target`, `recipe`, `model`: names."""
+    """`target`, `recipe`, `model`: names. `place`: where the latencies were measured."""
 
     data: DataChoice
     target: str
+    place: str
     recipe: str
     model: str
 
@@ -62,10 +65,26 @@ def stage(job: Job, model: str, engines: dict[str, str]) -> Stage:
         },
         produces=ReportArtifact,
         run=write,
-        options=Options(data=job.data, target=job.target.name, recipe=job.recipe_name, model=job.model_name),
+        options=Options(
+            data=job.data,
+            target=job.target.name,
+            place=place(job.target, architecture()),
+            recipe=job.recipe_name,
+            model=job.model_name,
+        ),
         sources=job.evaluation,
         libraries=("edgepress",),
     )
+
+
+def place(target: Target, arch: str) -> str:
+    """Where a workstation of that architecture measures latencies: a target that is any CPU of its kind is there too.
+
+    'this workstation's CPU, not on jetson-orin-nano'."""
+    hardware = target.hardware
+    is_any_cpu = hardware.compute_capability is None and not hardware.device_models
+    here = "this workstation's CPU"
+    return here if is_any_cpu and hardware.arch == arch else f"{here}, not on {target.name}"
 
 
 def write(
@@ -117,7 +136,7 @@ def write(
         data.model_copy(
             update={
                 "variants": timed,
-                "timing": _timing(original, context.options.target),
+                "timing": _timing(original, context.options.place),
                 "notes": (*data.notes, *speeds),
                 "curves": _decoding(times.get("decode", [])),
             }
@@ -217,11 +236,11 @@ def _on_loops(models: ShippedModels, comparison: Comparison) -> list[str]:
     ]
 
 
-def _timing(original: SourceModel, target: str) -> str:
+def _timing(original: SourceModel, place: str) -> str:
     """What the latencies are of."""
     length = original.task.timing_length(original.structure())
     size = f"{length} tokens" if length > 1 else "one sample"
-    return f"on this workstation's CPU, not on {target}; {size}, without its preparation"
+    return f"on {place}; {size}, without its preparation"
 
 
 def _decoding(rows: list[dict[str, Any]]) -> tuple[Curve, ...]:
@@ -271,6 +290,11 @@ def _remarks(models: ShippedModels) -> list[str]:
     from export.neighbours import ASKED_ALONE, depends_on_batch
 
     alone = [f"{file.path}: {ASKED_ALONE}" for file in models.every() if depends_on_batch(models.path / file.path)]
+    if any(file.precision == "int8" for file in models.entries()):
+        alone.append(
+            "Programs that open an int8 file with ONNX Runtime alone set session.x64quantprecision to 1 on x86 without "
+            "VNNI, unless it was made with precision.any_session = true. The bundle's own runtime sees to that itself."
+        )
     if any(file.runtime == "tensorrt" for file in models.entries()):
         return [
             *alone,

@@ -10,7 +10,7 @@ become float16.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from export import graph
 from export.precision.attention import Attention, fusable
 from export.precision.calibrate import Method, thresholds
 from export.precision.result import Precision, check_names, describe
-from export.precision.symmetric import quantize
+from export.precision.symmetric import quantize, quantize_pairs
 from export.precision.tables import halve_tables
 from targets.errors import InputError
 
@@ -43,14 +43,17 @@ def to_int8_static(
     method: Method = "percentile",
     exclude: Collection[str] = (),
     attention: bool = False,
+    pairs: bool = False,
 ) -> Precision:
     """Write the Q/DQ form, with activation ranges from `batches` of real inputs. `exclude` names nodes to leave alone;
-    with `attention` the products of attention are quantized too, where TensorRT can fuse them.
+    with `attention` the products of attention are quantized too, where TensorRT can fuse them. `pairs`: weights that no
+    kernel saturates on (`quantize_pairs`).
 
     A graph without layers keeps all but its tables. Raises InputError for an unknown node or method, no batch, or if
     all are excluded.
     """
-    return quantize_static(source, path, activation_ranges(source, batches, method, attention), exclude, attention)
+    ranges = activation_ranges(source, batches, method, attention)
+    return quantize_static(source, path, ranges, exclude, attention, pairs)
 
 
 def activation_ranges(
@@ -78,6 +81,7 @@ def quantize_static(
     ranges: Mapping[str, float],
     exclude: Collection[str] = (),
     attention: bool = False,
+    pairs: bool = False,
 ) -> Precision:
     """`to_int8_static` with ranges that were measured before. Raises InputError for an unknown node, or if nothing is
     left to quantize."""
@@ -88,7 +92,7 @@ def quantize_static(
     if sites and not chosen:
         raise InputError(f"{source.name} has no layer left to quantize; leave the precision at fp32")
     blocks = [one for one in blocks if not {*_names([one])} & {*exclude}]  # one product alone would not be fused
-    _insert(model, chosen, blocks, ranges)
+    _insert(model, chosen, blocks, ranges, quantize_pairs if pairs else quantize)
     changed = [*halve_tables(model), *(site.node.name for site in chosen)]
     changed += _names(blocks)
     graph.save(model, path)
@@ -121,7 +125,10 @@ def _sites(model: Any) -> list[_Site]:
     return found
 
 
-def _insert(model: Any, sites: list[_Site], blocks: list[Attention], tops: Mapping[str, float]) -> None:
+def _insert(
+    model: Any, sites: list[_Site], blocks: list[Attention], tops: Mapping[str, float], rounded: Callable[..., Any]
+) -> None:
+    """`rounded`: a weight and its axis of channels -> int8 and scales."""
     import numpy as np
     from onnx import helper, numpy_helper
 
@@ -159,7 +166,7 @@ def _insert(model: Any, sites: list[_Site], blocks: list[Attention], tops: Mappi
             pair(node, place)
     for site in sites:
         node = site.node
-        int8, scales = quantize(weights[site.weight], site.axis)
+        int8, scales = rounded(weights[site.weight], site.axis)
         names = [
             constant(f"{site.weight}.int8", int8),
             constant(f"{site.weight}.scale", scales),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from export import graph
-from export.precision.symmetric import quantize
+from export.precision.symmetric import quantize, quantize_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 FROM_BYTES = 256 << 10
 
 
-def quantize_tables(model: Any) -> list[str]:
-    """Replace each Gather of rows from a large constant table by int8; returns the names of the nodes."""
+def quantize_tables(model: Any, pairs: bool = False) -> list[str]:
+    """Replace each Gather of rows from a large constant table by int8; returns the names of the nodes. `pairs`: as
+    `quantize_pairs` does, so that a tied layer has the same codes."""
     import numpy as np
     from onnx import helper
 
     def smaller(table: np.ndarray) -> dict[str, np.ndarray]:
-        int8, scales = quantize(table, 0)
+        int8, scales = (quantize_pairs if pairs else quantize)(table, 0)
         return {"int8": int8, "scale": scales[:, None], "one": np.ones((), np.float32), "zero": np.zeros((), np.int8)}
 
     def nodes(node: Any) -> list[Any]:
