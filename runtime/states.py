@@ -60,7 +60,16 @@ def present_of(past: str) -> str:
 
 def states_of(inputs: Iterable[Tensor]) -> tuple[State, ...]:
     """The states of a graph with these inputs."""
-    return tuple(State(one.name, present_of(one.name), one.dtype, one.shape) for one in inputs if is_past(one.name))
+    return tuple(State(one.name, present_of(one.name), one.dtype, _named(one)) for one in inputs if is_past(one.name))
+
+
+def _named(past: Tensor) -> tuple[int | str, ...]:
+    """The shape of a state, its dynamic dimensions by our names: of a cache (batch, heads, tokens, size of a head) the
+    first and the third, whatever the program that wrote the file calls them."""
+    if not past.name.startswith(_CACHE[0]) or len(past.shape) != 4:
+        return past.shape
+    ours = {0: BATCH, 2: GROWING}
+    return tuple(ours.get(axis, size) if isinstance(size, str) else size for axis, size in enumerate(past.shape))
 
 
 def grows(state: State) -> bool:

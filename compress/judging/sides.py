@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from compress.judging.side import (
     seen_samples,
     weights_size,
 )
+from compress.judging.two_graphs import is_pair, pair_side
 from runtime import states
 from runtime.files import check_no_pipe
 from targets.errors import InputError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from compress.model import Transformer
     from compress.tasks.task import Task
-    from runtime.bundles.manifest import Manifest
+    from runtime.bundles.manifest import Manifest, Tensor
     from runtime.session import Session
 
 
@@ -49,6 +50,9 @@ def open_side(spec: str) -> Side:
         return _bundle(spec, path)
     if (path / "structure.json").is_file():
         return _compressed(spec, path)
+    if is_pair(path) and not _has_weights(path):
+        side, outputs = pair_side(spec, path)
+        return _with_settings(side, path, side.inputs, outputs)
     exported = _exported(path)
     if exported is not None:
         return _beside(onnx_side(spec, exported), exported)
@@ -65,13 +69,16 @@ def _exported(folder: Path) -> Path | None:
     """The ONNX file of a folder as Optimum writes it: with a config.json, but without weights beside it. None for other
     folders. Raises InputError where there are several and none is `model.onnx`."""
     files = sorted(folder.glob("*.onnx"))
-    weights = (any(folder.glob(f"*{suffix}")) for suffix in (".safetensors", ".bin"))
-    if not files or not (folder / "config.json").is_file() or any(weights):
+    if not files or not (folder / "config.json").is_file() or _has_weights(folder):
         return None
     usual = folder / "model.onnx"
     if len(files) > 1 and usual not in files:
         raise InputError(f"{folder} has {', '.join(file.name for file in files)}; give one of these files")
     return usual if usual in files else files[0]
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(any(folder.glob(f"*{suffix}")) for suffix in (".safetensors", ".bin"))
 
 
 def onnx_side(name: str, path: Path, precision: str | None = None) -> Side:
@@ -96,7 +103,6 @@ def onnx_side(name: str, path: Path, precision: str | None = None) -> Side:
 
 def _beside(side: Side, path: Path) -> Side:
     """What the files beside an ONNX file say of it."""
-    from compress.data.processor import has_settings
     from export.onnx_model import read_info
 
     folder = path.parent
@@ -106,16 +112,24 @@ def _beside(side: Side, path: Path) -> Side:
         manifest = load_manifest(folder)
         check_listed(side.name, path, manifest)
         return replace(side, **_said(manifest, folder))
+    info = read_info(path)
+    return _with_settings(side, folder, info.inputs, info.outputs)
+
+
+def _with_settings(side: Side, folder: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Side:
+    """What config.json and the settings of a processor or tokenizer say of a graph with these inputs and outputs."""
+    from compress.data.processor import has_settings
+
     if (folder / "config.json").is_file():
         read_object(folder / "config.json")  # says what is wrong with it
     elif not has_settings(folder):
         return side
-    task, info, notes = tasks.of_folder(folder), read_info(path), list[str]()
-    task.wires(side.name, info.inputs, info.outputs)
+    task, notes = tasks.of_folder(folder), list[str]()
+    task.wires(side.name, inputs, outputs)
     return replace(
         side,
         task=task,
-        labels=task.labels_beside(folder, info.outputs),
+        labels=task.labels_beside(folder, outputs),
         preprocessing=task.preprocessing(folder, notes.append) if task.prepares(folder) else None,
         files=_tokenizer_folder(folder),
         notes=(*side.notes, *notes),

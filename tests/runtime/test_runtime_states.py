@@ -26,6 +26,13 @@ def test_a_graph_tells_its_states_by_its_inputs() -> None:
     assert states.states_of(inputs) == (State("past_key_values.0.key", "present.0.key", "float32", shape),)
 
 
+def test_a_cache_that_another_program_exported_has_our_names_for_its_sizes() -> None:
+    theirs = Tensor("past_key_values.0.key", "float32", ("batch_size", 2, "past_sequence_length", 4))
+    (found,) = states.states_of([theirs])
+    assert found.shape == ("batch", 2, "past", 4) and states.grows(found)
+    assert states.fresh([found], {states.BATCH: 3})[theirs.name].shape == (3, 2, 0, 4)
+
+
 def test_fresh_state_is_zeros_and_caches_are_empty() -> None:
     cache = State("past_key_values.0.key", "present.0.key", "float32", ("batch", 2, "past", 4))
     fixed = State("past_1_sum", "present_1_sum", "float16", ("batch", 3))
