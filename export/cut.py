@@ -63,6 +63,8 @@ def _decoder(path: Path) -> Any:
     graph.set_nodes(model, _behind(model, names))
     model.graph.input.extend(graph.copied(one) for one in memory)
     _keep_outputs(model, [one.name for one in model.graph.output if one.name not in names])
+    if states.ALLOWED in names:
+        _choose_words(model)
     pasts = {one.name for one in model.graph.input if states.is_past(one.name)}
     model = _with_inputs(model, path, {mask, TARGET, *pasts, *names})
     return _renamed(model, {TARGET: ids, mask: SOURCE_MASK})
@@ -89,6 +91,7 @@ def _from_the_start(path: Path) -> Any:
     from onnx import helper, numpy_helper
 
     model = _load(path)
+    listed = [one for one in model.graph.output if one.name == states.ALLOWED]
     _keep_outputs(model, [one.name for one in model.graph.output if not _is_state(one.name)])
     made = [helper.make_node("Shape", [INPUTS[1]], ["start.batch"], start=0, end=1, name="start.batch/Shape")]
     for one in [one for one in model.graph.input if states.is_past(one.name)]:
@@ -98,8 +101,38 @@ def _from_the_start(path: Path) -> Any:
         made.append(helper.make_node("Concat", ["start.batch", rest], [shape], axis=0, name=f"{shape}/Concat"))
         zero = numpy_helper.from_array(np.zeros(1, np.float32))
         made.append(helper.make_node("ConstantOfShape", [shape], [one.name], value=zero, name=f"{one.name}/Fresh"))
+    if listed:
+        made.append(_all_words(model, listed[0].type.tensor_type.shape.dim[1].dim_value))
     graph.set_nodes(model, [*made, *model.graph.node])
     return _with_inputs(model, path, {*INPUTS, TARGET})
+
+
+def _choose_words(model: Any) -> None:
+    """The words that scores are given for, an output: those that some source of the batch may become."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    allowed, words = states.ALLOWED, states.WORDS
+    axis, any_, found = f"{words}.axis", f"{words}.any", f"{words}.found"
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), axis))
+    made = [
+        helper.make_node("ReduceMax", [allowed, axis], [any_], keepdims=0, name=f"{any_}/ReduceMax"),
+        helper.make_node("NonZero", [any_], [found], name=f"{found}/NonZero"),
+        helper.make_node("Squeeze", [found, axis], [words], name=f"{words}/Squeeze"),
+    ]
+    graph.set_nodes(model, [*made, *model.graph.node])
+    model.graph.output.append(helper.make_tensor_value_info(words, TensorProto.INT64, [words]))
+
+
+def _all_words(model: Any, count: int) -> Any:
+    """A node that gives all words of the vocabulary."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    names = [f"{states.WORDS}.{name}" for name in ("first", "end", "step")]
+    ends = (np.array(one, np.int64) for one in (0, count, 1))
+    model.graph.initializer.extend(map(numpy_helper.from_array, ends, names))
+    return helper.make_node("Range", names, [states.WORDS], name=f"{states.WORDS}/Range")
 
 
 def _is_state(name: str) -> bool:

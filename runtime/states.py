@@ -21,6 +21,9 @@ BATCH = "batch"
 #: 1 at the real tokens of the source, where it stands beside a decoder's own tokens.
 SOURCE_MASK = "encoder_attention_mask"
 _MEMORY = "memory."
+#: Of a decoder with a shortlist: 1 at the words that a source may become (B,V), kept of the source, and which words of
+#: the vocabulary the scores are of (U,), those of any source of the batch.
+ALLOWED, WORDS = f"{_MEMORY}words", "words"
 #: How the input and the output of a state begin: a cache has the names of Optimum, others keep their size.
 _CACHE, _FIXED = ("past_key_values.", "present."), ("past_", "present_")
 

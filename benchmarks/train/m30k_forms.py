@@ -17,6 +17,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ FORMS: dict[str, Tables] = {
         *_both("single-head", rank=32, layers="auto:2"),
         *_both("affine-mlp", layers="auto:2"),
     ],
+    "listed": [
+        *_both("single-head", rank=32, layers="auto:2"),
+        *_both("affine-mlp", layers="auto:2"),
+        _in(DECODER, "shortlist"),
+    ],
     "small": [ONE_LAYER, _in(ENCODER, "prune-neurons", keep=384)],
     "small-constant": [ONE_LAYER, _in(ENCODER, "prune-neurons", keep=384), T2R, CROSS],
 }
@@ -125,12 +131,14 @@ def rewritten(model: Transformer, tables: Tables, data: PreparedPairs, notes: li
     """The model after a form's rewrites, calibrated on the first pairs, on the CPU."""
     original = model
 
-    def batches() -> Iterator[dict[str, Tensor]]:
-        for inputs in data.calibration(128, range(min(CALIBRATION, len(data)))):
+    def batches(count: int) -> Iterator[dict[str, Tensor]]:
+        for inputs in data.calibration(128, range(min(count, len(data)))):
             yield {name: torch.from_numpy(array) for name, array in inputs.items()}
 
+    few, every = partial(batches, CALIBRATION), partial(batches, len(data))
     for table in tables:
-        model = run_rewrite(*parse_options(table), model, Calibration(original, batches, notes.append), table["stack"])
+        calibration = Calibration(original, few, notes.append, every)
+        model = run_rewrite(*parse_options(table), model, calibration, table["stack"])
     return model
 
 

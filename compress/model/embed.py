@@ -35,6 +35,7 @@ class Embed(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Context]:
         raise NotImplementedError
 
-    def logits(self, x_BND: Tensor) -> Tensor:
-        """Scores of the vocabulary (B,N,V) with the table of the embedding: what a tied head gives."""
+    def logits(self, x_BND: Tensor, words_U: Tensor | None = None) -> Tensor:
+        """Scores of the vocabulary (B,N,V), or of some of its words (B,N,U), with the table of the embedding: what a
+        tied head gives."""
         raise NotImplementedError

@@ -38,6 +38,8 @@ AnyHead = Annotated[HeadSpec, PlainValidator(HeadSpec.parse), AS_ITS_VARIANT]
 class Head(nn.Module):
     #: Names of what comes out, in exported graphs; see `answer`.
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    #: Names of what `keep` gives.
+    kept: ClassVar[tuple[str, ...]] = ()
 
     def reader(self) -> Projection | None:
         """The projection that reads the (pooled) final norm, where its gains can be folded; None if there is none."""
@@ -46,6 +48,16 @@ class Head(nn.Module):
     def select(self, x_BND: Tensor) -> Tensor:
         """The tokens that the head will read, so that the final norm works on no others."""
         return x_BND
+
+    def keep(self, source: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is read of a source at every step of a decoder, made once a source. `source`: `input_ids` and
+        `attention_mask` (B,S)."""
+        return {}
+
+    def chunk_inputs(self) -> dict[str, Tensor]:
+        """Examples of what the head is given beside tokens where these are fed in chunks: of one dimension each, which
+        is dynamic and has the input's name."""
+        return {}
 
     def answer(self, outputs: dict[str, Tensor]) -> Tensor:
         """What is healed and judged of what comes out: the first of it."""

@@ -36,6 +36,11 @@ class Projection(nn.Module):
             return y_BNO
         return y_BNO + F.linear(F.linear(x_BNI, self.delta_down[loop]), self.delta_up[loop])
 
+    def some(self, x_BNI: Tensor, rows_U: Tensor) -> Tensor:
+        """Some of the outputs (B,N,U) of the first loop, without its delta."""
+        y_BNU = F.linear(x_BNI, F.embedding(rows_U, self.weight))
+        return y_BNU + self.bias[0][rows_U] if len(self.bias) else y_BNU
+
     @torch.no_grad()
     def set(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
         """Copy in a weight and, to every loop, a bias; raises ValueError if the shapes differ or a bias is

@@ -29,11 +29,13 @@ NORM_EPS = 1e-6
 @dataclass(frozen=True)
 class Calibration:
     """`original`: the model as it was read, before any rewrite. `batches`: a fresh iterator over the calibration
-    inputs at each call. `note`: told what a rewrite found out, for the log and the report."""
+    inputs at each call. `note`: told what a rewrite found out, for the log and the report. `every`: all of the user's
+    inputs that may be learned from, for a rewrite that counts them and runs no model; None where `batches` are all."""
 
     original: Transformer
     batches: Callable[[], Iterator[dict[str, Tensor]]]
     note: Callable[[str], None]
+    every: Callable[[], Iterator[dict[str, Tensor]]] | None = None
 
 
 #: Maps a block, what half of it sees (B,N,D) and the sequences' context to regressors (B,N,I).

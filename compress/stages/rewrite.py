@@ -53,6 +53,8 @@ def apply_rewrite(
     context: StageContext[Options], original: SourceModel, calibration: CalibrationSet, model: ModelArtifact
 ) -> None:
     """An optional one that is refused changes nothing and says so."""
+    import numpy as np
+
     from compress.model import save
     from compress.rewrites import Calibration, parse_options, run_rewrite
 
@@ -65,11 +67,12 @@ def apply_rewrite(
         context.log(text)
 
     batches = calibration_batches(dataset, calibration.indices("fit"))
+    every = calibration_batches(dataset, np.setdiff1d(np.arange(len(dataset)), calibration.indices("held_out")))
     method, options = parse_options(context.options.rewrite)
     context.progress(0, 2, method.summary)
     try:
         stack = context.options.rewrite.get("stack")
-        after = run_rewrite(method, options, before, Calibration(teacher, batches, note), stack)
+        after = run_rewrite(method, options, before, Calibration(teacher, batches, note, every), stack)
     except InputError as refusal:
         if not context.options.rewrite.get("optional", False):
             raise

@@ -18,9 +18,15 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 
 
 def appended(logits: str) -> bytes:
-    """What to append to a file whose float output of that name has the logits in its last dimension."""
-    scores = "likeliest.scores"
-    nodes = [_node("LogSoftmax", [logits], [scores]), _node("TopK", [scores, COUNT], [VALUES, TOKENS])]
+    """What to append to a file whose float output of that name has the logits in its last dimension. It gives no more
+    tokens than there are."""
+    scores, size, count = "likeliest.scores", "likeliest.size", "likeliest.found"
+    nodes = [
+        _node("LogSoftmax", [logits], [scores], "axis"),
+        _node("Shape", [logits], [size], "start"),
+        _node("Min", [COUNT, size], [count]),
+        _node("TopK", [scores, count], [VALUES, TOKENS], "axis"),
+    ]
     one = [number(1, 1), number(2, _INT64), message(8, COUNT.encode()), message(9, (1).to_bytes(8, "little"))]
     graph = [
         *(message(_NODE, node) for node in nodes),
@@ -32,16 +38,18 @@ def appended(logits: str) -> bytes:
     return written([message(_MODEL_GRAPH, written(graph))])
 
 
-def _node(op: str, inputs: list[str], outputs: list[str]) -> bytes:
-    """A node that works on the last dimension."""
-    axis = written([message(1, b"axis"), number(3, (1 << 64) - 1), number(20, _INT)])
+def _node(op: str, inputs: list[str], outputs: list[str], last: str | None = None) -> bytes:
+    """A node. `last`: the attribute that says that it works on the last dimension."""
+    attributes = (
+        [] if last is None else [written([message(1, last.encode()), number(3, (1 << 64) - 1), number(20, _INT)])]
+    )
     return written(
         [
             *(message(_NODE_INPUT, name.encode()) for name in inputs),
             *(message(_NODE_OUTPUT, name.encode()) for name in outputs),
             message(_NODE_NAME, outputs[0].encode()),
             message(_NODE_OP, op.encode()),
-            message(_NODE_ATTRIBUTE, axis),
+            *(message(_NODE_ATTRIBUTE, one) for one in attributes),
         ]
     )
 

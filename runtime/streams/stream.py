@@ -21,7 +21,7 @@ from runtime.faults import read_arrays, told
 from runtime.files import parse_json
 from runtime.recoding.likeliest import COUNT, TOKENS, VALUES
 from runtime.session import Session
-from runtime.states import MASK, PLACES
+from runtime.states import MASK, PLACES, WORDS
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -173,14 +173,15 @@ class Stream:
 
         from runtime.texts.search import likeliest
 
-        if not self._model.picks:
-            return likeliest(self.step(tokens), count)
         x, mask_BN = self._checked(_array(tokens)[:, None], None)
-        size = self._model.outputs[0].shape[-1]
-        most = {COUNT: np.array([min(count, size) if isinstance(size, int) else count])}
+        most = {COUNT: np.array([count])} if self._model.picks else None
         with self._turn:
             found, self._moment = self._call(x, mask_BN, self._moment, most)
-        return found[VALUES][:, -1], found[TOKENS][:, -1]
+        if most is None:
+            values_BC, tokens_BC = likeliest(found[self._model.outputs[0].name][:, -1], count)
+        else:
+            values_BC, tokens_BC = found[VALUES][:, -1], found[TOKENS][:, -1]
+        return values_BC, found[WORDS][tokens_BC] if WORDS in found else tokens_BC
 
     def reset(self) -> None:
         """Back to before the first token."""

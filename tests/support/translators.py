@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
+from compress import tasks
 from compress.model import Transformer
 from compress.model.forms.source_to_target import SourceToTarget
 from compress.rewrites import Calibration
@@ -61,7 +62,7 @@ def translator() -> Transformer:
     """The same model as it is read."""
     with TemporaryDirectory() as folder:
         saved_translator(Path(folder))
-        return read_checkpoint(Path(folder), {"vocab_size": VOCABULARY, "max_length": 40})
+        return read_checkpoint(Path(folder), tasks.of_folder(Path(folder)).preprocessing(Path(folder), print))
 
 
 def translator_calibration(model: Transformer) -> Calibration:

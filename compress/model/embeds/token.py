@@ -113,10 +113,10 @@ class TokenEmbed(Embed):
         """Read the table of `lender` from now on. It stays the lender's: no weight of this module is added."""
         self._lender = (lender,)
 
-    def logits(self, x_BND: Tensor) -> Tensor:
+    def logits(self, x_BND: Tensor, words_U: Tensor | None = None) -> Tensor:
         assert self.row_V is None, "a tied head gives a score to every token"
         x_BNR = x_BND if self.factor is None else F.linear(x_BND, self.factor.weight.T)
-        return F.linear(x_BNR, self.table)
+        return F.linear(x_BNR, self.table if words_U is None else F.embedding(words_U, self.table))
 
     def _places(self, ids_BN: Tensor, mask_BM: Tensor | None, given_BN: Tensor | None) -> Tensor:
         if given_BN is not None:

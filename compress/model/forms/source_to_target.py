@@ -40,6 +40,7 @@ class SourceToTarget(nn.Module):
         self.memory = [
             states.memory_name(step, one.name) for step, kept in enumerate(model.kept_specs()) for one in kept
         ]
+        self.memory += model.head.kept
 
     @property
     def outputs(self) -> list[str]:
@@ -53,7 +54,7 @@ class SourceToTarget(nn.Module):
         known[TARGET] = {0: states.BATCH, 1: "chunk"}
         for state in self.flat:
             known[state.past] = {0: states.BATCH, **{axis + 1: PAST for axis in state.spec.growing}}
-        return known
+        return {**known, **{name: {0: name} for name in self.model.head.chunk_inputs()}}
 
     def example(self, batch: int, length: int, chunk: int, past: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Random inputs in the middle of target sequences; all sources but the first have padding at the end."""
@@ -71,20 +72,21 @@ class SourceToTarget(nn.Module):
             inputs[state.past] = torch.rand(fresh.shape, generator=generator)
         if self.counts:
             inputs[COUNT.past] = torch.full((batch, 1), float(past))
-        return inputs
+        return inputs | self.model.head.chunk_inputs()
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         ids, mask = INPUTS
-        memory = self.model.remembered({ids: inputs[ids], mask: inputs[mask]})
-        kept = self.model.kept(memory)
-        own = {ids: inputs[TARGET], states.PLACES: self._places(inputs), "encoder_attention_mask": inputs[mask]}
+        source = {ids: inputs[ids], mask: inputs[mask]}
+        kept, read = self.model.kept(self.model.remembered(source)), self.model.head.keep(source)
+        own = {ids: inputs[TARGET], states.PLACES: self._places(inputs), states.SOURCE_MASK: inputs[mask], **read}
+        own |= {name: inputs[name] for name in self.model.head.chunk_inputs()}
         past: list[MixerState] = [tuple(inputs[state.past] for state in step) for step in self.states]
         outputs, present = self.model.chunk(own, past, kept)
         after = [tensor for state in present for tensor in state]
         if self.counts:
             tokens_B1 = torch.ones_like(inputs[TARGET]).sum(dim=1, keepdim=True)  # float(N) would be a constant
             after.append(inputs[COUNT.past] + tokens_B1.to(inputs[COUNT.past].dtype))
-        return *outputs.values(), *after, *(tensor for step in kept for tensor in step)
+        return *outputs.values(), *after, *(tensor for step in kept for tensor in step), *read.values()
 
     def _places(self, inputs: dict[str, Tensor]) -> Tensor:
         """The place of each target token (1 or B, N): behind what a cache holds, or behind what was counted."""

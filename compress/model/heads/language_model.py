@@ -43,4 +43,8 @@ class LanguageModel(Head):
         scores_BNV = embed.logits(x_BND) if self.output is None else self.output(x_BND)
         if self.bias_V is not None:
             scores_BNV = scores_BNV + self.bias_V
-        return {"logits": scores_BNV if self.cap is None else (scores_BNV / self.cap).tanh() * self.cap}
+        return {"logits": self.capped(scores_BNV)}
+
+    def capped(self, scores: Tensor) -> Tensor:
+        """Scores of any shape as logits."""
+        return scores if self.cap is None else (scores / self.cap).tanh() * self.cap
