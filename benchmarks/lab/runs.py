@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lab import record
+
 
 def load_libraries() -> None:
-    """Import what a run imports, so that every fork has it."""
+    """Import what a run imports, and export once, so that every fork has what that loads."""
     import onnx
     import onnxruntime
     import onnxscript
@@ -33,7 +35,23 @@ def load_libraries() -> None:
 
     import compress.run
 
-    assert all((onnx, onnxruntime, onnxscript, safetensors, scipy, tokenizers, torch, transformers, compress))
+    assert all((onnx, onnxruntime, onnxscript, safetensors, scipy, tokenizers, transformers, compress))
+    torch.onnx.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),), dynamo=True, verbose=False)
+
+
+class Rows:
+    """Rows of a result by name, written after each, over those that are there already."""
+
+    def __init__(self, path: Path, key: str, name: str, command: str) -> None:
+        self.path, self.key, self.name, self.command = path, key, name, command
+        known = json.loads(path.read_text(encoding="utf-8"))[key] if path.is_file() else []
+        self.rows: dict[str, dict[str, Any]] = {row[name]: row for row in known}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take in a row, with the commit at which it was measured."""
+        self.rows[row[self.name]] = {**row, "commit": record.provenance({})["commit"]}
+        record.save(self.path, {"command": self.command, self.key: list(self.rows.values())})
+        print(json.dumps({**row, "metrics": None}), flush=True)
 
 
 def forked(folder: Path, call: Callable[[], object]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ one image at the other and back with one shared map.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -115,7 +114,6 @@ def measured(model: Model, folder: Path) -> dict[str, Any]:
         row[recipe] = runs.whole(own, folder / "cache", *arguments, *(["--data", data] if data else []))
         if (own / "out" / "bundle").is_dir():
             row[recipe]["device"] = runs.opened(own, asked)
-        print(f"{model.name}, {recipe}: {json.dumps({**row[recipe], 'metrics': None})}", flush=True)
     return row
 
 
@@ -136,13 +134,12 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=[one.name for one in MODELS], default=[])
     args = parser.parse_args()
     runs.load_libraries()
-    rows = []
+    rows = runs.Rows(args.json, "real", "model", record.command("real-models"))
     for model in MODELS:
         if not args.only or model.name in args.only:
             with tempfile.TemporaryDirectory() as name:
-                rows.append(measured(model, Path(name)))
-    record.save(args.json, {"command": record.command("real-models"), "real": rows})
-    ended = [row[recipe]["exit"] for row in rows for recipe in ("identity", "quick") if recipe in row]
+                rows.add(measured(model, Path(name)))
+    ended = [row[recipe]["exit"] for row in rows.rows.values() for recipe in ("identity", "quick") if recipe in row]
     return 0 if all(code in (0, 1) for code in ended) else 1
 
 
