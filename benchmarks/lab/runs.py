@@ -34,9 +34,11 @@ def load_libraries() -> None:
     import transformers
 
     import compress.run
+    from export.quiet import quiet
 
     assert all((onnx, onnxruntime, onnxscript, safetensors, scipy, tokenizers, transformers, compress))
-    torch.onnx.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),), dynamo=True, verbose=False)
+    with quiet():
+        torch.onnx.export(torch.nn.Linear(2, 2).eval(), (torch.zeros(1, 2),), dynamo=True, verbose=False)
 
 
 class Rows:

@@ -32,11 +32,13 @@ class Job:
 
     def check(self) -> None:
         """Raises InputError for what can be seen to be wrong before anything runs: a missing model, data that cannot be
-        opened, loops that the task does not have."""
+        opened, loops that the task does not have; EnvironmentLacks for a model that does not fit into memory."""
         from compress.families import check_known
+        from compress.families.memory import check_memory
 
         if not (self.model_folder / "structure.json").is_file():
             check_known(self.model_folder)
+        check_memory(self.model_folder)
         loops, task = self.recipe.loops, self.task
         if loops.offer and task.keeps_state:
             raise InputError(f"loops.offer is refused for {task.name}: each loop keeps a state, so inputs would differ")
