@@ -25,7 +25,7 @@ SHAPE = {
     **{"vocab_size": 151936, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 1e6},
     **{"tie_word_embeddings": True, "hidden_act": "silu", "bos_token_id": 2, "eos_token_id": 3},
 }
-WORDS = [f"w{number}" for number in range(60)]
+WORDS = [f"w{number}" for number in range(151936 - 4)]
 SHARDS = 4
 
 
@@ -96,7 +96,7 @@ def main() -> int:
         folder = Path(name)
         model, texts = folder / "model", folder / "texts.txt"
         draw = np.random.default_rng(0)
-        texts.write_text("\n".join(" ".join(draw.choice(WORDS, 12)) for _ in range(32)) + "\n")
+        texts.write_text("\n".join(" ".join(draw.choice(WORDS[:60], 12)) for _ in range(32)) + "\n")
         rows = {
             "libraries": runs.forked(folder / "nothing", lambda: None),
             "write": runs.forked(folder / "write", lambda: write_model(model, args.layers)),
