@@ -122,14 +122,14 @@ def rewrites_table(found: dict[str, dict[str, str]]) -> str:
             if said != "works" and (reason := _reason(use, said)) not in reasons:
                 reasons.append(reason)
             cells.append("yes" if said == "works" else str(reasons.index(_reason(use, said)) + 1))
-        lines.append(f"| `{use}` | {' | '.join(cells)} |")
+        lines.append(f"| {use} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"{place}. {reason}" for place, reason in enumerate(reasons, start=1))])
 
 
 def _reason(use: str, said: str) -> str:
     """The refusal without the name of the rewrite and the numbers of layers."""
     plain = re.sub(r"^(rewrite )?'?[a-z-]+'?:? ?(is )?", "", said) if use in said[: len(use) + 12] else said
-    return re.sub(r"\d+", "N", plain.removeprefix("refused").lstrip(": ")).replace("|", "\\|")
+    return re.sub(r"\b\d+\b", "N", plain.removeprefix("refused").lstrip(": ")).replace("|", "\\|")
 
 
 #: What a file holds -> the page, the name of its marks there, and the table.
