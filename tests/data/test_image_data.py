@@ -207,6 +207,12 @@ def test_halves_cover_everything_once_and_never_part_equal_images(items: list[tu
         assert sizes[0] - sizes[1] in (0, 1)  # as many different images on either side, whatever is copied
 
 
+@pytest.mark.parametrize("groups", [[0, 1, 2], [0, 1, 2, 3, 3]])
+def test_samples_and_their_groups_are_as_many(groups: list[int]) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        halves(np.zeros(4, np.int64), [5, 6, 7, 8], groups, 0)
+
+
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 60), st.integers(0, 5))
 def test_a_limit_takes_evenly_from_the_classes(labels: list[int], limit: int, seed: int) -> None:
     names = [f"image {i}" for i in range(len(labels))]
