@@ -60,6 +60,10 @@ def of_folder(folder: Path) -> Task:
     if task is not None:
         return task
     files = _on_files(config)
+    if classes and "model_type" in config:  # where no family reads it, the class is not what is in the way
+        from compress.families import check_known
+
+        check_known(folder)
     if classes and files:
         raise InputError(
             f"{folder}/config.json: architectures {classes!r} is for no task here; of {files} only "

@@ -61,6 +61,15 @@ def test_a_task_that_is_not_known_is_one_line(tmp_path: Path, config: object, wa
         tasks.of_folder(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["SegformerForSemanticSegmentation", "WhisperForConditionalGeneration"])
+def test_a_class_of_a_family_that_is_not_read_is_refused_by_its_family(tmp_path: Path, name: str) -> None:
+    family = name.partition("For")[0].lower()
+    config = {"model_type": family, "architectures": [name], "num_mel_bins": 80}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=f"unknown model_type '{family}'"):
+        tasks.of_folder(tmp_path)
+
+
 def test_a_config_that_no_parser_gets_through_is_left_to_the_reader_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert tasks.of_folder(tmp_path).name == "image-classification"
