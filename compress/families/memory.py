@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from targets.errors import EnvironmentLacks
 from targets.machine import memory_bytes
 
-#: Of each parameter, what a run holds at its largest: half-billion.json of benchmarks/results.
+#: What a run holds of each parameter where it needs most, at the least. A decoder whose table is most of it took twice
+#: as much (half-billion.json of benchmarks/results): what is refused here does not fit for certain.
 BYTES = 20
 #: What the libraries take, whatever the model.
 _BESIDE = 1 << 29
@@ -25,7 +26,7 @@ def check_memory(folder: Path, available: int | None = None) -> None:
     if free is None or not count or needed <= free:
         return
     raise EnvironmentLacks(
-        f"{folder} has {count / 1e9:.2f} billion parameters: a run takes about {needed / 1e9:.0f} GB of memory, and "
+        f"{folder} has {count / 1e9:.2f} billion parameters: a run takes {needed / 1e9:.0f} GB of memory or more, and "
         f"{free / 1e9:.0f} GB are free here; take a smaller model or a larger machine"
     )
 

@@ -17,7 +17,7 @@ def test_parameters_are_counted_over_shards_and_held_against_free_memory(tmp_pat
     count = sum(one.numel() for one in saved_text(tmp_path, "bert", "Model").parameters())
     whole = BYTES * count + (1 << 29)
     check_memory(tmp_path, whole)
-    with pytest.raises(EnvironmentLacks, match=r"billion parameters: a run takes about .* GB of memory, and .* GB are"):
+    with pytest.raises(EnvironmentLacks, match=r"a run takes .* GB of memory or more, and .* GB are"):
         check_memory(tmp_path, whole - 1)
     sharded = sum(one.numel() for one in saved(tmp_path / "parts", "vit", shard_size="2KB").parameters())
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
