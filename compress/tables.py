@@ -45,7 +45,9 @@ class PrecisionTable(Spec):
     into the weights before int8 (SmoothQuant's alpha, 0 to 1); none if not given. `max_error`: largest error of the
     quantized outputs, as a part of their size, on samples that nothing was fitted on; where it is larger, up to
     `max_kept` of the layers that cost most stay in fp32. `rest`: what TensorRT's int8 file computes in beside its int8
-    layers. `attention`: "int8" quantizes attention's products in that file too, where TensorRT can fuse them.
+    layers. `attention`: "int8" quantizes attention's products in that file too, where TensorRT can fuse them; "both"
+    ships a file of each kind. `beside`: number formats of more files for TensorRT. Of several files the device keeps
+    the fastest engine that passes.
     `loops`: looped blocks as nodes of each loop, or as one Scan node: fewer bytes, but runtimes fuse less.
     `any_session`: round int8 weights so that the files are right in every ONNX Runtime session, for programs that open
     them without our runtime on x86 without VNNI. Neighbouring weights then sum up to 128 at most."""
@@ -56,7 +58,8 @@ class PrecisionTable(Spec):
     max_error: NonNegativeFloat = 0.2
     max_kept: NonNegativeInt = 8
     rest: Literal["fp32", "fp16"] = "fp32"
-    attention: Literal["float", "int8"] = "float"
+    attention: Literal["float", "int8", "both"] = "float"
+    beside: tuple[PrecisionMode, ...] = ()
     loops: Literal["unrolled", "scan"] = "unrolled"
     any_session: bool = False
 

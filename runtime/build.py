@@ -14,6 +14,7 @@ from targets.cli import Parser
 from targets.errors import EnvironmentLacks, GateFailed, InputError, run_cli
 
 if TYPE_CHECKING:
+    from runtime.backends import Loaded
     from runtime.bundles.bundle import Bundle
     from runtime.bundles.manifest import ModelFile
     from runtime.engines.cuda import Device
@@ -25,6 +26,7 @@ _MB = 1 << 20
 _SPARE = 512 * _MB  # left to everything else on the device
 _LEAST = 64 * _MB
 _MOST = 2048 * _MB
+_SECONDS = 2.0  # for which an engine is timed
 
 
 def memory_needed(onnx_bytes: int) -> int:
@@ -140,8 +142,8 @@ def main() -> int:
         return 0
     try:
         builder = _Builder(bundle, args.workspace, args.force)
-        for graph, model in models:
-            print(builder.provide(graph, model))
+        for name, graph in {one.manifest.graph: one for one, _ in models}.items():
+            builder.build(graph, [model for one, model in models if one.manifest.graph == name])
     except EnvironmentLacks as lack:
         if not args.allow_fallback:
             raise
@@ -194,6 +196,29 @@ class _Builder:
             raise InputError(f"{bundle.source}: its target names no compute capability; make the bundle again")
         self.capability = capability
 
+    def build(self, graph: Bundle, models: Sequence[ModelFile]) -> None:
+        """Print the path of each engine of a graph; where there are several and a GPU to time them on, of the one that
+        is kept. Raises GateFailed, EnvironmentLacks or InputError where none passes."""
+        from runtime.engines.choosing import pick, told, try_each
+        from runtime.engines.engine_session import EngineModel
+        from runtime.measuring.fastest import remember_engine
+
+        device = self.device
+        if device is None or len(models) < 2:
+            for model in models:
+                print(self.provide(graph, model))
+            return
+        tried = try_each(
+            models,
+            lambda model: self.provide(graph, model),
+            lambda model, engine: _milliseconds(graph, EngineModel(self.tensorrt, device, engine)),
+        )
+        kept = pick(tried)
+        for line in told(tried, kept):
+            print(line, file=sys.stderr)
+        remember_engine(graph, kept.model, {one.model.path: one.ms for one in tried if one.ms is not None})
+        print(kept.engine)
+
     def provide(self, graph: Bundle, model: ModelFile) -> Path:
         """Find or build the engine of one model, check it if it was not yet, and return its path."""
         from runtime.engines import engine_file
@@ -241,6 +266,19 @@ class _Builder:
             print(line, file=sys.stderr)
         _hold_against_golden(Session(graph, model, loaded, 1, ()), "the engine", "runtime.run refuses it")
         engine.note_passed(device.name)
+
+
+def _milliseconds(graph: Bundle, loaded: Loaded) -> float:
+    """Median of a call of the batch and length that the target's profile is best at."""
+    from statistics import median
+
+    from runtime.bench import measure, random_inputs
+
+    sizes = {"batch": 1, "length": 128, **{name: best for name, (_, best, _) in graph.manifest.target.profile.items()}}
+    limit = (graph.manifest.preprocessing or {}).get("max_length")
+    length = min(sizes["length"], limit) if isinstance(limit, int) else sizes["length"]
+    inputs = random_inputs(graph.manifest.all_inputs, sizes["batch"], length)
+    return median(measure(loaded, inputs, _SECONDS))
 
 
 def _check_fallback(bundle: Bundle) -> None:

@@ -12,7 +12,7 @@ from runtime.backends import Backend, Loaded, Opening
 from runtime.bundles.bundle import Bundle, check_passed, open_files
 from runtime.bundles.manifest import FED, ONNXRUNTIME, Manifest, ModelFile
 from runtime.bundles.tensors import check_declared, check_finite, check_inputs, check_outputs, fresh_state
-from runtime.measuring.fastest import Choice, remembered, remembered_choice
+from runtime.measuring.fastest import Choice, engine_first, remembered, remembered_choice
 from runtime.ort import CPU
 from runtime.texts.text import check_ids
 from targets.errors import EnvironmentLacks, InputError
@@ -208,7 +208,8 @@ def _attempts(
     else:
         wanted = [backends.asked(provider)]
     for backend in (*wanted, *([] if cpu in wanted else [cpu])):
-        for model in backends.files_for(backend.form, models):
+        files = backends.files_for(backend.form, models)
+        for model in engine_first(bundle, files) if backend.form == "engine" else files:
             yield backend, model, None
 
 

@@ -27,6 +27,9 @@ from compress.pipeline.view import view
 from compress.recipe import load
 from compress.stages.artifacts import Comparison, ShippedModels
 from compress.stages.graph import Job, build_graph
+from export import graph
+from export.precision.attention import attentions, in_int8
+from runtime.bundles.manifest import GRAPH
 from runtime.measuring.power import cpu_name
 from targets.errors import run_cli
 
@@ -34,6 +37,7 @@ from targets.errors import run_cli
 SETTINGS = {
     "int8": (),
     "int4": ("precision.mode=int4",),
+    "attention": ("precision.attention=both",),
     "percentile": (),
     "minmax": ("precision.calibration=minmax",),
     "entropy": ("precision.calibration=entropy",),
@@ -72,9 +76,21 @@ def rows_of(model: str, name: str, target: str, settings: list[str], cache: Cach
                 "bytes": file.bytes,
                 "samples": drift.samples,
                 "metrics": metrics,
+                "attention": attention_of(models, file.path),
             }
         )
     return rows
+
+
+def attention_of(models: ShippedModels, path: str) -> dict[str, dict[str, int]]:
+    """Of each graph of a file of standard operators: how many blocks of attention it has, and how many of them have
+    the pairs that TensorRT fuses in int8."""
+    found = {}
+    for file in models.files():
+        if file.path.replace(file.graph, GRAPH, 1) == path:
+            model = graph.load(models.path / file.path)
+            found[file.path] = {"blocks": len(attentions(model)), "in_int8": len(in_int8(model))}
+    return found
 
 
 def main() -> int:
@@ -83,7 +99,7 @@ def main() -> int:
     parser.add_argument("--models", metavar="M", nargs="+", default=["zoo:vit-cifar10", "zoo:minilm"])
     parser.add_argument("--target", default="jetson")
     parser.add_argument("--data", metavar="D", help="to evaluate on; the model's own if not given")
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=[*SETTINGS][2:])
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=[*SETTINGS][3:])
     parser.add_argument("--search", choices=["on", "off"], default="off", help="keep costly layers in fp32")
     parser.add_argument("--limit", metavar="N", type=int, help="evaluate on N samples only")
     parser.add_argument("--json", metavar="FILE", type=Path, required=True)

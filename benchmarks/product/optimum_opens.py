@@ -25,15 +25,14 @@ PACKAGES = (
     *("optimum-onnx==0.1.0", "optimum==2.1.0", "transformers==4.57.6", "huggingface-hub<1.0", "tokenizers<0.23"),
     *("requests", "urllib3", "certifi", "charset-normalizer", "idna"),  # what this huggingface-hub needs besides
 )
+#: Task -> class. Vectors come from the class for any outputs: that for feature extraction asks for every token's.
 CLASSES = {
     "image-classification": "ORTModelForImageClassification",
-    "semantic-segmentation": "ORTModelForSemanticSegmentation",
-    "audio-classification": "ORTModelForAudioClassification",
     "text-classification": "ORTModelForSequenceClassification",
     "token-classification": "ORTModelForTokenClassification",
     "question-answering": "ORTModelForQuestionAnswering",
     "masked-lm": "ORTModelForMaskedLM",
-    "embedding": "ORTModelForFeatureExtraction",
+    "embedding": "ORTModelForCustomTasks",
     "causal-lm": "ORTModelForCausalLM",
 }
 #: Tokens that a language model writes.

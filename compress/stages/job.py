@@ -45,7 +45,7 @@ class Job:
         if loops.exit is not None and not task.can_exit_early:
             raise InputError(f"loops.exit needs a classifier, whose answers have probabilities; this is {task.name}")
         self._check_width()
-        _ = self.data, self.model, self.evaluation, self.healing, self.mode
+        _ = self.data, self.model, self.evaluation, self.healing, self.mode, self.engine_precisions
 
     def _check_width(self) -> None:
         """Raises InputError where healing would hold tokens to the original's that a rewrite leaves narrower."""
@@ -112,10 +112,19 @@ class Job:
 
     @property
     def engine_precisions(self) -> tuple[PrecisionMode, ...]:
-        """Precisions of the files for TensorRT: the one that ships, then the others that the target's engines have.
-        Where the target has no engine in that one (fp32), nothing is added."""
+        """Precisions of the files for TensorRT: the one that ships, then the others that the target's engines have,
+        then those that the recipe wants beside. Where the target has no engine in that one (fp32), its others are not
+        added. Raises InputError for one that the target does not have."""
         every = self.target.engine.precisions if self.target.engine else ()
-        return (self.mode, *(one for one in every if one != self.mode and self.mode in every))
+        others = [one for one in every if self.mode in every]
+        beside = self.recipe.precision.beside
+        for one in beside:
+            if one not in self.target.precisions:
+                taken = ", ".join(self.target.precisions)
+                raise InputError(
+                    f"precision.beside has {one}, which target {self.target.name} has not; it takes {taken}"
+                )
+        return tuple(dict.fromkeys([self.mode, *others, *beside]))
 
     @property
     def forms(self) -> tuple[str, ...]:

@@ -39,12 +39,14 @@ HELD_OUT = 64
 
 @dataclass(frozen=True)
 class FileChoice:
-    """A file that ships: its name, what it is made for, its number format and its form."""
+    """A file that ships: its name, what it is made for, its number format, its form, and whether attention's products
+    are quantized too."""
 
     path: str
     runtime: str
     precision: PrecisionMode
     form: Literal["plain", "fused"]
+    attention: bool = False
 
 
 class Options(Spec):
@@ -67,7 +69,7 @@ def stage(job: Job) -> Stage:
         options=Options(
             data=job.data,
             mode=job.mode,
-            files=choose_files(job.forms, job.mode, job.engine_precisions),
+            files=choose_files(job.forms, job.mode, job.engine_precisions, job.recipe.precision.attention),
             precision=job.recipe.precision.replace(mode=None),
         ),
         sources=job.healing,
@@ -102,10 +104,16 @@ class _Quantizing:
         return f", {len(bounded.precision.kept)} layers in fp32" if bounded.precision.kept else ""
 
 
-def choose_files(forms: Sequence[str], mode: PrecisionMode, engines: Sequence[PrecisionMode]) -> tuple[FileChoice, ...]:
+def choose_files(
+    forms: Sequence[str],
+    mode: PrecisionMode,
+    engines: Sequence[PrecisionMode],
+    attention: Literal["float", "int8", "both"] = "float",
+) -> tuple[FileChoice, ...]:
     """One file for each form that backends want, in their order; the fused one is always among them, for every session
-    falls back to it. Engines want a plain file for each of their precisions `engines`, of which `mode` is the first.
-    The main plain file is model.onnx; where there is none, so is the fused one."""
+    falls back to it. Engines want a plain file for each of their precisions `engines`, of which `mode` is the first,
+    and one more if `attention` is wanted both ways. The main plain file is model.onnx; where there is none, so is the
+    fused one."""
     kinds = dict.fromkeys("fused" if form == "fused" else "plain" for form in (*forms, "fused"))
     has_engines = "engine" in forms
     plain: tuple[PrecisionMode, ...]
@@ -115,7 +123,12 @@ def choose_files(forms: Sequence[str], mode: PrecisionMode, engines: Sequence[Pr
     )
     runtime = TENSORRT if has_engines else ONNXRUNTIME
     names = ["model.onnx", *(f"model.{precision}.onnx" for precision in plain[1:])]
-    made = [FileChoice(name, runtime, precision, "plain") for name, precision in zip(names, plain, strict=True)]
+    made = [
+        FileChoice(name, runtime, precision, "plain", precision == "int8" and attention == "int8")
+        for name, precision in zip(names, plain, strict=True)
+    ]
+    if attention == "both" and has_engines and "int8" in plain:
+        made.append(FileChoice("model.int8-attention.onnx", runtime, "int8", "plain", attention=True))
     return tuple(file for kind in kinds for file in (made if kind == "plain" else [fused]))
 
 
@@ -147,7 +160,7 @@ def write_shipped(
             if file.form == "fused":
                 note = for_cpu(source, path, mode, how) + _roll(how, path)
             else:
-                made = _plain(source, path, file.precision, how) + _roll(how, path, for_tensorrt=True)
+                made = _plain(source, path, file, how) + _roll(how, path, for_tensorrt=True)
                 use = "for the engine" if file.runtime == TENSORRT else "for any runtime"
                 note = f"standard operators, {use}{made}"
             shipped.append(shipped_file(file, note, model.loops))
@@ -199,14 +212,16 @@ def batches_of(data: Prepared, indices: np.ndarray, graph: Path, size: int = CAL
     return lambda: (fitted(graph.name, batch, inputs) for batch in data.calibration(size, indices))
 
 
-def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
+def _plain(source: Path, path: Path, file: FileChoice, how: _Quantizing) -> str:
     """Standard operators only; int8 as symmetric Q/DQ, which TensorRT and OpenVINO take. Returns a remark."""
+    from export import graph
+    from export.precision.attention import describe
     from export.precision.fp16 import to_fp16
     from export.precision.fp32 import to_fp32
     from export.precision.int8_static import activation_ranges, quantize_static
 
-    if mode == "int8":
-        attention = how.options.attention == "int8"
+    if file.precision == "int8":
+        attention = file.attention
         ranges = activation_ranges(source, how.calibration(), how.options.calibration, attention)
 
         def quantize(out: Path, exclude: Collection[str]) -> Precision:
@@ -215,8 +230,9 @@ def _plain(source: Path, path: Path, mode: str, how: _Quantizing) -> str:
                 to_fp16(out, out)
             return made
 
-        return how.within(source, path, quantize)
-    if mode == "fp16":
+        remark = f", {describe(graph.load(source))}" if attention else ""
+        return how.within(source, path, quantize) + remark
+    if file.precision == "fp16":
         to_fp16(source, path)
     else:
         to_fp32(source, path)

@@ -1,8 +1,8 @@
 """Attention in a graph of standard operators: its two products and the softmax between them, and whether TensorRT can
 fuse them in int8.
 
-Its rules for int8: both products are quantized (pairs before the first, behind the softmax, before the second), the
-size of a head is 16, 32 or 64 and the lengths are at most 512; products of one row are better left alone.
+Its rules for int8: both products are quantized (pairs before the first, behind the softmax, before and behind the
+second), the size of a head is 16, 32 or 64 and the lengths are at most 512; products of one row are better left alone.
 
 Reference: NVIDIA TensorRT documentation, "Working with Transformers", section on the fusion of multi-head attention.
 """
@@ -17,7 +17,7 @@ from export import graph
 
 HEAD_SIZES, LONGEST = (16, 32, 64), 512
 #: What may stand between a product and the softmax, or behind it, and moves no value to another place.
-_BETWEEN = {"Add", "Cast", "Div", "Identity", "Mul", "Sub", "Where"}
+_BETWEEN = {"Add", "Cast", "DequantizeLinear", "Div", "Identity", "Mul", "QuantizeLinear", "Sub", "Where"}
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,35 @@ def fusable(model: Any) -> list[Attention]:
     """The blocks that TensorRT may fuse in int8."""
     shapes = graph.shapes(model)
     return [one for one in attentions(model) if one.misfit(shapes) is None]
+
+
+def describe(model: Any) -> str:
+    """'attention in int8 in 8 of 12 blocks (its heads have 12 channels; 16, 32, 64 are fused)'."""
+    shapes, blocks = graph.shapes(model), attentions(model)
+    reasons = [reason for one in blocks if (reason := one.misfit(shapes)) is not None]
+    why = f" ({', '.join(dict.fromkeys(reasons))})" if reasons else ""
+    return f"attention in int8 in {len(blocks) - len(reasons)} of {len(blocks)} blocks{why}"
+
+
+def in_int8(model: Any) -> list[Attention]:
+    """The blocks of a quantized graph that have the pairs which TensorRT asks for: before both inputs of either
+    product, so behind the softmax too, and behind the second product."""
+    maker = {name: node for node in model.graph.node for name in node.output}
+    readers: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def is_pair(name: str) -> bool:
+        node = maker.get(name)
+        if node is None or node.op_type != "DequantizeLinear":
+            return False
+        quantize = maker.get(node.input[0])
+        return quantize is not None and quantize.op_type == "QuantizeLinear"
+
+    return [
+        one
+        for one in attentions(model)
+        if all(is_pair(name) for node in one.products for name in node.input)
+        and {node.op_type for node in readers.get(one.second.output[0], ())} == {"QuantizeLinear"}
+    ]

@@ -69,8 +69,9 @@ def activation_ranges(
     model, sites = _load(source)
     blocks = fusable(model) if attention else []
     read = {site.node.input[0] for site in sites} | {
-        name for one in blocks for node in one.products for name in node.input
+        name for one in blocks for node in one.products for name in (*node.input, *node.output)
     }
+    read -= {one.first.output[0] for one in blocks}
     tops = thresholds(model, sorted(read), batches, method) if read else {}
     return tops | {one.second.input[0]: 1.0 for one in blocks}  # of a softmax; a percentile would cut the sure ones off
 
@@ -158,11 +159,12 @@ def _insert(
             )
         node.input[place] = f"{x}.dq"
 
-    places = {node.name: place for place, node in enumerate(model.graph.node)}
-    reading: list[tuple[Any, tuple[int, ...]]] = [(site.node, (0,)) for site in sites]
-    reading += [(node, (0, 1)) for one in blocks for node in one.products]
-    for node, inputs in sorted(reading, key=lambda one: places[one[0].name]):  # a pair stands before its first reader
-        for place in inputs:
+    mixed = {one.second.output[0] for one in blocks}
+    reading = {site.node.name: {0} for site in sites}
+    reading |= {node.name: {0, 1} for one in blocks for node in one.products}
+    for node in model.graph.node:  # a pair stands before its first reader
+        behind = {place for place, name in enumerate(node.input) if name in mixed}
+        for place in sorted(behind | reading.get(node.name, set())):
             pair(node, place)
     for site in sites:
         node = site.node

@@ -1,5 +1,5 @@
-"""What runtime.bench found fastest, remembered beside the bundle's files for this machine alone: the number of CPU
-threads of each file, and which backend with which file.
+"""What runtime.bench and runtime.build found fastest, remembered beside the bundle's files for this machine alone: the
+number of CPU threads of each file, which backend with which file, and which TensorRT engine.
 
 It is not part of the bundle, whose bytes depend on no clock and whose next device may have other cores.
 """
@@ -7,6 +7,7 @@ It is not part of the bundle, whose bytes depend on no clock and whose next devi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 FILE = "local/threads.json"
 BACKENDS = "local/backends.json"
-_MOST_BYTES = 1 << 20  # of either file: more is not ours
+ENGINES = "local/engines.json"
+_MOST_BYTES = 1 << 20  # of each file: more is not ours
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,23 @@ class _Choices:
     fastest: dict[str, Choice]
 
 
-_Kept = TypeVar("_Kept", _Threads, _Choices)
+@dataclass(frozen=True)
+class Engine:
+    """The fastest engine of a graph: the SHA-256 of the file that it is built from, and the ms of each file's."""
+
+    file: str
+    ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Engines:
+    """`fastest`: name of a graph -> engine, on `machine`."""
+
+    machine: str
+    fastest: dict[str, Engine]
+
+
+_Kept = TypeVar("_Kept", _Threads, _Choices, _Engines)
 
 
 def remembered(bundle: Bundle, model: ModelFile, batch: int) -> int | None:
@@ -81,6 +99,20 @@ def remember_choice(bundle: Bundle, batch: int, choice: Choice) -> None:
     kept = _choices(bundle)
     kept.fastest[_key(bundle, batch)] = choice
     _write(bundle, BACKENDS, kept)
+
+
+def engine_first(bundle: Bundle, models: Sequence[ModelFile]) -> list[ModelFile]:
+    """The files of a graph for TensorRT, that of the fastest engine first where this machine has compared them."""
+    fastest = _read(bundle, ENGINES, _Engines).fastest.get(bundle.manifest.graph)
+    sums = bundle.manifest.files
+    return sorted(models, key=lambda model: fastest is None or sums[model.path].sha256 != fastest.file)
+
+
+def remember_engine(bundle: Bundle, model: ModelFile, ms: Mapping[str, float]) -> None:
+    """Keep that this file's engine is the fastest. `ms`: of each file that was tried. Raises as `remember` does."""
+    kept = _read(bundle, ENGINES, _Engines)
+    kept.fastest[bundle.manifest.graph] = Engine(bundle.manifest.files[model.path].sha256, dict(ms))
+    _write(bundle, ENGINES, kept)
 
 
 def _key(bundle: Bundle, batch: int) -> str:
@@ -114,7 +146,7 @@ def _read(bundle: Bundle, name: str, kind: type[_Kept]) -> _Kept:
     return found if found.machine == _machine() else nothing
 
 
-def _write(bundle: Bundle, name: str, kept: _Threads | _Choices) -> None:
+def _write(bundle: Bundle, name: str, kept: _Threads | _Choices | _Engines) -> None:
     write_atomic(bundle.root / name, json.dumps(asdict(kept), indent=1, sort_keys=True).encode() + b"\n")
 
 

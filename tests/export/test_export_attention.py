@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from support.mini_models import images
 
 from export import graph
-from export.precision.attention import attentions, fusable
+from export.precision.attention import attentions, fusable, in_int8
 from export.precision.int8_static import to_int8_static
 
 
@@ -89,6 +89,10 @@ def test_every_product_of_attention_reads_int8_and_every_softmax_is_read_by_one(
     for name in softmaxes:
         (reader,) = (node for node in model.graph.node if name in node.input)
         assert reader.op_type == "QuantizeLinear" and scales[reader.input[1]] == np.float32(1 / 127)
+    assert len(in_int8(model)) == len(blocks) and in_int8(onnx.load(vit_file)) == []
+    for one in in_int8(model):
+        (reader,) = (node for node in model.graph.node if one.second.output[0] in node.input)
+        assert reader.op_type == "QuantizeLinear"
     between = [node for node in products if not constants & {maker[name].input[0] for name in node.input}]
     assert len(between) == 2 * len(softmaxes)
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,10 +16,13 @@ from support.runtime_toys import KERNEL, WEIGHT, onnx_accumulator, onnx_classifi
 from runtime import backends
 from runtime.build import shortage, workspace
 from runtime.bundles.bundle import open_files
+from runtime.bundles.manifest import ModelFile
 from runtime.engines import engine_file, trt
+from runtime.engines.choosing import pick, told, try_each
 from runtime.engines.engine import EngineBuild, LayerTypes, build_engine
 from runtime.engines.engine_session import layer_formats
 from runtime.engines.progress import BuildProgress
+from runtime.measuring.fastest import ENGINES, engine_first, remember_engine
 from runtime.session import open_bundle
 from targets.errors import EnvironmentLacks, GateFailed, InputError
 
@@ -264,6 +268,94 @@ def test_onnxruntimes_tensorrt_is_told_the_precision_and_where_to_keep_engines(m
     assert flags == {"fp32": [], "fp16": ["trt_fp16_enable"], "int8": ["trt_fp16_enable", "trt_int8_enable"]}
     assert options["fp32"]["trt_engine_cache_path"] == "/cache/onnxruntime-tensorrt"
     assert backends.get("cuda").options("fp16") == {}
+
+
+THREE = tuple(
+    ModelFile(path, "tensorrt", precision, "")
+    for path, precision in [("model.onnx", "int8"), ("model.fp16.onnx", "fp16"), ("model.int8-attention.onnx", "int8")]
+)
+
+
+def tried(*found):
+    """What became of the three files: ms of a call, or the reason why it is left out."""
+    results = dict(zip((model.path for model in THREE), found, strict=True))
+
+    def provide(model):
+        if isinstance(results[model.path], str):
+            raise GateFailed(results[model.path])
+        return Path(f"{model.path}.engine")
+
+    return try_each(THREE, provide, lambda model, engine: results[model.path])
+
+
+@pytest.mark.parametrize(
+    ("found", "kept", "lines"),
+    [
+        (
+            (1.5, 2.5, 1.25),
+            2,
+            [
+                "kept: model.int8-attention.onnx (int8), 1.25 ms a call: the fastest of 3 that pass",
+                "not kept: model.onnx (int8), 1.5 ms a call",
+                "not kept: model.fp16.onnx (fp16), 2.5 ms a call",
+            ],
+        ),
+        (
+            (1.5, 2.5, "logits differs from the golden output"),
+            0,
+            [
+                "kept: model.onnx (int8), 1.5 ms a call: the fastest of 2 that pass",
+                "not kept: model.fp16.onnx (fp16), 2.5 ms a call",
+                "left out: model.int8-attention.onnx (int8): logits differs from the golden output",
+            ],
+        ),
+        (
+            ("no memory", 2.5, "no memory"),
+            1,
+            [
+                "kept: model.fp16.onnx (fp16), 2.5 ms a call: the only one that passes",
+                "left out: model.onnx (int8): no memory",
+                "left out: model.int8-attention.onnx (int8): no memory",
+            ],
+        ),
+        ((2.0, 2.0, 2.0), 0, ["kept: model.onnx (int8), 2 ms a call: the fastest of 3 that pass"]),
+    ],
+    ids=["the fastest", "a faster one is wrong", "one alone passes", "all are as fast"],
+)
+def test_the_fastest_engine_that_passes_is_kept_and_the_others_are_named(found, kept, lines):
+    every = tried(*found)
+    best = pick(every)
+    assert best.model == THREE[kept] and best.engine == Path(f"{THREE[kept].path}.engine")
+    assert told(every, best)[: len(lines)] == lines and len(told(every, best)) == 3
+
+
+def test_where_no_engine_passes_the_first_reason_is_the_error():
+    with pytest.raises(GateFailed, match="first"):
+        pick(tried("first", "second", "third"))
+
+
+@pytest.fixture
+def bundle_of_three(maker):
+    """A bundle with three files for TensorRT, and one for the CPU."""
+    whole = onnx_classifier().SerializeToString()
+    files = {model.path: whole + b"\x32\x00" * at for at, model in enumerate(THREE)}  # an empty comment more each
+    models = [{"path": model.path, "runtime": "tensorrt", "precision": model.precision, "note": ""} for model in THREE]
+    models.append({"path": "model.cpu.onnx", "runtime": "onnxruntime", "precision": "fp32", "note": ""})
+    files["model.cpu.onnx"] = whole
+    target = {"name": "jetson", "compute_capability": "8.7", "threads": 1, "profile": {"batch": [1, 1, 8]}}
+    return maker.write(models=models, files=files, target=target)
+
+
+def test_a_session_tries_the_engine_that_was_kept_before_the_others(bundle_of_three):
+    opened = open_files(bundle_of_three)
+    models = opened.manifest.models[:3]
+    assert engine_first(opened, models) == list(models)
+    remember_engine(opened, models[2], {model.path: 1.0 for model in models})
+    assert engine_first(opened, models) == [models[2], *models[:2]]
+    notes = [note.split(" does not run on ")[0] for note in open_bundle(bundle_of_three).notes if "TensorRT:" in note]
+    assert notes == ["model.int8-attention.onnx", "model.onnx", "model.fp16.onnx"]
+    (bundle_of_three / ENGINES).write_text('{"machine": "another", "fastest": {}}')
+    assert engine_first(opened, models) == list(models)
 
 
 @needs_cross_build
