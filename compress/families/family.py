@@ -126,15 +126,17 @@ def labels_in(config: Mapping[str, Any], folder: Path, count: int, problem_type:
     kind = config.get("problem_type") or (_ONE_LABEL if count > 1 else "regression")
     if kind != problem_type:
         raise InputError(f"{folder}/config.json: a head for {kind} is not supported, only for {problem_type}")
-    names = config.get("id2label") or {}
+    names = config.get("id2label")
+    if names is None:
+        return tuple(f"LABEL_{index}" for index in range(count))
     if not isinstance(names, Mapping):
         raise InputError(f"{folder}/config.json: id2label must map numbers to names, not be {names!r}")
-    if names and {str(key) for key in names} != set(map(str, range(count))):
+    if {str(key) for key in names} != set(map(str, range(count))):
         raise InputError(
-            f"{folder}/config.json: id2label names {', '.join(map(str, names))}, but the weights have "
+            f"{folder}/config.json: id2label names {', '.join(map(str, names)) or 'nothing'}, but the weights have "
             f"{count} classes, from 0; name each of them"
         )
-    return tuple(str(names.get(str(index), names.get(index, f"LABEL_{index}"))) for index in range(count))
+    return tuple(str(names.get(str(index), names.get(index))) for index in range(count))
 
 
 def stacked(prefix: str, projections: Mapping[str, tuple[Tensor, Tensor | None]]) -> dict[str, Tensor]:

@@ -179,6 +179,7 @@ def test_a_folder_as_optimum_writes_it_is_the_onnx_file_in_it(classifier: tuple[
         ({"id2label": {"0": "bad", "1": "good"}}, None),
         ({"id2label": {"1": "bad", "2": "good"}}, "id2label names 1, 2, but the weights have 2 classes, from 0"),
         ({"id2label": ["bad", "good"]}, "id2label must map numbers to names"),
+        ({"id2label": {}}, "id2label names nothing, but the weights have 2 classes, from 0"),
     ],
 )
 def test_an_onnx_file_has_the_classes_that_the_config_beside_it_names(
