@@ -8,14 +8,14 @@ import math
 import numpy as np
 import pytest
 from scipy.special import ndtri
-from scipy.stats import multinomial
+from scipy.stats import binomtest, multinomial, norm, t
 
 from compress.verification import gate, power, statistics
 from compress.verification.drift import CONFUSION_CHANGES, compare
 from compress.verification.early import Decision, EarlyStop
-from compress.verification.estimate import Estimate, Sampling, estimate_value
+from compress.verification.estimate import Estimate, Sampling, estimate_drop, estimate_value
 from compress.verification.gate import default_gate
-from compress.verification.metric import micro_f1, most_right, neighbours, none_right
+from compress.verification.metric import micro_f1, most_right, neighbours, none_right, sort_rows
 from compress.verification.metrics import METRICS
 from compress.verification.outcome import Status
 from compress.verification.predictions import Predictions
@@ -33,6 +33,8 @@ def pair(samples: int, losses: int, wins: int) -> tuple[Predictions, Predictions
     places = np.arange(samples)
     return answers((places < losses) | (places >= losses + wins)), answers(places >= losses)
 
+
+TOP1 = {"metric": "top1", "max_drop": 5.0}
 
 # ---- power ----
 
@@ -53,7 +55,11 @@ def test_a_design_needs_one_sample_at_least_and_some_power() -> None:
     assert power.required_samples(0.99, 0.0) == 1
     with pytest.raises(ValueError, match="power"):
         power.required_samples(0.01, 0.1, power=0.0)
+    with pytest.raises(ValueError, match="power"):
+        power.required_samples(1.0, 0.1)
     assert power.detectable_drop(1, 1.0, power=0.95) == 1 - 1e-9
+    enough = power.required_samples(0.01, 0.04)
+    assert power.power_sentence(enough, 0.04, 0.01) is None and power.power_sentence(enough - 1, 0.04, 0.01)
 
 
 @pytest.mark.parametrize(("loss_rate", "win_rate", "margin"), [(0.05, 0.9, 0.5), (0.5, 0.5, 0.6), (0.2, 0.3, 0.4)])
@@ -97,7 +103,8 @@ def test_the_sentences_on_samples_hold_the_numbers() -> None:
     )
     assert "about 1,000,000,000 that" in str(power.reach_sentence(1000, 1000.0, 1.0))
     assert power.reach_sentence(1000, 2000.0, 1.0) == "1,000 samples cannot tell it"
-    assert [power.reach_sentence(100, reach, room) for reach, room in ((1, 2), (1, 0), (1, -1))] == [None] * 3
+    assert [power.reach_sentence(100, reach, room) for reach, room in ((1, 2), (1, 0), (1, -1), (1, 1))] == [None] * 4
+    assert "about 400 that" in str(power.reach_sentence(100, 4.0, 2.0))
 
 
 # ---- stopping early ----
@@ -136,6 +143,10 @@ def test_one_check_has_the_whole_error_and_a_bound_of_everything_is_never_certai
     assert [test.error for test in EarlyStop(one, 400)._tests.values()] == [0.01]
     everything = gate.parse({"stop_early": 0.01, "check": [{"metric": "top1", "max_drop": 100.0}]})
     assert not EarlyStop(everything, 400)._tests
+    for least in (50, 400):
+        exact = gate.parse({"stop_early": 0.01, "min_samples": least, "check": [{"metric": "top1", "max_drop": 5.0}]})
+        assert len(EarlyStop(exact, least)._tests) == 1 and not EarlyStop(exact, least - 1)._tests
+    assert EarlyStop(gate.parse({"stop_early": 0, "min_samples": 1, "check": [TOP1]}), 400)._least == 1
     result = one.judge(*pair(400, 0, 0))
     assert "certain (logically)" in Decision(400, 800, 0.0, {0: True}).settle(result).message
     assert "certain (up to an error of 1 %)" in Decision(400, 800, 0.01, {0: True}).settle(result).message
@@ -148,6 +159,43 @@ def test_intervals_reach_the_last_count() -> None:
     assert statistics.count_bootstrap_interval(50, 0, 50) == (1.0, 1.0)
     assert statistics.count_bootstrap_interval(1, 0, 1).high == 1.0
     assert float(tango_statistic(0, 0, 20, 0.0)) == 0.0
+
+
+def test_the_score_interval_ends_where_its_statistic_is_critical_on_both_sides() -> None:
+    z = statistics.critical_value(0.95)
+    low, high = statistics.tango_interval(9, 2, 120)
+    assert float(tango_statistic(9, 2, 120, low)) == pytest.approx(z) and low < 7 / 120 < high
+    assert float(tango_statistic(9, 2, 120, high)) == pytest.approx(-z)
+    assert statistics.tango_interval(30, 0, 30).high == 1.0 and statistics.tango_interval(0, 30, 30).low == -1.0
+    assert statistics.tango_interval(0, 0, 5).low == pytest.approx(-statistics.tango_interval(0, 0, 5).high)
+
+
+def test_exact_p_values_and_rates_are_those_of_the_binomial() -> None:
+    for losses, wins in ((1, 9), (3, 12), (40, 41), (0, 1)):
+        expected = binomtest(losses, losses + wins).pvalue
+        assert statistics.mcnemar_exact(losses, wins) == pytest.approx(expected)
+    for hits, samples in ((0, 20), (1, 20), (19, 20), (20, 20), (130, 300)):
+        exact = binomtest(hits, samples).proportion_ci(0.95, method="exact")
+        assert statistics.rate_interval(hits, samples) == pytest.approx((exact.low, exact.high))
+
+
+def test_the_levels_of_few_samples_are_those_of_students_t() -> None:
+    for samples in (2, 5, 30):
+        reach = math.sqrt(samples / (samples - 1)) * t.ppf(0.975, samples - 1)
+        assert statistics.percentile_levels(samples, 0.95) == pytest.approx((norm.cdf(-reach), norm.cdf(reach)))
+
+
+def test_nothing_changed_has_no_bootstrap_interval_and_one_change_has() -> None:
+    assert statistics.count_bootstrap_interval(0, 0, 30) == (0.0, 0.0)
+    assert statistics.count_bootstrap_interval(1, 1, 30).low < 0 < statistics.count_bootstrap_interval(1, 1, 30).high
+    assert statistics.count_bootstrap_interval(0, 30, 30) == (-1.0, -1.0)
+
+
+def test_weighted_correlations_are_those_of_plain_rows_and_none_where_a_side_is_constant() -> None:
+    x, y, weights = np.array([[1.0, 2.0, 2.0, 5.0]]), np.array([[9.0, 7.0, 8.0, 4.0]]), np.full((1, 4), 0.25)
+    assert statistics.weighted_correlation(x, y, weights) == pytest.approx(np.corrcoef(x[0], y[0])[0, 1])
+    assert statistics.weighted_correlation(x, np.ones((1, 4)), weights).tolist() == [0.0]
+    assert statistics.weighted_ranks(x[0], weights).tolist() == [[0.125, 0.5, 0.5, 0.875]]
 
 
 @pytest.mark.parametrize(("hits", "samples"), [(3, 2), (-1, 5), (0, 0)])
@@ -179,9 +227,12 @@ def test_draws_are_as_many_as_asked_for_and_held_in_pieces(monkeypatch: pytest.M
 def test_micro_f1_and_what_failing_costs_are_plain_arithmetic() -> None:
     means = np.array([[0.2, 0.3, 0.4], [0.0, 0.0, 0.0], [2.0, 3.0, 5.0]])
     assert micro_f1(means) == pytest.approx([100 * 0.4 / 0.7, 0.0, 50.0])
-    rows = np.array([[1.0, 0.0, 2.0], [3.0, 4.0, 5.0]])
+    rows = np.array([[0.0, 0.0, 2.0], [3.0, 4.0, 5.0]])
     assert none_right(rows).tolist() == [[0, 1, 2], [0, 4, 5]]
+    assert sort_rows(np.array([[2.0, 0.0], [1.0, 9.0], [1.0, 3.0]])).tolist() == [[1, 3], [1, 9], [2, 0]]
     assert most_right(np.array([[1.0, 9.0], [3.0, 2.0], [3.0, 0.0]])).tolist() == [False, True, True]
+    order = np.random.default_rng(0).permutation(8)
+    assert neighbours(np.arange(8.0)[:, None])[order, 0].tolist() == np.roll(order, 4).tolist()
     for count in (2, 3):
         assert all(neighbours(np.arange(count)[:, None]).ravel() != np.arange(count))
 
@@ -207,6 +258,7 @@ def test_a_rate_of_both_sides_has_the_exact_interval_and_no_samples_have_none() 
     kl = estimate_value(METRICS["kl"], METRICS["kl"].rows(reference, candidate), Sampling())
     assert kl.interval is not None and kl.interval.low < kl.value < kl.interval.high
     assert estimate_value(METRICS["agreement"], np.empty((0, 1)), Sampling()).samples == 0
+    assert estimate_drop(METRICS["top1"], np.empty((0, 1)), np.empty((0, 1)), Sampling()).samples == 0
 
 
 # ---- the gate ----
@@ -230,13 +282,38 @@ def test_an_interval_that_ends_at_the_bound_passes_and_shows_its_digits() -> Non
 
 def test_what_is_set_and_what_is_not() -> None:
     plain = gate.parse({"check": [{"metric": "top1", "max_drop": 1.0, "min_samples": 1}], "min_samples": 1})
-    assert plain.seed == 0 == default_gate("top1", 1.0).seed
+    assert plain.seed == 0 == default_gate("top1", 1.0).seed and plain.sampling() == Sampling()
+    assert Sampling() == Sampling(0.95, 2000, 0)
+    with pytest.raises(InputError, match="resamples"):
+        gate.parse({"check": [TOP1], "resamples": 100_001})
     with pytest.raises(InputError, match="stop_early"):
         gate.parse({"check": [{"metric": "top1", "max_drop": 1.0}], "stop_early": 0.02})
     with pytest.raises(InputError, match="no metric is called 'nope'") as caught:
         gate.parse({"check": [{"metric": "nope", "max_drop": 1.0}]})
     assert "given:" not in str(caught.value)
     assert default_gate("top1", 100.0).judge(*pair(400, 3, 0)).checks[0].p_noninferior is None
+
+
+def test_a_line_has_four_digits_only_beside_its_bound_and_percent_only_of_a_relative_one() -> None:
+    sides = pair(2000, 40, 10)
+    worst = default_gate("top1", 50.0).judge(*sides).checks[0].worst
+    assert worst is not None
+    assert f"at worst {worst:.2f} " in default_gate("top1", worst + 0.5).judge(*sides).message
+    assert " %)" not in default_gate("top1", 50.0).judge(*sides).message.split("allowed")[1]
+    relative = gate.parse({"check": [{"metric": "top1", "max_relative_drop": 20.0}]}).judge(*sides)
+    assert relative.message.endswith("(20 %)")
+
+
+def test_the_reference_is_asked_whether_it_knows_anything_from_the_least_number_of_samples_on() -> None:
+    side = answers(np.arange(60) % 4 == 0)
+    for least, words in ((60, "reference: right in"), (61, "too few to judge")):
+        judged = gate.parse({"min_samples": least, "check": [TOP1]}).judge(side, side)
+        assert judged.status is Status.ERROR and words in judged.message
+
+
+def test_a_drop_of_everything_has_no_p_value() -> None:
+    for value in (-1.0, 1.0, 1.5):
+        assert gate._score_p(Estimate(100, 0.0, None, losses=3, wins=0), value) is None
 
 
 def test_a_relative_bound_on_nothing_allows_nothing() -> None:
