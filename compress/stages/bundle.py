@@ -25,6 +25,7 @@ from compress.stages.samples import evaluation
 from compress.tables import PrecisionMode
 from compress.tasks.task import DataChoice
 from export.app import app_bytes
+from runtime.files import user_path
 
 if TYPE_CHECKING:
     from compress.stages.job import Job
@@ -66,8 +67,8 @@ def stage(job: Job, engines: dict[str, str]) -> Stage:
         options=Options(
             data=job.data,
             target=job.target.name,
-            recipe=job.recipe_name,
-            model=job.model_name,
+            recipe=_named(job.recipe_name),
+            model=_named(job.model_name),
             mode=job.mode,
             exit=job.recipe.loops.exit,
             app=hashlib.sha256(app_bytes()).hexdigest(),
@@ -75,6 +76,12 @@ def stage(job: Job, engines: dict[str, str]) -> Stage:
         sources={**job.evaluation, **job.target_file},
         libraries=("numpy", "onnxruntime", "edgepress"),
     )
+
+
+def _named(given: str) -> str:
+    """A recipe or model as a device hears of it: a user's own by its name, without the folders of the workstation."""
+    place = user_path(given)
+    return place.resolve().name if place.exists() else given
 
 
 def write(

@@ -110,6 +110,12 @@ def test_an_embedding_bundle_says_how_far_it_drifted_and_brings_its_tokenizer(em
     assert "labels" not in manifest
 
 
+def test_a_bundle_names_the_users_model_and_recipe_and_not_where_they_lie(place: Path, embedding: Path) -> None:
+    assert json.loads((embedding / "manifest.json").read_text())["model"] == {"source": "embedding", "recipe": "small"}
+    files = [path for path in embedding.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if str(place).encode() in path.read_bytes()]
+
+
 def test_the_report_shows_what_ships_with_its_slices_and_the_most_changed_texts(embedding: Path) -> None:
     report = json.loads((embedding.parent / "report" / "report.json").read_text())
     assert {row["name"]: row["role"] for row in report["variants"]} == {
