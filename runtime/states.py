@@ -50,6 +50,15 @@ def of_source(name: str) -> bool:
     return is_memory(name) or name == SOURCE_MASK
 
 
+def every_word(outputs: Iterable[Tensor]) -> dict[str, np.ndarray]:
+    """All words, for a graph with these outputs that scores the words it is given; nothing for another graph."""
+    import numpy as np
+
+    sizes = (one.shape[-1] for one in outputs if one.name == ALLOWED)
+    size = next(sizes, None)
+    return {WORDS: np.arange(size)} if isinstance(size, int) else {}
+
+
 def is_past(name: str) -> bool:
     """Whether an input of a graph is the state after the tokens before."""
     return name.startswith(_FIXED[0])

@@ -18,6 +18,7 @@ from compress.tasks.feeding import fitted
 from compress.tasks.task import DataChoice
 from runtime.bundles.manifest import ONNXRUNTIME, TENSORRT
 from runtime.files import write_atomic
+from runtime.states import every_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -208,8 +209,9 @@ def _smooth(how: _Quantizing, source: Path, path: Path, strength: float) -> None
 def batches_of(data: Prepared, indices: np.ndarray, graph: Path, size: int = CALIBRATION_BATCH) -> Batches:
     from export.onnx_model import read_info
 
-    inputs = read_info(graph).inputs
-    return lambda: (fitted(graph.name, batch, inputs) for batch in data.calibration(size, indices))
+    info = read_info(graph)
+    words = every_word(info.outputs)
+    return lambda: (fitted(graph.name, {**batch, **words}, info.inputs) for batch in data.calibration(size, indices))
 
 
 def _plain(source: Path, path: Path, file: FileChoice, how: _Quantizing) -> str:

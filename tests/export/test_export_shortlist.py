@@ -14,10 +14,11 @@ from compress import tasks
 from compress.model import Transformer
 from compress.rewrites import parse_options, run_rewrite
 from compress.tasks import read_checkpoint
+from compress.tasks.feeding import fitted
 from compress.tasks.text_to_text import TASK
 from export.bundle import BundleContent, Form, write_bundle
 from export.numerics import check_against
-from export.onnx_model import export_onnx
+from export.onnx_model import export_onnx, read_info
 from export.precision.int8_dynamic import to_int8_dynamic
 from runtime import ort, states
 from runtime.answers import Wanted, answerer_of
@@ -89,6 +90,16 @@ def test_a_decoder_scores_the_words_at_hand_as_the_whole_scores_all(made: Listed
     powers_BNV = np.exp(wanted_BNV.astype(np.float64))
     left_out = 1 - powers_BNV[..., words_U].sum(-1) / powers_BNV.sum(-1)
     assert left_out.max() < 1e-6, "what is not computed weighs nothing"
+
+
+def test_the_graph_before_it_is_cut_can_be_given_all_words(made: Listed) -> None:
+    info = read_info(made.folder / "whole.onnx")
+    inputs = {**SOURCE, TARGET: TARGETS, **states.every_word(info.outputs)}
+    whole = ort.load(made.folder / "whole.onnx", 1)
+    all_BNV = whole.run(fitted("whole.onnx", inputs, info.inputs))["logits"]
+    wanted_BNV = ort.load(made.folder / "model.onnx", 1).run({**SOURCE, TARGET: TARGETS})["logits"]
+    np.testing.assert_allclose(all_BNV, wanted_BNV, atol=1e-5)
+    assert states.every_word(info.inputs) == {}
 
 
 def test_the_likeliest_words_are_named_by_their_ids(made: Listed) -> None:
