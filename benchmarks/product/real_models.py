@@ -14,6 +14,7 @@ one image at the other and back with one shared map.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -72,7 +73,11 @@ def _albert(folder: Path) -> tuple[str, str | None]:
         raise EnvironmentLacks("needs the package that holds the weights: pip install --no-deps rxnmapper==0.4.3")
     source = next((Path(found.submodule_search_locations[0]) / "models" / "transformers").iterdir())
     model = folder / "model"
-    shutil.copytree(source, model)
+    model.mkdir(parents=True)
+    for name in ("config.json", "pytorch_model.bin"):
+        shutil.copyfile(source / name, model / name)
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": "[MASK]", "pad_token": "[PAD]"}
+    (model / "tokenizer_config.json").write_text(json.dumps(kind))
     words = (source / "vocab.txt").read_text(encoding="utf-8").split("\n")
     numbers = {word: place for place, word in enumerate(words) if word}
     tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
