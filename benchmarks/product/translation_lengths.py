@@ -66,7 +66,7 @@ def exported(form: str, original: Transformer, folder: Path) -> dict[str, OrtMod
 
 
 def step_times(parts: dict[str, OrtModel], batch: int) -> dict[int, float]:
-    """Median milliseconds of the steps behind so many tokens."""
+    """Median milliseconds of the steps behind each number of tokens."""
     random = np.random.default_rng(0)
     source = {
         INPUTS[0]: random.integers(3, 4000, (batch, SOURCE_TOKENS)),
