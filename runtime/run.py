@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,13 +68,12 @@ def _parser() -> argparse.ArgumentParser:
 def _answer_all(asked: Asking, groups: Iterable[list[str]], wanted: Wanted, args: argparse.Namespace) -> None:
     """Print a line per input as it is done, or one JSON object at the end. Each group of inputs is a batch."""
     session, answerer, results = asked.session, asked.answerer, []
-    if isinstance(answerer, Streamer) and not args.json:
-        for place, one in enumerate(chain.from_iterable(groups)):
-            for piece in answerer.pieces(session, one, wanted.at(place)):
+    for place, some in enumerate(groups):
+        if len(some) == 1 and not args.json and isinstance(answerer, Streamer) and answerer.flows(wanted):
+            for piece in answerer.pieces(session, some[0], wanted.at(place)):
                 print(printable(piece), end="", flush=True)
             print(flush=True)
-        return
-    for place, some in enumerate(groups):
+            continue
         for one, result in zip(some, asked.answer(some, wanted.at(place)), strict=True):
             if isinstance(result, EdgepressError):
                 raise result
@@ -161,7 +159,7 @@ def main() -> int:
     if args.watch and not answerer.suffixes:
         raise InputError(f"--watch waits for files, {bundle.source} takes texts; give them, or - to read lines")
     inputs = [] if args.watch or args.inputs == ["-"] else answerer.expand(args.inputs)
-    alone = isinstance(answerer, Streamer)
+    alone = isinstance(answerer, Streamer) and answerer.alone
     if alone and args.batch_within is not None:
         raise InputError(f"--batch-within is for whole answers; {bundle.source} writes them bit by bit")
     batch = bundle.manifest.max_batch if len(inputs) > 1 and not alone else 1

@@ -65,7 +65,13 @@ class Answerer(Protocol):
 
 @runtime_checkable
 class Streamer(Protocol):
-    """Answers bit by bit."""
+    """Answers bit by bit. `alone`: never to several inputs at once."""
+
+    alone: ClassVar[bool]
+
+    def flows(self, wanted: Wanted) -> bool:
+        """Whether the answer to one input can be given as it comes."""
+        ...
 
     def pieces(self, session: Session, prompt: str, wanted: Wanted) -> Iterator[str]:
         """The answer to one input as it comes. Raises InputError."""

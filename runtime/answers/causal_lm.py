@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from runtime.answers.texts import TextInputs, text_inputs
+from runtime.answers.texts import TextInputs, as_it_comes, text_inputs
 from runtime.texts.generate import DRAW
 from runtime.texts.text import check_ids
 from targets.errors import InputError
@@ -23,28 +23,20 @@ class Continuations(TextInputs):
     """What a language model writes after each prompt."""
 
     options: ClassVar = ("tokens", *DRAW)
+    alone: ClassVar = True
 
     def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
         """The text after each prompt, or its token ids where prompts are given as ids."""
         return [self._one(session, prompt, wanted) for prompt in inputs]
 
+    def flows(self, wanted: Wanted) -> bool:
+        return True
+
     def pieces(self, session: Session, prompt: str, wanted: Wanted) -> Iterator[str]:
         """The prompt and the text after it, as it comes. Raises InputError for a prompt that cannot be used."""
         start = self.prompt_ids(prompt)
         yield prompt
-        if self.tokenizer is None:
-            for token in self._tokens(session, start, wanted):
-                yield f" {token}"
-            return
-        # A token may be a part of a character, so it is the whole text that is decoded, and what is new is shown.
-        ids, shown = [], ""
-        before = self.tokenizer.decode(start)
-        for token in self._tokens(session, start, wanted):
-            ids.append(token)
-            whole = self.tokenizer.decode([*start, *ids])[len(before) :]
-            if not whole.endswith("\ufffd"):
-                yield whole[len(shown) :]
-                shown = whole
+        yield from as_it_comes(self.tokenizer, start, self._tokens(session, start, wanted))
 
     def line(self, result: Result) -> str:
         """The text."""

@@ -4,17 +4,19 @@ step, with beam search or greedily."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from runtime.answers.texts import TextInputs, text_inputs
-from runtime.bundles.manifest import DECODER, ENCODER
-from runtime.states import SOURCE_MASK, of_source
-from runtime.texts.search import Written, search
+from runtime.answers.texts import TextInputs, as_it_comes, text_inputs
+from runtime.bundles.manifest import DECODER, ENCODER, GROWING
+from runtime.ort import CPU
+from runtime.states import BATCH, SOURCE_MASK, of_source
+from runtime.texts.search import Written, greedy, search
 from runtime.texts.text import INPUTS, TargetText, Tokenizer, pad
 from targets.errors import InputError
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: The graph that writes.
 ANSWERS = DECODER
+#: Texts that are written at once on a CPU, beams counted, and the bytes that all of them may keep.
+ROWS, KEPT = 128, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Translations(TextInputs):
     writer: Tokenizer | None = None
     singles: dict[str, Session] = field(default_factory=dict)
     options: ClassVar = ("tokens", "beams", "top")
+    alone: ClassVar = False
 
     @cached_property
     def target(self) -> TargetText:
@@ -64,7 +69,7 @@ class Translations(TextInputs):
                 ids[at] = self.ids_of(text)
             except InputError as fault:
                 results[at] = fault
-        together = max(1, session.max_batch // self._beams(wanted))
+        together = max(1, self._rows(session, wanted) // self._beams(wanted))
         order = sorted(ids, key=lambda at: -len(ids[at]))
         batches = [order[start : start + together] for start in range(0, len(order), together)]
         written = self._written(session, [[ids[at] for at in batch] for batch in batches], wanted)
@@ -72,6 +77,17 @@ class Translations(TextInputs):
             said = [{"text": self._text(one.ids), "score": round(one.score, 4)} for one in texts]
             results[at] = {**said[0], "others": said[1:]} if wanted.top > 1 else dict(said[0])
         return [results[at] for at in range(len(inputs))]
+
+    def flows(self, wanted: Wanted) -> bool:
+        """With one beam; with more of them the text may change until it ends."""
+        return self._beams(wanted) == 1
+
+    def pieces(self, session: Session, prompt: str, wanted: Wanted) -> Iterator[str]:
+        """The text for one source as it comes. Raises InputError for a source of no use."""
+        rows = self._begun(self.encoder, session, [self.ids_of(prompt)], 1)
+        pieces = as_it_comes(self.writer, [], greedy(rows, self.target, self.spec.stop, self._longest(wanted)))
+        yield next(pieces, "").lstrip()
+        yield from pieces
 
     def _written(
         self, session: Session, batches: Sequence[Sequence[Sequence[int]]], wanted: Wanted
@@ -87,9 +103,9 @@ class Translations(TextInputs):
     def _searched(
         self, encoder: Session, decoder: Session, sources: Sequence[Sequence[int]], wanted: Wanted
     ) -> list[list[Written]]:
-        longest = min(wanted.tokens, self.target.max_length)
-        rows = self._begun(encoder, decoder, sources)
-        return search(rows, len(sources), self.target, self.spec.stop, self._beams(wanted), longest, wanted.top)
+        rows = self._begun(encoder, decoder, sources, self._rows(decoder, wanted))
+        beams, longest = self._beams(wanted), self._longest(wanted)
+        return search(rows, len(sources), self.target, self.spec.stop, beams, longest, wanted.top)
 
     def _single(self, session: Session) -> Session:
         """The same on one thread, opened once; itself where there is no such thing."""
@@ -109,14 +125,34 @@ class Translations(TextInputs):
         """Say on stderr that a source was cut."""
         print(f"note: a source is longer than {self.spec.max_length} tokens and was cut", file=sys.stderr)
 
-    def _begun(self, encoder: Session, decoder: Session, sources: Sequence[Sequence[int]]) -> Stream:
-        """The decoder before its first token, with what it reads of the sources."""
-        from runtime.streams.stream import Stream
+    def _begun(self, encoder: Session, decoder: Session, sources: Sequence[Sequence[int]], rows: int) -> Stream:
+        """The decoder before its first token, with what it reads of the sources; it goes on to write up to `rows`
+        texts."""
+        from runtime.streams.stream import Stepped, Stream
 
         padded, (_, mask) = pad(sources, self.spec), INPUTS
         memory = {SOURCE_MASK: padded[mask], **encoder.run(padded)}
         named = [tensor.name for tensor in decoder.manifest.inputs if of_source(tensor.name)]
-        return Stream(decoder, len(sources), {name: memory[name] for name in named})
+        stepped = replace(Stepped.of(decoder), max_batch=rows)
+        return Stream(stepped, len(sources), {name: memory[name] for name in named})
+
+    def _rows(self, session: Session, wanted: Wanted) -> int:
+        """How many texts are written at once: the bundle's batch; more on a CPU, where no engine sets a limit, if what
+        they keep at their longest is small."""
+        if session.provider != CPU:
+            return session.max_batch
+        known = {BATCH: 1, GROWING: self._longest(wanted)}
+        shapes = [one.shape for one in session.manifest.state]
+        shapes += [one.shape for one in session.manifest.inputs if of_source(one.name)]
+        sizes = (
+            [known.get(size, self.spec.max_length) if isinstance(size, str) else size for size in one] for one in shapes
+        )
+        numbers = sum(map(prod, sizes))
+        return max(session.max_batch, min(ROWS, KEPT // (4 * numbers)))
+
+    def _longest(self, wanted: Wanted) -> int:
+        """How many tokens a text may have."""
+        return min(wanted.tokens, self.target.max_length)
 
     def _beams(self, wanted: Wanted) -> int:
         return self.target.beams if wanted.beams is None else wanted.beams

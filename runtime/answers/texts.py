@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,21 @@ class PairInputs(TextInputs):
         if encoded.cut:
             self.tell_cut()
         return encoded.ids[0]
+
+
+def as_it_comes(tokenizer: Tokenizer | None, before: Sequence[int], tokens: Iterable[int]) -> Iterator[str]:
+    """The text that tokens behind those `before` add, piece by piece; without a tokenizer their ids. A token may be a
+    part of a character, so it is the whole text that is decoded, and what is new is given."""
+    if tokenizer is None:
+        yield from (f" {token}" for token in tokens)
+        return
+    ids, shown, begun = list(before), "", len(tokenizer.decode(before))
+    for token in tokens:
+        ids.append(token)
+        whole = tokenizer.decode(ids)[begun:]
+        if not whole.endswith("\ufffd"):
+            yield whole[len(shown) :]
+            shown = whole
 
 
 def inputs_for(session: Session, padded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ text's score is the sum of its log-probabilities over (its tokens)^penalty.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -128,6 +128,20 @@ def search(
         if not np.array_equal(chosen_R, np.arange(going_B.size * beams)):
             rows = rows.select(chosen_R.tolist())
     return finished
+
+
+def greedy(rows: Rows, target: TargetText, stop: Sequence[int], longest: int) -> Iterator[int]:
+    """The tokens of one text as they come: what `search` writes with one beam. `rows` has one row, nothing fed yet."""
+    import numpy as np
+
+    fed_R, trail = np.full(1, target.start, np.int64), _Trail()
+    for length in range(1, longest + 1):
+        values_RC, tokens_RC = _allowed(rows, fed_R, trail, target, stop, length, longest, 1)
+        fed_R = tokens_RC[:, values_RC[0].argmax()]
+        if int(fed_R[0]) in stop:
+            return
+        yield int(fed_R[0])
+        trail.steps.append((np.zeros(1, np.int64), fed_R))
 
 
 def _best(

@@ -28,7 +28,7 @@ from export.onnx_model import export_onnx
 from export.precision.fp16 import to_fp16
 from export.precision.int8_dynamic import to_int8_dynamic
 from runtime import ort, states
-from runtime.answers import Wanted, answerer_of
+from runtime.answers import Streamer, Wanted, answerer_of, text_to_text
 from runtime.bundles.bundle import open_files
 from runtime.bundles.manifest import DECODER, BundleTarget, ModelFile
 from runtime.run import main as run
@@ -212,12 +212,32 @@ def test_a_decoder_picks_the_likeliest_tokens_that_its_logits_say(made: Cut) -> 
     assert everything[1].shape == (2, VOCABULARY) and np.allclose(np.exp(everything[0]).sum(axis=1), 1)
 
 
-def test_batches_side_by_side_are_written_as_each_alone(made: Cut) -> None:
+def test_batches_side_by_side_are_written_as_each_alone(made: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_to_text, "ROWS", 8)
     bundle, texts = open_files(made.bundle).one(DECODER), sentences(2 * 8 + 3, seed=2)
     session = open_session(bundle, threads=2)
     together = answerer_of(bundle).answer(session, texts, Wanted(beams=1))
     alone = [answerer_of(bundle).answer(session, [text], Wanted(beams=1))[0] for text in texts]
     assert [one["text"] for one in together] == [one["text"] for one in alone]
+
+
+def test_more_texts_than_the_bundles_batch_are_written_at_once_while_they_keep_little(
+    made: Cut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, texts = open_files(made.bundle).one(DECODER), sentences(30, seed=4)
+    answerer, session = answerer_of(bundle), open_session(bundle, threads=1)
+    begun: list[int] = []
+    start = Stream.__init__
+
+    def counted(self: Stream, model: Any, batch: int = 1, fixed: Any = None) -> None:
+        begun.append(batch)
+        start(self, model, batch, fixed)
+
+    monkeypatch.setattr(Stream, "__init__", counted)
+    at_once = answerer.answer(session, texts, Wanted(beams=1))
+    monkeypatch.setattr(text_to_text, "KEPT", 1)
+    assert answerer.answer(session, texts, Wanted(beams=1)) == at_once
+    assert begun == [30, 8, 8, 8, 6], "the bundle's batch is 8"
 
 
 def test_the_next_best_texts_are_given_and_no_more_than_beams(made: Cut) -> None:
@@ -232,6 +252,17 @@ def test_the_next_best_texts_are_given_and_no_more_than_beams(made: Cut) -> None
     assert answerer.line(result).splitlines() == [one["text"] for one in texts]
     with pytest.raises(InputError, match="--top 5 needs as many beams; give --beams 5"):
         answerer.answer(session, ["w1"], Wanted(beams=4, top=5))
+
+
+@pytest.mark.parametrize("words", ["w1 w2 w3", "w9"])
+def test_a_text_comes_piece_by_piece_with_one_beam(made: Cut, words: str) -> None:
+    bundle = open_files(made.bundle).one(DECODER)
+    answerer, session = answerer_of(bundle), open_session(bundle)
+    assert isinstance(answerer, Streamer)
+    (wanted,) = answerer.answer(session, [words], Wanted(beams=1))
+    pieces = list(answerer.pieces(session, words, Wanted(beams=1)))
+    assert isinstance(wanted, dict) and len(pieces) > 1 and "".join(pieces) == wanted["text"]
+    assert answerer.flows(Wanted(beams=1)) and not answerer.flows(Wanted(beams=4))
 
 
 def test_the_library_translates_a_text(made: Cut) -> None:
