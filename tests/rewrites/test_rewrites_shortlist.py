@@ -99,6 +99,7 @@ def test_words_on_the_list_keep_their_logits_and_the_others_lose_alike() -> None
     wanted_BNV = torch.where(allowed_BV[:, None], 0.0, LOSS).expand_as(lost_BNV)
     torch.testing.assert_close(lost_BNV, wanted_BNV, atol=1e-4, rtol=0)
     assert allowed_BV.sum(dim=1).max() <= 2 * 7 + 5 < VOCABULARY
+    torch.testing.assert_close(after.train()(inputs), before_BNV, msg="healing sees all words")
 
 
 def test_padding_of_a_source_adds_no_words() -> None:
