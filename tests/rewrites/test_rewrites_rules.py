@@ -45,11 +45,13 @@ FOR = {
 }
 #: Those that work on tables of tokens, and so on text models only.
 TABLES = {"low-rank-embedding", "trim-vocabulary"}
+#: Those that work on an encoder-decoder alone.
+TRANSLATORS = {"linear-cross", "shortlist"}
 
 
 def model_for(use: str) -> tuple[Transformer, Calibration]:
     """A small model that the rewrite works on, and inputs for it."""
-    if use == "linear-cross":
+    if use in TRANSLATORS:
         model = translator()
         return model, translator_calibration(model)
     if use == "class-vectors":
@@ -198,7 +200,7 @@ def test_packed_attention_is_rewritten_no_more() -> None:
         "class-vectors",
         "drop-blocks",
         "fold-feature-map",
-        "linear-cross",
+        *TRANSLATORS,
         "pool-tokens",
         "relax-loops",
         "tie-layers",

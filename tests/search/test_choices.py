@@ -17,6 +17,7 @@ LEFT_OUT = {
     "gated-linear-attention": "its mixers want a long transfer of attention before they mean anything",
     "hybrid": "its mixers want a long transfer of attention before they mean anything",
     "linear-cross": "a search works on models of one stack",
+    "shortlist": "a search works on models of one stack",
     "relax-loops": "it only gives looped blocks parts of their own",
     "tie-layers": "it joins many layers at once",
     "trim-vocabulary": "which tokens a device will never meet only the user knows",
