@@ -13,7 +13,7 @@ from export import graph
 from export.apart import store_apart
 from runtime import states
 from runtime.bundles.manifest import DECODER, ENCODER, GRAPH
-from runtime.states import SOURCE_MASK
+from runtime.states import OF_DECODER
 from runtime.texts.text import INPUTS, TARGET
 from targets.errors import InputError
 
@@ -57,7 +57,6 @@ def _encoder(path: Path) -> Any:
 def _decoder(path: Path) -> Any:
     """Its tokens are `input_ids`."""
     model = _load(path)
-    ids, mask = INPUTS
     memory = [one for one in model.graph.output if states.is_memory(one.name)]
     names = {one.name for one in memory}
     graph.set_nodes(model, _behind(model, names))
@@ -66,8 +65,8 @@ def _decoder(path: Path) -> Any:
     if states.ALLOWED in names:
         _choose_words(model)
     pasts = {one.name for one in model.graph.input if states.is_past(one.name)}
-    model = _with_inputs(model, path, {mask, TARGET, *pasts, *names})
-    return _renamed(model, {TARGET: ids, mask: SOURCE_MASK})
+    model = _with_inputs(model, path, {*OF_DECODER, *pasts, *names})
+    return _renamed(model, OF_DECODER)
 
 
 def _behind(model: Any, names: set[str]) -> list[Any]:

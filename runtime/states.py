@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from runtime.bundles.manifest import GROWING, State, Tensor
+from runtime.texts.text import INPUTS, TARGET
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ MASK, PLACES = "attention_mask", "position_ids"
 BATCH = "batch"
 #: 1 at the real tokens of the source, where it stands beside a decoder's own tokens.
 SOURCE_MASK = "encoder_attention_mask"
+#: What the graph of a decoder alone calls the inputs of the whole that it reads.
+OF_DECODER = {TARGET: INPUTS[0], INPUTS[1]: SOURCE_MASK}
 _MEMORY = "memory."
 #: Of a decoder with a shortlist: 1 at the words that a source may become (B,V), kept of the source, and which words of
 #: the vocabulary the scores are of (U,), those of any source of the batch.

@@ -58,6 +58,7 @@ def _tied(**options: Any) -> Tables:
 T2R = _in(DECODER, "linear-attention", feature="t2r", size=32)
 CROSS = _in(DECODER, "linear-cross", feature="t2r", size=32)
 ONE_LAYER = _in(DECODER, "drop-blocks", layers=[1, 2])
+MINIMAL = [*_both("single-head", rank=32, layers="auto:2"), *_both("affine-mlp", layers="auto:2")]
 #: From 3 + 3 layers of 128 dimensions, four heads, 512 hidden units.
 FORMS: dict[str, Tables] = {
     "t2r": [T2R],
@@ -69,15 +70,8 @@ FORMS: dict[str, Tables] = {
     "ring": _tied(signal_rank=8),
     "tied": _tied(),
     "deltas": _tied(delta_rank=8),
-    "minimal": [
-        *_both("single-head", rank=32, layers="auto:2"),
-        *_both("affine-mlp", layers="auto:2"),
-    ],
-    "listed": [
-        *_both("single-head", rank=32, layers="auto:2"),
-        *_both("affine-mlp", layers="auto:2"),
-        _in(DECODER, "shortlist"),
-    ],
+    "minimal": MINIMAL,
+    "listed": [*MINIMAL, _in(DECODER, "shortlist")],
     "small": [ONE_LAYER, _in(ENCODER, "prune-neurons", keep=384)],
     "small-constant": [ONE_LAYER, _in(ENCODER, "prune-neurons", keep=384), T2R, CROSS],
 }

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from compress.judging.side import BATCH, Arrays, Side, onnx_size
 from runtime.bundles.manifest import Tensor
-from runtime.states import SOURCE_MASK
+from runtime.states import OF_DECODER
 from runtime.texts.text import INPUTS, TARGET
 from targets.errors import InputError
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
-_HIDDEN, _LOGITS = "last_hidden_state", "logits"
-_TAKES = {"input_ids": TARGET, SOURCE_MASK: "attention_mask"}
+_HIDDEN, _MEMORY, _LOGITS = "last_hidden_state", "encoder_hidden_states", "logits"
 
 
 def is_pair(folder: Path) -> bool:
@@ -34,7 +33,7 @@ def pair_side(name: str, folder: Path) -> tuple[Side, tuple[Tensor, ...]]:
 
     encoder, decoder = ort.load(folder / ENCODER), ort.load(folder / DECODER)
     given = {one.name for one in encoder.outputs}
-    taken = {one.name for one in decoder.inputs} - {*_TAKES, "encoder_hidden_states"}
+    taken = {one.name for one in decoder.inputs} - {*OF_DECODER.values(), _MEMORY}
     logits = tuple(one for one in decoder.outputs if one.name == _LOGITS)
     if _HIDDEN not in given or taken or not logits:
         lacks = f"takes {', '.join(sorted(taken))}" if taken else f"gives no {_LOGITS if not logits else _HIDDEN}"
@@ -43,11 +42,11 @@ def pair_side(name: str, folder: Path) -> tuple[Side, tuple[Tensor, ...]]:
 
     def call(inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         hidden = encoder.run({one.name: inputs[one.name] for one in encoder.inputs})[_HIDDEN]
-        whole = {"encoder_hidden_states": hidden, **{ours: inputs[theirs] for ours, theirs in _TAKES.items()}}
+        whole = {_MEMORY: hidden, **{name: inputs[given] for given, name in OF_DECODER.items()}}
         return {_LOGITS: decoder.run({one.name: whole[one.name] for one in decoder.inputs})[_LOGITS]}
 
     declared = {one.name: one for one in encoder.inputs}
-    target = replace(next(one for one in decoder.inputs if one.name == "input_ids"), name=TARGET)
+    target = replace(next(one for one in decoder.inputs if one.name == OF_DECODER[TARGET]), name=TARGET)
     side = Side(
         name=name,
         kind="ONNX files",

@@ -17,8 +17,8 @@ from compress.tasks.feeding import fitted
 from compress.tasks.task import AnyPart, DataChoice, GraphInputs, Prepared, Tell
 from compress.tasks.text import BATCH
 from runtime.bundles.manifest import DECODER, ENCODER
-from runtime.states import SOURCE_MASK
-from runtime.texts.text import INPUTS, TARGET, Tokenizer, parse_preprocessing
+from runtime.states import OF_DECODER
+from runtime.texts.text import TARGET, Tokenizer, parse_preprocessing
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ class TextToText(Stateful["SourceToTarget"]):
         """The decoder is given what the encoder makes of the same sources."""
         from runtime import ort
 
-        (ids, mask), encoder = INPUTS, ort.load(graphs[ENCODER], threads=1)
+        encoder = ort.load(graphs[ENCODER], threads=1)
         memory = encoder.run(fitted(graphs[ENCODER].name, inputs, encoder.inputs))
-        written = {ids: inputs[TARGET], SOURCE_MASK: inputs[mask], **memory}
+        written = {**{name: inputs[given] for given, name in OF_DECODER.items()}, **memory}
         sources = {name: path for name, path in graphs.items() if name != DECODER}
         return {
             **super().golden_inputs(sources, inputs),
