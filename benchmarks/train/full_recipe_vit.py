@@ -31,7 +31,9 @@ from torch import Tensor
 from benchmarks.lab import images as vit_lab
 from benchmarks.lab import record
 from benchmarks.lab.training import Log
+from benchmarks.lab.two_teachers import TWO_TEACHERS, TaughtFeed, second_teacher
 from compress.heal import HealOptions, ImageFeed, heal
+from compress.heal.objective import CLASSIFICATION, Objective
 from compress.model import Transformer, load, save
 from compress.model.forms.loops import at_loops
 from compress.rewrites import Calibration
@@ -58,6 +60,20 @@ CANDIDATES: dict[str, list[dict[str, Any]]] = {
         *NARROW,
         {"use": "prune-neurons", "keep": 320},
         {"use": "pool-tokens", "after": 5},
+    ],
+    "twelve-early": [
+        *EXACT,
+        *NARROW,
+        {"use": "prune-neurons", "keep": 256, "layers": [0, 1, 2, 3]},
+        {"use": "prune-neurons", "keep": 336, "layers": [4, 5, 6, 7, 8, 9, 10, 11]},
+        {"use": "pool-tokens", "after": 3},
+    ],
+    "ten-early": [
+        *EXACT,
+        {"use": "drop-blocks", "layers": [6, 10]},
+        *NARROW,
+        {"use": "prune-neurons", "keep": 400},
+        {"use": "pool-tokens", "after": 3},
     ],
     "nine-blocks": [*EXACT, {"use": "drop-blocks", "layers": [3, 6, 10]}, *NARROW],
     "nine-relu": [
@@ -111,25 +127,27 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
         temperature=args.temperature,
         weight_decay=args.weight_decay,
         average=args.average,
-        mixup=True,
+        mixup=not args.second_teacher,  # its own views are mixed already
         eval_every=max(1, args.steps // 20),
         patience=100,
     )
+    second = second_teacher(train, held_out, teacher, args.second_teacher) if args.second_teacher else None
 
     def feed(dataset: Any) -> ImageFeed:
-        return ImageFeed(dataset, teacher.structure.preprocessing, args.seed, accelerator.device)
+        about = (dataset, teacher.structure.preprocessing, args.seed, accelerator.device)
+        return TaughtFeed(*about, second=second) if second else ImageFeed(*about)
 
     log = Log(every=500)
-    feeds = feed(train), feed(held_out)
+    feeds, objective = (feed(train), feed(held_out)), TWO_TEACHERS if second else CLASSIFICATION
     if args.seconds:
         started = time.monotonic()
-        rate = _steps_per_second(student, teacher, feeds, options, accelerator)
+        rate = _steps_per_second(student, teacher, feeds, options, accelerator, objective)
         left = args.seconds - (time.monotonic() - started)
         steps = max(1, int(left * rate))
         options = options.replace(steps=steps, eval_every=max(1, steps // 20))
         print(f"{rate:.1f} steps a second: {steps} steps in {left:.0f} s", flush=True)
     with tempfile.TemporaryDirectory() as work:
-        healed = heal(student, teacher, *feeds, options, accelerator, Path(work), log)
+        healed = heal(student, teacher, *feeds, options, accelerator, Path(work), log, objective)
     model = healed.model.half().float()  # what is scored is what is saved
     write_half(model, args.out)
     known = vit_lab.prepared(held_out, teacher, device)
@@ -144,6 +162,7 @@ def heal_candidate(args: argparse.Namespace, candidates: Recipes, module: str) -
         if args.begin and (args.begin / "heal.json").is_file()
         else None,
         "heal": options.model_dump(mode="json"),
+        "second_teacher_seconds": args.second_teacher,
         "train_images": len(train),
         "calibration_images": len(few),
         "notes": notes,
@@ -195,11 +214,12 @@ def _steps_per_second(
     feeds: tuple[ImageFeed, ImageFeed],
     options: HealOptions,
     accelerator: Accelerator,
+    objective: Objective,
 ) -> float:
     """How fast healing is here, once it is compiled and warm."""
     trial, log = options.replace(steps=400, eval_every=400), Log(every=100)
     with tempfile.TemporaryDirectory() as work:
-        heal(student, teacher, *feeds, trial, accelerator, Path(work), log)
+        heal(student, teacher, *feeds, trial, accelerator, Path(work), log, objective)
     (first, begin, *_), (last, end, *_) = log.curve[0], log.curve[-1]
     return (last - first) / max(end - begin, 1e-3)
 
@@ -272,6 +292,9 @@ def add_verbs(verbs: Any, candidates: Recipes, module: str) -> None:
     healing.add_argument("--temperature", type=float, default=2.0)
     healing.add_argument("--weight-decay", type=float, default=0.0)
     healing.add_argument("--average", type=float, default=0.0)
+    healing.add_argument(
+        "--second-teacher", type=float, metavar="SECONDS", help="heal towards a ResNet-9 that learned so long, too"
+    )
     healing.add_argument("--loops", type=int, nargs="+", default=[], help="other numbers of loops to heal for")
     healing.add_argument("--seed", type=int, default=0)
     healing.add_argument("--limit", type=int, help="about how many training images, for smoke tests")
