@@ -105,7 +105,7 @@ class Runner:
             self._emit(StageCached(stage.name))
             return found, False
         waits = Logged(stage.name, Level.INFO, "waiting for another run that is making the same")
-        with self._cache.lock(key, lambda: self._emit(waits)):
+        with self._cache.lock(key, lambda: self._emit(waits)) as lease:
             # Look again: another run may have made or mended it before we got the lock.
             found = self._cache.get(key, stage.produces)
             if isinstance(found, Artifact):
@@ -114,19 +114,25 @@ class Runner:
             if isinstance(found, Corrupt):
                 self._emit(CacheCorrupt(stage.name, str(found.path), found.reason))
                 self._cache.evict(key)
-            return self._make(stage, key, inputs), True
+            try:
+                return self._make(stage, key, inputs, lease.mark if lease else ""), True
+            except Exception:
+                if lease is None or not lease.lost():
+                    raise
+        self._emit(Logged(stage.name, Level.INFO, "another machine took this over while this one was silent"))
+        return self._obtain(stage, key, inputs)
 
-    def _make(self, stage: Stage, key: Key, inputs: Mapping[str, Artifact]) -> Artifact:
-        folder, work = self._cache.begin(key)
+    def _make(self, stage: Stage, key: Key, inputs: Mapping[str, Artifact], mark: str) -> Artifact:
+        folder, work = self._cache.begin(key, mark)
         self._emit(StageStarted(stage.name, resumed=any(work.iterdir())))
         began = time.monotonic()
         try:
             with full_disk_named(self._cache.root), beating(stage.name, self._emit) as emit:
                 stage.run(StageContext(folder, work, stage.own_options(), self._seed, stage.name, emit), **inputs)
-            artifact = self._cache.put(key, stage.produces)
+            artifact = self._cache.put(key, stage.produces, mark)
         except BaseException as error:
             with suppress(OSError):  # the error at hand matters more; the next run sweeps
-                self._cache.abandon(key)
+                self._cache.abandon(key, mark)
             self._emit(StageFailed(stage.name, describe(error)))
             raise
         self._emit(StageFinished(stage.name, time.monotonic() - began))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +12,12 @@ from compress.cli import start, typer
 from targets.errors import GateFailed, InputError, printable
 
 if TYPE_CHECKING:
+    from compress.pipeline import Cache
+    from compress.pipeline.events import Sink
     from compress.recipe import Recipe
     from compress.search.gating import Gated
     from compress.search.searcher import Searcher
+    from compress.search.workers.executor import Executor
     from compress.stages.graph import Job
     from targets.spec import Target
 
@@ -44,6 +48,10 @@ def main(
         list[str] | None, typer.Option("--set", help="Change a value for all candidates, such as data.limit=500.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where bundle/, report/, recipe.toml and the front go.")] = Path("out"),
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Do the work on a Ray cluster: HOST:PORT of its head, or auto on one of its machines."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Standard output is one JSON object.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")] = 0,
 ) -> int:
@@ -59,6 +67,7 @@ def main(
     from compress.search.effort import effort
     from compress.search.limits import Limits, milliseconds, size
     from compress.search.searcher import Searcher, Wish
+    from compress.search.workers.executor import Place
     from compress.stages.outcome import check_out
 
     if not 0 < hours <= 1000:
@@ -82,7 +91,9 @@ def main(
         print(printable(line), file=stream, flush=True)
 
     wish = Wish(recipe, limits, effort(hours), costs)
-    searcher = Searcher(job, wish, cache, [QuietView(stream), JsonLog(out / "log.jsonl")], tell)
+    sinks = (QuietView(stream), JsonLog(out / "log.jsonl"))
+    executor = _executor(cluster, cache, sinks, job)
+    searcher = Searcher(replace(job, timed_on=executor.machine(Place.TIMING)), wish, executor, tell)
     if write_probes is not None:
         return _write_probes(searcher, write_probes, tell)
     given, document = _searched(searcher, out)
@@ -91,6 +102,17 @@ def main(
         missed = "; ".join(given.missed) or f"the gate did not pass: {given.reason}"
         raise GateFailed(f"nothing keeps every limit ({missed}); {out / 'front.html'} shows which is in the way")
     return 0
+
+
+def _executor(cluster: str | None, cache: Cache, sinks: tuple[Sink, ...], job: Job) -> Executor:
+    from compress.search.workers.executor import Here
+
+    if cluster is None:
+        return Here(cache, sinks, job.seed)
+    from compress.search.workers.cluster import Ray
+
+    folders = [job.model_folder.absolute(), Path(job.data.source).absolute()]
+    return Ray(cluster, cache, sinks, job.seed, [folder for folder in folders if folder.exists()])
 
 
 def _given(model: str | None, data: str | None, max_drop: float | None) -> list[str]:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.pipeline import Artifact, Runner
+from compress.pipeline import Artifact
 from compress.search.front import Candidate
 from compress.search.limits import Limits
 from compress.search.rungs import Scored, Worth
 from compress.search.searcher import Priced, Searcher, typed
+from compress.search.workers.executor import Place, Work
 from compress.stages.artifacts import ShippedModels, Timing
 from compress.stages.graph import Job, build_graph
 from compress.stages.outcome import judge
@@ -95,7 +96,9 @@ def gated(searcher: Searcher, priced: Priced, ordered: Sequence[tuple[Candidate,
 
 
 def _judged(searcher: Searcher, priced: Priced, candidate: Candidate, job: Job) -> Gated:
-    artifacts = Runner(build_graph(job), searcher.cache, searcher.sinks, seed=job.seed).run()
+    graph = build_graph(job)
+    searcher.run(Work(graph, "verify", Place.HEAVY))
+    artifacts = searcher.run(Work(graph, place=Place.TIMING))
     verdict, reason = judge(artifacts["verify"])
     times, shipped = typed(artifacts["timing"], Timing).load(), typed(artifacts["precision"], ShippedModels)
     main = shipped.entries()[0]

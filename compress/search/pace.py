@@ -15,11 +15,9 @@ from compress.stages.artifacts import CalibrationSet, SourceModel
 from compress.stages.samples import healing
 from compress.tasks.task import DataChoice
 from runtime.files import write_atomic
-from runtime.measuring.power import cpu_name
-from targets.machine import usable_cpus
 
 if TYPE_CHECKING:
-    from compress.stages.job import Job
+    from compress.stages.job import Job, Machine
 
 #: Steps at each rate.
 _STEPS = 4
@@ -42,7 +40,8 @@ class Pace(Artifact):
         return float(json.loads((self.path / "pace.json").read_text(encoding="utf-8"))["step_seconds"])
 
 
-def stage(job: Job) -> Stage:
+def stage(job: Job, machine: Machine) -> Stage:
+    """`machine`: the one that heals."""
     return Stage(
         name="pace",
         does="times a few steps of healing",
@@ -50,7 +49,7 @@ def stage(job: Job) -> Stage:
         inputs={"original": "source", "calibration": "calibrate"},
         produces=Pace,
         run=measure,
-        options=Options(data=job.data, batch_size=job.recipe.heal.batch_size, cpus=usable_cpus(), machine=cpu_name()),
+        options=Options(data=job.data, batch_size=job.recipe.heal.batch_size, cpus=machine.cpus, machine=machine.name),
         sources=job.healing,
         libraries=("torch", "accelerate", *job.task.libraries),
     )

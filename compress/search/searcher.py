@@ -6,14 +6,14 @@ Everything that takes long is a stage in the content-addressed cache, so a searc
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from compress.pipeline import Artifact, Cache, Graph, Runner, Stage
-from compress.pipeline.events import Sink
+from compress.pipeline import Artifact, Graph, Stage
 from compress.recipe import Recipe
 from compress.search import pace, probe, timed, trial
 from compress.search.choices import CLEAN, Choice, layer_choices, recipe_tables, whole_choices
@@ -25,6 +25,7 @@ from compress.search.limits import Limits
 from compress.search.rungs import OVERHEAD, Scored, Worth, promoted, rungs
 from compress.search.shapes import Probe, of_whole, without_layers
 from compress.search.solve import Chosen
+from compress.search.workers.executor import Executor, Made, Place, Work
 from compress.stages import calibrate, data, source
 from compress.stages.artifacts import Scores, SourceModel
 from compress.stages.graph import Job, build_graph
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 #: The name of the recipe that a search writes: a run of that file is the same run.
 RECIPE = "recipe"
+#: Pairs of choices that are tried in one piece of work.
+PAIRS = 8
 Tell = Callable[[str], None]
 A = TypeVar("A", bound=Artifact)
 
@@ -61,21 +64,28 @@ class Priced:
 
 
 class Searcher:
-    """One search for one job. `job.recipe` is the wish's base without rewrites."""
+    """One search for one job, done by `executor`. `job.recipe` is the wish's base without rewrites."""
 
-    def __init__(self, job: Job, wish: Wish, cache: Cache, sinks: Sequence[Sink], tell: Tell) -> None:
-        self.job, self.wish, self.cache, self.sinks, self.tell = job, wish, cache, tuple(sinks), tell
+    def __init__(self, job: Job, wish: Wish, executor: Executor, tell: Tell) -> None:
+        self.job, self.wish, self.executor, self.tell = job, wish, executor, tell
 
     # --- what stages give
 
-    def run(self, stages: Iterable[Stage], until: str | None = None) -> dict[str, Artifact]:
-        """Run these stages behind those that read the model and choose the samples."""
+    def work(
+        self, stages: Iterable[Stage], until: str | None = None, place: Place = Place.LIGHT, weight: float = 1
+    ) -> Work:
+        """These stages behind those that read the model and choose the samples."""
         first = [source.stage(self.job), calibrate.stage(self.job)]
-        return Runner(Graph([*first, *stages]), self.cache, self.sinks, seed=self.job.seed).run(until)
+        return Work(Graph([*first, *stages]), until, place, weight)
+
+    def run(self, work: Work) -> dict[str, Artifact]:
+        """What comes of one piece of work. Raises InputError where a stage refuses its input."""
+        (outcome,) = self.executor.each([work])
+        return accepted(outcome)
 
     @cached_property
     def original(self) -> SourceModel:
-        found = self.run([], until="source")["source"]
+        found = self.run(self.work([], until="source"))["source"]
         assert isinstance(found, SourceModel)
         return found
 
@@ -105,21 +115,21 @@ class Searcher:
             costs = timed.taken(self.wish.costs, self.job, named, files)
         else:
             ending = timed.stage(self.job, f"timed-{name}", named)
-            made = self.run([*(probe.stage(self.job, maker, one) for maker, one in named.items()), ending])
+            stages = [*(probe.stage(self.job, maker, one) for maker, one in named.items()), ending]
+            made = self.run(Work(Graph(stages), place=Place.TIMING))
             costs = typed(made[ending.name], timed.Measured).load()
         return costs, by_threads(costs, {named[maker].id: file.bytes for maker, file in files.items()})
 
     def _exported(self, probes: Iterable[Probe]) -> tuple[dict[str, Probe], dict[str, probe.ProbeFile]]:
         """The probes that can be exported, each once, and their files, by the names of the stages that make them."""
         named = {f"probe-{index}": one for index, one in enumerate({one.id: one for one in probes}.values())}
+        works = [Work(Graph([probe.stage(self.job, maker, one)])) for maker, one in named.items()]
         kept, files = {}, {}
-        for maker, one in named.items():
-            try:
-                made = Runner(Graph([probe.stage(self.job, maker, one)]), self.cache, self.sinks, self.job.seed).run()
-            except InputError as refusal:
-                self.tell(f"{one.label} cannot be exported and is left out: {refusal}")
+        for (maker, one), outcome in zip(named.items(), self.executor.each(works), strict=True):
+            if isinstance(outcome, InputError):
+                self.tell(f"{one.label} cannot be exported and is left out: {outcome}")
                 continue
-            kept[maker], files[maker] = one, typed(made[maker], probe.ProbeFile)
+            kept[maker], files[maker] = one, typed(outcome[maker], probe.ProbeFile)
         return kept, files
 
     def check_floor(self) -> float:
@@ -139,7 +149,7 @@ class Searcher:
 
     def evaluation_samples(self) -> int:
         """How many samples the gate has; none of them is opened for it here but to count."""
-        made = self.run([data.stage(self.job)], until="data")["data"]
+        made = self.run(self.work([data.stage(self.job)], until="data"))["data"]
         return int(json.loads((made.path / "data.json").read_text(encoding="utf-8"))["evaluation"])
 
     def all_probes(self) -> tuple[dict[str, Probe], dict[str, probe.ProbeFile]]:
@@ -160,16 +170,24 @@ class Searcher:
             for choices in [*layers, whole_choices(structure, effort.wholes)]
             if choices
         ]
-        stages = [
-            trial.stage(self.job, number, tuple(one), effort.samples, effort.trial_steps)
-            for number, one in enumerate(sets)
-        ]
-        made = self.run(stages)
-        found = [typed(made[stage.name], trial.Trials) for stage in stages]
+        found = self.tried(sets)
         trials = [one for artifact in found for one in artifact.load()]
         kept = sum(not one.refused for one in trials)
         self.tell(f"{kept} of {len(trials)} replacements suit this model; the others were refused")
         return Library(found[0].clean(), trials, {})
+
+    def tried(self, sets: Sequence[Sequence[tuple[Choice, ...]]]) -> list[trial.Trials]:
+        """The sets of choices, each set together; each list of sets is a piece of work."""
+        effort = self.wish.effort
+        stages = [
+            trial.stage(self.job, number, tuple(one), effort.samples, effort.trial_steps)
+            for number, one in enumerate(sets)
+        ]
+        works = [
+            self.work([stage], place=Place.HEAVY, weight=len(one)) for stage, one in zip(stages, sets, strict=True)
+        ]
+        outcomes = zip(stages, self.executor.each(works), strict=True)
+        return [typed(accepted(outcome)[stage.name], trial.Trials) for stage, outcome in outcomes]
 
     def priced(self, library: Library, original_ms: float) -> Priced:
         """The library with prices, put right on whole models."""
@@ -214,10 +232,10 @@ class Searcher:
         sets = list(pairs.values())[: self.wish.effort.pairs]
         if not sets:
             return priced
-        stage = trial.stage(self.job, 0, tuple(sets), self.wish.effort.samples, self.wish.effort.trial_steps)
         alone = {Choice.model_validate(one.choices[0]).label: one.drift for one in library.trials if not one.refused}
         more = {}
-        for one in typed(self.run([stage])[stage.name], trial.Trials).load():
+        tried = self.tried([sets[first : first + PAIRS] for first in range(0, len(sets), PAIRS)])
+        for one in (each for artifact in tried for each in artifact.load()):
             first, second = (Choice.model_validate(choice).label for choice in one.choices)
             if not one.refused:
                 more[first, second] = one.drift - alone[first] - alone[second]
@@ -246,8 +264,8 @@ class Searcher:
     def healed(self, candidates: Sequence[Candidate], worth: Worth) -> list[Scored]:
         """The candidates through the rungs; all that were scored, those of the last rung last. Ctrl-C ends it with what
         there is by then."""
-        stage = pace.stage(self.job)
-        step_seconds = typed(self.run([stage])["pace"], pace.Pace).seconds()
+        stage = pace.stage(self.job, self.executor.machine(Place.HEAVY))
+        step_seconds = typed(self.run(self.work([stage], place=Place.HEAVY))["pace"], pace.Pace).seconds()
         plan = rungs(self.wish.effort.healing_seconds, step_seconds)
         limited = self.wish.limits.any()
         going = list(candidates[: plan[0].count] if limited else spread(candidates, plan[0].count))
@@ -255,17 +273,19 @@ class Searcher:
         try:
             for number, rung in enumerate(plan):
                 scored = []
-                for place, candidate in enumerate(going):
-                    left = len(going) - place, *(one.count for one in plan[number + 1 :])
+                works = self.healing(going, rung.steps)
+                outcomes = self.executor.each(list(works.values()))
+                for place, candidate in enumerate(works):
+                    left = len(works) - place, *(one.count for one in plan[number + 1 :])
                     minutes = sum(
-                        count * (OVERHEAD + one.steps * step_seconds)
+                        math.ceil(count / self.executor.at_once) * (OVERHEAD + one.steps * step_seconds)
                         for count, one in zip(left, plan[number:], strict=True)
                     )
                     self.tell(
-                        f"rung {number + 1} of {len(plan)}, {place + 1} of {len(going)}, about {minutes / 60:.0f} min "
+                        f"rung {number + 1} of {len(plan)}, {place + 1} of {len(works)}, about {minutes / 60:.0f} min "
                         f"left: {rung.steps} steps of {candidate.label}"
                     )
-                    found = self.scored(candidate, rung.steps)
+                    found = self.scored(candidate, rung.steps, next(outcomes))
                     if found is not None:
                         scored.append(found)
                         every.append(found)
@@ -279,16 +299,24 @@ class Searcher:
             self.tell("interrupted: the best so far is gated; press Ctrl-C again to leave at once")
         return every
 
-    def scored(self, candidate: Candidate, steps: int) -> Scored | None:
+    def healing(self, candidates: Iterable[Candidate], steps: int) -> dict[Candidate, Work]:
+        """The rewrites of each candidate, its `steps` of healing, and its score; without those that are refused as
+        soon as they are written down."""
+        works = {}
+        for candidate in candidates:
+            try:
+                works[candidate] = Work(build_graph(self.job_of(candidate, steps)), "score", Place.HEAVY)
+            except InputError as refusal:
+                self.tell(f"  left out: {candidate.label}: {refusal}")
+        return works
+
+    def scored(self, candidate: Candidate, steps: int, outcome: Made) -> Scored | None:
         """A candidate after `steps` steps, on held-out calibration samples; None for a combination that a rewrite
         refuses though each alone is taken."""
-        job = self.job_of(candidate, steps)
-        try:
-            made = Runner(build_graph(job), self.cache, self.sinks, seed=job.seed).run(until="score")
-        except InputError as refusal:
-            self.tell(f"  left out: {refusal}")
+        if isinstance(outcome, InputError):
+            self.tell(f"  left out: {outcome}")
             return None
-        (first, *_) = typed(made["score"], Scores).load()
+        (first, *_) = typed(outcome["score"], Scores).load()
         return Scored(candidate, steps, first.agreement, first.drift, first.drifts, first.bytes)
 
     def job_of(self, candidate: Candidate, steps: int, confidence: float | None = None) -> Job:
@@ -337,6 +365,13 @@ def _next_to(first: Choice, second: Choice) -> bool:
     if first.layer is None or second.layer is None or first.slots >= second.slots:
         return False
     return abs(first.layer - second.layer) <= 1
+
+
+def accepted(outcome: Made) -> dict[str, Artifact]:
+    """The artifacts. Raises the InputError of a stage that refused its input."""
+    if isinstance(outcome, InputError):
+        raise outcome
+    return outcome
 
 
 def typed(artifact: Artifact, kind: type[A]) -> A:

@@ -15,9 +15,7 @@ from compress.search.shapes import Probe
 from compress.spec import Spec
 from runtime.costs import PROBES, Costs, Plan, measured
 from runtime.files import sha256_of, write_atomic
-from runtime.measuring.power import cpu_name
 from targets.errors import InputError
-from targets.machine import usable_cpus
 
 if TYPE_CHECKING:
     from compress.stages.job import Job
@@ -63,8 +61,8 @@ def stage(job: Job, name: str, probes: Mapping[str, Probe]) -> Stage:
             backends=job.target.backends,
             threads=job.target.threads,
             length=length_of(job, next(iter(probes.values()))),
-            cpus=usable_cpus(),
-            machine=cpu_name(),
+            cpus=job.timed_on.cpus,
+            machine=job.timed_on.name,
         ),
         libraries=("onnxruntime",),
     )

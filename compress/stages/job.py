@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from compress.recipe import Recipe, others
 from compress.tables import PrecisionMode
 from compress.tasks.task import DataChoice, Part, Task
 from runtime import backends
+from runtime.measuring.power import cpu_name
 from targets.errors import InputError
+from targets.machine import usable_cpus
 from targets.spec import Target
 from targets.table import FOLDER as TARGETS
 
@@ -21,14 +23,32 @@ _OPSET = 20
 
 
 @dataclass(frozen=True)
+class Machine:
+    """Where something is timed: the cores that a process may use there, and the processor's name."""
+
+    cpus: int
+    name: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine."""
+        return cls(usable_cpus(), cpu_name())
+
+    def __str__(self) -> str:
+        return f"{self.name} with {self.cpus} cores"
+
+
+@dataclass(frozen=True)
 class Job:
-    """What the user asked for. `recipe_name` is for the report; `memo` remembers digests of the user's files."""
+    """What the user asked for. `recipe_name` is for the report; `memo` remembers digests of the user's files. Times are
+    of the machine `timed_on`."""
 
     recipe: Recipe
     recipe_name: str
     target: Target
     seed: int
     memo: Path
+    timed_on: Machine = field(default_factory=Machine.here)
 
     def check(self) -> None:
         """Raises InputError for what can be seen to be wrong before anything runs: a missing model, data that cannot be

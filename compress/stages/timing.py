@@ -9,8 +9,6 @@ from compress.pipeline import Stage, StageContext
 from compress.spec import Spec
 from compress.stages.artifacts import OnnxModel, ShippedModels, SourceModel, Timing
 from runtime.files import write_atomic
-from runtime.measuring.power import cpu_name
-from targets.machine import usable_cpus
 
 if TYPE_CHECKING:
     from compress.model import Structure
@@ -43,7 +41,7 @@ def stage(job: Job) -> Stage:
         },
         produces=Timing,
         run=time_models,
-        options=Options(cpus=usable_cpus(), machine=cpu_name()),
+        options=Options(cpus=job.timed_on.cpus, machine=job.timed_on.name),
         libraries=("onnxruntime",),
     )
 

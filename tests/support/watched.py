@@ -28,14 +28,14 @@ def keys_cover_what_runs() -> Iterator[None]:
     """Every stage that runs in this process is watched: its key has to cover what it runs."""
     make = Runner._make
 
-    def watched(self: Runner, stage: Stage, key: Key, inputs: Mapping[str, Artifact]) -> Artifact:
+    def watched(self: Runner, stage: Stage, key: Key, inputs: Mapping[str, Artifact], mark: str) -> Artifact:
         def run(context: StageContext, **inputs: Artifact) -> None:
             with modules_run() as ran:
                 stage.run(context, **inputs)
             missed = sorted(ran - key.ingredients["code"].keys())
             assert not missed, f"stage {stage.name} ran {', '.join(missed)}, which its key does not cover"
 
-        return make(self, replace(stage, run=run), key, inputs)
+        return make(self, replace(stage, run=run), key, inputs, mark)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Runner, "_make", watched)
