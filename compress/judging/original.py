@@ -25,22 +25,31 @@ def knows(path: Path) -> bool:
     return json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type") in CONFIG_MAPPING
 
 
+def reading() -> dict[str, Any]:
+    """How transformers reads a folder: in fp32, without remote code, and by the attention that its class spells out.
+
+    Some releases give Gemma 2 the fused attention, which leaves out its soft caps.
+    """
+    import torch
+
+    settings = {"local_files_only": True, "trust_remote_code": False, "output_loading_info": True}
+    return {**settings, "dtype": torch.float32, "attn_implementation": "eager"}
+
+
 def load_original(name: str, path: Path, auto_class: str) -> Any:
     """The model in fp32, ready to answer. `auto_class`: a class of transformers, such as AutoModelForCausalLM.
 
     Raises InputError for a folder that it cannot read, or that lacks some of the weights, EnvironmentLacks where it
     needs a package for it (a quantizer's) that is not installed.
     """
-    import torch
     import transformers
     from transformers.utils import logging
 
     quiet: Any = logging
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
-    settings = {"local_files_only": True, "dtype": torch.float32, "trust_remote_code": False}
     try:
-        model, report = getattr(transformers, auto_class).from_pretrained(path, output_loading_info=True, **settings)
+        model, report = getattr(transformers, auto_class).from_pretrained(path, **reading())
     except ImportError as error:
         raise EnvironmentLacks(f"{name}: transformers needs another package to read it: {_first(error)}") from error
     except MemoryError:

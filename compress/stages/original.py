@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.json_files import read_object
-from compress.judging.original import resized
+from compress.judging.original import reading, resized
 from targets.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def held_against_original(folder: Path, model: Transformer) -> str:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     inputs = _inputs(model, config)
     try:
-        original, loading = original_class.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
+        original, loading = original_class.from_pretrained(folder, **reading())
         if loading["missing_keys"]:
             return f"{_NOT}: {name} of transformers lacks weights here ({min(loading['missing_keys'])})"
         with torch.no_grad():
