@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--top", metavar="K", type=positive, help="classes, or texts of a translator, to show (default 1)"
     )
+    parser.add_argument("--prompt", metavar="NAME", help="what goes before every text, such as query (embeddings)")
     parser.add_argument("--tokens", metavar="N", type=positive, help="to write at most (default 128)")
     parser.add_argument(
         "--beams", metavar="N", type=positive, help="texts that a translator keeps at once; 1 is greedy"
@@ -198,7 +199,11 @@ def _check_exit(args: argparse.Namespace) -> None:
 
 def _wanted(args: argparse.Namespace, answerer: Answerer, bundle: Bundle) -> Wanted:
     """What the user asks for. Raises InputError for what would change nothing."""
-    given = {name: value for name in ("top", "tokens", "beams", *DRAW) if (value := getattr(args, name)) is not None}
+    given = {
+        name: value
+        for name in ("top", "prompt", "tokens", "beams", *DRAW)
+        if (value := getattr(args, name)) is not None
+    }
     idle = [name for name in given if name not in answerer.options]
     if idle:
         raise InputError(f"{_flag(idle[0])} says nothing to {bundle.source}, a bundle for {bundle.manifest.task}")

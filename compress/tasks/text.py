@@ -89,7 +89,7 @@ class TextTask(Task):
             "tokenizer": TOKENIZER,
             "stop": stops,
             **({"truncation_side": "left"} if truncation_side(folder) == "left" else {}),
-            **({"prompt": prompt} if (prompt := _prompt(folder)) else {}),
+            **_prompts(folder),
         }
         spec = parse_preprocessing(section, f"{folder}/config.json")
         own = tokenizer_of(folder)
@@ -304,15 +304,22 @@ def _stops(folder: Path, config: dict[str, Any]) -> list[int]:
     return [token for token in tokens if isinstance(token, int) and 0 <= token < config["vocab_size"]]
 
 
-def _prompt(folder: Path) -> str:
-    """What sentence-transformers puts before every text where nothing else is asked for. Raises InputError."""
+def _prompts(folder: Path) -> dict[str, Any]:
+    """What sentence-transformers puts before every text: `prompt` where nothing else is asked for, `prompts` by their
+    names; left out where there are none. Raises InputError."""
     file = folder / "config_sentence_transformers.json"
     config = _object(file)
-    prompts, name = config.get("prompts"), config.get("default_prompt_name")
-    prompt = prompts.get(name, "") if isinstance(prompts, dict) and name is not None else ""
-    if not isinstance(prompt, str):
-        raise InputError(f"{file}: the prompt {name!r} must be a text, not {prompt!r}")
-    return prompt
+    known, name = config.get("prompts"), config.get("default_prompt_name")
+    prompts = known if isinstance(known, dict) else {}
+    wrong = next((one for one, text in prompts.items() if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise InputError(f"{file}: the prompt {wrong!r} must be a text, not {prompts[wrong]!r}")
+    default = prompts.get(name, "")
+    if _object(folder / "1_Pooling" / "config.json").get("include_prompt") is not False:
+        return {**({"prompt": default} if default else {}), **({"prompts": prompts} if any(prompts.values()) else {})}
+    if default:
+        raise InputError(f"{file}: a prompt that pooling leaves out (include_prompt) is not supported")
+    return {}
 
 
 def _limit(file: Path, options: Mapping[str, Any], name: str) -> float | None:

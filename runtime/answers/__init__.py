@@ -27,11 +27,13 @@ _KNOWN = sorted(one.name.replace("_", "-") for one in pkgutil.iter_modules(__pat
 @dataclass(frozen=True)
 class Wanted:
     """What a user asks for: the `top` most probable classes; at most `tokens` tokens, drawn as `sampling` says, or the
-    best of `beams` beams (None: as the model's makers search)."""
+    best of `beams` beams (None: as the model's makers search). `prompt`: the name of what goes before every text (None:
+    what the model's makers put there)."""
 
     top: int = 1
     tokens: int = 128
     beams: int | None = None
+    prompt: str | None = None
     sampling: Sampling = field(default_factory=Sampling)
 
     def at(self, place: int) -> Wanted:

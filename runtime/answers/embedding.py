@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from runtime.answers.texts import TextInputs, text_inputs
+from targets.errors import InputError
 
 if TYPE_CHECKING:
     from runtime.answers import Wanted
     from runtime.bundles.bundle import Bundle
     from runtime.session import Session
+    from runtime.texts.text import Tokenizer
     from runtime.watch import Result
-    from targets.errors import InputError
 
 #: What a result calls its vector.
 VECTOR = "embedding"
@@ -23,13 +24,14 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class TextVectors(TextInputs):
-    """Embeddings of texts."""
+    """Embeddings of texts. Queries and passages may have prompts of their own."""
 
-    options: ClassVar = ()
+    options: ClassVar = ("prompt",)
 
     def answer(self, session: Session, inputs: Sequence[str], wanted: Wanted) -> list[Result | InputError]:
-        """The vector of each text."""
-        rows, faults = self.ask(session, inputs)
+        """The vector of each text. Raises InputError for a prompt that the bundle does not have."""
+        asked = self if wanted.prompt is None else replace(self, tokenizer=self._prompted(wanted.prompt))
+        rows, faults = asked.ask(session, inputs)
         answers: dict[int, Result | InputError] = {**faults}
         for at, vector in rows.items():
             answers[at] = {VECTOR: [float(number) for number in vector]}
@@ -37,6 +39,14 @@ class TextVectors(TextInputs):
 
     def line(self, result: Result) -> str:
         return vector_line(result)
+
+    def _prompted(self, name: str) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InputError(f"the prompt {name!r} goes before texts, not before token ids; leave out one of both")
+        prompts = self.spec.prompts
+        if name not in prompts:
+            raise InputError(f"this model has no prompt {name!r}; it has {', '.join(map(repr, prompts)) or 'none'}")
+        return self.tokenizer.prompted(prompts[name])
 
 
 def vector_line(result: Result) -> str:

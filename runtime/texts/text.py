@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,9 +60,9 @@ class TargetText:
 class TextPreprocessing:
     """How a text becomes a model's input: `tokenizer` names the file beside the model, longer texts are cut to
     `max_length` tokens at `truncation_side`, shorter ones are filled up with `pad_id` at `padding_side`; a generated
-    text ends at `stop`. `prompt`: goes before every text; `mask_id`: the token that hides another; `separator`: the
-    token that ends the first of two texts, where the model reads which text a token is of. `target`: what a decoder
-    writes, where the text is the source of another."""
+    text ends at `stop`. `prompt`: goes before every text where none of `prompts` is asked for by its name; `mask_id`:
+    the token that hides another; `separator`: the token that ends the first of two texts, where the model reads which
+    text a token is of. `target`: what a decoder writes, where the text is the source of another."""
 
     kind: Literal["text"]
     vocab_size: int
@@ -72,6 +73,7 @@ class TextPreprocessing:
     stop: tuple[int, ...] = ()
     truncation_side: Literal["right", "left"] = "right"
     prompt: str = ""
+    prompts: dict[str, str] = field(default_factory=dict)
     mask_id: int | None = None
     separator: int | None = None
     target: TargetText | None = None
@@ -138,6 +140,12 @@ class Tokenizer:
                 f"{path} has {size} tokens with ids up to {highest}, but the model has {spec.vocab_size}; "
                 "it is the tokenizer of another model"
             )
+
+    def prompted(self, prompt: str) -> Tokenizer:
+        """The same, with another prompt before every text."""
+        other = copy(self)
+        other._spec = replace(self._spec, prompt=prompt)
+        return other
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Ids with the special tokens. Raises InputError for a text that is not Unicode (bytes of a command line that

@@ -14,7 +14,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.answers import answerer_of
+from runtime.answers import Wanted, answerer_of
 from runtime.answers.causal_lm import Continuations
 from runtime.bundles.bundle import open_files
 from runtime.texts.text import TextPreprocessing, Tokenizer, pad, parse_ids, parse_preprocessing
@@ -153,5 +153,40 @@ def test_a_prompt_goes_before_every_text_and_added_tokens_may_lie_beyond_the_row
     spec = TextPreprocessing(kind="text", vocab_size=4, max_length=8, prompt="find ")
     tokenizer = Tokenizer(tmp_path / "tokenizer.json", spec)
     assert tokenizer.encode(["red cars", "cars"]).ids == [[1, 2, 3], [1, 3]]
+    assert tokenizer.prompted("cars ").encode(["red"]).ids == [[3, 2]]
+    assert tokenizer.encode(["red"]).ids == [[1, 2]]
     with pytest.raises(InputError, match="4"):
         pad(tokenizer.encode(["red <image>"]).ids, spec)
+
+
+class Echo:
+    """A session whose vectors are the ids."""
+
+    def __init__(self, bundle: Any) -> None:
+        self.manifest = bundle.manifest
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {self.manifest.outputs[0].name: inputs["input_ids"]}
+
+
+def test_a_prompt_is_chosen_by_its_name_for_each_call(file: Path, maker: Any) -> None:
+    section = {"kind": "text", "vocab_size": 8, "max_length": 5, "prompt": "the ", "prompts": {"query": "cat ", "": ""}}
+    ids = [{"name": "input_ids", "dtype": "int64", "shape": ["batch", "length"]}]
+    folder = maker.write(task="embedding", preprocessing=section, inputs=ids)
+    shutil.copyfile(file, folder / "tokenizer.json")
+    maker.seal(folder)
+    bundle = open_files(folder)
+    vectors = answerer_of(bundle)
+
+    def asked(prompt: str | None, answerer: Any = vectors) -> Any:
+        [answer] = answerer.answer(Echo(bundle), ["sat"], Wanted(prompt=prompt))
+        return answer["embedding"]
+
+    assert asked(None) == [2, 4, 6, 3]
+    assert asked("query") == [2, 5, 6, 3]
+    assert asked("") == [2, 6, 3]
+    assert asked(None) == [2, 4, 6, 3]
+    with pytest.raises(InputError, match="this model has no prompt 'passage'; it has 'query', ''"):
+        asked("passage")
+    with pytest.raises(InputError, match="goes before texts, not before token ids"):
+        asked("query", answerer_of(bundle, ids=True))

@@ -203,6 +203,36 @@ def test_a_checkpoint_says_how_long_its_texts_are_and_how_they_are_padded(
             tasks.get("embedding").preprocessing(tmp_path, print)
 
 
+@pytest.mark.parametrize(
+    ("sentences", "pooling", "wanted"),
+    [
+        ({"prompts": {"query": "find: "}}, {}, {"prompts": {"query": "find: "}}),
+        (
+            {"prompts": {"query": "q: ", "document": ""}, "default_prompt_name": "query"},
+            {"include_prompt": True},
+            {"prompt": "q: ", "prompts": {"query": "q: ", "document": ""}},
+        ),
+        ({"prompts": {"query": "", "document": ""}, "default_prompt_name": None}, {}, {}),
+        ({"prompts": {"query": "q: "}}, {"include_prompt": False}, {}),
+        ({"prompts": {"query": "q: "}, "default_prompt_name": "query"}, {"include_prompt": False}, "leaves out"),
+        ({"prompts": {"query": 3}}, {}, "the prompt 'query' must be a text, not 3"),
+    ],
+)
+def test_prompts_are_those_of_sentence_transformers(
+    tmp_path: Path, sentences: dict[str, Any], pooling: dict[str, Any], wanted: dict[str, Any] | str
+) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    files = {"config_sentence_transformers.json": sentences, "1_Pooling/config.json": pooling}
+    for name, content in {"config.json": {"vocab_size": 9, "max_position_embeddings": 8}, **files}.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    if isinstance(wanted, str):
+        with pytest.raises(InputError, match=wanted):
+            tasks.get("embedding").preprocessing(tmp_path, print)
+        return
+    section = tasks.get("embedding").preprocessing(tmp_path, print)
+    assert {name: section[name] for name in ("prompt", "prompts") if name in section} == wanted
+
+
 @pytest.mark.parametrize("lowers", [True, False])
 def test_texts_that_are_lowered_before_a_tokenizer_that_does_not_are_refused(tmp_path: Path, lowers: bool) -> None:
     folder, task = tiny_texts.model_folder(tmp_path / "model", "embedding"), tasks.get("embedding")
