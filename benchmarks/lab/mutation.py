@@ -1,6 +1,6 @@
 """Small changes of Python code: of a comparison, an operator, a number, a truth value, or a dropped `not`.
 
-Texts and annotations are left alone.
+Texts and annotations are left alone, and so are assertions, which hold in any case, and examples of options.
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ def changed(tree: ast.Module, place: int) -> ast.Module:
 
 
 def _code(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but annotations, texts and what only texts are made of."""
+    """All nodes but annotations, texts and what only texts are made of, assertions and examples."""
     for name, field in ast.iter_fields(tree):
         if name in ("annotation", "returns", "decorator_list"):
             continue
         for child in field if isinstance(field, list) else [field]:
-            if isinstance(child, ast.JoinedStr | ast.Import | ast.ImportFrom) or not isinstance(child, ast.AST):
+            if isinstance(child, ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert) or not isinstance(
+                child, ast.AST
+            ):
+                continue
+            if isinstance(child, ast.keyword) and child.arg == "examples":
                 continue
             if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
                 continue

@@ -5,6 +5,7 @@ B batch, N tokens, K what the model gives per sample.
 
 from __future__ import annotations
 
+import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
+from compress.json_files import read_json
 from compress.tasks.feeding import fitted
 from runtime.bundles.manifest import GRAPH
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 Part = Literal["evaluation", "healing"]
 #: What can be opened of the data: a part, or all of it.
 AnyPart = Literal["evaluation", "healing", "all"]
+
+
+#: What libraries write into their files of the places that these came from.
+_PLACES = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file")
 
 
 class Tell(Protocol):
@@ -176,11 +182,11 @@ class Task(ABC):
         """The manifest's `preprocessing` section for a checkpoint's folder. Raises InputError."""
 
     def copy_files(self, folder: Path, destination: Path) -> None:
-        """Copy the files that travel, those that there are. Raises InputError."""
+        """Copy the files that travel, those that there are, without where they lay. Raises InputError."""
         for name in self.passengers:
             if (folder / name).is_file():
                 (destination / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, destination / name)
+                _copy(folder / name, destination / name)
 
     @abstractmethod
     def postprocessing(self, structure: Structure) -> dict[str, Any]:
@@ -303,3 +309,15 @@ class Task(ABC):
     @abstractmethod
     def slices(self, data: Prepared) -> dict[str, np.ndarray]:
         """Parts of the data that may fare worse than the rest: name -> mask [S]."""
+
+
+def _copy(file: Path, destination: Path) -> None:
+    """Copy a file; one in JSON without the paths of the machine that wrote it."""
+    shutil.copyfile(file, destination)
+    content = read_json(file) if file.suffix == ".json" else None
+    if not isinstance(content, dict):
+        return
+    private = [name for name in _PLACES if isinstance(content.get(name), str) and Path(content[name]).is_absolute()]
+    if private:
+        rest = {name: value for name, value in content.items() if name not in private}
+        destination.write_text(json.dumps(rest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

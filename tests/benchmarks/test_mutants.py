@@ -10,6 +10,8 @@ from benchmarks.lab.mutation import changed, changes
 CODE = '''
 def least(samples: int = 3, exact: bool = False) -> float:
     """Of 4 samples or 5."""
+    assert samples > 0
+    Field(examples=[7])
     if not exact and samples <= 2:
         raise ValueError(f"{samples + 1} of 2 samples")
     return -samples * 0.5

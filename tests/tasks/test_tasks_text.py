@@ -279,6 +279,17 @@ def test_a_tokenizer_that_is_damaged_or_not_there_is_told_of_the_users_folder(tm
         task.copy_files(folder, tmp_path / "copy")
 
 
+def test_files_travel_without_the_places_that_they_came_from(tmp_path: Path) -> None:
+    folder, task = tiny_texts.model_folder(tmp_path / "model", "embedding"), tasks.get("embedding")
+    config = {"vocab_size": 64, "_name_or_path": "/home/me/secret/model", "hidden_act": "gelu"}
+    tokens = {"name_or_path": "owner/model", "tokenizer_file": "/home/me/.cache/tokenizer.json", "unk_token": "/"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
+    task.copy_files(folder, tmp_path / "copy")
+    copies = [json.loads((tmp_path / "copy" / name).read_text()) for name in ("config.json", "tokenizer_config.json")]
+    assert copies == [{"vocab_size": 64, "hidden_act": "gelu"}, {"name_or_path": "owner/model", "unk_token": "/"}]
+
+
 def test_a_batch_of_a_language_model_has_no_more_scores_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     task = tasks.get("causal-lm")
     structure = read_checkpoint(STORIES, task.preprocessing(STORIES, print)).structure
