@@ -20,6 +20,7 @@ import heapq
 import itertools
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ import numpy as np
 import targets
 from benchmarks.lab import record
 from compress.pipeline import Cache, Graph
-from compress.pipeline.events import Event, StageFinished
+from compress.pipeline.events import Event, StageFinished, StageStarted
 from compress.pipeline.lease import EXPIRES
 from compress.recipe import load_for_model
 from compress.search import pace, probe, timed, trial
@@ -59,9 +60,11 @@ BACK = 300.0
 
 @dataclass(frozen=True)
 class Times:
-    """Measured seconds. `trial_start` of a trial stage before its first choice, `choice` of each; `probe` to write the
-    file of a half, `whole` that of a model, and `timing` of one; `step` of healing, `around` for the rest of a
-    candidate, `judged` for the gate's samples and `report` for its timings."""
+    """Measured seconds of one core; of a clock for `timing` and `report`, which time things.
+
+    `trial_start` of a trial stage before its first choice, `choice` of each; `probe` to write the file of a half,
+    `whole` that of a model, and `timing` of one; `step` of healing, `around` for the rest of a candidate, `judged` for
+    the gate's samples and `report` for its timings."""
 
     first: float
     trial_start: float
@@ -94,10 +97,17 @@ Phase = list[Task]
 def measured(folder: Path) -> tuple[Times, Any, int]:
     """Times of tasks on this machine, the model's structure, and after how many steps healing keeps a checkpoint."""
     spent: dict[str, float] = {}
+    wall: dict[str, float] = {}
+    began = 0.0
 
     def sink(event: Event) -> None:
+        nonlocal began
+        if isinstance(event, StageStarted):
+            began = time.process_time()
         if isinstance(event, StageFinished):
-            spent[event.stage] = spent.get(event.stage, 0.0) + event.seconds
+            wall[event.stage] = event.seconds
+            clocked = event.stage.startswith("tim")
+            spent[event.stage] = event.seconds if clocked else time.process_time() - began
 
     recipe = load_for_model("quick", [f'model.source="{MODEL}"', "calibrate.held_out=1024"]).replace(rewrite=())
     cache = Cache(folder)
@@ -116,14 +126,14 @@ def measured(folder: Path) -> tuple[Times, Any, int]:
     files = probe.stage(job, "probe-0", half)
     searcher.run(Work(Graph([files, timed.stage(job, "timed-0", {"probe-0": half})])))
     paced = searcher.run(searcher.work([pace.stage(job, searcher.executor.machine(Place.HEAVY))]))
-    step = pace.Pace(paced["pace"].path, "").seconds()
+    step = pace.Pace(paced["pace"].path, "").seconds() * spent["pace"] / wall["pace"]
     candidate = Candidate((choices[0],), 0.0, 1.0, 1.0)
     job = searcher.job_of(candidate, 20)
-    began = sum(spent.values())
+    before = sum(spent.values())
     searcher.run(Work(build_graph(job), "score"))
-    scored = sum(spent.values()) - began
+    scored = sum(spent.values()) - before
     searcher.run(Work(build_graph(job), "verify"))
-    verified = sum(spent.values()) - began - scored
+    verified = sum(spent.values()) - before - scored
     reporting = sum(spent.values())
     searcher.run(Work(build_graph(job)))
     choice = (spent["trial-1"] - spent["trial-0"]) / 3
