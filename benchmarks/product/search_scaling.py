@@ -2,7 +2,7 @@
 
     python -m benchmarks search-scaling RESULT.json
 
-First the tasks of a search are timed on zoo:vit-cifar10 by running them: a trial stage with one and with four choices,
+First the tasks of a search are timed on zoo:vit-mnist by running them: a trial stage with one and with three choices,
 a file to time, a timing, a step of healing, a score, a gate. Then the search of an hour and of ten hours, and 100
 searches of an hour at once, run on simulated workers by discrete events. Real are the numbers of choices and rungs
 (`effort`, `layer_choices`, `rungs`), the order of work (`in_turn`) and the time until a lease expires. Ray's policy is
@@ -46,7 +46,7 @@ from compress.search.shapes import of_half, of_whole
 from compress.search.workers.executor import Here, Place, Work, in_turn
 from compress.stages.graph import Job, build_graph
 
-MODEL = "zoo:vit-cifar10"
+MODEL = "zoo:vit-mnist"
 WORKERS = (1, 10, 30, 100, 300, 1000)
 #: Mean seconds between losses of a worker, seconds until it is back, and share and slowness of stragglers.
 CONDITIONS: dict[str, tuple[float, float, float]] = {
@@ -116,7 +116,7 @@ def measured(folder: Path) -> tuple[Times, Any, int]:
     searcher = Searcher(job, Wish(recipe, Limits(), plan, None), Here(cache, (sink,), 0), lambda line: None)
     structure = searcher.structure
     choices = layer_choices(structure, 3, 3)
-    for number, count in enumerate((1, 4)):
+    for number, count in enumerate((1, 3)):
         sets = tuple((one,) for one in choices[:count])
         searcher.run(searcher.work([trial.stage(job, number, sets, plan.samples, plan.trial_steps)]))
     half = of_half(structure, 3, "ffn", None, 1)
@@ -136,7 +136,7 @@ def measured(folder: Path) -> tuple[Times, Any, int]:
     verified = sum(spent.values()) - before - scored
     reporting = sum(spent.values())
     searcher.run(Work(build_graph(job)))
-    choice = (spent["trial-1"] - spent["trial-0"]) / 3
+    choice = (spent["trial-1"] - spent["trial-0"]) / 2
     times = Times(
         first=spent["source"] + spent["calibrate"],
         trial_start=spent["trial-0"] - choice,

@@ -105,8 +105,8 @@ class Ray:
             raise
         except self._ray.exceptions.RayError as error:
             reason = str(error).strip().partition("\n")[0]
-            lost = f"the cluster lost a task {RETRIES + 1} times"
-            raise EnvironmentLacks(f"{lost}: {reason}; see `ray status`") from error
+            lost = f"the cluster was lost, or one of its tasks {RETRIES + 1} times"
+            raise EnvironmentLacks(f"{lost} ({reason}); see `ray status`, then give the same command again") from error
 
     def _looked(self, nodes: Sequence[dict[str, Any]], needed: Sequence[Path]) -> dict[str, Seen]:
         """What each node is, by its id, after it was checked."""
