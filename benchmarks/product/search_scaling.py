@@ -128,7 +128,7 @@ def measured(folder: Path) -> tuple[Times, Any, int]:
     paced = searcher.run(searcher.work([pace.stage(job, searcher.executor.machine(Place.HEAVY))]))
     step = pace.Pace(paced["pace"].path, "").seconds() * spent["pace"] / wall["pace"]
     candidate = Candidate((choices[0],), 0.0, 1.0, 1.0)
-    job = searcher.job_of(candidate, 20)
+    job = searcher.job_of(candidate, 4)
     before = sum(spent.values())
     searcher.run(Work(build_graph(job), "score"))
     scored = sum(spent.values()) - before
@@ -146,7 +146,7 @@ def measured(folder: Path) -> tuple[Times, Any, int]:
         timing=spent["timed-0"],
         pace=spent["pace"],
         step=step,
-        around=scored - 20 * step,
+        around=scored - spent["heal"],
         judged=verified,
         report=sum(spent.values()) - reporting,
     )
