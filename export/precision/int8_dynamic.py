@@ -51,7 +51,7 @@ def to_int8_dynamic(source: Path, path: Path, exclude: Collection[str] = (), pai
         graph.save(model, path)
         return describe("int8", source, path, tables, [])
     layers = {node.input[1] for node in model.graph.node if pairs and node.name in chosen}
-    weights = {name: array for name, array in graph.weights(model).items() if name in layers}
+    weights = {name: array for name, array in graph.weights(model).items() if name in layers} if layers else {}
     with tempfile.TemporaryDirectory() as folder, quiet():
         written = Path(folder, "int8.onnx")
         quantize_dynamic(
