@@ -234,7 +234,7 @@ def test_masks_of_a_palette_are_its_numbers_and_colours_are_refused(tmp_path: Pa
 def test_a_damaged_model_does_not_pass_and_one_hardly_changed_does(folder: Path, data: Path, tmp_path: Path) -> None:
     judged = partial(judged_when_hurt, folder, data, tmp_path, task="semantic-segmentation", metric="miou")
     verdict, reference, candidate = judged(size=1e-6)
-    assert verdict is Status.PASS and reference == candidate == 100  # what nobody marked does not count
+    assert verdict is Status.PASS and min(reference, candidate) > 99.9  # unmarked pixels do not count; one may be a tie
     verdict, _, candidate = judged(size=1.0)
     assert verdict is Status.FAIL and candidate < 80
 
