@@ -142,6 +142,20 @@ def test_which_stack_is_meant_is_asked_where_there_are_two_and_refused_where_the
         run_rewrite(method, options, one, calibration_of(one), "decoder")
 
 
+def test_an_encoder_whose_table_is_factorised_already_is_refused() -> None:
+    model = translator()
+    calibration = translator_calibration(model)
+    result = rewritten(model, "low-rank-embedding", calibration, rank=4)
+    with pytest.raises(InputError, match="the table that both stacks read is factorised already"):
+        run_rewrite(*parse_options({"use": "drop-key-bias"}), result, calibration, "encoder")
+
+
+@pytest.mark.parametrize("rope", [False, True])
+def test_folding_a_norm_gives_keys_a_bias_only_where_softmax_does_not_remove_it(rope: bool) -> None:
+    result = rewritten(model_of(block_spec(key_bias=False, rope=rope, head_dim=4)), "fold-norm")
+    assert any("key.bias" in name for name in result.state_dict()) == rope
+
+
 @pytest.mark.parametrize("size", [(4, 12), (6, 8)])
 def test_patches_are_pooled_where_both_sides_divide(size: tuple[int, int]) -> None:
     embed = PatchEmbedSpec(channels=2, image_size=size, patch_size=(2, 4))
