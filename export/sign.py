@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from runtime.bundles.bundle import open_files
-from runtime.bundles.manifest import NAME, manifest_bytes, parse_manifest, verify_files
 from runtime.bundles.seal import SIGNATURE
 from runtime.files import check_no_pipe, explain, write_atomic
 from targets.cli import Parser
@@ -56,9 +55,7 @@ def sign(bundle: Path, private_key: Path) -> Path:
     opened = open_files(bundle)
     if opened.packed:
         raise InputError(f"{bundle} is a zip; sign the folder, then pack it")
-    manifest = manifest_bytes(bundle)  # what is signed is what was held against the files
-    verify_files(bundle, parse_manifest(manifest, str(bundle / NAME)), bundle)
-    write_atomic(bundle / SIGNATURE, key.sign(manifest))
+    write_atomic(bundle / SIGNATURE, key.sign(opened.stored))
     return bundle / SIGNATURE
 
 

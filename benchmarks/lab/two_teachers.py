@@ -15,7 +15,7 @@ from benchmarks.lab import images as vit_lab
 from benchmarks.train import vit_cifar10
 from compress.data import ImageDataset
 from compress.heal import ImageFeed
-from compress.heal.objective import Distance, kl_divergence
+from compress.heal.objective import CLASSIFICATION, Distance, kl_divergence
 from compress.model import Transformer
 
 #: The name under which the second teacher's logits travel beside the images.
@@ -63,10 +63,5 @@ def _both(answer_BC: Tensor, target_BC: Tensor, inputs: Mapping[str, Tensor], te
     return torch.stack([kl_divergence(answer_BC, target, temperature) for target in targets]).mean()
 
 
-def _labels(answer_BC: Tensor, inputs: Mapping[str, Tensor], labels_BC: Tensor | None) -> Tensor:
-    assert labels_BC is not None
-    return nn.functional.cross_entropy(answer_BC.float(), labels_BC)
-
-
 #: Half of the distance is the second teacher's.
-TWO_TEACHERS = Distance(_both, _labels, "mean KL from both teachers")
+TWO_TEACHERS = Distance(_both, CLASSIFICATION.teach, "mean KL from both teachers")

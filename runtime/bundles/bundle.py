@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runtime.backends import check_runtimes
@@ -35,12 +35,13 @@ _SEAL_BYTES = 1 << 10
 @dataclass(frozen=True)
 class Bundle:
     """A verified bundle. `source` is what the user named, `root` the folder that holds it; `whole`: the manifest of all
-    graphs, where `manifest` is of one of them."""
+    graphs, where `manifest` is of one of them; `stored`: the bytes that the files were held against."""
 
     source: Path
     root: Path
     manifest: Manifest
     whole: Manifest | None = None
+    stored: bytes = field(default=b"", repr=False)
 
     @property
     def packed(self) -> bool:
@@ -97,7 +98,7 @@ def _verified(source: Path, root: Path, public_key: Path | None) -> Bundle:
     manifest = parse_manifest(data, str(root / NAME))
     check_runtimes(manifest, str(root / NAME))
     verify_files(root, manifest, source)
-    return Bundle(source, root, manifest)
+    return Bundle(source, root, manifest, stored=data)
 
 
 def _check_manifest(manifest: bytes, root: Path, source: Path, public_key: Path | None) -> None:
@@ -126,7 +127,7 @@ def _unpacked(source: Path, root: Path, public_key: Path | None) -> Bundle:
             if not root.is_dir():
                 raise
             return _instead(temporary, root, source, public_key)
-        return Bundle(source, root, bundle.manifest)
+        return replace(bundle, root=root)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(f"{source}: damaged zip: {error}; copy it again") from error
     except OSError as error:

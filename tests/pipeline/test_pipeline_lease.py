@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.holders import clashes
 from support.toys import Text, short_walk, snapshot, stage, write_text
 
 from compress.pipeline import Cache, Graph, Runner, StageContext
@@ -95,22 +95,7 @@ def test_of_another_machine_nothing_is_known(tmp_path: Path) -> None:
 
 
 def test_one_holder_at_a_time_among_threads(tmp_path: Path) -> None:
-    inside, clashes = set[int](), list[set[int]]()
-
-    def work(number: int) -> None:
-        for _ in range(3):
-            with leased(tmp_path / "lease", lambda: None):
-                inside.add(number)
-                if inside != {number}:
-                    clashes.append(set(inside))
-                inside.remove(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert clashes == []
+    assert clashes(lambda: leased(tmp_path / "lease", lambda: None), threads=3, times=3) == []
     assert len(list((tmp_path / "lease").iterdir())) == 1
 
 

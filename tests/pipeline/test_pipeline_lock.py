@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from support.holders import clashes
 
 from compress.pipeline.lock import locked, locked_if_free
 
 
 def test_one_holder_at_a_time_though_each_removes_the_file(tmp_path: Path) -> None:
-    path, inside, clashes = tmp_path / "lock", set[int](), list[set[int]]()
-
-    def work(number: int) -> None:
-        for _ in range(150):
-            with locked(path, lambda: None):
-                inside.add(number)
-                time.sleep(0.0001)
-                if inside != {number}:
-                    clashes.append(set(inside))
-                inside.remove(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert clashes == []
+    path = tmp_path / "lock"
+    assert clashes(lambda: locked(path, lambda: None), threads=4, times=150) == []
     assert not path.exists()
 
 
