@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from support.checkpoints import saved
-from support.text_checkpoints import saved_text
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Gemma2Config, Gemma2ForCausalLM
+from support.text_checkpoints import saved_class, saved_text
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Gemma2ForCausalLM
 
 from compress.model import Transformer
 from compress.stages.original import held_against_original
@@ -52,19 +52,11 @@ def test_soft_caps_are_compared_where_a_release_would_leave_them_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {"hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 3}
-    config = Gemma2Config(
-        **sizes, vocab_size=23, num_key_value_heads=3, head_dim=4, query_pre_attn_scalar=1, attn_logit_softcapping=0.1
-    )
-    torch.manual_seed(0)
-    Gemma2ForCausalLM(config).apply(_widen).eval().save_pretrained(tmp_path)
+    caps = {"query_pre_attn_scalar": 1, "attn_logit_softcapping": 0.1}
+    saved_class(tmp_path, "Gemma2ForCausalLM", "Gemma2Config", **sizes, **caps, num_key_value_heads=3, head_dim=4)
     monkeypatch.setattr(Gemma2ForCausalLM, "_supports_sdpa", True)  # some releases took the fused attention, too
     model = read_checkpoint(tmp_path, TEXTS)
     assert held_against_original(tmp_path, model).startswith("held against Gemma2ForCausalLM")
-
-
-def _widen(module: torch.nn.Module) -> None:
-    if isinstance(module, torch.nn.Linear):
-        torch.nn.init.normal_(module.weight)
 
 
 def change(folder: Path, **options: Any) -> None:
